@@ -1,0 +1,26 @@
+"""The one error type for mistakes of the person at the keyboard, and how it ends a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """A wrong flag, file or setting; its message says what was given, what was expected and what to change."""
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Ends the program with one line and exit code 1 on a :class:`UserError`, in place of a traceback.
+
+    It stands where fairseq or our command line calls into the package. ``SystemExit`` is raised because fairseq's
+    trainer replaces every ``Exception`` met while loading a checkpoint by its own.
+
+    Raises:
+        SystemExit: in place of a :class:`UserError`.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise SystemExit(f"langspec-lora: error: {error}") from error

@@ -1,0 +1,162 @@
+"""Languages: their names, ids, resource levels and ranks, known in this one place.
+
+A language's id is its position in the list of names (fairseq's ``--langs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from langspec_lora.errors import UserError
+
+LEVELS = ("high", "med", "low")
+
+PAPER_LEVELS: Mapping[str, str] = {
+    **dict.fromkeys(("en", "fr", "it", "de"), "high"),
+    **dict.fromkeys(("nl", "zh", "ja", "ko"), "med"),
+    **dict.fromkeys(("oc", "or", "sd", "wo"), "low"),
+}
+"""The twelve languages of Cao et al. (EMNLP 2024) and their resource levels."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a ``--lang-resources`` file says.
+
+    Attributes:
+        levels: language name to ``high``, ``med`` or ``low``.
+        ranks: ranks of single languages, which go before their level's rank.
+        flores: language name to FLORES code, for the preparation of FLORES data (optional in the file).
+    """
+
+    levels: Mapping[str, str]
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    flores: Mapping[str, str] = field(default_factory=dict)
+
+
+PAPER_RESOURCES = Resources(levels=PAPER_LEVELS)
+
+
+def read_resources(path: str | Path) -> Resources:
+    """Reads a YAML file ``high: [en, fr]``, ``med: […]``, ``low: […]``, optionally ``ranks: {wo: 16}``.
+
+    All values are read as text, so that Norwegian's ``no`` is a name and not YAML's false.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Levels and ranks by language name.
+
+    Raises:
+        UserError: the file is missing, is no such YAML, or gives a language two levels.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UserError(
+            f"--lang-resources {path}: {error.strerror}; give a YAML file of levels and languages"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--lang-resources {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not set(content) & set(LEVELS):
+        raise UserError(f"--lang-resources {path} names no level; expected lines such as 'high: [en, fr]'")
+    unknown = sorted(set(content) - {*LEVELS, "ranks", "flores"})
+    if unknown:
+        raise UserError(
+            f"--lang-resources {path}: unknown key {unknown[0]!r}; expected high, med, low, ranks or flores"
+        )
+
+    levels: dict[str, str] = {}
+    for level in LEVELS:
+        names = content.get(level) or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"--lang-resources {path}: {level!r} must hold a list of languages such as [en, fr]")
+        for name in names:
+            if name in levels:
+                raise UserError(f"--lang-resources {path}: {name!r} stands under {levels[name]!r} and under {level!r}")
+            levels[name] = level
+    ranks = {name: _positive_rank(value, f"{path}: ranks: {name}") for name, value in _pairs(content, "ranks", path)}
+    return Resources(levels=levels, ranks=ranks, flores=dict(_pairs(content, "flores", path)))
+
+
+def _pairs(content: dict, key: str, path: Path) -> Iterable[tuple[str, str]]:
+    pairs = content.get(key) or {}
+    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        raise UserError(f"--lang-resources {path}: {key!r} must map languages to single values, such as {{wo: 16}}")
+    return pairs.items()
+
+
+def _positive_rank(value: str | int, where: str) -> int:
+    try:
+        rank = int(value)
+    except ValueError:
+        raise UserError(f"{where}: {value!r} is no rank; expected a whole number of at least 1") from None
+    if rank < 1:
+        raise UserError(f"{where}: rank {rank} was given; expected a whole number of at least 1")
+    return rank
+
+
+@dataclass(frozen=True)
+class LanguageTable:
+    """The languages of a model in the order of their ids.
+
+    Attributes:
+        names: language names; a language's id is its position.
+        levels: resource level of each language, in the same order.
+        ranks: rank of each language's pairs, in the same order.
+    """
+
+    names: tuple[str, ...]
+    levels: tuple[str, ...]
+    ranks: tuple[int, ...]
+
+    @classmethod
+    def build(
+        cls, names: Sequence[str], resources: Resources, level_ranks: Mapping[str, int], source: str = "built-in levels"
+    ) -> LanguageTable:
+        """Gives each language its level and its rank.
+
+        Args:
+            names: language names in the order of their ids.
+            resources: levels, and ranks of single languages.
+            level_ranks: rank of each level, for ``high``, ``med`` and ``low``.
+            source: where the levels come from, for the error message.
+
+        Raises:
+            UserError: a language without a level, a name given twice, or a rank below 1.
+        """
+        if not names:
+            raise UserError("--langs names no language; give the languages of the model, such as --langs en,fr,wo")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise UserError(f"--langs names {twice[0]!r} twice; name every language once")
+        missing = [name for name in names if name not in resources.levels]
+        if missing:
+            raise UserError(
+                f"no resource level for {', '.join(missing)} (levels come from the {source}); "
+                "put every language under high, med or low in a YAML file and pass it as --lang-resources"
+            )
+        levels = tuple(resources.levels[name] for name in names)
+        checked = {level: _positive_rank(rank, f"--{level}-rank") for level, rank in level_ranks.items()}
+        ranks = tuple(resources.ranks.get(name, checked[level]) for name, level in zip(names, levels, strict=True))
+        return cls(tuple(names), levels, ranks)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def id(self, name: str) -> int:
+        """The id of a language.
+
+        Raises:
+            UserError: the language is not in the table.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise UserError(f"unknown language {name!r}; the model has adapters for {', '.join(self.names)}") from None
