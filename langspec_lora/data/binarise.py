@@ -1,0 +1,307 @@
+"""Text of many language pairs to fairseq's binarised folder, each side written once.
+
+``fairseq-preprocess`` takes one pair at a time, so that twelve multi-parallel languages cost 66 runs and every side is
+written eleven times over. Here a side is written once per distinct content, with fairseq's own builder and therefore
+the same bytes, and linked under every name by which fairseq looks for it::
+
+    OUT/dict.ka.txt                 -> shared/dict.txt
+    OUT/train.ka-mi.ka.bin, .idx    -> shared/train.ka.0f3c….bin, .idx
+    OUT/train.ka-mi.mi.bin, .idx    -> shared/train.mi.9b21….bin, .idx
+
+fairseq finds ``train.ka-mi`` for the direction mi-ka as well, so a pair whose two directions hold the same text gets
+one name only. All text is held in memory.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from langspec_lora.errors import UserError
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+
+SHARED = "shared"
+"""The folder within the binarised one that holds the files themselves; fairseq does not look into it."""
+
+_PARTIAL = ".binarise.partial"
+
+
+@dataclass(frozen=True)
+class Bitext:
+    """One split of one language pair: line N of both files is the same sentence.
+
+    Attributes:
+        split: ``train``, ``valid``, ``test`` (or ``train1``, … as fairseq counts on).
+        source: language of ``source_file``.
+        target: language of ``target_file``.
+        source_file: text, one sentence a line, UTF-8.
+        target_file: likewise.
+    """
+
+    split: str
+    source: str
+    target: str
+    source_file: Path
+    target_file: Path
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What :func:`binarise` wrote or found in place.
+
+    Attributes:
+        sides: distinct sides, that is pairs of files in ``shared/``.
+        names: side names that stand for them, such as ``train.ka-mi.ka``.
+        sentences: sentences over the distinct sides.
+        tokens: tokens over the distinct sides, end of sentence included.
+        unknown: tokens among them that the dictionary does not hold.
+    """
+
+    sides: int
+    names: int
+    sentences: int
+    tokens: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class _Side:
+    split: str
+    language: str
+    path: Path
+    lines: tuple[str, ...]
+    digest: str
+
+    @property
+    def stem(self) -> str:
+        return f"{self.split}.{self.language}.{self.digest[:16]}"
+
+
+def multi_parallel(
+    split: str, files: Mapping[str, str | Path], directions: Iterable[tuple[str, str]] | None = None
+) -> list[Bitext]:
+    """The pairs of a text that exists in many languages, line N the same sentence in all of them.
+
+    Args:
+        split: ``train``, ``valid`` or ``test``.
+        files: each language's file.
+        directions: (source, target) pairs; both directions of a pair need only one of them. All pairs of different
+            languages where it is not given.
+
+    Returns:
+        One bitext per unordered pair, for :func:`binarise`.
+
+    Raises:
+        UserError: a direction names a language without a file, or the same language twice.
+    """
+    languages = list(files)
+    if directions is None:
+        directions = [(a, b) for i, a in enumerate(languages) for b in languages[i + 1 :]]
+    pairs: dict[frozenset[str], tuple[str, str]] = {}
+    for source, target in directions:
+        for language in (source, target):
+            if language not in files:
+                raise UserError(
+                    f"direction {source}-{target}: no {split} text for {language!r}; there is text for "
+                    f"{', '.join(languages)}"
+                )
+        if source == target:
+            raise UserError(f"direction {source}-{target}: source and target must be two languages")
+        pairs.setdefault(frozenset((source, target)), (source, target))
+    return [Bitext(split, a, b, Path(files[a]), Path(files[b])) for a, b in pairs.values()]
+
+
+def binarise(
+    bitexts: Iterable[Bitext],
+    dictionary: str | Path,
+    out: str | Path,
+    *,
+    spm_model: str | Path | None = None,
+    languages: Iterable[str] = (),
+) -> Summary:
+    """Writes a binarised folder that the stock fairseq commands take as their data.
+
+    Everything is checked and encoded before the first file appears under its final name, and each appears whole
+    (written aside, then renamed). Files that are there with the same content stay, so an interrupted call is completed
+    by the same call; the folder may hold other files.
+
+    Args:
+        bitexts: the pairs of all splits; :func:`multi_parallel` makes them from one file per language.
+        dictionary: fairseq dictionary (``token count`` lines) of all languages, written as ``dict.LANG.txt``.
+        out: the folder to write.
+        spm_model: SentencePiece model that splits the lines; without it the lines are tokens separated by spaces.
+        languages: languages that get a ``dict.LANG.txt`` beside those of the bitexts.
+
+    Returns:
+        What the folder holds.
+
+    Raises:
+        UserError: a file is missing, empty, not UTF-8, has an empty line, or not as many lines as its other side; or
+            ``out`` holds a file of that name with another content.
+    """
+    bitexts = list(bitexts)
+    if not bitexts:
+        raise UserError("no text to binarise was given; give at least one pair of files")
+    vocabulary = _load_dictionary(Path(dictionary))
+    names, sides = _read_sides(bitexts)
+    languages = sorted({*languages, *(language for b in bitexts for language in (b.source, b.target))})
+
+    out = Path(out)
+    created = not out.exists()
+    partial = out / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}; give a folder that can be written as the output") from error
+    try:
+        sentences, tokens, unknown = _write_sides(sides, vocabulary, partial, _tokeniser(spm_model))
+        vocabulary.save(str(partial / "dict.txt"))
+        links = {f"dict.{language}.txt": "dict.txt" for language in languages}
+        links |= {f"{name}.{end}": f"{side.stem}.{end}" for name, side in names.items() for end in ("bin", "idx")}
+        _refuse_other_content(partial, links, out)
+        _move_in(partial, links, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if created and not any(out.iterdir()):
+            out.rmdir()
+    return Summary(len(sides), len(names), sentences, tokens, unknown)
+
+
+def _load_dictionary(path: Path) -> Dictionary:
+    from fairseq.data import Dictionary
+
+    if not path.is_file():
+        raise UserError(f"dictionary {path} is not there; give a fairseq dictionary, a line 'token count' per token")
+    try:
+        return Dictionary.load(str(path))
+    except (ValueError, RuntimeError, UnicodeError) as error:
+        raise UserError(f"{path} is no fairseq dictionary: {' '.join(str(error).split())}") from error
+
+
+def _tokeniser(spm_model: str | Path | None) -> Callable[[str], str] | None:
+    if spm_model is None:
+        return None
+    from sentencepiece import SentencePieceProcessor
+
+    if not Path(spm_model).is_file():
+        raise UserError(f"SentencePiece model {spm_model} is not there; give the .model file")
+    try:
+        processor = SentencePieceProcessor(model_file=str(spm_model))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{spm_model} is no SentencePiece model: {' '.join(str(error).split())}") from error
+    return lambda line: " ".join(processor.encode(line, out_type=str))
+
+
+def _read_lines(path: Path) -> tuple[str, ...]:
+    """Reads lines as fairseq does: UTF-8 with universal newlines."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = tuple(line.strip() for line in file)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a text file with one sentence a line") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; convert the file to UTF-8") from error
+    if not lines:
+        raise UserError(f"{path}, line 1: the file is empty; expected one sentence a line")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise UserError(f"{path}, line {number}: empty; every line must hold a sentence, on both sides")
+    return lines
+
+
+def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side]]:
+    """Reads every file once and decides under which names the distinct sides go.
+
+    Returns:
+        The side of each name ``SPLIT.SRC-TGT.LANG``, and the distinct sides.
+    """
+    read: dict[Path, tuple[tuple[str, ...], str]] = {}
+    sides: dict[str, _Side] = {}
+    names: dict[str, _Side] = {}
+
+    def side(split: str, language: str, path: Path) -> _Side:
+        if path not in read:
+            lines = _read_lines(path)
+            read[path] = lines, hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        new = _Side(split, language, path, *read[path])
+        return sides.setdefault(new.stem, new)
+
+    for bitext in bitexts:
+        source = side(bitext.split, bitext.source, bitext.source_file)
+        target = side(bitext.split, bitext.target, bitext.target_file)
+        if len(source.lines) != len(target.lines):
+            shorter, longer = sorted((bitext.source_file, bitext.target_file), key=lambda path: len(read[path][0]))
+            count = len(read[shorter][0])
+            raise UserError(
+                f"{shorter}, line {count + 1}: missing; it has {count} lines and {longer} has "
+                f"{len(read[longer][0])}; line N of both must be the same sentence"
+            )
+        reverse = f"{bitext.split}.{bitext.target}-{bitext.source}"
+        if names.get(f"{reverse}.{bitext.source}") is source and names.get(f"{reverse}.{bitext.target}") is target:
+            continue
+        prefix = f"{bitext.split}.{bitext.source}-{bitext.target}"
+        for language, new in ((bitext.source, source), (bitext.target, target)):
+            if names.setdefault(f"{prefix}.{language}", new) is not new:
+                raise UserError(f"{new.path}: {prefix} was given twice with different text; give each pair once")
+    return names, list(sides.values())
+
+
+def _write_sides(
+    sides: Iterable[_Side], vocabulary: Dictionary, folder: Path, tokenise: Callable[[str], str] | None
+) -> tuple[int, int, int]:
+    """Writes ``STEM.bin`` and ``STEM.idx`` of every side; returns the numbers of sentences, tokens and unknowns."""
+    from fairseq.data.indexed_dataset import make_builder
+
+    sentences = tokens = unknown = 0
+    for side in tqdm(sides, desc="binarising", unit="side", disable=None, leave=False):
+        builder = make_builder(str(folder / f"{side.stem}.bin"), impl="mmap", vocab_size=len(vocabulary))
+        for line in side.lines:
+            text = tokenise(line) if tokenise else line
+            ids = vocabulary.encode_line(text, add_if_not_exist=False, append_eos=True)
+            builder.add_item(ids)
+            tokens += len(ids)
+            unknown += int((ids == vocabulary.unk()).sum())
+        builder.finalize(str(folder / f"{side.stem}.idx"))
+        sentences += len(side.lines)
+    return sentences, tokens, unknown
+
+
+def _refuse_other_content(partial: Path, links: Mapping[str, str], out: Path) -> None:
+    new = {out / SHARED / name: partial / name for name in set(links.values())}
+    new |= {out / name: partial / file for name, file in links.items()}
+    for path, content in sorted(new.items()):
+        if path.exists() and not (path.is_file() and filecmp.cmp(path, content, shallow=False)):
+            raise UserError(f"{path} is there with another content and was kept; give another output folder")
+
+
+def _move_in(partial: Path, links: Mapping[str, str], out: Path) -> None:
+    (out / SHARED).mkdir(exist_ok=True)
+    for name in sorted(set(links.values())):
+        (partial / name).replace(out / SHARED / name)
+    for name, file in sorted(links.items()):
+        if not (out / name).exists():
+            _link(out / SHARED / file, partial / name)
+            (partial / name).replace(out / name)
+
+
+def _link(content: Path, name: Path) -> None:
+    """Makes ``name``, to be moved one folder up, stand for ``content``: by whatever link the file system allows."""
+    try:
+        name.symlink_to(Path(SHARED) / content.name)
+    except OSError:
+        try:
+            os.link(content, name)
+        except OSError:
+            shutil.copyfile(content, name)
