@@ -1,0 +1,124 @@
+"""Translation directions: which the data holds, and which of them are asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from langspec_lora.errors import UserError
+
+
+class Direction(NamedTuple):
+    """One direction of translation, written ``src-tgt``."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.target}"
+
+    @classmethod
+    def parse(cls, text: str) -> Direction:
+        """Reads ``src-tgt``.
+
+        Raises:
+            UserError: it is no such pair, or translates a language into itself.
+        """
+        source, dash, target = text.strip().partition("-")
+        if not dash or not source or not target or "-" in target or source == target:
+            raise UserError(f"{text!r} is no direction; expected two different languages such as en-fr")
+        return cls(source, target)
+
+
+def side_path(data_bin: Path, subset: str, direction: Direction, language: str) -> Path | None:
+    """Finds one side of a direction in a binarised folder.
+
+    fairseq serves both directions of a pair from the files of either, so both names are tried in its order.
+
+    Args:
+        data_bin: the binarised folder.
+        subset: ``test``, ``valid`` or another prefix of the files.
+        direction: the direction.
+        language: its source or its target.
+
+    Returns:
+        The path without ``.bin`` and ``.idx``, or None where the data lacks the direction.
+    """
+    for source, target in ((direction.source, direction.target), (direction.target, direction.source)):
+        prefix = data_bin / f"{subset}.{source}-{target}.{direction.source}"
+        if _exists(prefix):
+            side = data_bin / f"{subset}.{source}-{target}.{language}"
+            return side if _exists(side) else None
+    return None
+
+
+def _exists(prefix: Path) -> bool:
+    return all(prefix.with_name(prefix.name + suffix).is_file() for suffix in (".bin", ".idx"))
+
+
+def find_directions(data_bin: Path, subset: str) -> list[Direction]:
+    """Lists the directions that a binarised folder holds, sorted by name.
+
+    Raises:
+        UserError: the folder is missing or holds no direction of this subset.
+    """
+    if not data_bin.is_dir():
+        raise UserError(f"{data_bin} is no folder; give the folder that fairseq-preprocess wrote")
+    name = re.compile(rf"{re.escape(subset)}\.([^.-]+)-([^.-]+)\.\1\.idx")
+    found = set()
+    for path in data_bin.iterdir():
+        match = name.fullmatch(path.name)
+        if match:
+            found |= {Direction(*match.groups()), Direction(match[2], match[1])}
+    found = {
+        direction
+        for direction in found
+        if side_path(data_bin, subset, direction, direction.source)
+        and side_path(data_bin, subset, direction, direction.target)
+    }
+    if not found:
+        raise UserError(
+            f"{data_bin} holds no direction of the subset {subset!r}; expected files such as {subset}.en-fr.en.idx"
+        )
+    return sorted(found)
+
+
+def choose_directions(
+    available: Iterable[Direction], langs: Sequence[str] | None = None, lang_pairs: str | None = None
+) -> list[Direction]:
+    """Picks the directions to translate.
+
+    Args:
+        available: the directions that the data holds.
+        langs: languages between which to translate; all those of the data where None.
+        lang_pairs: a comma-separated list of directions, or ``all``: every ordered pair of ``langs`` in the data.
+
+    Returns:
+        The directions, ordered by source, then target, in the order of ``langs`` (of ``lang_pairs`` where given).
+
+    Raises:
+        UserError: a language or direction is not in the data.
+    """
+    available = list(available)
+    known = sorted({language for direction in available for language in direction})
+    names = list(dict.fromkeys(langs)) if langs else known
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"--langs names {', '.join(unknown)}, but the data holds only {', '.join(known)}")
+    if lang_pairs and lang_pairs != "all":
+        wanted = list(dict.fromkeys(Direction.parse(pair) for pair in lang_pairs.split(",") if pair.strip()))
+        lacking = [str(direction) for direction in wanted if direction not in available]
+        if lacking:
+            raise UserError(
+                f"--lang-pairs names {', '.join(lacking)}, which the data does not hold; it holds {', '.join(known)}"
+            )
+        outside = [str(direction) for direction in wanted if langs and not set(direction) <= set(names)]
+        if outside:
+            raise UserError(f"--lang-pairs names {outside[0]}, whose languages are not all in --langs")
+        return wanted
+    chosen = [Direction(s, t) for s in names for t in names if s != t and Direction(s, t) in set(available)]
+    if not chosen:
+        raise UserError(f"the data holds no direction between {', '.join(names)}; give at least two languages of it")
+    return chosen

@@ -1,0 +1,77 @@
+"""Averages over groups of directions: from each resource level into each, and over all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.directions import Direction
+from langspec_lora.languages import LEVELS
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of the table.
+
+    Attributes:
+        label: ``high→low``, … or ``all``.
+        directions: how many directions the group has.
+        means: the plain mean of their scores, one for each run.
+    """
+
+    label: str
+    directions: int
+    means: tuple[float, ...]
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Each run's mean less the first run's; 0 for the first itself."""
+        return tuple(mean - self.means[0] for mean in self.means)
+
+
+def order_by_level(languages: Sequence[str], levels: Mapping[str, str]) -> list[str]:
+    """Sorts languages from high to low, within a level in the order in which ``levels`` names them.
+
+    Raises:
+        UserError: a language without a level.
+    """
+    missing = sorted(set(languages) - set(levels))
+    if missing:
+        raise UserError(
+            f"no resource level for {', '.join(missing)}; put every language under high, med or low in a YAML file "
+            "and pass it as --lang-resources"
+        )
+    names = list(levels)
+    return sorted(set(languages), key=lambda name: (LEVELS.index(levels[name]), names.index(name)))
+
+
+def group_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, str]) -> list[GroupRow]:
+    """Averages each run's scores from level to level, and over all directions.
+
+    Args:
+        runs: for each run the score of each direction; all runs have the same directions.
+        levels: resource level of each language.
+
+    Returns:
+        The rows from high→high to low→low, as far as they have directions, then ``all``.
+
+    Raises:
+        UserError: a language without a level, or runs with different directions.
+    """
+    directions = list(runs[0])
+    if any(set(run) != set(directions) for run in runs):
+        raise UserError("the runs do not have the same directions; compare them on those that all have")
+    order_by_level([language for direction in directions for language in direction], levels)
+
+    def row(label: str, members: Sequence[Direction]) -> GroupRow:
+        means = tuple(sum(run[direction] for direction in members) / len(members) for run in runs)
+        return GroupRow(label, len(members), means)
+
+    rows = []
+    for source in LEVELS:
+        for target in LEVELS:
+            members = [d for d in directions if (levels[d.source], levels[d.target]) == (source, target)]
+            if members:
+                rows.append(row(f"{source}→{target}", members))
+    return [*rows, row("all", directions)]

@@ -1,0 +1,199 @@
+"""A results folder: what stands in it, how it is written, and how it is read again.
+
+::
+
+    DIR/settings.json          what the hypotheses depend on; another call with other settings is refused
+    DIR/SRC-TGT.hyp.txt        hypotheses of one direction, plain text in the order of the source
+    DIR/scores.json, .csv      scores of every direction, with signatures, settings and versions
+    DIR/all_direction.spbleu   the same in the format of the published evaluation loop
+
+Every file appears whole or not at all: it is written under another name, then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.directions import Direction
+
+SETTINGS = "settings.json"
+SCORES = "scores.json"
+SCORES_TABLE = "scores.csv"
+PUBLISHED = "all_direction.spbleu"
+
+METRICS = ("bleu", "chrf")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file under another name, then renames it: it appears whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give an output folder that can be written and has room") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads a text file by lines, and by newlines only: other separators may stand within a sentence.
+
+    Raises:
+        UserError: the file is missing or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; expected a text file with one sentence a line") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8; convert it to UTF-8") from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def hypotheses_path(folder: Path, direction: Direction) -> Path:
+    """Where the hypotheses of a direction stand in a results folder."""
+    return folder / f"{direction}.hyp.txt"
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
+    return content
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Writes a JSON file whole."""
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
+    """One line a direction: source, target, BLEU, chrF++ and the number of sentences."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["source", "target", *METRICS, "sentences"])
+    for direction, score in scores.items():
+        writer.writerow([*direction, *(f"{score[metric]:.2f}" for metric in METRICS), score["sentences"]])
+    return text.getvalue()
+
+
+def published_format(scores: Mapping[Direction, Mapping]) -> str:
+    """``all_direction.spbleu``: the direction's name, then what sacrebleu's command line prints for it."""
+    return "".join(f"{direction}\n{score['bleu_json']}\n" for direction, score in scores.items())
+
+
+@dataclass(frozen=True)
+class Run:
+    """The scores of one results folder.
+
+    Attributes:
+        name: what it is called in tables.
+        folder: where it stands.
+        scores: for each metric the score of each direction, in percent.
+        signatures: sacrebleu's signature of each metric.
+        checkpoint: the checkpoint that was evaluated, where the folder says so.
+    """
+
+    name: str
+    folder: Path
+    scores: Mapping[str, Mapping[Direction, float]]
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: str = ""
+
+    def metric(self, name: str) -> Mapping[Direction, float]:
+        """The score of each direction by one metric.
+
+        Raises:
+            UserError: the folder does not have this metric.
+        """
+        if not self.scores.get(name):
+            raise UserError(f"{self.folder} has no {name} scores; it has {', '.join(self.scores)}")
+        return self.scores[name]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Reads a results folder of ``langspec-lora evaluate`` or of the published evaluation loop.
+
+    Raises:
+        UserError: the folder holds neither.
+    """
+    if (folder / SCORES).is_file():
+        content = read_json(folder / SCORES)
+        try:
+            directions = {Direction.parse(text): score for text, score in content["directions"].items()}
+            scores = {m: {d: float(score[m]) for d, score in directions.items()} for m in METRICS}
+            signatures = dict(content["signatures"])
+            checkpoint = content["settings"]["checkpoint"]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder / SCORES} lacks {error}; run 'langspec-lora evaluate' again") from error
+        files = ", ".join(f"{Path(c['path']).name} (sha256 {c['sha256'][:12]})" for c in checkpoint)
+        return Run(name, folder, scores, signatures, files)
+    if (folder / PUBLISHED).is_file():
+        blocks = dict(_published_blocks(read_lines(folder / PUBLISHED)))
+        if not blocks:
+            raise UserError(f"{folder / PUBLISHED} holds no direction; expected a line such as en-fr, then its score")
+        scores, signature = {}, ""
+        for direction, block in blocks.items():
+            try:
+                scores[direction], signature = _published_score(block)
+            except ValueError:
+                raise UserError(
+                    f"{folder / PUBLISHED}: no score of sacrebleu under {direction}; delete the file and evaluate again"
+                ) from None
+        return Run(name, folder, {"bleu": scores}, {"bleu": signature})
+    raise UserError(
+        f"{folder} holds neither {SCORES} nor {PUBLISHED}; give a folder that 'langspec-lora evaluate' or "
+        "scripts/evaluate.sh wrote"
+    )
+
+
+_NAME = re.compile(r"[^\s{}\[\]\"'=|:,-]+-[^\s{}\[\]\"'=|:,-]+")
+
+
+def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction, str]]:
+    direction, block = None, []
+    for line in [*lines, "end-end"]:
+        if _NAME.fullmatch(line.strip()):
+            if direction is not None:
+                yield direction, "\n".join(block)
+            direction, block = (Direction(*line.strip().split("-")), [])
+        else:
+            block.append(line)
+
+
+def _published_score(block: str) -> tuple[float, str]:
+    """The score and its signature in what sacrebleu printed: JSON, a line of text, or (``-b``) a bare number."""
+    text = block.strip()
+    if text.startswith(("{", "[")):
+        content = json.loads(text)
+        entries = content if isinstance(content, list) else [content]
+        entry = next((e for e in entries if e.get("name") == "BLEU"), None)
+        if entry is None:
+            raise ValueError("no BLEU")
+        return float(entry["score"]), entry.get("signature", "")
+    match = re.match(r"BLEU[|+](\S+) = ([0-9.]+)", text)
+    if match:
+        return float(match[2]), match[1]
+    return float(text), ""
