@@ -1,0 +1,104 @@
+"""What stands between stock fairseq and today's Python and torch, one function per repair.
+
+Each repair says what it repairs and under which condition it acts; on Python 3.10 with torch before 2.6 none does. This
+file imports nothing of the package, because ``startup.py`` loads it by its path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+REPAIRED_NAMESPACES = frozenset({"fairseq", "hydra"})
+"""Top-level packages whose dataclasses have instances of dataclasses as defaults (hydra's only up to 1.0)."""
+
+
+def before_import() -> None:
+    """Applies what must stand before fairseq's modules run."""
+    if sys.version_info >= (3, 11):
+        hash_fairseq_dataclasses()
+
+
+def after_import() -> None:
+    """Applies what fairseq needs later, when it reads checkpoints."""
+    if torch_checks_pickles():
+        allow_checkpoint_types()
+        allow_broadcast_types()
+
+
+def hash_fairseq_dataclasses() -> None:
+    """Makes fairseq's dataclasses hashable as they are created.
+
+    Repairs: "ValueError: mutable default … is not allowed: use default_factory", with which Python 3.11 and later
+    refuse fairseq's configuration classes, in fairseq itself and in plugins that derive from them. The check takes
+    every unhashable default for mutable. Rewriting the defaults to factories would break fairseq's ``hydra_init``,
+    which reads ``field.default``. All other dataclasses pass through as they are.
+
+    Condition: Python 3.11 and later.
+    """
+    original = dataclasses.dataclass
+    if getattr(original, "repairs_fairseq", False):
+        return
+
+    @functools.wraps(original)
+    def dataclass(cls: type | None = None, /, **options: Any) -> type | Callable[[type], type]:
+        if cls is None:
+            return lambda cls: _with_identity_hash(original(cls, **options))
+        return _with_identity_hash(original(cls, **options))
+
+    dataclass.repairs_fairseq = True
+    dataclasses.dataclass = dataclass
+
+
+def _with_identity_hash(cls: type) -> type:
+    if cls.__hash__ is None and any(base.__module__.partition(".")[0] in REPAIRED_NAMESPACES for base in cls.__mro__):
+        cls.__hash__ = object.__hash__
+    return cls
+
+
+def torch_checks_pickles() -> bool:
+    """Whether ``torch.load`` refuses, by default, classes that were not declared safe (torch 2.6 and later)."""
+    import torch
+
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    return (major, minor) >= (2, 6)
+
+
+def allow_checkpoint_types() -> None:
+    """Declares safe what fairseq's checkpoints hold beside tensors and plain values.
+
+    Repairs: "Weights only load failed … Unsupported global: argparse.Namespace" on every checkpoint. The check itself
+    stays on: a pickle that calls anything else is refused.
+
+    Condition: torch 2.6 and later.
+    """
+    import argparse
+
+    import torch
+
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def allow_broadcast_types() -> None:
+    """Declares safe what fairseq sends from process to process when a checkpoint is loaded.
+
+    Repairs: the same refusal when training with several processes resumes. There the first process reads the checkpoint
+    and broadcasts it, its configuration as omegaconf objects and its tensors as placeholders, through ``torch.load``.
+
+    Condition: torch 2.6 and later.
+    """
+    import collections
+    import typing
+
+    import torch
+    from fairseq.distributed import utils as distributed_utils
+    from omegaconf import DictConfig, ListConfig
+    from omegaconf.base import ContainerMetadata, Metadata
+    from omegaconf.nodes import AnyNode
+
+    omegaconf_types = [DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode]
+    plain_types = [typing.Any, collections.defaultdict, dict, list, int]
+    torch.serialization.add_safe_globals([*omegaconf_types, *plain_types, distributed_utils._TensorPlaceholder])

@@ -1,0 +1,53 @@
+"""Waits for ``import fairseq`` and repairs it then; run by ``langspec_lora_startup.pth`` when Python starts.
+
+It runs in every Python process of the environment, so it imports nothing. In particular it leaves ``langspec_lora``
+itself out of ``sys.modules``: fairseq would take the package for imported already and register none of its tasks.
+"""
+
+import sys
+
+
+class FairseqHook:
+    """Meta-path finder that finds fairseq as Python would, and repairs it while it is loaded.
+
+    Looking fairseq up without importing it repairs nothing. The hook leaves ``sys.meta_path`` once fairseq is loaded.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        """The spec of fairseq from the finders behind this one, its loader extended; None for all other modules."""
+        if name != "fairseq":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            self._extend(spec.loader)
+        return spec
+
+    def _extend(self, loader):
+        load_fairseq = loader.exec_module
+
+        def exec_module(module):
+            repairs = _load_repairs()
+            repairs.before_import()
+            load_fairseq(module)
+            repairs.after_import()
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
+
+        loader.exec_module = exec_module
+
+
+def _load_repairs():
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    # By its path, not as langspec_lora.compat.repairs: see above.
+    path = __file__.removesuffix("startup.py") + "repairs.py"
+    loader = SourceFileLoader("langspec_lora_repairs", path)
+    repairs = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(repairs)
+    return repairs
+
+
+if not any(type(finder).__name__ == "FairseqHook" for finder in sys.meta_path):
+    sys.meta_path.insert(0, FairseqHook())
