@@ -1,0 +1,15 @@
+"""The mathematics of language-specific LoRA; knows torch and not fairseq."""
+
+from langspec_lora.lora.linear import INITS, LanguageSpecificLinear
+from langspec_lora.lora.routing import DIRECTIONS, SOURCE, TARGET, LanguageRouting, Languages, PairLayout
+
+__all__ = [
+    "DIRECTIONS",
+    "INITS",
+    "SOURCE",
+    "TARGET",
+    "LanguageRouting",
+    "LanguageSpecificLinear",
+    "Languages",
+    "PairLayout",
+]

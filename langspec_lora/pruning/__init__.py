@@ -1,0 +1,1 @@
+"""Gradual pruning of the pairs while training; knows torch and not fairseq."""

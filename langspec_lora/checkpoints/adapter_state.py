@@ -1,0 +1,141 @@
+"""The adapters' part of a model's state: which entries it has, whose they are, and how they find their language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from langspec_lora.config import languages_from_json, languages_to_json
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
+
+_PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
+MANIFEST = "adapters.manifest"
+MASK_EPOCH = "adapters.mask_epoch"
+
+
+def is_adapter_entry(name: str) -> bool:
+    """Whether an entry of a model's state belongs to the adapters."""
+    return name in (MANIFEST, MASK_EPOCH) or _PAIR_ENTRY.search(name) is not None
+
+
+def language_manifest(languages: LanguageTable) -> Tensor:
+    """Names, levels and ranks as the UTF-8 bytes of a JSON text, int64, ``(bytes,)``."""
+    return torch.tensor(list(languages_to_json(languages).encode("utf-8")), dtype=torch.int64)
+
+
+def read_manifest(manifest: Tensor) -> LanguageTable:
+    """Reads what :func:`language_manifest` wrote."""
+    return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
+
+
+def check_entries(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str = "the checkpoint"
+) -> bool:
+    """Compares the adapters that a checkpoint holds with those that the model wants.
+
+    Args:
+        found: shapes of the checkpoint's adapter entries, by name.
+        expected: shapes of the model's adapter entries, by name.
+        source: how to call the checkpoint in a message.
+
+    Returns:
+        Whether the checkpoint holds adapters; False for a base checkpoint, which is fine.
+
+    Raises:
+        UserError: it holds only part of them, or others than the model has.
+    """
+    pairs = {name for name in expected if _PAIR_ENTRY.search(name)}
+    present = {name for name in found if _PAIR_ENTRY.search(name)}
+    if not present:
+        return False
+    if not expected:
+        raise UserError(
+            f"{source} holds adapters, but --add-lora False was given; leave it out, or give a base checkpoint"
+        )
+    extra = sorted(present - pairs)
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise UserError(
+            f"{source} holds only part of the adapters: {len(missing)} of {len(expected)} entries are missing, "
+            f"{missing[0]} first; give a whole checkpoint, or the same layers and positions as in its training"
+        )
+    if extra:
+        raise UserError(
+            f"{source} holds adapters that the model has not, {extra[0]} first; "
+            "give the same --encoder/decoder-lora-layer and -position as in its training"
+        )
+    return True
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str = "the checkpoint"
+) -> None:
+    """Makes sure that the pairs of a checkpoint have the model's sizes.
+
+    Raises:
+        UserError: naming the first that has not.
+    """
+    for name in sorted(expected):
+        if _PAIR_ENTRY.search(name) and tuple(found[name]) != tuple(expected[name]):
+            raise UserError(
+                f"{source} has {name} of size {tuple(found[name])}, the model {tuple(expected[name])}; "
+                "give the same ranks, --dim and languages as in its training"
+            )
+
+
+def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
+    """Makes a checkpoint's state fit the model's adapters, in place.
+
+    Args:
+        state: the checkpoint's entries; a base checkpoint gets the model's own fresh adapters.
+        own: the model's entries.
+        languages: the model's languages, or None for a model without adapters.
+
+    Raises:
+        UserError: the checkpoint holds only part of the adapters, or others than the model wants.
+    """
+    fresh = {name: value for name, value in own.items() if is_adapter_entry(name)}
+    shapes = {name: tuple(value.shape) for name, value in state.items() if is_adapter_entry(name)}
+    if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):
+        state.update({name: value.detach().clone() for name, value in fresh.items()})
+        return
+    _sort_by_language(state, languages)
+    check_shapes(
+        {name: tuple(value.shape) for name, value in state.items()},
+        {name: tuple(value.shape) for name, value in fresh.items()},
+    )
+
+
+def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
+    held = read_manifest(state[MANIFEST])
+    check_languages(held, wanted)
+    state[MANIFEST] = language_manifest(wanted)
+    if held.names == wanted.names:
+        return
+    starts = dict(zip(held.names, torch.tensor((0, *held.ranks)).cumsum(0).tolist(), strict=False))
+    rows = [
+        row
+        for name, rank in zip(wanted.names, wanted.ranks, strict=True)
+        for row in range(starts[name], starts[name] + rank)
+    ]
+    for name in [name for name in state if _PAIR_ENTRY.search(name)]:
+        state[name] = state[name][rows]
+
+
+def check_languages(held: LanguageTable, wanted: LanguageTable, source: str = "the checkpoint") -> None:
+    """Makes sure that a checkpoint has pairs for all wanted languages, of the wanted ranks.
+
+    Raises:
+        UserError: it lacks a language, or has one at another rank.
+    """
+    unknown = [name for name in wanted.names if name not in held.names]
+    if unknown:
+        raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+    for name, rank in zip(wanted.names, wanted.ranks, strict=True):
+        other = held.ranks[held.names.index(name)]
+        if other != rank:
+            raise UserError(f"{source} has adapters of rank {other} for {name}, but rank {rank} was given; use {other}")

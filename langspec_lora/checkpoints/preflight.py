@@ -1,0 +1,177 @@
+"""Checks a checkpoint against the model it is meant for, before anything is built."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+from langspec_lora.checkpoints.adapter_state import (
+    MANIFEST,
+    MASK_EPOCH,
+    check_entries,
+    check_languages,
+    check_shapes,
+    is_adapter_entry,
+    language_manifest,
+)
+from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.config import POSITIONS, AdapterConfig, has_adapters, languages_from_json
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
+
+_LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
+
+
+def linear_size(args: Namespace, stack: str, position: str) -> tuple[int, int]:
+    """Input and output width of the linear at a position.
+
+    Args:
+        args: fairseq's arguments.
+        stack: ``encoder`` or ``decoder``.
+        position: a name of :data:`~langspec_lora.config.POSITIONS`.
+    """
+    width, ffn = getattr(args, f"{stack}_embed_dim"), getattr(args, f"{stack}_ffn_embed_dim")
+    sizes = {"fc1": (width, ffn), "fc2": (ffn, width)}
+    if position in ("crossk", "crossv"):
+        return args.encoder_embed_dim, width
+    return sizes.get(position, (width, width))
+
+
+def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the adapter entries of the model that the arguments describe."""
+    rows = sum(config.languages.ranks)
+    shapes: dict[str, tuple[int, ...]] = {
+        MANIFEST: tuple(language_manifest(config.languages).shape),
+        MASK_EPOCH: (1,),
+    }
+    for stack, settings in config.stacks.items():
+        for layer in settings.layers:
+            for position in settings.positions:
+                width_in, width_out = linear_size(args, stack, position)
+                prefix = f"{stack}.layers.{layer}.{POSITIONS[stack][position]}"
+                shapes[f"{prefix}.lora_A"] = (rows, config.dim or width_in)
+                shapes[f"{prefix}.lora_B"] = (rows, config.dim or width_out)
+                shapes[f"{prefix}.lora_mask"] = shapes[f"{prefix}.lora_B"]
+    return shapes
+
+
+def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
+    """The file that fairseq-train will start from, found as fairseq finds it.
+
+    Args:
+        args: the arguments of the training command.
+
+    Returns:
+        The path and whether training resumes from it (or fine-tunes it afresh); None where it starts from nothing.
+    """
+    if args.restore_file != "checkpoint_last.pt":
+        return args.restore_file, not args.reset_optimizer
+    suffix = getattr(args, "checkpoint_suffix", "") or ""
+    last = Path(args.save_dir) / f"checkpoint_last{suffix}.pt"
+    if last.exists():
+        return str(last), not args.reset_optimizer
+    if getattr(args, "continue_once", None):
+        return args.continue_once, not args.reset_optimizer
+    return (args.finetune_from_model, False) if args.finetune_from_model else None
+
+
+def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, vocabulary: int) -> None:
+    """Makes sure that the checkpoint a training command starts from fits its model.
+
+    Args:
+        args: the arguments of the training command.
+        config: which pairs the model will have, or None.
+        vocabulary: number of entries of the dictionary, language tokens included.
+
+    Raises:
+        UserError: the file is missing, damaged, hostile, of another size or dictionary, or holds other adapters.
+    """
+    start = starting_checkpoint(args)
+    if start is None:
+        return
+    path, resumes = start
+    layout = read_layout(path)
+    _check_sizes(layout, args, vocabulary)
+    expected = {} if config is None else adapter_shapes(args, config)
+    source = f"checkpoint {path}"
+    if not check_entries(_adapter_entries(layout), expected, source):
+        return
+    held = stored_languages(layout)
+    if held is None or config is None:
+        return
+    check_languages(held, config.languages, source)
+    if resumes and held.names != config.languages.names:
+        raise UserError(
+            f"{source} was trained with --langs {','.join(held.names)}, and the optimizer's state follows that order; "
+            "resume with the same --langs, or start a new run with --finetune-from-model"
+        )
+    if held.names == config.languages.names:
+        check_shapes(layout.shapes, expected, source)
+
+
+def check_generation_checkpoints(paths: list[str], languages: list[str]) -> None:
+    """Makes sure that checkpoints can be loaded for generation.
+
+    Args:
+        paths: the files, of one model or of an ensemble.
+        languages: names of the languages that will be translated from and to.
+
+    Raises:
+        UserError: a file is missing, damaged, hostile, lacks part of its adapters, or knows not all languages.
+    """
+    for path in paths:
+        layout = read_layout(path)
+        args = layout.model_args
+        if args is None or not hasattr(args, "add_lora"):
+            continue  # a stock model
+        if not has_adapters(args):
+            continue
+        source = f"checkpoint {path}"
+        if not check_entries(_adapter_entries(layout), adapter_shapes(args, AdapterConfig.from_args(args)), source):
+            raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+        held = stored_languages(layout)
+        unknown = [] if held is None else [name for name in languages if name not in held.names]
+        if unknown:
+            raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+
+
+def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
+    """The languages of a checkpoint's adapters, or None where it holds none."""
+    text = getattr(layout.model_args, "adapter_languages", None)
+    return languages_from_json(text) if text else None
+
+
+def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in layout.shapes.items() if is_adapter_entry(name)}
+
+
+def _check_sizes(layout: CheckpointLayout, args: Namespace, vocabulary: int) -> None:
+    found, source = layout.shapes, f"checkpoint {layout.path}"
+    embedding = found.get("encoder.embed_tokens.weight")
+    if embedding is None:
+        raise UserError(f"{source} holds no Transformer (no encoder.embed_tokens.weight); give an M2M100-like model")
+    if embedding[0] != vocabulary:
+        raise UserError(
+            f"{source} has a vocabulary of {embedding[0]}, the dictionary (with the language tokens of --langs) "
+            f"{vocabulary}; give the model's own dictionary with --fixed-dictionary"
+        )
+    for stack in POSITIONS:
+        _check_stack(found, args, stack, source)
+
+
+def _check_stack(found: Mapping[str, tuple[int, ...]], args: Namespace, stack: str, source: str) -> None:
+    matches = (_LAYER.match(name) for name in found)
+    layers = {int(match[2]) for match in matches if match and match[1] == stack}
+    ffn, width = found.get(f"{stack}.layers.0.fc1.weight", (None, None))
+    for flag, has, wanted in (
+        (f"--{stack}-layers", len(layers), getattr(args, f"{stack}_layers")),
+        (f"--{stack}-embed-dim", width, getattr(args, f"{stack}_embed_dim")),
+        (f"--{stack}-ffn-embed-dim", ffn, getattr(args, f"{stack}_ffn_embed_dim")),
+    ):
+        if has != wanted:
+            raise UserError(
+                f"{source} is of another size: {flag} is {has} there and {wanted} in the command; "
+                f"give {flag} {has}, or the --arch of the checkpoint's size"
+            )

@@ -1,0 +1,355 @@
+"""The plugin's flags: declared, parsed once, and checked before anything expensive starts."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
+from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
+from langspec_lora.pruning.magnitude import SCOPES
+from langspec_lora.pruning.schedule import PruningSchedule
+
+POSITIONS: Mapping[str, Mapping[str, str]] = {
+    "encoder": {
+        "q": "self_attn.q_proj",
+        "k": "self_attn.k_proj",
+        "v": "self_attn.v_proj",
+        "fc1": "fc1",
+        "fc2": "fc2",
+    },
+    "decoder": {
+        "q": "self_attn.q_proj",
+        "k": "self_attn.k_proj",
+        "v": "self_attn.v_proj",
+        "crossq": "encoder_attn.q_proj",
+        "crossk": "encoder_attn.k_proj",
+        "crossv": "encoder_attn.v_proj",
+        "fc1": "fc1",
+        "fc2": "fc2",
+    },
+}
+"""The positions that can be adapted, by stack, and the linear of a fairseq layer that each one names."""
+
+
+def parse_bool(text: str) -> bool:
+    """Reads the published flags' ``True`` and ``False``.
+
+    Raises:
+        ValueError: for any other word, which argparse turns into its own error.
+    """
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+parse_bool.__name__ = "True or False"  # argparse puts it into "invalid … value"
+
+
+def add_adapter_flags(parser) -> None:
+    """Declares the model's flags on an argparse parser or group."""
+    add = parser.add_argument
+    add(
+        "--add-lora",
+        type=parse_bool,
+        default=True,
+        metavar="BOOL",
+        help="add the language-specific pairs; False is the plain model, for full fine-tuning with the same task",
+    )
+    add(
+        "--freeze-original-parameters",
+        type=parse_bool,
+        default=None,
+        metavar="BOOL",
+        help="train the pairs only (default: True with --add-lora True)",
+    )
+    add(
+        "--lang-resources",
+        default=None,
+        metavar="FILE",
+        help="YAML file of resource levels: 'high: [en, fr]', 'med: …', 'low: …', optionally 'ranks: {wo: 16}' "
+        "(default: the paper's twelve languages)",
+    )
+    for level in LEVELS:
+        add(
+            f"--{level}-rank",
+            type=int,
+            default=8 if level == "low" else 2,
+            metavar="R",
+            help=f"rank of the pairs of {level}-resource languages",
+        )
+    for stack in POSITIONS:
+        add(
+            f"--{stack}-lora-layer",
+            default=None,
+            metavar="0_1_…",
+            help=f"{stack} layers to adapt, joined by _ (default: all; 'none': none)",
+        )
+        add(
+            f"--{stack}-lora-position",
+            default=None,
+            metavar="q_k_…",
+            help=f"positions to adapt, joined by _, of {' '.join(POSITIONS[stack])} (default: all)",
+        )
+        add(
+            f"--{stack}-activation-direction",
+            default=None,
+            metavar="src_…_tgt",
+            help=f"for each {stack} layer whether the source or the target language selects the pair "
+            + ("(default: src in the first three quarters, tgt after)" if stack == "encoder" else "(default: tgt)"),
+        )
+    add("--language-num", type=int, default=None, metavar="N", help="number of languages; checked against --langs")
+    add(
+        "--dim",
+        type=int,
+        default=0,
+        metavar="D",
+        help="adapt features S to S+D of each layer's input and output (default 0: the whole layer)",
+    )
+    add("--start-idx", type=int, default=0, metavar="S", help="first feature of that slice")
+    add(
+        "--lora-init",
+        default="rank",
+        metavar="|".join(INITS),
+        help="draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, "
+        "or from standard LoRA's U(-1/√d, 1/√d)",
+    )
+
+
+def add_pruning_flags(parser) -> None:
+    """Declares the task's flags on an argparse parser or group."""
+    add = parser.add_argument
+    add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the pairs gradually while training")
+    add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
+    add("--pruning-t2", type=int, default=10, metavar="EPOCHS", help="number of epochs until the target is reached")
+    add("--target-pruning-ratio", type=float, default=0.9, metavar="P", help="share of B's entries pruned at the end")
+    add(
+        "--pruning-scope",
+        default=None,
+        metavar="|".join(SCOPES),
+        help="where entries compete: all B of a language (default), of a layer, or of each matrix",
+    )
+    add(
+        "--global-pruning",
+        type=parse_bool,
+        default=False,
+        metavar="BOOL",
+        help="the released code's name of --pruning True",
+    )
+    add(
+        "--cross-language",
+        type=parse_bool,
+        default=False,
+        metavar="BOOL",
+        help="the released code's name of --pruning-scope layer",
+    )
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """Where one stack (encoder or decoder) is adapted.
+
+    Attributes:
+        layers: indices of the adapted layers.
+        positions: names of the adapted positions.
+        directions: for each layer of the stack, adapted or not, ``"src"`` or ``"tgt"``.
+    """
+
+    layers: tuple[int, ...]
+    positions: tuple[str, ...]
+    directions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Everything that decides which pairs a model has.
+
+    Attributes:
+        languages: names, levels and ranks.
+        stacks: for ``encoder`` and ``decoder``, where the pairs stand.
+        dim: width of the slice, 0 for the whole layer.
+        start: first feature of the slice.
+        init: ``"rank"`` or ``"standard"``.
+    """
+
+    languages: LanguageTable
+    stacks: Mapping[str, StackConfig]
+    dim: int
+    start: int
+    init: str
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> AdapterConfig:
+        """Parses and checks the flags of a training command, or of the arguments that a checkpoint stores.
+
+        Args:
+            args: fairseq's arguments, architecture defaults filled in.
+
+        Raises:
+            UserError: a flag has a wrong value; the message names the flag, what it holds and what it may hold.
+        """
+        stacks = {stack: _parse_stack(args, stack) for stack in POSITIONS}
+        if not any(stack.layers and stack.positions for stack in stacks.values()):
+            raise UserError(
+                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
+            )
+        if args.lora_init not in INITS:
+            raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
+        _check_slice(args, stacks)
+        return cls(_languages(args), stacks, args.dim, args.start_idx if args.dim else 0, args.lora_init)
+
+
+def has_adapters(args: Namespace) -> bool:
+    """Whether the arguments ask for pairs.
+
+    Raises:
+        UserError: without pairs, and with the base frozen, nothing would be left to train.
+    """
+    if not args.add_lora and args.freeze_original_parameters:
+        raise UserError(
+            "--add-lora False with --freeze-original-parameters True leaves nothing to train; "
+            "set --freeze-original-parameters False for full fine-tuning"
+        )
+    return args.add_lora
+
+
+def freezes_base(args: Namespace) -> bool:
+    """Whether only the pairs train."""
+    return args.add_lora if args.freeze_original_parameters is None else args.freeze_original_parameters
+
+
+def _languages(args: Namespace) -> LanguageTable:
+    stored = getattr(args, "adapter_languages", None)
+    if stored:  # from a checkpoint: the YAML file of the training may be gone
+        return languages_from_json(stored)
+    names = args.langs.split(",") if isinstance(args.langs, str) else list(args.langs or ())
+    if args.language_num is not None and args.language_num != len(names):
+        raise UserError(
+            f"--language-num {args.language_num} was given, but --langs names {len(names)} languages; "
+            "make them agree, or leave --language-num out"
+        )
+    ranks = {level: getattr(args, f"{level}_rank") for level in LEVELS}
+    if args.lang_resources:
+        return LanguageTable.build(names, read_resources(args.lang_resources), ranks, f"file {args.lang_resources}")
+    return LanguageTable.build(names, PAPER_RESOURCES, ranks, "built-in table of the paper's twelve languages")
+
+
+def languages_to_json(table: LanguageTable) -> str:
+    """Writes a language table as JSON, as checkpoints store it."""
+    return json.dumps({"names": table.names, "levels": table.levels, "ranks": table.ranks}, ensure_ascii=False)
+
+
+def languages_from_json(text: str) -> LanguageTable:
+    """Reads what :func:`languages_to_json` wrote."""
+    table = json.loads(text)
+    return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
+
+
+def _parse_stack(args: Namespace, stack: str) -> StackConfig:
+    count = getattr(args, f"{stack}_layers")
+    directions = _parse_directions(args, stack, count)
+    text = getattr(args, f"{stack}_lora_layer")
+    if text == "none":
+        return StackConfig((), (), directions)
+    layers = tuple(range(count)) if text is None else _parse_layers(text, stack, count)
+    text = getattr(args, f"{stack}_lora_position")
+    return StackConfig(layers, tuple(POSITIONS[stack]) if text is None else _parse_positions(text, stack), directions)
+
+
+def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
+    flag = f"--{stack}-lora-layer {text}"
+    layers = []
+    for word in text.split("_"):
+        if not word.isdigit() or int(word) >= count:
+            raise UserError(
+                f"{flag}: {word!r} is no layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
+            )
+        layers.append(int(word))
+    return tuple(_without_repeats(layers, flag))
+
+
+def _parse_positions(text: str, stack: str) -> tuple[str, ...]:
+    flag = f"--{stack}-lora-position {text}"
+    for word in text.split("_"):
+        if word not in POSITIONS[stack]:
+            raise UserError(
+                f"{flag}: {word!r} is no position of the {stack}; expected {', '.join(POSITIONS[stack])}, joined by _"
+            )
+    return tuple(_without_repeats(text.split("_"), flag))
+
+
+def _without_repeats(items: Sequence, flag: str) -> Sequence:
+    repeated = [item for item in items if items.count(item) > 1]
+    if repeated:
+        raise UserError(f"{flag}: {repeated[0]} stands there twice; name each one once")
+    return items
+
+
+def _parse_directions(args: Namespace, stack: str, count: int) -> tuple[str, ...]:
+    text = getattr(args, f"{stack}_activation_direction")
+    if text is None:
+        by_source = count * 3 // 4 if stack == "encoder" else 0
+        return (SOURCE,) * by_source + (TARGET,) * (count - by_source)
+    flag = f"--{stack}-activation-direction {text}"
+    words = tuple(text.split("_"))
+    unknown = [word for word in words if word not in DIRECTIONS]
+    if unknown:
+        raise UserError(f"{flag}: {unknown[0]!r} is no direction; expected src or tgt for each layer, joined by _")
+    if len(words) != count:
+        raise UserError(f"{flag}: {len(words)} directions for {count} {stack} layers; give one for each layer")
+    return words
+
+
+def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
+    if args.dim < 0 or args.start_idx < 0:
+        raise UserError(
+            f"--dim {args.dim} --start-idx {args.start_idx}: neither can be negative; --dim 0 is the whole layer"
+        )
+    if not args.dim:
+        if args.start_idx:
+            raise UserError(f"--start-idx {args.start_idx} needs --dim, the width of the slice")
+        return
+    for stack, config in stacks.items():
+        if not config.layers:
+            continue
+        width = getattr(args, f"{stack}_embed_dim")
+        if any(position.startswith("fc") for position in config.positions):
+            width = min(width, getattr(args, f"{stack}_ffn_embed_dim"))
+        if any(position in ("crossk", "crossv") for position in config.positions):
+            width = min(width, args.encoder_embed_dim)
+        if args.start_idx + args.dim > width:
+            raise UserError(
+                f"--dim {args.dim} --start-idx {args.start_idx} reaches feature {args.start_idx + args.dim}, "
+                f"but the narrowest adapted {stack} layer has {width}; lower them, or --dim 0 for whole layers"
+            )
+
+
+def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
+    """Parses and checks the pruning flags.
+
+    Returns:
+        The schedule and the scope, or None where pruning is off.
+
+    Raises:
+        UserError: a flag has a wrong value.
+    """
+    if not (args.pruning or args.global_pruning):
+        return None
+    scope = args.pruning_scope or ("layer" if args.cross_language else "language")
+    if scope not in SCOPES:
+        raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
+    if args.cross_language and scope != "layer":
+        raise UserError(f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one")
+    if args.pruning_t1 < 0:
+        raise UserError(f"--pruning-t1 {args.pruning_t1}: expected the epoch at which pruning starts, 0 or later")
+    if args.pruning_t2 < 1:
+        raise UserError(f"--pruning-t2 {args.pruning_t2}: expected the number of epochs until the target, at least 1")
+    if not 0 <= args.target_pruning_ratio < 1:
+        raise UserError(
+            f"--target-pruning-ratio {args.target_pruning_ratio}: expected a share from 0 to below 1, such as 0.9"
+        )
+    return PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio), scope

@@ -1,0 +1,95 @@
+"""Language ids that travel with each example, since fairseq's multilingual batches mix directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fairseq.data import BaseWrapperDataset, FairseqDataset
+from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
+from torch import Tensor
+
+from langspec_lora.errors import UserError, exit_on_user_error
+
+
+class LanguageIdDataset(BaseWrapperDataset):
+    """A dataset of one direction whose examples carry their source and target language ids.
+
+    fairseq collates a mixed batch with the first direction's collater (``SampledMultiDataset``, ``ConcatDataset``) and
+    sorts it by source length on the way. So the ids are read off each example, and follow that order.
+
+    Args:
+        dataset: examples of one direction; its collater may reorder them.
+        source_id: id of the source language.
+        target_id: id of the target language.
+    """
+
+    def __init__(self, dataset: FairseqDataset, source_id: int, target_id: int) -> None:
+        super().__init__(dataset)
+        self.source_id = source_id
+        self.target_id = target_id
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.dataset[index], "languages": (self.source_id, self.target_id)}
+
+    def collater(self, samples: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
+        """Collates examples, of this direction or of any other.
+
+        Args:
+            samples: examples of :meth:`__getitem__`.
+            **kwargs: for the collater of the wrapped dataset.
+
+        Returns:
+            The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each:
+            the places where fairseq has them, and keeps them when it merges batches.
+        """
+        # Each example's place stands in for its id while the inner collater reorders them.
+        places = [{**sample, "id": place} for place, sample in enumerate(samples)]
+        batch = self.dataset.collater(places, **kwargs)
+        if not batch:
+            return batch
+        order = batch["id"]
+        batch["id"] = torch.tensor([sample["id"] for sample in samples])[order]
+        languages = torch.tensor([sample["languages"] for sample in samples])[order]  # (batch, 2)
+        batch["net_input"]["src_lang_id"] = languages[:, :1].contiguous()
+        batch["tgt_lang_id"] = languages[:, 1:].contiguous()
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        # fairseq reads src, tgt, src_dict, … off its datasets. (Not called for what BaseWrapperDataset has itself.)
+        if name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class LanguageIdDataManager(MultilingualDatasetManager):
+    """fairseq's multilingual data, each direction wrapped in a :class:`LanguageIdDataset`.
+
+    A language's id is its position in ``--langs``.
+    """
+
+    def load_a_dataset(self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any):
+        """Loads one direction; see fairseq's method.
+
+        Raises:
+            SystemExit: with one line, where the data are missing, or their sides are misaligned or empty.
+        """
+        direction = f"{split} data of {src}-{tgt} in {data_path}"
+        with exit_on_user_error():
+            try:
+                dataset = super().load_a_dataset(split, data_path, src, src_dict, tgt, *args, **kwargs)
+            except FileNotFoundError:
+                raise UserError(f"there are no {direction}; binarise that direction, or leave it out") from None
+            except AssertionError as error:
+                if "same number of examples" not in str(error):
+                    raise
+                raise UserError(f"{direction} are misaligned: {error}; binarise both sides again") from None
+            if not len(dataset):
+                raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
+        # Monolingual (denoising) data have no source language of their own.
+        return LanguageIdDataset(dataset, self.langs.index(src or tgt), self.langs.index(tgt))
+
+
+def language_ids(name: str, names: list[str], batch: int, like: Tensor) -> Tensor:
+    """A language's id for every sentence of a batch, ``(batch, 1)``, on the device of ``like``."""
+    return torch.full((batch, 1), names.index(name), dtype=torch.int64, device=like.device)

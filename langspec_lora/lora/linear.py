@@ -1,0 +1,111 @@
+"""A frozen linear layer with a packed low-rank pair per language: h = W x + b + B_l A_l x."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from langspec_lora.lora.routing import LanguageRouting, Selection
+
+INITS = ("rank", "standard")
+
+
+class LanguageSpecificLinear(nn.Linear):
+    """A linear layer to which each sentence's language adds its own low-rank update.
+
+    The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
+    with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
+    checkpoints load under their own names. The pairs of all languages are packed in two parameters and a buffer:
+
+    * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
+    * ``lora_mask (R, d_out)``, uint8: 1 where an entry of ``lora_B`` lives, 0 where pruning has removed it.
+
+    ``lora_B`` starts at zero, so a fresh layer computes what the base layer computes.
+
+    Args:
+        linear: the layer to adapt; its parameters are taken over, not copied.
+        routing: the languages of the current batch and the layout of the pairs.
+        direction: ``"src"`` or ``"tgt"``: whose language selects the pair.
+        dim: 0 adapts the whole layer; otherwise the pair reads features ``start`` to ``start + dim`` of the input and
+            adds to the same features of the output.
+        start: first feature of that slice.
+        init: ``"rank"`` draws A from U(-1/√r, 1/√r), as the released implementation does; ``"standard"`` from
+            U(-1/√d, 1/√d) with d the number of features that A reads.
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        routing: LanguageRouting,
+        direction: str,
+        dim: int = 0,
+        start: int = 0,
+        init: str = "rank",
+    ) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.direction = direction
+        self.slice = slice(start, start + dim) if dim else None
+        # In a tuple, so that the one routing of the model is not registered again in each of its linears.
+        self._routing = (routing,)
+        layout = routing.layout
+        new = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        self.lora_A = nn.Parameter(torch.empty(layout.rows, dim or linear.in_features, **new))
+        self.lora_B = nn.Parameter(torch.zeros(layout.rows, dim or linear.out_features, **new))
+        self.register_buffer("lora_mask", torch.ones(self.lora_B.shape, dtype=torch.uint8, device=new["device"]))
+        self.reset_pairs(init)
+
+    @property
+    def routing(self) -> LanguageRouting:
+        """The languages of the current batch."""
+        return self._routing[0]
+
+    @torch.no_grad()
+    def reset_pairs(self, init: str) -> None:
+        """Draws A anew and sets B to zero.
+
+        Args:
+            init: ``"rank"`` or ``"standard"``.
+        """
+        layout = self.routing.layout
+        for language, rank in enumerate(layout.ranks):
+            bound = 1 / math.sqrt(rank if init == "rank" else self.lora_A.size(1))
+            self.lora_A[layout.slice(language)].uniform_(-bound, bound)
+        self.lora_B.zero_()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Applies the layer.
+
+        Args:
+            input: ``(time, batch, d_in)``.
+
+        Returns:
+            ``(time, batch, d_out)``.
+        """
+        output = F.linear(input, self.weight, self.bias)
+        selection = self.routing.select(self.direction, input.size(1))
+        if self.slice is None:
+            return output + self._update(input, selection)
+        update = self._update(input[..., self.slice], selection)
+        return output + F.pad(update, (self.slice.start, self.out_features - self.slice.stop))
+
+    def _update(self, x: Tensor, selection: Selection) -> Tensor:
+        if selection.foreign is not None:
+            hidden = F.linear(x, self.lora_A).masked_fill(selection.foreign, 0)  # (time, batch, R)
+            return torch.matmul(hidden, self.lora_B)
+        # F.embedding and not indexing: its backward is deterministic on CUDA.
+        pairs_in = F.embedding(selection.rows, self.lora_A)  # (batch, r_max, d_in)
+        pairs_out = F.embedding(selection.rows, self.lora_B)  # (batch, r_max, d_out)
+        hidden = torch.matmul(x.transpose(0, 1), pairs_in.transpose(1, 2))  # (batch, time, r_max)
+        if selection.padding is not None:
+            hidden = hidden.masked_fill(selection.padding.unsqueeze(1), 0)
+        return torch.matmul(hidden, pairs_out).transpose(0, 1)
+
+    def extra_repr(self) -> str:
+        covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"
+        rows = self.routing.layout.rows
+        return f"{super().extra_repr()}, selected_by={self.direction}, rows={rows}, features={covered}"

@@ -1,0 +1,166 @@
+"""Which pairs the sentences of a batch use: computed once per batch, read by every adapted linear of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+SOURCE, TARGET = "src", "tgt"
+DIRECTIONS = (SOURCE, TARGET)
+
+DENSE_ROWS = 128
+"""Up to this many rows in all, projecting onto all languages' rows and clearing the foreign ones beats gathering."""
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """How the pairs of all languages lie in one packed tensor.
+
+    Language ``l`` owns the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
+    with ``R`` the sum of all ranks.
+
+    Attributes:
+        ranks: rank of each language's pair, by language id.
+    """
+
+    ranks: tuple[int, ...]
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """First row of each language."""
+        return tuple(accumulate(self.ranks, initial=0))[:-1]
+
+    @property
+    def rows(self) -> int:
+        """``R``, the number of rows of a packed tensor."""
+        return sum(self.ranks)
+
+    def slice(self, language: int) -> slice:
+        """The rows of one language."""
+        start = self.offsets[language]
+        return slice(start, start + self.ranks[language])
+
+
+@dataclass(frozen=True)
+class Languages:
+    """Source and target language ids of the sentences of a batch, each ``(batch,)``."""
+
+    source: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a packed tensor that each sentence uses; one of the two forms is filled in.
+
+    Attributes:
+        foreign: ``(batch, R)``, true where a row belongs to another language than the sentence's (dense form).
+        rows: ``(batch, r_max)`` row indices (gathered form); a language of lower rank repeats its first row, which
+            ``padding`` then marks.
+        padding: ``(batch, r_max)``, true at such repeated rows, or None if all ranks are equal.
+    """
+
+    foreign: Tensor | None = None
+    rows: Tensor | None = None
+    padding: Tensor | None = None
+
+
+class LanguageRouting(nn.Module):
+    """The languages of the current batch, for all adapted linears of one model.
+
+    The model sets :attr:`current` at the start of a forward pass; no signature in between changes. It is a module only
+    so that its index tables follow the model to its device. The tables are fixed by the layout and not saved.
+
+    Args:
+        layout: the packed layout, the same in every adapted linear of the model.
+    """
+
+    def __init__(self, layout: PairLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.current: Languages | None = None
+        self._selections: dict[tuple[str, int], Selection] = {}
+
+        widest = max(layout.ranks)
+        rank = torch.tensor(layout.ranks).unsqueeze(1)  # (languages, 1)
+        column = torch.arange(widest).unsqueeze(0)  # (1, r_max)
+        first = torch.tensor(layout.offsets).unsqueeze(1)
+        owner = torch.repeat_interleave(torch.arange(len(layout.ranks)), torch.tensor(layout.ranks))
+        self.register_buffer("row_table", first + torch.where(column < rank, column, 0), persistent=False)
+        self.register_buffer("padding_table", column >= rank, persistent=False)
+        self.register_buffer("owner", owner, persistent=False)  # (R,) language id of each row
+        self.register_buffer("own_id", torch.arange(len(layout.ranks)), persistent=False)
+        self._dense = layout.rows <= DENSE_ROWS
+        self._equal_ranks = len(set(layout.ranks)) == 1
+
+    def translate_ids(self, own_ids: Sequence[int]) -> None:
+        """Says which of the model's languages each id of the batches means.
+
+        Args:
+            own_ids: for every id that batches use, the model's own id; -1 where the model has no such language (the
+                caller has made sure that batches never use those).
+        """
+        self.own_id = torch.tensor(list(own_ids), device=self.owner.device)
+
+    def set_batch(self, source: Tensor, target: Tensor) -> None:
+        """Sets the languages of the batch.
+
+        Args:
+            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``.
+            target: target language ids, likewise.
+        """
+        self.set(Languages(self.own_id[source.view(-1)], self.own_id[target.view(-1)]))
+
+    def set(self, languages: Languages | None) -> None:
+        """Sets the languages of the batch, already as the model's own ids."""
+        if languages is not self.current:
+            self.current = languages
+            self._selections.clear()
+
+    @contextmanager
+    def using(self, languages: Languages | None) -> Iterator[None]:
+        """Sets the languages for the length of a ``with`` block (the recomputation of a checkpointed layer)."""
+        before = self.current
+        self.set(languages)
+        try:
+            yield
+        finally:
+            self.set(before)
+
+    def select(self, direction: str, batch: int) -> Selection:
+        """The rows that the sentences of a batch use.
+
+        Args:
+            direction: ``"src"`` or ``"tgt"``: whose language selects the pair.
+            batch: number of sentences of the tensor to adapt. It is the batch of the routing, or that batch divided by
+                the beam size: fairseq projects cross-attention's keys and values once per sentence, not per beam.
+
+        Raises:
+            RuntimeError: no batch was set, or ``batch`` does not fit it.
+        """
+        key = (direction, batch)
+        if key not in self._selections:
+            self._selections[key] = self._select(self._ids(direction, batch))
+        return self._selections[key]
+
+    def _ids(self, direction: str, batch: int) -> Tensor:
+        if self.current is None:
+            raise RuntimeError(
+                "the batch carries no language ids; use the task translation_multi_simple_epoch_lora, "
+                "or pass src_lang_id and tgt_lang_id to the model"
+            )
+        ids = self.current.source if direction == SOURCE else self.current.target
+        beams, rest = divmod(len(ids), batch)
+        if rest or not beams:
+            raise RuntimeError(f"{batch} sentences were given, but the routing was set for {len(ids)}")
+        return ids[::beams]
+
+    def _select(self, ids: Tensor) -> Selection:
+        if self._dense:
+            return Selection(foreign=self.owner.unsqueeze(0) != ids.unsqueeze(1))
+        return Selection(rows=self.row_table[ids], padding=None if self._equal_ranks else self.padding_table[ids])

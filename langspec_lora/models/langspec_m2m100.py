@@ -1,0 +1,309 @@
+"""The fairseq model: a stock Transformer whose linears carry language-specific pairs, and its architectures."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from fairseq.models import register_model, register_model_architecture
+from fairseq.models.transformer import TransformerDecoder, TransformerEncoder, TransformerModel
+from fairseq.models.transformer.transformer_legacy import base_architecture
+from torch import Tensor, nn
+
+from langspec_lora.checkpoints.adapter_state import complete_state, language_manifest
+from langspec_lora.config import (
+    AdapterConfig,
+    add_adapter_flags,
+    freezes_base,
+    has_adapters,
+    languages_to_json,
+)
+from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.languages import LanguageTable
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, PairLayout
+from langspec_lora.models.layers import FAST_PATH_COPIES, LeanEncoderLayer, adapt_layers, checkpoint_activations
+from langspec_lora.pruning.magnitude import AdaptedPlace
+
+logger = logging.getLogger(__name__)
+
+
+class RoutedEncoder(TransformerEncoder):
+    """fairseq's encoder, which also takes the languages of the batch and hands them on to the decoder."""
+
+    routing: LanguageRouting | None = None
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor | None = None,
+        return_all_hiddens: bool = False,
+        token_embeddings: Tensor | None = None,
+        src_lang_id: Tensor | None = None,
+        tgt_lang_id: Tensor | None = None,
+    ) -> dict[str, list[Tensor]]:
+        """See fairseq's encoder.
+
+        Args:
+            src_tokens: ``(batch, src_len)``.
+            src_lengths: ``(batch,)``.
+            return_all_hiddens: also return the output of every layer.
+            token_embeddings: in place of the embedding of ``src_tokens``.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``. Left out, the languages that the model
+                has set hold.
+            tgt_lang_id: target language ids, likewise.
+
+        Returns:
+            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)``, as the model's own ids.
+        """
+        if self.routing is not None and src_lang_id is not None:
+            self.routing.set_batch(src_lang_id, tgt_lang_id)
+        output = super().forward(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
+        if self.routing is not None and self.routing.current is not None:
+            output["languages"] = [self.routing.current.source, self.routing.current.target]
+        return output
+
+    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
+        """Reorders the output of :meth:`forward` as beam search asks, ``new_order (new_batch,)``."""
+        output = super().reorder_encoder_out(encoder_out, new_order)
+        if "languages" in encoder_out:
+            output["languages"] = [ids.index_select(0, new_order) for ids in encoder_out["languages"]]
+        return output
+
+
+class RoutedDecoder(TransformerDecoder):
+    """fairseq's decoder, which takes the languages of the batch from the encoder's output."""
+
+    routing: LanguageRouting | None = None
+
+    def extract_features(self, prev_output_tokens: Tensor, encoder_out: dict | None = None, *args: Any, **kwargs: Any):
+        """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``."""
+        if self.routing is not None and encoder_out is not None and "languages" in encoder_out:
+            self.routing.set(Languages(*encoder_out["languages"]))
+        return super().extract_features(prev_output_tokens, encoder_out, *args, **kwargs)
+
+
+class AdapterState(nn.Module):
+    """What a checkpoint says of its pairs besides their weights.
+
+    Buffers, so that every tool that copies a model's state keeps them, and whole numbers, so that averaging checkpoints
+    leaves them as they are.
+
+    Attributes:
+        manifest: names, levels and ranks of the languages: the UTF-8 bytes of a JSON text, int64.
+        mask_epoch: the epoch in which the pruning masks were chosen, 0 for none, int64.
+    """
+
+    def __init__(self, languages: LanguageTable) -> None:
+        super().__init__()
+        self.register_buffer("manifest", language_manifest(languages))
+        self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
+
+
+@register_model("langspec_m2m100_lora")
+class LanguageSpecificTransformer(TransformerModel):
+    """A many-to-many Transformer (M2M100) with language-specific LoRA (Cao et al., EMNLP 2024).
+
+    Attributes:
+        config: which pairs the model has, or None for the plain model.
+        routing: the languages of the current batch, or None.
+        adapted: the adapted linears by their place.
+    """
+
+    def __init__(self, args: Namespace, encoder: RoutedEncoder, decoder: RoutedDecoder) -> None:
+        super().__init__(args, encoder, decoder)
+        self.config: AdapterConfig | None = None
+        self.routing: LanguageRouting | None = None
+        self.adapted: dict[AdaptedPlace, LanguageSpecificLinear] = {}
+
+    @classmethod
+    def add_args(cls, parser) -> None:
+        """Adds fairseq's flags of a Transformer and ours."""
+        super().add_args(parser)
+        add_adapter_flags(parser)
+
+    @classmethod
+    def build_model(cls, args: Namespace, task: Any) -> LanguageSpecificTransformer:
+        """Builds the stock model and swaps its linears.
+
+        Args:
+            args: fairseq's arguments; the resolved languages are written into them, and so into every checkpoint.
+            task: gives the dictionaries.
+
+        Raises:
+            SystemExit: with one line, for wrong flags.
+        """
+        with exit_on_user_error():
+            config = AdapterConfig.from_args(args) if has_adapters(args) else None
+        offload = getattr(args, "offload_activations", False)
+        recompute = getattr(args, "checkpoint_activations", False) or offload
+        args.checkpoint_activations = args.offload_activations = False  # wrapped below, around the adapted layers
+        model = super().build_model(args, task)
+        args.checkpoint_activations, args.offload_activations = recompute, offload
+
+        for layer in model.encoder.layers:
+            LeanEncoderLayer.convert(layer)
+        if config is not None:
+            args.adapter_languages = languages_to_json(config.languages)
+            model.add_pairs(config)
+        if freezes_base(args):
+            model.freeze_base()
+        if recompute:
+            for layer in (*model.encoder.layers, *model.decoder.layers):
+                checkpoint_activations(layer, model.routing, offload)
+        return model
+
+    @classmethod
+    def build_encoder(cls, args: Namespace, src_dict: Any, embed_tokens: nn.Embedding) -> RoutedEncoder:
+        """Builds the encoder."""
+        return RoutedEncoder(args, src_dict, embed_tokens)
+
+    @classmethod
+    def build_decoder(cls, args: Namespace, tgt_dict: Any, embed_tokens: nn.Embedding) -> RoutedDecoder:
+        """Builds the decoder."""
+        return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=getattr(args, "no_cross_attention", False))
+
+    def add_pairs(self, config: AdapterConfig) -> None:
+        """Swaps the linears that the configuration names, in place."""
+        self.config = config
+        self.routing = LanguageRouting(PairLayout(config.languages.ranks))
+        self.adapters = AdapterState(config.languages)
+        # Past nn.Module's registration: the one routing belongs to the model.
+        self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = self.routing
+        layers = {"encoder": self.encoder.layers, "decoder": self.decoder.layers}
+        self.adapted = adapt_layers(layers, config, self.routing)
+
+    def freeze_base(self) -> None:
+        """Leaves only the pairs to train."""
+        pairs = {id(parameter) for linear in self.adapted.values() for parameter in (linear.lora_A, linear.lora_B)}
+        for parameter in self.parameters():
+            parameter.requires_grad_(id(parameter) in pairs)
+
+    def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
+        """Says what the language ids of the batches mean, by name.
+
+        Args:
+            names: the languages of the task, by id.
+            used: those of them that batches will use.
+
+        Raises:
+            UserError: the model has no pairs for a used language.
+        """
+        if self.config is None:
+            return
+        own = {name: index for index, name in enumerate(self.config.languages.names)}
+        unknown = [name for name in used if name not in own]
+        if unknown:
+            raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(own)}")
+        self.routing.translate_ids([own.get(name, -1) for name in names])
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        prev_output_tokens: Tensor,
+        src_lang_id: Tensor | None = None,
+        tgt_lang_id: Tensor | None = None,
+        **kwargs: Any,
+    ):
+        """Runs the model.
+
+        Args:
+            src_tokens: ``(batch, src_len)``.
+            src_lengths: ``(batch,)``.
+            prev_output_tokens: ``(batch, tgt_len)``.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as :meth:`bind_languages` numbers them.
+            tgt_lang_id: target language ids, likewise.
+            **kwargs: see fairseq's Transformer.
+
+        Returns:
+            Logits ``(batch, tgt_len, vocabulary)`` and a dictionary, as fairseq's Transformer.
+        """
+        if self.routing is not None:
+            if src_lang_id is None:
+                self.routing.set(None)  # never the languages of an earlier batch
+            else:
+                self.routing.set_batch(src_lang_id, tgt_lang_id)
+        return super().forward(src_tokens, src_lengths, prev_output_tokens, **kwargs)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Prepares a checkpoint's state for strict loading, in place.
+
+        Adapters are filled in where the checkpoint holds none at all (a base model); those of another order of
+        languages are sorted by name. Copies of weights that fairseq 0.12.2 writes are dropped.
+
+        Raises:
+            SystemExit: with one line, if the checkpoint holds other adapters, or only part of them.
+        """
+        super().upgrade_state_dict_named(state_dict, name)
+        for index in range(len(self.encoder.layers)):
+            for copy in FAST_PATH_COPIES:
+                state_dict.pop(f"encoder.layers.{index}.{copy}", None)
+        with exit_on_user_error():
+            complete_state(state_dict, self.state_dict(), None if self.config is None else self.config.languages)
+
+    def parameter_summary(self) -> str:
+        """Says in one line how many parameters the base has, how many train, and how many each language owns."""
+        pairs = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
+        base = sum(parameter.numel() for parameter in self.parameters()) - pairs
+        trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        text = f"parameters | base {base:,} | adapters {pairs:,} | trainable {trainable:,}"
+        if self.config is None:
+            return text
+        per_rank = sum(linear.lora_A.size(1) + linear.lora_B.size(1) for linear in self.adapted.values())
+        table = self.config.languages
+        counts = (f"{name} {rank * per_rank:,}" for name, rank in zip(table.names, table.ranks, strict=True))
+        return f"{text} | per language: {', '.join(counts)}"
+
+
+def _size(args: Namespace, layers: int, width: int, ffn: int, heads: int) -> None:
+    for stack in ("encoder", "decoder"):
+        for key, value in {
+            "layers": layers,
+            "embed_dim": width,
+            "ffn_embed_dim": ffn,
+            "attention_heads": heads,
+            "normalize_before": True,
+        }.items():
+            name = f"{stack}_{key}"
+            if getattr(args, name, None) is None:
+                setattr(args, name, value)
+    base_architecture(args)
+
+
+@register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_base")
+def langspec_m2m100_lora_base(args: Namespace) -> None:
+    """M2M100 615M (flores101_mm100_615M) and 418M: 12+12 layers, 1024, 4096, 16 heads, pre-norm."""
+    _size(args, layers=12, width=1024, ffn=4096, heads=16)
+
+
+@register_model_architecture("langspec_m2m100_lora", "global_pruning_langspec_m2m100_lora_base")
+def global_pruning_langspec_m2m100_lora_base(args: Namespace) -> None:
+    """The released code's name of the architecture with pruning; the same model."""
+    langspec_m2m100_lora_base(args)
+
+
+@register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_175m")
+def langspec_m2m100_lora_175m(args: Namespace) -> None:
+    """M2M100 175M (flores101_mm100_175M): 6+6 layers, 512, 2048, 16 heads, pre-norm."""
+    _size(args, layers=6, width=512, ffn=2048, heads=16)
+
+
+@register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_1_2b")
+def langspec_m2m100_lora_1_2b(args: Namespace) -> None:
+    """M2M100 1.2B: 24+24 layers, 1024, 8192, 16 heads, pre-norm."""
+    _size(args, layers=24, width=1024, ffn=8192, heads=16)
+
+
+@register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_tiny")
+def langspec_m2m100_lora_tiny(args: Namespace) -> None:
+    """For tests and small experiments: 2+2 layers, 64, 128, 4 heads, pre-norm."""
+    _size(args, layers=2, width=64, ffn=128, heads=4)
+
+
+@register_model_architecture("langspec_m2m100_lora", "langspec_transformer_lora")
+def langspec_transformer_lora(args: Namespace) -> None:
+    """fairseq's own defaults (6+6 layers, 512, 2048, 8 heads, post-norm), for other many-to-many Transformers."""
+    base_architecture(args)

@@ -1,0 +1,93 @@
+"""When pruning happens: the mask is chosen at the start of an epoch and holds through it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from langspec_lora.languages import LEVELS, LanguageTable
+from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.pruning.magnitude import AdaptedPlace, apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.schedule import PruningSchedule
+
+logger = logging.getLogger(__name__)
+
+
+class GradualPruning:
+    """Prunes the B matrices of a model gradually while it trains (Cao et al., EMNLP 2024, section 3.3).
+
+    The masks and the epoch they were chosen in are buffers of the model, so a run that stops within an epoch goes on
+    with the same masks. Pruned entries get no gradient, and are set back to zero after each update because an
+    optimizer with momentum moves them all the same.
+
+    Args:
+        linears: the adapted linears of the model by their place.
+        languages: names, levels and ranks.
+        schedule: how much is pruned by which epoch.
+        scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
+        state: the module of the model that has the buffer ``mask_epoch``, one whole number: the epoch in which the
+            masks were chosen, 0 for none.
+    """
+
+    def __init__(
+        self,
+        linears: Mapping[AdaptedPlace, LanguageSpecificLinear],
+        languages: LanguageTable,
+        schedule: PruningSchedule,
+        scope: str,
+        state: nn.Module,
+    ) -> None:
+        self.linears = linears
+        self.languages = languages
+        self.schedule = schedule
+        self.state = state
+        self._forget = False
+        self._groups = group_blocks(linears, range(len(languages)), scope)
+        for linear in linears.values():
+            linear.lora_B.register_hook(_MaskGradient(linear))
+
+    def forget_masks_at_first_epoch(self) -> None:
+        """Has the first epoch choose its own masks: the run is new, whatever the checkpoint behind it went through."""
+        self._forget = True
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Chooses the masks of an epoch, unless the model was restored within it and holds them already.
+
+        Args:
+            epoch: fairseq's epoch, counted from 1.
+        """
+        ratio = self.schedule.ratio(epoch)
+        if self._forget or int(self.state.mask_epoch) != epoch:
+            for blocks in self._groups:
+                prune_smallest(blocks, ratio)
+            self.state.mask_epoch.fill_(epoch)
+            self._forget = False
+        apply_masks(self.linears.values())
+        logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
+
+    def end_update(self) -> None:
+        """Sets pruned entries back to zero after an optimizer step."""
+        apply_masks(self.linears.values())
+
+    def _summary(self) -> str:
+        shares = {"all": pruned_share(self._blocks(range(len(self.languages))))}
+        for level in LEVELS:
+            ids = [i for i, own in enumerate(self.languages.levels) if own == level]
+            if ids:
+                shares[level] = pruned_share(self._blocks(ids))
+        return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())
+
+    def _blocks(self, languages):
+        return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
+
+
+class _MaskGradient:
+    """Clears the gradient of pruned entries, so that they count neither in its norm nor in the optimizer's state."""
+
+    def __init__(self, linear: LanguageSpecificLinear) -> None:
+        self.linear = linear
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        return gradient.masked_fill(self.linear.lora_mask == 0, 0)

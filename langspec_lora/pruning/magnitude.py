@@ -1,0 +1,115 @@
+"""Which entries of B are pruned: those of the smallest magnitude among the entries that compete."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langspec_lora.lora import LanguageSpecificLinear
+
+SCOPES = ("language", "layer", "matrix")
+
+
+class AdaptedPlace(NamedTuple):
+    """Where an adapted linear stands.
+
+    Attributes:
+        stack: ``encoder`` or ``decoder``.
+        layer: index of the layer in its stack.
+        position: name of the position, such as ``q`` or ``fc1``.
+    """
+
+    stack: str
+    layer: int
+    position: str
+
+
+class Block(NamedTuple):
+    """One language's B matrix at one place: rows of a packed tensor.
+
+    Attributes:
+        linear: the adapted linear.
+        rows: the language's rows of its ``lora_B`` and ``lora_mask``.
+    """
+
+    linear: LanguageSpecificLinear
+    rows: slice
+
+    @property
+    def values(self) -> Tensor:
+        """The entries, ``(r_l, d_out)``, a view."""
+        return self.linear.lora_B.data[self.rows]
+
+    @property
+    def mask(self) -> Tensor:
+        """1 where an entry lives, 0 where it is pruned, ``(r_l, d_out)``, a view."""
+        return self.linear.lora_mask[self.rows]
+
+
+def group_blocks(
+    linears: Mapping[AdaptedPlace, LanguageSpecificLinear], languages: Sequence[int], scope: str
+) -> list[list[Block]]:
+    """Groups all B matrices by who competes with whom.
+
+    Args:
+        linears: the adapted linears of a model by their place.
+        languages: the language ids.
+        scope: ``language``: all B of a language, over all layers and positions; ``layer``: all B of a layer, over all
+            its positions and languages, encoder and decoder apart; ``matrix``: each B by itself.
+
+    Returns:
+        One list of blocks for each group.
+    """
+    groups: dict[tuple, list[Block]] = defaultdict(list)
+    for place, linear in linears.items():
+        for language in languages:
+            key = {"language": (language,), "layer": place[:2], "matrix": (*place, language)}[scope]
+            groups[key].append(Block(linear, linear.routing.layout.slice(language)))
+    return list(groups.values())
+
+
+@torch.no_grad()
+def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
+    """Sets the masks so that the given share of the entries, those of the smallest magnitude, is pruned.
+
+    Entries that are pruned already go first, so that the pruned set only grows while the ratio does. Ties fall by
+    order of place, hence alike in every process of a distributed run.
+
+    Args:
+        blocks: the B matrices whose entries compete.
+        ratio: share of entries to prune, in [0, 1]; the count is rounded to the nearest whole number.
+    """
+    magnitude = torch.cat([_ranking(block) for block in blocks])
+    count = round(ratio * magnitude.numel())
+    keep = torch.ones(magnitude.numel(), dtype=torch.uint8, device=magnitude.device)
+    keep[torch.argsort(magnitude, stable=True)[:count]] = 0
+    for block, part in zip(blocks, keep.split([block.mask.numel() for block in blocks]), strict=True):
+        block.mask.copy_(part.view_as(block.mask))
+
+
+def _ranking(block: Block) -> Tensor:
+    return block.values.float().abs().masked_fill(block.mask == 0, -1).flatten()
+
+
+@torch.no_grad()
+def apply_masks(linears: Iterable[LanguageSpecificLinear]) -> None:
+    """Sets every pruned entry of B to exactly zero, in place."""
+    for linear in linears:
+        linear.lora_B.masked_fill_(linear.lora_mask == 0, 0)
+
+
+@torch.no_grad()
+def pruned_share(blocks: Iterable[Block]) -> float:
+    """The share of the entries of the given B matrices that are pruned and exactly zero.
+
+    An entry that is zero only because nothing has trained it yet does not count.
+    """
+    pruned = total = 0
+    for block in blocks:
+        pruned += int(((block.values == 0) & (block.mask == 0)).sum())
+        total += block.values.numel()
+    return pruned / total if total else 0.0

@@ -1,0 +1,226 @@
+"""The fairseq task: language ids in every batch, checks before anything is built, and pruning while training."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from typing import Any
+
+import torch
+from fairseq import utils
+from fairseq.tasks import register_task
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+from torch import Tensor
+
+from langspec_lora.checkpoints.preflight import (
+    check_generation_checkpoints,
+    check_training_checkpoint,
+    starting_checkpoint,
+)
+from langspec_lora.config import AdapterConfig, add_pruning_flags, has_adapters, pruning_from_args
+from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
+from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.pruning.callback import GradualPruning
+
+logger = logging.getLogger(__name__)
+
+
+@register_task("translation_multi_simple_epoch_lora")
+class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
+    """``translation_multi_simple_epoch`` for models whose parameters depend on the languages of each sentence.
+
+    Stock models work with it too: they get batches without language ids.
+    """
+
+    pruning: GradualPruning | None = None
+
+    @staticmethod
+    def add_args(parser) -> None:
+        """Adds fairseq's flags of the task and ours."""
+        TranslationMultiSimpleEpochTask.add_args(parser)
+        add_pruning_flags(parser)
+
+    def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
+        super().__init__(args, langs, dicts, training)
+        self.data_manager = LanguageIdDataManager(args, self.lang_pairs, langs, dicts, self.sampling_method)
+
+    @classmethod
+    def setup_task(cls, args: Namespace, **kwargs: Any) -> LanguageSpecificTranslationTask:
+        """Checks every flag and the checkpoint to start from, then loads the dictionaries.
+
+        Raises:
+            SystemExit: with one line, for wrong flags or files.
+        """
+        with exit_on_user_error():
+            _check_pairs(args)
+            builds_model = hasattr(args, "add_lora")  # fairseq-train; other programs build from the checkpoint
+            config = AdapterConfig.from_args(args) if builds_model and has_adapters(args) else None
+            if pruning_from_args(args) and builds_model and config is None:
+                raise UserError("--pruning True needs adapters, but --add-lora False was given; drop one of them")
+            if getattr(args, "path", None):
+                languages = _used_languages(args)
+                check_generation_checkpoints(utils.split_paths(args.path), languages)
+        task = super().setup_task(args, **kwargs)
+        if builds_model:
+            with exit_on_user_error():
+                check_training_checkpoint(args, config, len(task.source_dictionary))
+        return task
+
+    def build_model(self, args: Namespace, from_checkpoint: bool = False):
+        """Builds a model and tells it what the language ids of the batches mean.
+
+        Raises:
+            SystemExit: with one line, if the model has no pairs for a language that is used.
+        """
+        model = super().build_model(args, from_checkpoint)
+        if not isinstance(model, LanguageSpecificTransformer):
+            return model
+        with exit_on_user_error():
+            model.bind_languages(self.langs, _used_languages(self.args))
+            if self.training and not from_checkpoint:
+                logger.info(model.parameter_summary())
+                self._attach_pruning(model)
+        return model
+
+    def _attach_pruning(self, model: LanguageSpecificTransformer) -> None:
+        settings = pruning_from_args(self.args)
+        if settings is None:
+            return
+        schedule, scope = settings
+        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters)
+        start = starting_checkpoint(self.args)
+        if start is None or not start[1]:
+            self.pruning.forget_masks_at_first_epoch()
+
+    def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
+        """Chooses the pruning masks of the epoch."""
+        super().begin_epoch(epoch, model)
+        if self.pruning is not None:
+            self.pruning.begin_epoch(epoch)
+
+    def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
+        """Steps the optimizer, then sets what is pruned back to zero."""
+        super().optimizer_step(optimizer, model=model, update_num=update_num)
+        if self.pruning is not None:
+            self.pruning.end_update()
+
+    def train_step(self, sample: dict, model: torch.nn.Module, *args: Any, **kwargs: Any):
+        """See fairseq's task."""
+        return super().train_step(_for_model(sample, model), model, *args, **kwargs)
+
+    def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any):
+        """See fairseq's task."""
+        return super().valid_step(_for_model(sample, model), model, criterion)
+
+    def inference_step(
+        self,
+        generator: Any,
+        models: list[torch.nn.Module],
+        sample: dict,
+        prefix_tokens: Tensor | None = None,
+        constraints: Any = None,
+    ):
+        """Translates a batch, of one direction or of several.
+
+        Args:
+            generator: fairseq's generator.
+            models: the ensemble.
+            sample: the batch. Without language ids (``fairseq-interactive``) it is of ``--source-lang`` and
+                ``--target-lang``.
+            prefix_tokens: forced first tokens, ``(batch, length)``; by default each sentence's target language token.
+            constraints: see fairseq's task.
+        """
+        sample = self._with_language_ids(sample)
+        if prefix_tokens is None and not self.args.lang_tok_replacing_bos_eos:
+            prefix_tokens = self._target_language_tokens(sample["tgt_lang_id"])
+        kinds = {isinstance(model, LanguageSpecificTransformer) for model in models}
+        with exit_on_user_error():
+            if len(kinds) > 1:
+                raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
+        return super().inference_step(generator, models, _for_model(sample, models[0]), prefix_tokens, constraints)
+
+    def build_generator(
+        self, models: list, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: dict | None = None
+    ):
+        """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output."""
+        if self.args.target_lang is None and not getattr(args, "keep_inference_langtok", False):
+            tokens = self._language_tokens()
+            if tokens is not None:
+                extra_gen_cls_kwargs = {
+                    **(extra_gen_cls_kwargs or {}),
+                    "symbols_to_strip_from_output": set(tokens.tolist()),
+                }
+            return super(TranslationMultiSimpleEpochTask, self).build_generator(
+                models, args, seq_gen_cls=seq_gen_cls, extra_gen_cls_kwargs=extra_gen_cls_kwargs
+            )
+        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs)
+
+    def _with_language_ids(self, sample: dict) -> dict:
+        net_input = sample["net_input"]
+        if "src_lang_id" in net_input:
+            return sample
+        tokens = net_input["src_tokens"]
+        batch = tokens.size(0)
+        source = language_ids(self.args.source_lang, self.langs, batch, tokens)
+        target = language_ids(self.args.target_lang, self.langs, batch, tokens)
+        return {**sample, "net_input": {**net_input, "src_lang_id": source}, "tgt_lang_id": target}
+
+    def _language_tokens(self) -> Tensor | None:
+        _, spec = self.args.langtoks["main"]
+        if not spec:
+            return None
+        return torch.tensor([self.data_manager.get_decoder_langtok(name, spec) for name in self.langs])
+
+    def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
+        tokens = self._language_tokens()
+        return None if tokens is None else tokens.to(target_ids.device)[target_ids.view(-1)].unsqueeze(1)
+
+
+def _for_model(sample: dict, model: torch.nn.Module) -> dict:
+    """The batch as the model's ``forward`` takes it: with both ids in ``net_input``; with none for a stock model."""
+    if not sample or "net_input" not in sample:
+        return sample
+    net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}
+    if _is_language_specific(model) and "src_lang_id" in sample["net_input"]:
+        net_input.update(src_lang_id=sample["net_input"]["src_lang_id"], tgt_lang_id=sample["tgt_lang_id"])
+    return {**sample, "net_input": net_input}
+
+
+def _is_language_specific(model: torch.nn.Module) -> bool:
+    while hasattr(model, "module"):  # fairseq's distributed wrappers
+        model = model.module
+    return isinstance(model, LanguageSpecificTransformer)
+
+
+def _pairs(args: Namespace) -> list[str]:
+    pairs = args.lang_pairs
+    return pairs.split(",") if isinstance(pairs, str) else list(pairs or ())
+
+
+def _check_pairs(args: Namespace) -> None:
+    if not args.langs or getattr(args, "lang_dict", None):
+        return  # fairseq reads them from elsewhere, and says so
+    names = args.langs.split(",") if isinstance(args.langs, str) else list(args.langs)
+    pairs = _pairs(args)
+    if not pairs:
+        raise UserError("--lang-pairs is missing; name the directions, such as --lang-pairs en-fr,fr-en")
+    for pair in pairs:
+        sides = pair.split("-")
+        if len(sides) != 2 or not all(sides):
+            raise UserError(f"--lang-pairs holds {pair!r}; expected directions such as en-fr, joined by commas")
+        unknown = [name for name in sides if name not in names]
+        if unknown:
+            raise UserError(f"--lang-pairs holds {pair}, but {unknown[0]!r} is not in --langs {','.join(names)}")
+    for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
+        if name is not None and name not in names:
+            raise UserError(f"{flag} {name} is not in --langs {','.join(names)}")
+
+
+def _used_languages(args: Namespace) -> list[str]:
+    """The languages that batches will name: of the one direction to generate, or of all pairs."""
+    if args.source_lang is not None or args.target_lang is not None:
+        names = [args.source_lang, args.target_lang]
+    else:
+        names = [name for pair in _pairs(args) for name in pair.split("-")]
+    return [name for name in dict.fromkeys(names) if name is not None]
