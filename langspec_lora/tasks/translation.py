@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
@@ -170,7 +171,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         _, spec = self.args.langtoks["main"]
         if not spec:
             return None
-        return torch.tensor([self.data_manager.get_decoder_langtok(name, spec) for name in self.langs])
+        style, dictionary = self.args.lang_tok_style, self.target_dictionary
+        return torch.tensor([dictionary.index(get_lang_tok(name, style, spec)) for name in self.langs])
 
     def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
         tokens = self._language_tokens()

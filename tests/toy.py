@@ -1,0 +1,223 @@
+"""Small languages, small models, and the plain per-language reference that the plugin is held against."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from argparse import Namespace
+from itertools import permutations
+from pathlib import Path
+
+import torch
+from fairseq import options, tasks
+from fairseq.data import Dictionary, indexed_dataset
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from torch import Tensor, nn
+
+from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
+
+LANGUAGES = ("en", "fr", "nl", "wo", "sd")
+LEVELS = "high: [en, fr]\nmed: [nl]\nlow: [wo, sd]\n"
+PAIRS = tuple(f"{a}-{b}" for a, b in permutations(LANGUAGES, 2))
+WORDS = 12
+SIZES = {"train": 120, "valid": 12, "test": 12}
+
+
+def sentences(split: str) -> list[list[int]]:
+    """The meanings of a split: lists of concept numbers."""
+    draw = random.Random(split)
+    return [[draw.randrange(WORDS) for _ in range(draw.randint(2, 7))] for _ in range(SIZES[split])]
+
+
+def write_text(folder: Path) -> None:
+    """Writes ``SPLIT.LANG``: each language has its own words, and every second one speaks backwards."""
+    for split in SIZES:
+        for number, name in enumerate(LANGUAGES):
+            lines = (
+                " ".join(f"{name}{word}" for word in (meaning[::-1] if number % 2 else meaning))
+                for meaning in sentences(split)
+            )
+            (folder / f"{split}.{name}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_dictionary(path: Path) -> None:
+    """Writes a dictionary that holds all words and then all language tokens, as M2M100's does."""
+    words = [f"{name}{word}" for name in LANGUAGES for word in range(WORDS)] + [f"__{name}__" for name in LANGUAGES]
+    path.write_text("".join(f"{word} 1\n" for word in words), encoding="utf-8")
+
+
+def write_data(folder: Path) -> Path:
+    """Writes text, dictionary, levels and the binarised folder ``bin`` (with fairseq's own builder).
+
+    Returns:
+        The binarised folder; ``dict.txt``, ``levels.yaml`` and the text lie beside it.
+    """
+    write_text(folder)
+    write_dictionary(folder / "dict.txt")
+    (folder / "levels.yaml").write_text(LEVELS, encoding="utf-8")
+    binary = folder / "bin"
+    binary.mkdir()
+    for name in LANGUAGES:
+        write_dictionary(binary / f"dict.{name}.txt")
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    for split in SIZES:
+        for pair in PAIRS:
+            for side in pair.split("-"):
+                _write_side(binary / f"{split}.{pair}.{side}", folder / f"{split}.{side}", dictionary)
+    return binary
+
+
+def _write_side(prefix: Path, text: Path, dictionary: Dictionary) -> None:
+    builder = indexed_dataset.make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(dictionary))
+    for line in text.read_text(encoding="utf-8").splitlines():
+        builder.add_item(dictionary.encode_line(line, add_if_not_exist=False))
+    builder.finalize(f"{prefix}.idx")
+
+
+TINY = shlex.split(
+    "--encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 24 "
+    "--decoder-ffn-embed-dim 24 --encoder-attention-heads 2 --decoder-attention-heads 2 "
+    "--share-all-embeddings --share-decoder-input-output-embed"
+)
+
+
+def base_flags(data: Path, *more: str) -> list[str]:
+    """Flags that every training command on the toy data has."""
+    return [
+        str(data),
+        *("--langs", ",".join(LANGUAGES), "--lang-pairs", ",".join(PAIRS)),
+        *("--encoder-langtok", "src", "--decoder-langtok", "--fixed-dictionary", str(data.parent / "dict.txt")),
+        *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.2"),
+        *("--max-tokens", "400", "--required-batch-size-multiple", "1", "--num-workers", "0", "--dropout", "0"),
+        *TINY,
+        *more,
+    ]
+
+
+def plugin_flags(data: Path, *more: str) -> list[str]:
+    """Flags of the plugin's task and model; ranks differ by level."""
+    return base_flags(
+        data,
+        *("--task", "translation_multi_simple_epoch_lora", "--arch", "langspec_m2m100_lora_tiny"),
+        *("--lang-resources", str(data.parent / "levels.yaml")),
+        *("--high-rank", "2", "--med-rank", "3", "--low-rank", "4"),
+        *more,
+    )
+
+
+def parse(flags: list[str]) -> Namespace:
+    """Parses the flags of a training command as ``fairseq-train`` does."""
+    return options.parse_args_and_arch(options.get_training_parser(), flags)
+
+
+def build(flags: list[str]) -> tuple[tasks.FairseqTask, nn.Module]:
+    """Builds task and model as ``fairseq-train`` does."""
+    settings = convert_namespace_to_omegaconf(parse(flags))
+    task = tasks.setup_task(settings.task)
+    torch.manual_seed(1)
+    return task, task.build_model(settings.model)
+
+
+def randomise_pairs(model: nn.Module, scale: float = 0.3) -> None:
+    """Fills the B matrices, which start at zero."""
+    torch.manual_seed(2)
+    for linear in model.adapted.values():
+        nn.init.normal_(linear.lora_B, std=scale)
+
+
+def mixed_batch(task: tasks.FairseqTask, split: str = "valid", size: int = 14) -> dict:
+    """A batch that mixes directions, as fairseq collates it."""
+    if split not in task.datasets:
+        task.load_dataset(split)
+    dataset = task.dataset(split)
+    step = max(1, len(dataset) // size)
+    return dataset.collater([dataset[index] for index in range(0, len(dataset), step)][:size])
+
+
+def forward(model: nn.Module, batch: dict) -> Tensor:
+    """Logits ``(batch, tgt_len, vocabulary)`` of the plugin's model."""
+    languages = {"src_lang_id": batch["net_input"]["src_lang_id"], "tgt_lang_id": batch["tgt_lang_id"]}
+    return model(**{**batch["net_input"], **languages})[0]
+
+
+class PerLanguageReference:
+    """The stock fairseq Transformer, run for one sentence at a time with the sentence's pairs added to its weights.
+
+    Independent of the plugin's forward pass: W + B_l A_l is formed here, slice by slice of the packed tensors, and
+    handed to stock fairseq code.
+
+    Args:
+        task: gives the dictionary.
+        model: the plugin's model, whose weights and pairs are taken.
+        flags: the flags that the model was built from.
+    """
+
+    def __init__(self, task: tasks.FairseqTask, model: nn.Module, flags: list[str]) -> None:
+        from fairseq.models.transformer import TransformerModel
+
+        args = parse(flags)
+        args.checkpoint_activations = args.offload_activations = False
+        self.stock = TransformerModel.build_model(args, task)
+        self.names = model.config.languages.names
+        self.ranks = model.config.languages.ranks
+        self.weights = {name: value.detach() for name, value in model.state_dict().items() if "lora_" not in name}
+        self.weights = {name: value for name, value in self.weights.items() if not name.startswith("adapters.")}
+        self.stock.load_state_dict(dict(self.weights), strict=True)
+        self.places = {}
+        for place, linear in model.adapted.items():
+            path = next(name for name, module in model.named_modules() if module is linear)
+            start = 0
+            pairs = []
+            for rank in self.ranks:
+                pairs.append(
+                    tuple(
+                        packed.detach()[start : start + rank].clone().requires_grad_()
+                        for packed in (linear.lora_A, linear.lora_B)
+                    )
+                )
+                start += rank
+            self.places[path] = (place, linear.direction, linear.slice, pairs)
+
+    def merged(self, source: int, target: int) -> dict[str, Tensor]:
+        """The adapted weights of one direction, by name."""
+        weights = {}
+        for path, (_, direction, part, pairs) in self.places.items():
+            a, b = pairs[source if direction == "src" else target]
+            update = b.T @ a  # (d_out, d_in)
+            base = self.weights[f"{path}.weight"]
+            if part is not None:
+                whole = torch.zeros_like(base)
+                whole[part, part] = update
+                update = whole
+            weights[f"{path}.weight"] = base + update
+        return weights
+
+    def train(self, mode: bool) -> PerLanguageReference:
+        """Sets the mode of the stock model, off its fused path, which skips dropout and padding details."""
+        self.stock.train(mode)
+        for layer in self.stock.encoder.layers:
+            layer.ever_training = True
+        return self
+
+    def logits(self, batch: dict) -> Tensor:
+        """Logits ``(batch, tgt_len, vocabulary)``, sentence by sentence."""
+        rows = []
+        for row in range(len(batch["id"])):
+            net_input = {
+                key: batch["net_input"][key][row : row + 1]
+                for key in ("src_tokens", "src_lengths", "prev_output_tokens")
+            }
+            source, target = int(batch["net_input"]["src_lang_id"][row]), int(batch["tgt_lang_id"][row])
+            output = torch.func.functional_call(self.stock, self.merged(source, target), (), net_input)
+            rows.append(output[0])
+        return torch.cat(rows)
+
+    def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gradients of all pairs, packed as the plugin packs them, by the path of their linear."""
+        packed = {}
+        for path, (_, _, _, pairs) in self.places.items():
+            packed[path] = tuple(
+                torch.cat([torch.zeros_like(pair[i]) if pair[i].grad is None else pair[i].grad for pair in pairs])
+                for i in (0, 1)
+            )
+        return packed
