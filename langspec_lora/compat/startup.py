@@ -1,7 +1,8 @@
 """Waits for ``import fairseq`` and repairs it then; run by ``langspec_lora_startup.pth`` when Python starts.
 
-It runs in every Python process of the environment, so it imports nothing. In particular it leaves ``langspec_lora``
-itself out of ``sys.modules``: fairseq would take the package for imported already and register none of its tasks.
+It runs in every Python process of the environment, so it imports only what Python has imported by then. In particular
+it leaves ``langspec_lora`` itself out of ``sys.modules``: fairseq would take the package for imported already and
+register none of its tasks.
 """
 
 import sys
@@ -49,5 +50,4 @@ def _load_repairs():
     return repairs
 
 
-if not any(type(finder).__name__ == "FairseqHook" for finder in sys.meta_path):
-    sys.meta_path.insert(0, FairseqHook())
+sys.meta_path.insert(0, FairseqHook())

@@ -1,0 +1,206 @@
+#!/usr/bin/env bash
+# Installs torch, fairseq and this package into .venv. Run again, it takes up where it was or says that all is there.
+# Variables:
+#   VENV     the environment (default: .venv beside this folder)
+#   PYTHON   the interpreter of a new environment, 3.10 or later (default: the first of 3.10 to 3.13 that is found)
+#   TORCH    what pip installs as torch, its options included (default: torch==2.13.0)
+#   NUMPY    what pip installs as NumPy (default: what that torch takes; 1.23.5 for torch 2.0.1 on Python 3.10)
+#   FAIRSEQ  what pip installs as fairseq (default: fairseq==0.12.2; or its repository, git+https://…)
+# What is not given stays as the environment has it.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${VENV:-$root/.venv}
+[[ $venv == /* ]] || venv=$PWD/$venv
+python=$venv/bin/python
+stamp=$venv/langspec_lora.stamp
+log=$venv/langspec_lora.log
+lock=$venv/langspec_lora.lock
+started=$SECONDS
+child=
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_USER=0
+
+fail() {
+    printf 'install.sh: error: %s\n' "$*" >&2
+    exit 1
+}
+
+trap '[[ -z $child ]] || kill "$child" 2>/dev/null || true' EXIT
+
+# Runs a command with its output in the log and shows the seconds it takes.
+step() { # step NAME COMMAND…
+    local name=$1 from=$SECONDS said=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$name" "$*" >>"$log"
+    "$@" >>"$log" 2>&1 &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        if [[ -t 1 ]]; then
+            printf '\r\033[K%s … %d s  %.60s' "$name" $((SECONDS - from)) "$(tail -n 1 "$log" | tr -d '\r')"
+        elif ((SECONDS - said >= 15)); then
+            said=$SECONDS
+            printf '%s … %d s\n' "$name" $((SECONDS - from))
+        fi
+        sleep 0.2
+    done
+    if wait "$child"; then
+        child=
+        [[ ! -t 1 ]] || printf '\r\033[K'
+        printf '%s: %d s\n' "$name" $((SECONDS - from))
+    else
+        child=
+        [[ ! -t 1 ]] || printf '\r\033[K'
+        explain "$name"
+    fi
+}
+
+# Ends with the one line of pip's output that matters, in words.
+explain() { # explain NAME
+    local output reason
+    output=$(awk '/^== /{text=""} {text=text $0 "\n"} END{printf "%s", text}' "$log")
+    if grep -qiE 'No space left on device|Disk quota exceeded' <<<"$output"; then
+        reason="the disk is full: $(df -Ph "$venv" | awk 'NR==2{print $4 " free on " $6}'), and pip unpacks in ${TMPDIR:-/tmp}; make room"
+    elif grep -qiE 'NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|Network is unreachable|Max retries exceeded|ProxyError' <<<"$output"; then
+        reason="the package index cannot be reached; check the network, the proxy or pip's index-url"
+    elif grep -q 'No matching distribution found' <<<"$output"; then
+        reason="$(grep -o 'No matching distribution found.*' <<<"$output" | head -n 1) with Python $("$python" -c 'import platform; print(platform.python_version())'); choose another version or another PYTHON"
+    else
+        reason=$(grep -iE '^ *(error|fatal)' <<<"$output" | tail -n 1 || true)
+    fi
+    fail "$1 failed: ${reason:-see the end of its output} (all of it is in $log)"
+}
+
+runs() { # runs COMMAND: whether it is a Python that this project supports
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
+}
+
+choose_python() {
+    local candidate
+    if [[ -n ${PYTHON:-} ]]; then
+        command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not found; give an interpreter, such as PYTHON=python3.12"
+        runs "$PYTHON" || fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -n 1); Python 3.10, 3.11, 3.12 or 3.13 is needed"
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+        if runs "$candidate"; then
+            PYTHON=$candidate
+            return
+        fi
+    done
+    fail "no Python 3.10, 3.11, 3.12 or 3.13 is found; install one or give it as PYTHON=/path/to/python3.12"
+}
+
+check_venv() {
+    local version
+    if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name "${lock##*/}" -print -quit) ]]; then
+        fail "$venv holds files and is no Python environment; give another folder as VENV=…"
+    fi
+    [[ -e $python || -L $python ]] || return 0
+    version=$("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null) ||
+        fail "$python does not run; remove $venv and run this again"
+    [[ -n ${PYTHON:-} ]] || return 0
+    choose_python
+    [[ $version == "$("$PYTHON" -c 'import platform; print(platform.python_version())')" ]] ||
+        fail "$venv holds Python $version and PYTHON=$PYTHON is another; remove it or give another folder as VENV=…"
+}
+
+make_venv() {
+    local version
+    choose_python
+    version=$("$PYTHON" -c 'import platform; print(platform.python_version())')
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$PYTHON has no venv module; on Debian and Ubuntu: apt install python${version%.*}-venv"
+    step "Python $version environment in $venv" "$PYTHON" -m venv "$venv"
+}
+
+# A package whose installation was killed has no RECORD; without this, pip would take it for installed.
+remove_half_installed() {
+    local packages info
+    packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    for info in "$packages"/*.dist-info; do
+        [[ ! -d $info || -e $info/RECORD ]] || rm -r "$info"
+    done
+}
+
+check_compiler() {
+    "$python" - <<'PY' || exit 1
+import os, pathlib, shutil, sys, sysconfig
+
+for variable in ("CC", "CXX"):
+    command = (os.environ.get(variable) or sysconfig.get_config_var(variable) or variable).split()[0]
+    if not shutil.which(command):
+        sys.exit(
+            f"install.sh: error: no C++ compiler ({command} is not found), and fairseq is compiled here; "
+            "on Debian and Ubuntu: apt install build-essential"
+        )
+if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
+    sys.exit(
+        "install.sh: error: Python.h is missing, and fairseq is compiled here; "
+        f"on Debian and Ubuntu: apt install python{sys.version_info[0]}.{sys.version_info[1]}-dev"
+    )
+PY
+}
+
+recorded() { # recorded NAME: the value in the stamp of an earlier run
+    [[ ! -f $stamp ]] || sed -n "s/^$1=//p" "$stamp"
+}
+
+# torch up to 2.2 was compiled for NumPy 1.
+numpy_for_torch() {
+    "$python" - <<'PY'
+import sys
+from importlib.metadata import version
+
+if tuple(int(part) for part in version("torch").split(".")[:2]) >= (2, 3):
+    print("numpy>=1.23")
+else:
+    print("numpy==1.23.5" if sys.version_info < (3, 11) else "numpy>=1.23,<2")
+PY
+}
+
+choices() {
+    printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq"
+}
+
+inputs() {
+    choices
+    printf '%s\n' "python=$("$python" -V)" "project=$root"
+    cat "$root/setup.py" "$root/pyproject.toml" "$root"/langspec_lora/compat/*.pth | cksum
+}
+
+check_venv
+mkdir -p "$venv" 2>/dev/null || fail "$venv cannot be made; give a folder that can be written as VENV=…"
+if command -v flock >/dev/null; then
+    exec 9>"$lock"
+    flock -n 9 || { echo "another installation into $venv is running; waiting for it" && flock 9; }
+fi
+torch=${TORCH:-$(recorded TORCH)}
+torch=${torch:-torch==2.13.0}
+fairseq=${FAIRSEQ:-$(recorded FAIRSEQ)}
+fairseq=${fairseq:-fairseq==0.12.2}
+numpy=${NUMPY:-}
+[[ -n $numpy || $torch != "$(recorded TORCH)" ]] || numpy=$(recorded NUMPY)
+if [[ -f $stamp && $(inputs) == "$(cat "$stamp")" ]]; then
+    echo "all is installed in $venv ($("$python" -V), $torch, $fairseq)"
+    exit 0
+fi
+
+: >"$log"
+"$python" -m pip --version >/dev/null 2>&1 || make_venv
+choices >"$stamp"
+remove_half_installed
+if "$python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) >= (21, 3))'; then
+    step "pip 21.3 or later" "$python" -m pip install --upgrade pip
+fi
+read -r -a torch_words <<<"$torch"
+step "$torch" "$python" -m pip install "${torch_words[@]}"
+numpy=${numpy:-$(numpy_for_torch)}
+step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint]"
+if ! "$python" -m pip show --quiet fairseq 2>/dev/null || [[ -n ${FAIRSEQ:-} ]]; then
+    check_compiler
+    # Its own requirements cannot be met any more: setup.py says which.
+    step "$fairseq" "$python" -m pip install --no-deps "$fairseq"
+fi
+"$venv/bin/langspec-lora" doctor
+inputs >"$stamp"
+echo "installed in $venv in $((SECONDS - started)) s"

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Checks the style of all Python files and shell scripts; changes nothing. Installs first where that has not been done.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=${VENV:-$root/.venv}
+"$root/scripts/install.sh"
+[[ $venv == /* ]] || venv=$PWD/$venv
+cd "$root"
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+"$venv/bin/shellcheck" scripts/*.sh .ci/run
