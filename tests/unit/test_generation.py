@@ -1,0 +1,171 @@
+"""Beam search on mixed batches against stock beam search, one sentence at a time, with its direction's pairs merged."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+import torch
+from fairseq.models.transformer import TransformerModel
+from fairseq.sequence_generator import SequenceGenerator
+
+from langspec_lora.errors import UserError
+from tests import toy
+
+LENGTHS = {"max_len_a": 0, "max_len_b": 12}
+MIXED = ("--encoder-activation-direction", "src_tgt", "--decoder-activation-direction", "tgt_src")
+
+
+def stock_flags(data) -> list[str]:
+    return toy.base_flags(data, "--task", "translation_multi_simple_epoch_lora", "--arch", "transformer")
+
+
+def sharpen(model: torch.nn.Module) -> None:
+    """Makes a random model prefer some words clearly, and end its sentences at different lengths."""
+    toy.randomise_pairs(model, scale=1.0)
+    with torch.no_grad():
+        model.encoder.embed_tokens.weight.mul_(1.5)
+        model.encoder.embed_tokens.weight[model.encoder.dictionary.eos()] *= 2
+
+
+def translate(task, models: list, batch: dict, beam: int) -> list[list[dict]]:
+    generator = task.build_generator(models, Namespace(beam=beam, **LENGTHS))
+    return task.inference_step(generator, models, batch)
+
+
+def merged_stock(reference: toy.PerLanguageReference, task, flags: list[str], source: int, target: int):
+    stock = TransformerModel.build_model(toy.parse(flags), task)
+    stock.load_state_dict({**reference.weights, **reference.merged(source, target)})
+    return stock.eval()
+
+
+def one_by_one(task, references: list, flags: list[str], batch: dict, beam: int) -> list[list[dict]]:
+    """Stock beam search for each sentence alone, without padding."""
+    dictionary = task.target_dictionary
+    hypotheses = []
+    for row, tokens in enumerate(batch["net_input"]["src_tokens"]):
+        source, target = int(batch["net_input"]["src_lang_id"][row]), int(batch["tgt_lang_id"][row])
+        models = [merged_stock(reference, task, flags, source, target) for reference in references]
+        tokens = tokens[tokens.ne(dictionary.pad())].unsqueeze(0)
+        sample = {"net_input": {"src_tokens": tokens, "src_lengths": torch.tensor([tokens.size(1)])}}
+        prefix = torch.tensor([[dictionary.index(f"__{toy.LANGUAGES[target]}__")]])
+        generator = SequenceGenerator(models, dictionary, beam_size=beam, **LENGTHS)
+        hypotheses.extend(generator.generate(models, sample, prefix_tokens=prefix))
+    return hypotheses
+
+
+def assert_same(actual: list[list[dict]], expected: list[list[dict]]) -> None:
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert len(ours) == len(theirs)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine["tokens"].tolist() == other["tokens"].tolist()
+            torch.testing.assert_close(mine["score"], other["score"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [(), ("--arch", "langspec_transformer_lora")], ids=["pre-norm", "post-norm"])
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_mixed_batch_translates_as_each_sentence_does_alone(toy_data, beam, norm) -> None:
+    flags = toy.plugin_flags(toy_data, *MIXED, *norm)
+    task, model = toy.build(flags)
+    sharpen(model)
+    batch = toy.mixed_batch(task, "test")
+    reference = toy.PerLanguageReference(task, model, flags)
+    hypotheses = translate(task, [model.eval()], batch, beam)
+    assert_same(hypotheses, one_by_one(task, [reference], flags, batch, beam))
+    assert len({len(best[0]["tokens"]) for best in hypotheses}) > 1  # sentences leave the batch at different steps
+
+
+def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_pairs(toy_data) -> None:
+    flags = toy.plugin_flags(toy_data, *MIXED)
+    task, first = toy.build(flags)
+    swapped = ",".join(reversed(toy.LANGUAGES))
+    other_flags = [*flags, "--langs", swapped]
+    other_task, second = toy.build(other_flags)
+    for model in (first, second):
+        sharpen(model)
+    with torch.no_grad():
+        second.encoder.embed_tokens.weight.add_(0.1 * torch.randn_like(second.encoder.embed_tokens.weight))
+    batch = toy.mixed_batch(task, "test")
+    names = second.config.languages.names
+    assert names == tuple(reversed(toy.LANGUAGES))
+
+    second.bind_languages(task.langs, toy.LANGUAGES)  # as the task does when it loads a checkpoint
+    hypotheses = translate(task, [first.eval(), second.eval()], batch, 3)
+
+    own_order = toy.PerLanguageReference(task, first, flags)
+    other_order = toy.PerLanguageReference(other_task, second, other_flags)
+    by_name = other_order.merged
+    other_order.merged = lambda source, target: by_name(
+        *(names.index(toy.LANGUAGES[language]) for language in (source, target))
+    )
+    assert_same(hypotheses, one_by_one(task, [own_order, other_order], flags, batch, 3))
+
+
+def test_batch_without_ids_is_of_the_direction_on_the_command_line(toy_data) -> None:
+    flags = toy.plugin_flags(toy_data, *MIXED)
+    task, model = toy.build(flags)
+    sharpen(model)
+    task.load_dataset("test")
+    dataset = task.dataset("test").datasets[toy.PAIRS.index("fr-wo")]
+    batch = dataset.collater([dataset[index] for index in range(4)])
+    expected = translate(task, [model.eval()], batch, 3)
+    task.args.source_lang, task.args.target_lang = "fr", "wo"
+    plain = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths")}  # as fairseq-interactive makes it
+    assert_same(translate(task, [model], {"net_input": plain}, 3), expected)
+
+
+def test_stock_model_works_with_the_task(toy_data) -> None:
+    task, stock = toy.build(stock_flags(toy_data))
+    assert type(stock) is TransformerModel
+    batch = toy.mixed_batch(task)
+    hypotheses = translate(task, [stock.eval()], batch, 2)
+    assert len(hypotheses) == len(batch["id"])
+
+
+def test_stock_and_language_specific_models_do_not_mix_in_an_ensemble(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    _, stock = toy.build(stock_flags(toy_data))
+    with pytest.raises(SystemExit, match="--path joins stock and language-specific models"):
+        translate(task, [model.eval(), stock.eval()], toy.mixed_batch(task), 2)
+
+
+def test_language_without_pairs_is_named(toy_data) -> None:
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    with pytest.raises(UserError, match="no adapters for xh; it knows en, fr, nl, wo, sd"):
+        model.bind_languages([*toy.LANGUAGES, "xh"], ["en", "xh"])
+    model.bind_languages([*toy.LANGUAGES, "xh"], ["en", "wo"])  # not used, not asked for
+
+
+def test_batch_carries_the_languages_of_each_example_in_the_collated_order(toy_data) -> None:
+    task, _ = toy.build(toy.plugin_flags(toy_data))
+    batch = toy.mixed_batch(task, "test", size=40)
+    assert batch["net_input"]["src_lengths"].tolist() == sorted(
+        batch["net_input"]["src_lengths"].tolist(), reverse=True
+    )
+    tokens = task.source_dictionary
+    for row in range(len(batch["id"])):
+        source = batch["net_input"]["src_tokens"][row]
+        first = tokens[int(source[source.ne(tokens.pad())][0])]
+        target = tokens[int(batch["target"][row][0])]
+        assert first == f"__{toy.LANGUAGES[batch['net_input']['src_lang_id'][row]]}__"
+        assert target == f"__{toy.LANGUAGES[batch['tgt_lang_id'][row]]}__"
+
+
+@pytest.mark.parametrize("more", [(), ("--lang-tok-replacing-bos-eos",), ("--virtual-epoch-size", "500")])
+def test_training_batches_carry_ids_whichever_way_fairseq_merges_them(toy_data, more) -> None:
+    flags = toy.plugin_flags(toy_data, "--sampling-method", "temperature", "--sampling-temperature", "5.0", *more)
+    task, _ = toy.build(flags)
+    task.args.train_subset = "train"
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    batch = dataset.collater([dataset[index] for index in range(0, len(dataset), max(1, len(dataset) // 30))])
+    words = task.source_dictionary
+    for row in range(len(batch["id"])):
+        spoken = {
+            side: {words[int(t)][:2] for t in batch[side][row] if words[int(t)][:2] in toy.LANGUAGES}
+            for side in ("target",)
+        }
+        assert spoken["target"] == {toy.LANGUAGES[batch["tgt_lang_id"][row]]}
+        source = {words[int(t)][:2] for t in batch["net_input"]["src_tokens"][row]} & set(toy.LANGUAGES)
+        assert source == {toy.LANGUAGES[batch["net_input"]["src_lang_id"][row]]}
