@@ -1,0 +1,258 @@
+"""All directions in one process, against the stock commands run direction by direction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fairseq_cli import generate, train
+
+from langspec_lora.cli.main import main
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation import decoding
+from langspec_lora.evaluation.directions import Direction
+from langspec_lora.evaluation.evaluate import Options, evaluate
+from langspec_lora.evaluation.results import read_run
+from tests import toy
+
+PAIRS = [tuple(pair.split("-")) for pair in toy.PAIRS]
+
+
+def run_stock(monkeypatch: pytest.MonkeyPatch, program, *flags: str) -> None:
+    """Runs a stock fairseq command in this process."""
+    monkeypatch.setattr(sys, "argv", ["fairseq", *map(str, flags)])
+    program.cli_main()
+
+
+def train_checkpoint(folder: Path, flags: list[str]) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        schedule = ["--optimizer", "adam", "--lr", "0.01", "--max-update", "240", "--seed", "3", "--cpu"]
+        run_stock(patch, train, *flags, *schedule, "--save-dir", folder, "--no-progress-bar", "--disable-validation")
+    return folder / "checkpoint_last.pt"
+
+
+@pytest.fixture(scope="session")
+def adapted(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with adapters, trained far enough that directions differ and hypotheses end."""
+    flags = toy.plugin_flags(toy_data, "--freeze-original-parameters", "False")
+    return train_checkpoint(tmp_path_factory.mktemp("adapted"), flags)
+
+
+@pytest.fixture(scope="session")
+def stock(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of stock fairseq."""
+    flags = ["--task", "translation_multi_simple_epoch", "--arch", "transformer"]
+    flags = toy.base_flags(toy_data, *flags, "--encoder-normalize-before", "--decoder-normalize-before")
+    return train_checkpoint(tmp_path_factory.mktemp("stock"), flags)
+
+
+def options(toy_data: Path, checkpoint: Path, out: Path, **changes) -> Options:
+    settings = {"tokenize": "13a", "cpu": True, "references": toy_data.parent, **changes}
+    return Options(data_bin=toy_data, checkpoints=(checkpoint,), out=out, **settings)
+
+
+@pytest.fixture(scope="session")
+def results(toy_data: Path, adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished evaluation of all twenty directions; copy it before changing it."""
+    out = tmp_path_factory.mktemp("results") / "adapted"
+    evaluate(options(toy_data, adapted, out))
+    return out
+
+
+@pytest.fixture
+def own(results: Path, tmp_path: Path) -> Path:
+    """A copy of the finished evaluation."""
+    return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+def published_hypotheses(path: Path) -> list[str]:
+    """What the published loop keeps: the last field of the H- lines, sorted by sentence number."""
+    lines = [line[2:].split("\t") for line in path.read_text().splitlines() if line.startswith("H-")]
+    return [fields[-1] for fields in sorted(lines, key=lambda fields: int(fields[0]))]
+
+
+@pytest.mark.parametrize("kind", ["adapted", "stock"])
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "direction"])
+def test_hypotheses_are_those_of_stock_fairseq_generate_line_for_line(
+    kind, mixed, toy_data, tmp_path, monkeypatch, request
+) -> None:
+    checkpoint = request.getfixturevalue(kind)
+    out = tmp_path / "out"
+    # A small limit, so that there are several batches and groups.
+    evaluate(options(toy_data, checkpoint, out, max_tokens=90, mixed=mixed))
+    task = {"adapted": "translation_multi_simple_epoch_lora", "stock": "translation_multi_simple_epoch"}[kind]
+    texts = set()
+    some = PAIRS[::3]
+    for source, target in some:
+        folder = tmp_path / f"{source}-{target}"
+        run_stock(
+            monkeypatch,
+            generate,
+            *(toy_data, "--path", checkpoint, "--fixed-dictionary", toy_data.parent / "dict.txt"),
+            *("--required-batch-size-multiple", "1", "--langs", ",".join(toy.LANGUAGES)),
+            *("--lang-pairs", ",".join(toy.PAIRS), "-s", source, "-t", target, "--beam", "5"),
+            *("--remove-bpe", "sentencepiece", "--task", task, "--decoder-langtok", "--encoder-langtok", "src"),
+            *("--gen-subset", "test", "--dataset-impl", "mmap", "--max-tokens", "90", "--cpu"),
+            *("--results-path", folder, "--no-progress-bar", "--num-workers", "0"),
+        )
+        expected = published_hypotheses(folder / "generate-test.txt")
+        assert (out / f"{source}-{target}.hyp.txt").read_text().split("\n")[:-1] == expected
+        assert len(expected) == toy.SIZES["test"]
+        texts.add(tuple(expected))
+    assert len(texts) == len(some)  # the directions do differ
+
+
+def test_scores_are_those_of_the_sacrebleu_command_line(results, toy_data) -> None:
+    scores = json.loads((results / "scores.json").read_text())["directions"]
+    published = (results / "all_direction.spbleu").read_text()
+    for source, target in (("en", "fr"), ("wo", "nl")):
+        reference, hypotheses = toy_data.parent / f"test.{target}", results / f"{source}-{target}.hyp.txt"
+        bleu, chrf = (
+            subprocess.run(
+                [sys.executable, "-m", "sacrebleu", reference, "-i", hypotheses, "-w", "2", *metric],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for metric in (["--tokenize", "13a"], ["-m", "chrf", "--chrf-word-order", "2"])
+        )
+        assert f"{source}-{target}\n{bleu}" in published
+        assert f"{scores[f'{source}-{target}']['chrf']:.2f}" == f"{json.loads(chrf)['score']:.2f}"
+
+
+def test_the_published_file_reads_as_the_scores_it_was_written_from(results, tmp_path) -> None:
+    shutil.copy(results / "all_direction.spbleu", tmp_path)
+    rounded = {direction: round(score, 2) for direction, score in read_run(results, "a").metric("bleu").items()}
+    assert read_run(tmp_path, "b").metric("bleu") == rounded
+    assert len(rounded) == len(PAIRS)
+
+
+def test_run_again_decodes_only_the_direction_that_is_missing(own, toy_data, adapted, monkeypatch) -> None:
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    (own / "wo-en.hyp.txt").unlink()
+    decoded = []
+    translate = decoding.Decoder.translate
+
+    def spy(self, directions, *args):
+        decoded.extend(directions)
+        return translate(self, directions, *args)
+
+    monkeypatch.setattr(decoding.Decoder, "translate", spy)
+    evaluate(options(toy_data, adapted, own))
+    assert decoded == [Direction("wo", "en")]
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_a_killed_evaluation_keeps_what_was_done_and_goes_on(toy_data, adapted, tmp_path, monkeypatch, results) -> None:
+    calls = []
+    string = decoding.Decoder._translate_group
+
+    def dies(self, group, progress):
+        calls.append(group)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return string(self, group, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.Decoder, "_translate_group", dies)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(options(toy_data, adapted, tmp_path / "out", mixed=False))
+    assert len(list((tmp_path / "out").glob("*.hyp.txt"))) == 2
+    evaluate(options(toy_data, adapted, tmp_path / "out"))
+    for path in results.glob("*.hyp.txt"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"generation": decoding.Generation(beam=3)}, "beam was 5 and is 3"),
+        ({"precision": "bf16"}, "it was fp32 and is bf16"),
+        ({"encoder_langtok": "tgt"}, "it was src and is tgt"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_changed(own, toy_data, adapted, changes, words) -> None:
+    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    with pytest.raises(UserError, match=words) as refusal:
+        evaluate(options(toy_data, adapted, own, **changes))
+    assert "--overwrite" in str(refusal.value)
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_another_checkpoint_is_refused_unless_overwrite_is_given(own, toy_data, stock) -> None:
+    with pytest.raises(UserError, match="another checkpoint"):
+        evaluate(options(toy_data, stock, own))
+    pair = {"lang_pairs": "en-fr,fr-en", "overwrite": True}
+    scores = evaluate(options(toy_data, stock, own, **pair))
+    assert sorted(path.name for path in own.glob("*.hyp.txt")) == ["en-fr.hyp.txt", "fr-en.hyp.txt"]
+    assert set(scores) == {Direction("en", "fr"), Direction("fr", "en")}
+
+
+def test_changed_source_text_is_refused(own, toy_data, adapted, tmp_path) -> None:
+    data = Path(shutil.copytree(toy_data, tmp_path / "data"))
+    for suffix in ("bin", "idx"):
+        shutil.copy(toy_data / f"valid.nl-wo.nl.{suffix}", data / f"test.nl-wo.nl.{suffix}")
+    with pytest.raises(UserError, match="source text of nl-wo has changed"):
+        evaluate(options(data, adapted, own, references=toy_data.parent))
+
+
+def test_a_subset_scored_in_the_same_folder_leaves_the_other_scores_there(own, toy_data, adapted) -> None:
+    evaluate(options(toy_data, adapted, own, lang_pairs="wo-nl", tokenize="char"))
+    content = json.loads((own / "scores.json").read_text())
+    assert len(content["directions"]) == len(PAIRS)
+    assert "tok:char" in content["signatures"]["bleu"]
+
+
+def test_without_references_the_binarised_targets_serve(toy_data, adapted, tmp_path, results) -> None:
+    evaluate(options(toy_data, adapted, tmp_path / "out", lang_pairs="en-nl", references=None))
+    content = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert "binarised" in content["references"]
+    joined = "".join((toy_data.parent / "test.nl").read_text().replace(" ", ""))
+    assert content["directions"]["en-nl"]["references_sha256"] == sha256(joined)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lang_pairs": "en-xx"}, "names en-xx"),
+        ({"langs": ("en", "xx")}, "names xx"),
+        ({"subset": "dev"}, "no direction of the subset 'dev'"),
+        ({"checkpoints": (Path("nowhere.pt"),)}, "nowhere.pt does not exist"),
+        ({"references": Path("nowhere")}, "nowhere/test"),
+        ({"precision": "fp16"}, "--fp16"),
+        ({"data_bin": Path("nowhere")}, "no folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_no_folder(toy_data, adapted, tmp_path, changes, words) -> None:
+    settings = {"data_bin": toy_data, "checkpoints": (adapted,), "out": tmp_path / "out", "tokenize": "char"}
+    with pytest.raises(UserError, match=words):
+        evaluate(Options(**{**settings, "cpu": True, **changes}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dictionary_of_another_model_is_named(toy_data, adapted, tmp_path) -> None:
+    shorter = tmp_path / "dict.txt"
+    shorter.write_text("".join((toy_data.parent / "dict.txt").read_text().splitlines(keepends=True)[3:]))
+    with pytest.raises(UserError, match=r"vocabulary of \d+.*--fixed-dictionary"):
+        evaluate(options(toy_data, adapted, tmp_path / "out", dictionary=shorter))
+
+
+def test_the_command_evaluates_and_reports(toy_data, adapted, tmp_path, capsys) -> None:
+    out = tmp_path / "with space" / "run"
+    flags = ["--checkpoint", str(adapted), "--out", str(out), "--langs", "en,fr,wo", "--tokenize", "char", "--cpu"]
+    assert main(["evaluate", str(toy_data), *flags]) == 0
+    assert "6 directions" in capsys.readouterr().out
+    levels = str(toy_data.parent / "levels.yaml")
+    assert main(["report", str(out), "--lang-resources", levels]) == 0
+    assert "| high→low" in capsys.readouterr().out
+    assert (out / "report.md").is_file()
+    assert (out / "heatmap.run.png").read_bytes().startswith(b"\x89PNG")
