@@ -1,7 +1,7 @@
 """What stands between stock fairseq and today's Python and torch, one function per repair.
 
-Each repair says what it repairs and under which condition it acts; on Python 3.10 with torch before 2.6 none does. This
-file imports nothing of the package, because ``startup.py`` loads it by its path.
+Each repair says what it repairs and under which condition it acts; on Python 3.10 with torch before 2.6 none does but
+that of the warnings. This file imports nothing of the package, because ``startup.py`` loads it by its path.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ REPAIRED_NAMESPACES = frozenset({"fairseq", "hydra"})
 
 def before_import() -> None:
     """Applies what must stand before fairseq's modules run."""
+    silence_deprecations()
     if sys.version_info >= (3, 11):
         hash_fairseq_dataclasses()
 
@@ -26,6 +28,7 @@ def after_import() -> None:
     """Applies what fairseq needs later, when it reads checkpoints."""
     if torch_checks_pickles():
         allow_checkpoint_types()
+        allow_numpy_arrays()
         allow_broadcast_types()
 
 
@@ -59,6 +62,24 @@ def _with_identity_hash(cls: type) -> type:
     return cls
 
 
+def silence_deprecations() -> None:
+    """Keeps quiet what hydra and torch say about interfaces that fairseq still uses.
+
+    Repairs: some twenty lines of warnings in front of every command's output, which a user cannot act on.
+
+    Condition: none but the messages themselves, which hydra 1.1 and torch 2.4 and their successors give.
+    """
+    for message in (
+        r"hydra\.experimental\.(initialize|compose)\(\) is no longer experimental",
+        r"\s*The version_base parameter is not specified",
+        r"In 'config': Usage of deprecated keyword in package header",
+        r"\s*'config' is validated against ConfigStore schema",
+        r"\s*The strict flag in the compose API is deprecated",
+        r"`torch\.cuda\.amp\.\w+\(args\.\.\.\)` is deprecated",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def torch_checks_pickles() -> bool:
     """Whether ``torch.load`` refuses, by default, classes that were not declared safe (torch 2.6 and later)."""
     import torch
@@ -80,6 +101,26 @@ def allow_checkpoint_types() -> None:
     import torch
 
     torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def allow_numpy_arrays() -> None:
+    """Declares safe the NumPy arrays of numbers that some of fairseq's scores leave in a checkpoint.
+
+    Repairs: the same refusal, of ``numpy…_reconstruct``, for a checkpoint written with ``--eval-bleu``, whose n-gram
+    counts are arrays. Arrays of Python objects stay refused.
+
+    Condition: torch 2.6 and later.
+    """
+    import numpy
+    import torch
+
+    reconstruct = numpy.empty(0).__reduce__()[0]
+    # NumPy 1 and NumPy 2 write different names for the one function.
+    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+    number_types = {type(numpy.dtype(code)) for code in "?bhilqBHILQefd"}
+    torch.serialization.add_safe_globals(
+        [*((reconstruct, name) for name in names), numpy.ndarray, numpy.dtype, *number_types]
+    )
 
 
 def allow_broadcast_types() -> None:
