@@ -1,0 +1,167 @@
+"""The stock ``fairseq-train``: gradual pruning, interrupted and resumed runs, and what its checkpoints hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import toy
+
+EPOCHS, START, LENGTH, TARGET = 4, 1, 2, 0.8
+PLUGIN = Path(__file__).parents[2] / "langspec_lora"
+TRAINING = (
+    *("--user-dir", str(PLUGIN), "--seed", "2", "--dropout", "0.1", "--update-freq", "2", "--log-format", "simple"),
+    *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "3e-3", "--warmup-updates", "1"),
+    *("--lr-scheduler", "inverse_sqrt", "--clip-norm", "1.0", "--max-tokens", "1500", "--cpu"),
+    *("--sampling-method", "temperature", "--sampling-temperature", "5.0"),
+    *("--pruning", "True", "--pruning-t1", str(START), "--pruning-t2", str(LENGTH)),
+    *("--target-pruning-ratio", str(TARGET), "--max-epoch", str(EPOCHS)),
+)
+
+
+def command(name: str) -> str:
+    """A stock console script of the environment the tests run in."""
+    return str(Path(sys.executable).parent / name)
+
+
+def run(*arguments: str, **kwargs) -> str:
+    """Runs a command and gives back what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False, **kwargs
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def train(data: Path, save: Path, *more: str) -> str:
+    return run(command("fairseq-train"), *toy.plugin_flags(data, *TRAINING, "--save-dir", str(save), *more))
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    model = torch.load(path, map_location="cpu", weights_only=False)["model"]  # our own file
+    # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
+    return {name: value for name, value in model.items() if not name.endswith("._float_tensor")}
+
+
+def adapter_b(model: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in model.items() if name.endswith(".lora_B")}
+
+
+@pytest.fixture(scope="module")
+def whole_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that nothing interrupts, with validations and saves within its epochs."""
+    save = tmp_path_factory.mktemp("whole")
+    log = train(toy_data, save, "--save-interval-updates", "3", "--validate-interval-updates", "2")
+    return save, log
+
+
+def test_pruned_set_of_each_epoch_is_the_one_computed_from_the_checkpoint_before(whole_run) -> None:
+    save, log = whole_run
+    ranks = {"en": 2, "fr": 2, "nl": 3, "wo": 4, "sd": 4}
+    for epoch in range(2, EPOCHS + 1):
+        before = adapter_b(state(save / f"checkpoint{epoch - 1}.pt"))
+        after = adapter_b(state(save / f"checkpoint{epoch}.pt"))
+        ratio = TARGET - TARGET * (1 - min((epoch - START) / LENGTH, 1)) ** 3
+        start = 0
+        for rank in ranks.values():
+            flat = np.concatenate([value[start : start + rank].ravel() for value in before.values()])
+            now = np.concatenate([value[start : start + rank].ravel() for value in after.values()])
+            count = round(ratio * len(flat))
+            expected = np.zeros(len(flat), dtype=bool)
+            expected[np.argsort(np.abs(flat), kind="stable")[:count]] = True
+            assert np.array_equal(now == 0, expected)
+            start += rank
+        assert f"pruning | epoch {epoch} | target {ratio:.4f} | pruned all" in log
+
+
+def test_what_is_pruned_is_zero_in_every_checkpoint_within_the_epoch_too(whole_run) -> None:
+    save, _ = whole_run
+    checked = 0
+    for path in save.glob("checkpoint_*_*.pt"):
+        epoch = int(re.fullmatch(r"checkpoint_(\d+)_\d+\.pt", path.name)[1])
+        inside, end = state(path), state(save / f"checkpoint{epoch}.pt")
+        for name, value in adapter_b(inside).items():
+            mask = inside[name.replace("lora_B", "lora_mask")].numpy()
+            assert np.array_equal(mask, end[name.replace("lora_B", "lora_mask")].numpy())
+            assert np.all(value[mask == 0] == 0)
+            checked += int((mask == 0).sum())
+    assert checked > 1000
+
+
+@pytest.mark.parametrize("which", ["first", "middle", "end-of-epoch"])
+def test_run_stopped_anywhere_and_resumed_ends_with_the_same_weights(whole_run, toy_data, tmp_path, which) -> None:
+    save, _ = whole_run
+    inside = sorted(save.glob("checkpoint_*_*.pt"), key=lambda path: int(path.stem.split("_")[2]))
+    chosen = {"first": inside[0], "middle": inside[len(inside) // 2], "end-of-epoch": save / "checkpoint2.pt"}[which]
+    shutil.copy(chosen, tmp_path / "checkpoint_last.pt")
+    train(toy_data, tmp_path, "--save-interval-updates", "3", "--validate-interval-updates", "2")
+    expected, actual = (state(folder / f"checkpoint{EPOCHS}.pt") for folder in (save, tmp_path))
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        assert torch.equal(expected[name], actual[name]), name
+
+
+def test_only_the_pairs_train(whole_run) -> None:
+    save, _ = whole_run
+    first, last = state(save / "checkpoint1.pt"), state(save / f"checkpoint{EPOCHS}.pt")
+    for name in first:
+        same = torch.equal(first[name], last[name])
+        if name.endswith(("lora_A", "lora_B")):
+            assert not same, name
+        elif not name.endswith("lora_mask") and name != "adapters.mask_epoch":
+            assert same, name
+
+
+def test_summary_names_base_trainable_and_every_language(whole_run) -> None:
+    _, log = whole_run
+    per_rank = 2 * (5 + 8) * 2 * 16 + 2 * 2 * 2 * (
+        24 - 16
+    )  # 13 linears of 16 x 16 in two layers; fc1 and fc2: 16 and 24
+    ranks = {"en": 2, "fr": 2, "nl": 3, "wo": 4, "sd": 4}
+    trainable = per_rank * sum(ranks.values())
+    assert f"trainable {trainable:,} | per language: " in log
+    assert ", ".join(f"{name} {rank * per_rank:,}" for name, rank in ranks.items()) in log
+
+
+def generate(data: Path, checkpoint: Path, *more: str) -> list[str]:
+    output = run(
+        *(command("fairseq-generate"), str(data), "--user-dir", str(PLUGIN), "--path", str(checkpoint), "--cpu"),
+        *("--task", "translation_multi_simple_epoch_lora", "--encoder-langtok", "src", "--decoder-langtok"),
+        *("--fixed-dictionary", str(data.parent / "dict.txt"), "--required-batch-size-multiple", "1"),
+        *("--lang-pairs", "wo-nl", "-s", "wo", "-t", "nl", "--beam", "3", "--gen-subset", "test", "--max-len-b", "8"),
+        *more,
+    )
+    return sorted(line for line in output.splitlines() if line.startswith("H-"))
+
+
+def test_stock_generate_finds_the_pairs_by_name_in_any_order_or_subset_of_languages(whole_run, toy_data) -> None:
+    checkpoint = whole_run[0] / f"checkpoint{EPOCHS}.pt"
+    expected = generate(toy_data, checkpoint, "--langs", ",".join(toy.LANGUAGES))
+    assert len(expected) == toy.SIZES["test"]
+    assert generate(toy_data, checkpoint, "--langs", ",".join(reversed(toy.LANGUAGES))) == expected
+    assert generate(toy_data, checkpoint, "--langs", "nl,wo,sd,fr,en") == expected
+
+
+def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> None:
+    checkpoint = whole_run[0] / f"checkpoint{EPOCHS}.pt"
+    langs = ("--langs", ",".join(toy.LANGUAGES))
+    output = run(
+        *(command("fairseq-interactive"), str(toy_data), "--user-dir", str(PLUGIN), "--path", str(checkpoint), "--cpu"),
+        *("--task", "translation_multi_simple_epoch_lora", "--encoder-langtok", "src", "--decoder-langtok", *langs),
+        *("--fixed-dictionary", str(toy_data.parent / "dict.txt"), "--lang-pairs", "wo-nl", "-s", "wo", "-t", "nl"),
+        *("--beam", "3", "--max-len-b", "8", "--buffer-size", "12", "--batch-size", "12"),
+        input=(toy_data.parent / "test.wo").read_text(encoding="utf-8"),
+    )
+    words = {line.split("\t")[0]: line.split("\t")[2] for line in output.splitlines() if line.startswith("H-")}
+    for line in generate(toy_data, checkpoint, *langs):
+        name, _, hypothesis = line.split("\t")
+        assert words[name] == hypothesis
