@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -82,6 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
+    # A line of fairseq's log for each file that is opened would bury the progress bar.
+    logging.getLogger("fairseq").setLevel(logging.WARNING)
     from langspec_lora.evaluation.decoding import Generation
     from langspec_lora.evaluation.evaluate import Options, evaluate, mean_scores
 

@@ -164,7 +164,7 @@ def _decode(options: Options, model: Model, missing: Sequence[Direction], settin
         for number, (direction, hypotheses) in enumerate(decoder.translate(missing, bar.update), start=1):
             write_whole(hypotheses_path(options.out, direction), "".join(f"{line}\n" for line in hypotheses))
             scores.add(direction)
-            bar.set_postfix_str(f"{number}/{len(missing)} directions")
+            bar.set_postfix_str(f"{number}/{len(missing)} directions", refresh=number == len(missing))
 
 
 class _References:

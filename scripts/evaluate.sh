@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# The published evaluation loop: stock fairseq-generate and sacrebleu, one direction after the other, then the table.
+# Run again, it skips the directions that are finished. (langspec-lora evaluate does the same in one process.) Variables:
+#   DATA_BIN     the binarised data              (needed)
+#   CHECKPOINT   the checkpoint                  (needed)
+#   OUT          where the results go            (needed)
+#   FLORES_MONO  references as test.LANG (default: the folder mono in or beside DATA_BIN)
+#   DICT         the dictionary (default: that of the data)
+#   LANGS, LANG_PAIRS    the model's languages (default: the paper's twelve), the directions (default: all of LANGS)
+#   LANG_RESOURCES       YAML file of resource levels, for the table (default: the paper's twelve)
+#   BEAM, TOKENIZE       default: 5, spm
+#   PRECISION            --fp16 (default on a GPU), or empty (default on a CPU)
+# Every argument of this script is handed on to fairseq-generate.
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+for name in DATA_BIN CHECKPOINT OUT; do
+    [[ -n ${!name:-} ]] || fail "$name is not set; give it as $name=… ${0##*/}"
+done
+[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
+[[ -f $CHECKPOINT ]] || fail "CHECKPOINT=$CHECKPOINT is no file; give the checkpoint to evaluate"
+
+LANGS=${LANGS:-en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo}
+LANG_PAIRS=${LANG_PAIRS:-$(all_pairs "$LANGS")}
+DICT=${DICT:-$DATA_BIN/dict.${LANGS%%,*}.txt}
+BEAM=${BEAM:-5}
+TOKENIZE=${TOKENIZE:-spm}
+if [[ -z ${FLORES_MONO:-} ]]; then
+    FLORES_MONO=$DATA_BIN/mono
+    [[ -d $FLORES_MONO ]] || FLORES_MONO=$(cd "$DATA_BIN/.." && pwd)/mono
+fi
+[[ -f $DICT ]] || fail "DICT=$DICT is no file; give the model's dictionary"
+IFS=, read -ra pairs <<<"$LANG_PAIRS"
+for pair in "${pairs[@]}"; do
+    [[ -f $FLORES_MONO/test.${pair#*-} ]] ||
+        fail "$FLORES_MONO/test.${pair#*-} is no file; give the folder of raw references as FLORES_MONO"
+done
+
+use_environment
+PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
+import sys
+from langspec_lora.errors import exit_on_user_error
+from langspec_lora.evaluation.tokenizers import require_tokenizer
+with exit_on_user_error():
+    require_tokenizer(sys.argv[1])
+' "$TOKENIZE"
+if [[ -z ${PRECISION+set} ]]; then
+    if has_gpu; then PRECISION=--fp16; else PRECISION=; fi
+fi
+
+# What the results depend on; a folder of others is not mixed with these.
+settings=$(
+    printf 'checkpoint %s\n' "$(sha256sum <"$CHECKPOINT")"
+    printf 'dictionary %s\n' "$(sha256sum <"$DICT")"
+    printf 'data %s\nlangs %s\nbeam %s\ntokenize %s\nprecision %s\nflags %s\n' \
+        "$(cd "$DATA_BIN" && pwd)" "$LANGS" "$BEAM" "$TOKENIZE" "$PRECISION" "$*"
+)
+mkdir -p "$OUT"
+if [[ -f $OUT/evaluate.settings ]]; then
+    changed=$(diff <(printf '%s\n' "$settings") "$OUT/evaluate.settings" | sed -n 's/^< \([a-z]*\) .*/\1/p' | paste -sd ' ' || true)
+    [[ -z $changed ]] || fail "OUT=$OUT holds results of other settings ($changed differ); give another folder"
+fi
+printf '%s\n' "$settings" >"$OUT/evaluate.settings"
+
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}
+number=0
+for pair in "${pairs[@]}"; do
+    src=${pair%-*} tgt=${pair#*-}
+    number=$((number + 1))
+    if [[ ! -f $OUT/$pair.score ]]; then
+        from=$SECONDS
+        fairseq-generate "$DATA_BIN" --user-dir "$root/langspec_lora" \
+            --path "$CHECKPOINT" --fixed-dictionary "$DICT" \
+            --required-batch-size-multiple 1 \
+            --langs "$LANGS" --lang-pairs "$LANG_PAIRS" -s "$src" -t "$tgt" \
+            --beam "$BEAM" --remove-bpe 'sentencepiece' \
+            --task translation_multi_simple_epoch_lora \
+            --decoder-langtok --encoder-langtok src \
+            --gen-subset test ${PRECISION:+"$PRECISION"} --dataset-impl mmap \
+            --distributed-world-size 1 --distributed-no-spawn "$@" >"$OUT/$pair.raw.part"
+        mv "$OUT/$pair.raw.part" "$OUT/$pair.raw.txt"
+        grep -P '^H-' "$OUT/$pair.raw.txt" | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}' >"$OUT/$pair.h.part"
+        mv "$OUT/$pair.h.part" "$OUT/$pair.spbleu.h"
+        sacrebleu "$FLORES_MONO/test.$tgt" <"$OUT/$pair.spbleu.h" --tokenize "$TOKENIZE" -w 2 >"$OUT/$pair.score.part"
+        mv "$OUT/$pair.score.part" "$OUT/$pair.score"
+        printf '%d/%d %s: %s, %d s\n' "$number" "${#pairs[@]}" "$pair" \
+            "$(grep -o '"score": [0-9.]*' "$OUT/$pair.score")" $((SECONDS - from))
+    fi
+done
+
+for pair in "${pairs[@]}"; do
+    printf '%s\n' "$pair"
+    cat "$OUT/$pair.score"
+done >"$OUT/all_direction.part"
+mv "$OUT/all_direction.part" "$OUT/all_direction.spbleu"
+resources=()
+[[ -z ${LANG_RESOURCES:-} ]] || resources=(--lang-resources "$LANG_RESOURCES")
+langspec_lora report "$OUT" ${resources[@]+"${resources[@]}"}

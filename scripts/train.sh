@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# The published training command. Variables:
+#   DATA_BIN   the binarised data                        (needed)
+#   BASE       the checkpoint to fine-tune, M2M100's     (needed)
+#   SAVE_DIR   where the checkpoints go                  (needed); run again, training goes on from the last of them
+#   LANGS, LANG_PAIRS                  languages (default: the paper's twelve) and directions (default: all of LANGS)
+#   LANG_RESOURCES                     YAML file of resource levels (default: the paper's twelve)
+#   DICT                               the dictionary (default: that of the data)
+#   ARCH, ENCODER_LAYERS, DECODER_LAYERS, DIM, HIGH_RANK, MED_RANK, LOW_RANK
+#   PRUNING, PRUNING_T1, PRUNING_T2, TARGET_PRUNING_RATIO
+#   LR, MAX_TOKENS, UPDATE_FREQ, MAX_EPOCH, SEED
+#   PRECISION                          --amp (default on a GPU), --fp16, --bf16, or empty (default on a CPU)
+# Every argument of this script is handed on to fairseq-train, after the published flags, so that it replaces them.
+set -euo pipefail
+
+# shellcheck source=scripts/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+for name in DATA_BIN BASE SAVE_DIR; do
+    [[ -n ${!name:-} ]] || fail "$name is not set; give it as $name=… ${0##*/}"
+done
+[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
+[[ -f $BASE ]] || fail "BASE=$BASE is no file; give the checkpoint to fine-tune"
+
+LANGS=${LANGS:-en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo}
+LANG_PAIRS=${LANG_PAIRS:-$(all_pairs "$LANGS")}
+ARCH=${ARCH:-langspec_m2m100_lora_base}
+case $ARCH in
+*_175m) layers=6 dim=512 ;;
+*_1_2b) layers=24 dim=1024 ;;
+*_tiny) layers=2 dim=0 ;;
+*) layers=12 dim=1024 ;;
+esac
+ENCODER_LAYERS=${ENCODER_LAYERS:-$layers}
+DECODER_LAYERS=${DECODER_LAYERS:-$layers}
+for name in ENCODER_LAYERS DECODER_LAYERS; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name}: expected a number of layers of at least 1"
+done
+
+joined() { # joined WORD…: WORD_WORD_…
+    local IFS=_
+    printf '%s' "$*"
+}
+
+layer_list() { # layer_list N: 0_1_…_N-1
+    local layer list=()
+    for ((layer = 0; layer < $1; layer++)); do list+=("$layer"); done
+    joined "${list[@]}"
+}
+
+directions() { # directions N BY_SOURCE: src for the first layers, tgt for the others
+    local layer list=()
+    for ((layer = 0; layer < $1; layer++)); do
+        if ((layer < $2)); then list+=(src); else list+=(tgt); fi
+    done
+    joined "${list[@]}"
+}
+
+use_environment
+if [[ -z ${PRECISION+set} ]]; then
+    if has_gpu; then PRECISION=--amp; else PRECISION=; fi
+fi
+optional=()
+[[ -z ${LANG_RESOURCES:-} ]] || optional+=(--lang-resources "$LANG_RESOURCES")
+[[ -z ${DICT:-} ]] || optional+=(--fixed-dictionary "$DICT")
+
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}
+exec fairseq-train "$DATA_BIN" \
+    --update-freq "${UPDATE_FREQ:-4}" --seed "${SEED:-2}" --ddp-backend=no_c10d ${PRECISION:+"$PRECISION"} \
+    --user-dir "$root/langspec_lora" \
+    --finetune-from-model "$BASE" \
+    --arch "$ARCH" \
+    --task translation_multi_simple_epoch_lora \
+    --sampling-method "temperature" --sampling-temperature 5.0 \
+    --encoder-langtok src --decoder-langtok \
+    --langs "$LANGS" --lang-pairs "$LANG_PAIRS" \
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.2 \
+    --optimizer adam --adam-eps 1e-08 --adam-betas '(0.9, 0.98)' \
+    --lr-scheduler inverse_sqrt --lr "${LR:-3e-03}" --warmup-updates 1 \
+    --max-tokens "${MAX_TOKENS:-4000}" --max-epoch "${MAX_EPOCH:-15}" --required-batch-size-multiple 1 \
+    --keep-last-epochs 15 --log-interval 2 --log-format simple \
+    --save-dir "$SAVE_DIR" \
+    --decoder-layerdrop 0 --decoder-layers "$DECODER_LAYERS" --decoder-normalize-before \
+    --dropout 0.1 \
+    --encoder-layerdrop 0 --encoder-layers "$ENCODER_LAYERS" --encoder-normalize-before \
+    --share-all-embeddings --share-decoder-input-output-embed \
+    --add-lora True --freeze-original-parameters True \
+    --encoder-lora-layer "$(layer_list "$ENCODER_LAYERS")" \
+    --encoder-lora-position "q_k_v_fc1_fc2" \
+    --decoder-lora-layer "$(layer_list "$DECODER_LAYERS")" \
+    --decoder-lora-position "q_k_v_crossq_crossk_crossv_fc1_fc2" \
+    --dim "${DIM:-$dim}" --high-rank "${HIGH_RANK:-2}" --med-rank "${MED_RANK:-2}" --low-rank "${LOW_RANK:-8}" \
+    --encoder-activation-direction "$(directions "$ENCODER_LAYERS" $((ENCODER_LAYERS * 3 / 4)))" \
+    --decoder-activation-direction "$(directions "$DECODER_LAYERS" 0)" \
+    --language-num "$(tr ',' '\n' <<<"$LANGS" | grep -c .)" \
+    --pruning "${PRUNING:-True}" --pruning-t1 "${PRUNING_T1:-2}" --pruning-t2 "${PRUNING_T2:-10}" \
+    --target-pruning-ratio "${TARGET_PRUNING_RATIO:-0.9}" \
+    ${optional[@]+"${optional[@]}"} \
+    "$@"
