@@ -143,7 +143,7 @@ class LanguageSpecificTransformer(TransformerModel):
         model = super().build_model(args, task)
         args.checkpoint_activations, args.offload_activations = recompute, offload
 
-        for layer in model.encoder.layers:
+        for layer in model.encoder.layers.children():  # iterating over the list itself would apply layer drop
             LeanEncoderLayer.convert(layer)
         if config is not None:
             args.adapter_languages = languages_to_json(config.languages)
@@ -151,7 +151,7 @@ class LanguageSpecificTransformer(TransformerModel):
         if freezes_base(args):
             model.freeze_base()
         if recompute:
-            for layer in (*model.encoder.layers, *model.decoder.layers):
+            for layer in (*model.encoder.layers.children(), *model.decoder.layers.children()):
                 checkpoint_activations(layer, model.routing, offload)
         return model
 

@@ -48,41 +48,48 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> LanguageSpecificTranslationTask:
-        """Checks every flag and the checkpoint to start from, then loads the dictionaries.
+        """Checks the directions, and the checkpoints to generate with, then loads the dictionaries.
 
         Raises:
             SystemExit: with one line, for wrong flags or files.
         """
         with exit_on_user_error():
             _check_pairs(args)
-            builds_model = hasattr(args, "add_lora")  # fairseq-train; other programs build from the checkpoint
-            config = AdapterConfig.from_args(args) if builds_model and has_adapters(args) else None
-            if pruning_from_args(args) and builds_model and config is None:
-                raise UserError("--pruning True needs adapters, but --add-lora False was given; drop one of them")
             if getattr(args, "path", None):
-                languages = _used_languages(args)
-                check_generation_checkpoints(utils.split_paths(args.path), languages)
-        task = super().setup_task(args, **kwargs)
-        if builds_model:
-            with exit_on_user_error():
-                check_training_checkpoint(args, config, len(task.source_dictionary))
-        return task
+                check_generation_checkpoints(utils.split_paths(args.path), _used_languages(args))
+        return super().setup_task(args, **kwargs)
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False):
         """Builds a model and tells it what the language ids of the batches mean.
 
+        For training, every flag and the checkpoint to start from are checked first.
+
         Raises:
-            SystemExit: with one line, if the model has no pairs for a language that is used.
+            SystemExit: with one line, for wrong flags or files, or if the model has no pairs for a language in use.
         """
+        trains = self.training and not from_checkpoint
+        if trains:
+            if args.langs is None:
+                args.langs = self.langs  # from --lang-dict, or inferred from the pairs
+            with exit_on_user_error():
+                self._check_training(args)
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
         with exit_on_user_error():
             model.bind_languages(self.langs, _used_languages(self.args))
-            if self.training and not from_checkpoint:
-                logger.info(model.parameter_summary())
-                self._attach_pruning(model)
+        if trains:
+            logger.info(model.parameter_summary())
+            self._attach_pruning(model)
         return model
+
+    def _check_training(self, args: Namespace) -> None:
+        is_stock = not hasattr(args, "add_lora")
+        config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
+        if pruning_from_args(args) and config is None:
+            raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
+        if not is_stock:
+            check_training_checkpoint(args, config, len(self.source_dictionary))
 
     def _attach_pruning(self, model: LanguageSpecificTransformer) -> None:
         settings = pruning_from_args(self.args)

@@ -165,3 +165,16 @@ def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> N
     for line in generate(toy_data, checkpoint, *langs):
         name, _, hypothesis = line.split("\t")
         assert words[name] == hypothesis
+
+
+def test_two_processes_train_as_one_with_twice_the_update_frequency(toy_data, tmp_path) -> None:
+    short = ("--max-epoch", "3", "--dropout", "0", "--no-epoch-checkpoints")
+    train(toy_data, tmp_path / "one", *short, "--update-freq", "2")
+    flags = toy.plugin_flags(toy_data, *TRAINING, *short, "--update-freq", "1", "--save-dir", str(tmp_path / "two"))
+    run(
+        *(command("torchrun"), "--nproc_per_node", "2", "--master_port", str(20000 + os.getpid() % 20000)),
+        *(command("fairseq-train"), *flags, "--ddp-backend", "no_c10d", "--distributed-backend", "gloo"),
+    )
+    one, two = (state(tmp_path / name / "checkpoint_last.pt") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-4)

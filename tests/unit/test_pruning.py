@@ -124,6 +124,28 @@ def test_pruned_entries_stay_zero_under_adam_and_get_no_gradient() -> None:
             assert torch.all(parameter.grad[mask] == 0)
 
 
+def test_pruned_entries_stay_zero_beside_single_precision_master_copies() -> None:
+    linears, pruning = make()
+    halves = [linear.half().lora_B for linear in linears.values()]
+    masters = [half.detach().float() for half in halves]  # as fairseq's FP16Optimizer keeps them
+    optimizer = torch.optim.Adam(masters, lr=0.1)
+    for epoch in range(1, 9):
+        pruning.begin_epoch(epoch)
+        for _ in range(2):
+            for half, master in zip(halves, masters, strict=True):
+                half.grad = None
+                (half * torch.randn_like(half)).sum().backward()
+                master.grad = half.grad.float()
+            optimizer.step()
+            with torch.no_grad():
+                for half, master in zip(halves, masters, strict=True):
+                    half.copy_(master)
+            pruning.end_update()
+            for linear in linears.values():
+                assert torch.equal(linear.lora_B == 0, linear.lora_mask == 0)
+    assert sum(int((half == 0).sum()) for half in halves) > 100
+
+
 def test_pruned_set_only_grows() -> None:
     linears, pruning = make()
     before = {place: torch.zeros_like(linear.lora_mask, dtype=torch.bool) for place, linear in linears.items()}
