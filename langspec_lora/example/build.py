@@ -1,0 +1,136 @@
+"""The example's files: text, SentencePiece model, dictionary and binarised folders.
+
+OUT/text/FIRST-SECOND.LANG      text of a language pair for the base model
+OUT/mono/SPLIT.LANG             multi-parallel text for fine-tuning (train) and held out (valid, test)
+OUT/spm.model, OUT/dict.txt     of all languages; the dictionary ends with the language tokens, as M2M100's does
+OUT/pretrain, OUT/finetune      binarised, for the stock commands
+OUT/example.json                what the example was made from
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from langspec_lora.data.binarise import Bitext, binarise, multi_parallel
+from langspec_lora.data.flores import dictionary_text, train_sentencepiece
+from langspec_lora.errors import UserError
+from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
+from langspec_lora.example.grammar import CODES, LANGUAGES, Meaning
+
+VOCABULARY = 900
+RECIPE = "example.json"
+
+_LANGUAGES = {language.code: language for language in LANGUAGES}
+
+
+@dataclass(frozen=True)
+class Example:
+    """Where the example's files are.
+
+    Attributes:
+        folder: all of it.
+        made: whether this call made it; otherwise it was there.
+    """
+
+    folder: Path
+    made: bool
+
+    @property
+    def pretrain(self) -> Path:
+        """Binarised folder for the base model."""
+        return self.folder / "pretrain"
+
+    @property
+    def finetune(self) -> Path:
+        """Binarised folder for fine-tuning and testing, all pairs."""
+        return self.folder / "finetune"
+
+
+def pretrain_directions(sizes: Sizes = SIZES) -> list[tuple[str, str]]:
+    """The directions that the base model is trained on, in the order of the languages."""
+    directions = []
+    for source in LANGUAGES:
+        for target in LANGUAGES:
+            levels = {f"{source.level}-{target.level}", f"{target.level}-{source.level}"}
+            if source != target and any(sizes.pretrain.get(level) for level in levels):
+                directions.append((source.code, target.code))
+    return directions
+
+
+def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Example:
+    """Makes the example, or finds it made; the same arguments give the same bytes.
+
+    The folder appears under its name when all of it is there.
+
+    Args:
+        out: the folder to make.
+        sizes: how much text.
+        seed: of the meanings; the languages are always the same.
+
+    Raises:
+        UserError: ``out`` is there and holds something else.
+    """
+    out = Path(out)
+    recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _require_same(out, recipe)
+        return Example(out, made=False)
+
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{partial}: {error.strerror}; give a folder that can be written") from error
+    _fill(partial, draw_corpus(sizes, seed))
+    (partial / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    os.rename(partial, out)  # noqa: PTH104  Path.rename has no word on replacing an empty folder
+    return Example(out, made=True)
+
+
+def _require_same(out: Path, recipe: dict) -> None:
+    try:
+        present = json.loads((out / RECIPE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{out} is there and is no example; give a folder that is not there yet") from None
+    changed = [key for key, value in recipe.items() if present.get(key) != value]
+    if changed:
+        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it or give another folder")
+
+
+def _fill(folder: Path, corpus: Corpus) -> None:
+    bitexts = []
+    for (first, second), meanings in corpus.pretrain.items():
+        sides = [_write(folder / "text" / f"{first}-{second}.{code}", code, meanings) for code in (first, second)]
+        bitexts.append(Bitext("train", first, second, *sides))
+    splits = {"train": corpus.finetune, "valid": corpus.valid, "test": corpus.test}
+    files = {
+        split: {code: _write(folder / "mono" / f"{split}.{code}", code, meanings) for code in CODES}
+        for split, meanings in splits.items()
+    }
+    model = train_sentencepiece(
+        [language.render(meaning) for language in LANGUAGES for meaning in corpus.vocabulary], VOCABULARY
+    )
+    (folder / "spm.model").write_bytes(model)
+    (folder / "dict.txt").write_text(dictionary_text(model, CODES), encoding="utf-8")
+
+    # fairseq-train opens the validation data even where it does not validate.
+    valid = multi_parallel("valid", files["valid"], corpus.pretrain)
+    _binarise([*bitexts, *valid], folder, "pretrain")
+    _binarise([bitext for split in files for bitext in multi_parallel(split, files[split])], folder, "finetune")
+
+
+def _binarise(bitexts: Iterable[Bitext], folder: Path, name: str) -> None:
+    binarise(bitexts, folder / "dict.txt", folder / name, spm_model=folder / "spm.model", languages=CODES)
+
+
+def _write(path: Path, code: str, meanings: Iterable[Meaning]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    render = _LANGUAGES[code].render
+    path.write_text("".join(f"{render(meaning)}\n" for meaning in meanings), encoding="utf-8")
+    return path

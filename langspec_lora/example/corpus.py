@@ -1,0 +1,128 @@
+"""What is said in the example: meanings drawn from a fixed seed, and which of them each text holds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from langspec_lora.example.grammar import (
+    ADJECTIVES,
+    INTRANSITIVE,
+    LANGUAGES,
+    LINKS,
+    NOUNS,
+    PLACES,
+    TENSES,
+    TRANSITIVE,
+    Clause,
+    Meaning,
+    NounPhrase,
+    pick,
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much text the example has.
+
+    Attributes:
+        pretrain: sentence pairs of each language pair by the levels of its two languages, such as ``high-low``. Other
+            pairs have none: their directions are met for the first time in fine-tuning.
+        finetune: multi-parallel sentences for fine-tuning.
+        valid: likewise, held out.
+        test: likewise, held out.
+        vocabulary: sentences from which the SentencePiece model is trained, said in every language, so that all
+            languages weigh the same in it.
+    """
+
+    pretrain: Mapping[str, int]
+    finetune: int
+    valid: int
+    test: int
+    vocabulary: int
+
+
+SIZES = Sizes(
+    pretrain={"high-high": 4000, "high-med": 800, "high-low": 100},
+    finetune=1000,
+    valid=20,
+    test=50,
+    vocabulary=600,
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The meanings of every text.
+
+    Attributes:
+        pretrain: for each language pair meanings of its own, as pairs crawled from different places have.
+        finetune: said in all languages, as are the following.
+        valid: held out from training.
+        test: held out from training.
+        vocabulary: for the SentencePiece model.
+    """
+
+    pretrain: Mapping[tuple[str, str], list[Meaning]]
+    finetune: list[Meaning]
+    valid: list[Meaning]
+    test: list[Meaning]
+    vocabulary: list[Meaning]
+
+
+def draw_corpus(sizes: Sizes = SIZES, seed: int = 1) -> Corpus:
+    """Draws all meanings; none stands in two texts, so what is held out is new to every stage.
+
+    Args:
+        sizes: how many.
+        seed: of the draw.
+    """
+    new = _distinct_meanings(random.Random(f"meanings {seed}"))
+    # The held-out texts come first: training text of another size leaves them as they are.
+    test, valid, finetune, vocabulary = (
+        [next(new) for _ in range(count)] for count in (sizes.test, sizes.valid, sizes.finetune, sizes.vocabulary)
+    )
+    pretrain = {}
+    for index, first in enumerate(LANGUAGES):
+        for second in LANGUAGES[index + 1 :]:
+            count = sizes.pretrain.get(f"{first.level}-{second.level}", 0)
+            if count:
+                pretrain[first.code, second.code] = [next(new) for _ in range(count)]
+    return Corpus(pretrain, finetune, valid, test, vocabulary)
+
+
+def _distinct_meanings(rng: random.Random) -> Iterator[Meaning]:
+    seen = set()
+    while True:
+        meaning = _meaning(rng)
+        if meaning not in seen:
+            seen.add(meaning)
+            yield meaning
+
+
+def _meaning(rng: random.Random) -> Meaning:
+    main = _clause(rng)
+    if rng.random() < 0.7:
+        return Meaning(main)
+    return Meaning(main, pick(rng, LINKS), _clause(rng))
+
+
+def _clause(rng: random.Random) -> Clause:
+    transitive = rng.random() < 0.7
+    return Clause(
+        subject=_noun_phrase(rng),
+        verb=pick(rng, TRANSITIVE if transitive else INTRANSITIVE),
+        tense=pick(rng, TENSES),
+        negated=rng.random() < 0.2,
+        object=_noun_phrase(rng) if transitive else None,
+        place=(pick(rng, PLACES), _noun_phrase(rng)) if rng.random() < 0.3 else None,
+    )
+
+
+def _noun_phrase(rng: random.Random) -> NounPhrase:
+    return NounPhrase(
+        noun=pick(rng, NOUNS),
+        plural=rng.random() < 0.4,
+        adjective=pick(rng, ADJECTIVES) if rng.random() < 0.4 else None,
+    )
