@@ -79,7 +79,9 @@ for pair in "${pairs[@]}"; do
             --task translation_multi_simple_epoch_lora \
             --decoder-langtok --encoder-langtok src \
             --gen-subset test ${PRECISION:+"$PRECISION"} --dataset-impl mmap \
-            --distributed-world-size 1 --distributed-no-spawn "$@" >"$OUT/$pair.raw.part"
+            --distributed-world-size 1 --distributed-no-spawn "$@" >"$OUT/$pair.raw.part" 2>"$OUT/$pair.log" ||
+            fail "fairseq-generate failed for $pair: $(grep . "$OUT/$pair.log" | tail -n 1) (all of it is in $OUT/$pair.log)"
+        rm "$OUT/$pair.log"
         mv "$OUT/$pair.raw.part" "$OUT/$pair.raw.txt"
         grep -P '^H-' "$OUT/$pair.raw.txt" | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}' >"$OUT/$pair.h.part"
         mv "$OUT/$pair.h.part" "$OUT/$pair.spbleu.h"

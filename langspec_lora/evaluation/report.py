@@ -138,7 +138,7 @@ def write_report(
 
     notes = [f"{label}, mean over directions"]
     if left_out:
-        notes.append(f"{left_out} directions that not every run has are left out")
+        notes.append(f"directions left out because not every run has them: {left_out}")
     if len({_comparable(signature) for signature in signatures}) > 1:
         notes.append("the runs were scored with different signatures, so their scores do not compare")
 
