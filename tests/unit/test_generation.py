@@ -76,6 +76,17 @@ def test_mixed_batch_translates_as_each_sentence_does_alone(toy_data, beam, norm
     assert len({len(best[0]["tokens"]) for best in hypotheses}) > 1  # sentences leave the batch at different steps
 
 
+def test_keys_and_values_projected_once_per_sentence_use_its_own_pairs(toy_data) -> None:
+    flags = toy.plugin_flags(toy_data, *MIXED)
+    task, model = toy.build(flags)
+    sharpen(model)
+    batch = toy.mixed_batch(task, "test")
+    model.decoder.set_beam_size(3)  # fairseq's switch to cross-attention of (batch), not (batch * beam), sentences
+    hypotheses = translate(task, [model.eval()], batch, 3)
+    reference = toy.PerLanguageReference(task, model, flags)
+    assert_same(hypotheses, one_by_one(task, [reference], flags, batch, 3))
+
+
 def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_pairs(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *MIXED)
     task, first = toy.build(flags)
