@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
 from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
 from langspec_lora.pruning.magnitude import SCOPES
@@ -39,7 +40,7 @@ def parse_bool(text: str) -> bool:
     """Reads the published flags' ``True`` and ``False``.
 
     Raises:
-        ValueError: for any other word, which argparse turns into its own error.
+        ValueError: for any other word.
     """
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in words:
@@ -47,12 +48,40 @@ def parse_bool(text: str) -> bool:
     return words[text.lower()]
 
 
-parse_bool.__name__ = "True or False"  # argparse puts it into "invalid … value"
+_EXPECTED = {parse_bool: "True or False", int: "a whole number", float: "a number"}
+
+
+class _Reader:
+    """Reads a flag's value for argparse, whose own error would stand under fairseq's page-long usage.
+
+    Args:
+        flag: the flag.
+        convert: ``parse_bool``, ``int`` or ``float``.
+    """
+
+    def __init__(self, flag: str, convert: Callable[[str], Any]) -> None:
+        self.flag, self.convert = flag, convert
+
+    def __call__(self, text: str) -> Any:
+        with exit_on_user_error():
+            try:
+                return self.convert(text)
+            except ValueError:
+                raise UserError(f"{self.flag} {text}: expected {_EXPECTED[self.convert]}") from None
+
+
+def _adder(parser: Any) -> Callable[..., None]:
+    def add(flag: str, **settings: Any) -> None:
+        if "type" in settings:
+            settings["type"] = _Reader(flag, settings["type"])
+        parser.add_argument(flag, **settings)
+
+    return add
 
 
 def add_adapter_flags(parser) -> None:
     """Declares the model's flags on an argparse parser or group."""
-    add = parser.add_argument
+    add = _adder(parser)
     add(
         "--add-lora",
         type=parse_bool,
@@ -122,7 +151,7 @@ def add_adapter_flags(parser) -> None:
 
 def add_pruning_flags(parser) -> None:
     """Declares the task's flags on an argparse parser or group."""
-    add = parser.add_argument
+    add = _adder(parser)
     add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the pairs gradually while training")
     add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
     add("--pruning-t2", type=int, default=10, metavar="EPOCHS", help="number of epochs until the target is reached")
@@ -244,9 +273,16 @@ def languages_to_json(table: LanguageTable) -> str:
 
 
 def languages_from_json(text: str) -> LanguageTable:
-    """Reads what :func:`languages_to_json` wrote."""
-    table = json.loads(text)
-    return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
+    """Reads what :func:`languages_to_json` wrote.
+
+    Raises:
+        UserError: the text is damaged.
+    """
+    try:
+        table = json.loads(text)
+        return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
 
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:
@@ -264,7 +300,7 @@ def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
     flag = f"--{stack}-lora-layer {text}"
     layers = []
     for word in text.split("_"):
-        if not word.isdigit() or int(word) >= count:
+        if not word.isdecimal() or int(word) >= count:
             raise UserError(
                 f"{flag}: {word!r} is no layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
             )

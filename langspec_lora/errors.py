@@ -23,4 +23,9 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise SystemExit(f"langspec-lora: error: {error}") from error
+        raise SystemExit(f"langspec-lora: error: {_in_one_line(str(error))}") from error
+
+
+def _in_one_line(text: str) -> str:
+    """Escapes line breaks and terminal codes, which names taken from a file can hold."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -62,7 +62,7 @@ def read_resources(path: str | Path) -> Resources:
         raise UserError(
             f"--lang-resources {path}: {error.strerror}; give a YAML file of levels and languages"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"--lang-resources {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not set(content) & set(LEVELS):
         raise UserError(f"--lang-resources {path} names no level; expected lines such as 'high: [en, fr]'")
@@ -81,6 +81,9 @@ def read_resources(path: str | Path) -> Resources:
             if name in levels:
                 raise UserError(f"--lang-resources {path}: {name!r} stands under {levels[name]!r} and under {level!r}")
             levels[name] = level
+    stray = [name for name, _ in _pairs(content, "ranks", path) if name not in levels]
+    if stray:
+        raise UserError(f"--lang-resources {path}: {stray[0]!r} has a rank but stands under no level; put it under one")
     ranks = {name: _positive_rank(value, f"{path}: ranks: {name}") for name, value in _pairs(content, "ranks", path)}
     return Resources(levels=levels, ranks=ranks, flores=dict(_pairs(content, "flores", path)))
 
@@ -131,8 +134,8 @@ class LanguageTable:
         Raises:
             UserError: a language without a level, a name given twice, or a rank below 1.
         """
-        if not names:
-            raise UserError("--langs names no language; give the languages of the model, such as --langs en,fr,wo")
+        if not all(names) or not names:
+            raise UserError(f"--langs {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise UserError(f"--langs names {twice[0]!r} twice; name every language once")

@@ -7,8 +7,9 @@ its own version and torch's offer: none at all in torch before 2.6 or fairseq's 
 
 from __future__ import annotations
 
+import io
 import pickle
-import zipfile
+import tarfile
 from argparse import Namespace
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+
 from langspec_lora.errors import UserError
 
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, files written before torch 1.6
+_LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)  # torch/serialization.py, files written before torch 1.6
 
 
 class TensorStub:
@@ -35,8 +38,19 @@ class TensorStub:
         return f"TensorStub{self.shape}"
 
 
-class _Opaque:
-    """Stands for an object that is harmless and of no interest: a dtype, a storage type, an omegaconf node."""
+class _Sealed(type):
+    """Makes classes that a file cannot change: pickle sets attributes on classes as readily as on their instances."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"it changes the class {cls.__name__}")
+
+
+class _Arguments(Namespace, metaclass=_Sealed):
+    """Stands for ``argparse.Namespace``."""
+
+
+class _Opaque(metaclass=_Sealed):
+    """Stands for an object that is harmless and of no interest: a dtype, a node of omegaconf."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -53,45 +67,68 @@ def _rebuild_parameter(data: TensorStub, *rest: Any) -> TensorStub:
     return data
 
 
-def _opaque(*args: Any, **kwargs: Any) -> _Opaque:
-    return _Opaque()
+_ELEMENT_BYTES = {
+    **dict.fromkeys(("Byte", "Char", "Bool"), 1),
+    **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
+    **dict.fromkeys(("Int", "Float"), 4),
+    **dict.fromkeys(("Long", "Double", "ComplexFloat"), 8),
+    "ComplexDouble": 16,
+}
+_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "bool")
+_OMEGACONF = {
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode"),
+}
+_PLAIN = (dict, list, tuple, set, int, float, complex, bytearray)
 
-
+# By their whole names. A name may have dots, with which a pickle reaches anything: torch's "float.__class__.__base__".
 _HARMLESS: Mapping[tuple[str, str], Any] = {
-    ("argparse", "Namespace"): Namespace,
+    ("argparse", "Namespace"): _Arguments,
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
+    ("collections", "Counter"): dict,  # of n-grams, where validation reports BLEU
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): tuple,
-    ("torch", "device"): _opaque,
-    ("torch.serialization", "_get_layout"): _opaque,
-    ("numpy.core.multiarray", "scalar"): _opaque,
-    ("numpy._core.multiarray", "scalar"): _opaque,
-    ("numpy", "dtype"): _opaque,
+    ("torch", "device"): _Opaque,
+    ("torch.serialization", "_get_layout"): _Opaque,
+    ("numpy.core.multiarray", "scalar"): _Opaque,
+    ("numpy._core.multiarray", "scalar"): _Opaque,
+    ("numpy", "dtype"): _Opaque,
     ("typing", "Any"): _Opaque,
-    ("_codecs", "encode"): _opaque,
-    **{("builtins", kind.__name__): kind for kind in (dict, list, tuple, set, int, float, complex, bytearray)},
-    **{("__builtin__", kind.__name__): kind for kind in (dict, list, set, int, float)},
+    ("_codecs", "encode"): _Opaque,
+    **{("torch", f"{kind}Storage"): width for kind, width in _ELEMENT_BYTES.items()},
+    **{("torch", name): _Opaque for name in _DTYPES},
+    **{(module, name): _Opaque for module, names in _OMEGACONF.items() for name in names},
+    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in _PLAIN},
 }
 
 
 class _LayoutUnpickler(pickle.Unpickler):
+    """Reads one pickle of a checkpoint.
+
+    Attributes:
+        storages: size in bytes of each storage that the pickle names, by its key.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")  # as torch.load does
+        self.storages: dict[str, int] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _HARMLESS:
             return _HARMLESS[module, name]
-        if module == "torch" and (
-            name.endswith("Storage") or name.startswith(("float", "int", "uint", "bfloat", "bool"))
-        ):
-            return _opaque
-        if module in ("torch.storage", "torch.cuda") and name.endswith("Storage"):
-            return _opaque
-        if module.startswith("omegaconf.") and name.isidentifier():
-            return _Opaque  # fairseq's settings; nothing of omegaconf is imported or run
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint needs")
+        raise pickle.UnpicklingError(f"it names {f'{module}.{name}'[:80]!r}, which no checkpoint needs")
 
     def persistent_load(self, pid: Any) -> _Opaque:
+        # Old files can also name "module"s here, whose source torch compares, and writes where it differs.
+        kind, element_bytes, key, _, count = pid[:5]
+        if kind != "storage":
+            raise pickle.UnpicklingError("it refers to something other than a tensor's storage")
+        self.storages[key] = element_bytes * count
         return _Opaque()
 
 
@@ -149,21 +186,37 @@ def read_layout(path: str | Path) -> CheckpointLayout:
 
 
 def _read_zip(file: BinaryIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl") and name.count("/") == 1]
-        if len(names) != 1:
-            raise ValueError("no data.pkl")
-        with archive.open(names[0]) as pickled:
-            return _LayoutUnpickler(pickled).load()
+    # With torch's own reader: Python's zipfile can find other contents in a crafted file.
+    file.seek(0)
+    archive = torch._C.PyTorchFileReader(file)
+    if "constants.pkl" in archive.get_all_records():
+        raise pickle.UnpicklingError("it is a TorchScript program")
+    return _LayoutUnpickler(io.BytesIO(archive.get_record("data.pkl"))).load()
 
 
 def _read_legacy(file: BinaryIO) -> Any:
     file.seek(0)
-    if _LayoutUnpickler(file).load() != _LEGACY_MAGIC:
+    if _is_tar(file):
+        raise pickle.UnpicklingError("it is a tar archive, the format of torch 0.1")
+    file.seek(0)
+    if tuple(_LayoutUnpickler(file).load() for _ in _LEGACY_HEADER) != _LEGACY_HEADER:
         raise ValueError("no magic number")
-    _LayoutUnpickler(file).load()  # protocol version
     _LayoutUnpickler(file).load()  # byte order and sizes of the system that wrote it
-    return _LayoutUnpickler(file).load()
+    unpickler = _LayoutUnpickler(file)
+    state = unpickler.load()
+    keys = _LayoutUnpickler(file).load()
+    end = file.tell() + sum(8 + unpickler.storages[key] for key in keys)  # each after its number of elements, int64
+    if file.seek(0, 2) < end:
+        raise EOFError
+    return state
+
+
+def _is_tar(file: BinaryIO) -> bool:
+    try:
+        with tarfile.open(fileobj=file, mode="r:"):
+            return True
+    except tarfile.TarError:
+        return False
 
 
 def _model_args(state: dict) -> Namespace | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.checkpoints.adapter_state import (
     MANIFEST,
@@ -17,10 +19,12 @@ from langspec_lora.checkpoints.adapter_state import (
     language_manifest,
 )
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.config import POSITIONS, AdapterConfig, has_adapters, languages_from_json
+from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 
+_EMBEDDING = "encoder.embed_tokens.weight"
+_EVALUATED = ("adaptive_softmax_cutoff", "xformers_att_config")  # by fairseq.utils.eval_str_list and eval_str_dict
 _LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
 
 
@@ -66,15 +70,31 @@ def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
     Returns:
         The path and whether training resumes from it (or fine-tunes it afresh); None where it starts from nothing.
     """
-    if args.restore_file != "checkpoint_last.pt":
-        return args.restore_file, not args.reset_optimizer
     suffix = getattr(args, "checkpoint_suffix", "") or ""
+    if args.restore_file != "checkpoint_last.pt":
+        return args.restore_file.replace(".pt", f"{suffix}.pt"), not args.reset_optimizer
     last = Path(args.save_dir) / f"checkpoint_last{suffix}.pt"
     if last.exists():
         return str(last), not args.reset_optimizer
     if getattr(args, "continue_once", None):
         return args.continue_once, not args.reset_optimizer
     return (args.finetune_from_model, False) if args.finetune_from_model else None
+
+
+def check_start_flags(args: Namespace) -> None:
+    """Makes sure that a training command says in one way only what it starts from.
+
+    Raises:
+        UserError: ``--finetune-from-model`` stands beside flags that fairseq does not take with it.
+    """
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    others = [f"--{name.replace('_', '-')}" for name in resets if getattr(args, name)]
+    if args.restore_file != "checkpoint_last.pt":
+        others.append(f"--restore-file {args.restore_file}")
+    if args.finetune_from_model and others:
+        raise UserError(
+            f"{others[0]} was given beside --finetune-from-model, which starts a new run by itself; drop one of them"
+        )
 
 
 def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, vocabulary: int) -> None:
@@ -111,30 +131,63 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
         check_shapes(layout.shapes, expected, source)
 
 
-def check_generation_checkpoints(paths: list[str], languages: list[str]) -> None:
+def check_generation_checkpoints(paths: list[str], languages: list[str], vocabulary: int) -> None:
     """Makes sure that checkpoints can be loaded for generation.
 
     Args:
         paths: the files, of one model or of an ensemble.
         languages: names of the languages that will be translated from and to.
+        vocabulary: number of entries of the dictionary, language tokens included.
 
     Raises:
-        UserError: a file is missing, damaged, hostile, lacks part of its adapters, or knows not all languages.
+        UserError: a file is missing, damaged, hostile, of another dictionary, lacks part of its adapters, or knows not
+            all languages.
     """
     for path in paths:
-        layout = read_layout(path)
+        layout, source = read_layout(path), f"checkpoint {path}"
+        _check_vocabulary(layout, vocabulary)
         args = layout.model_args
-        if args is None or not hasattr(args, "add_lora"):
+        if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model
-        if not has_adapters(args):
-            continue
-        source = f"checkpoint {path}"
-        if not check_entries(_adapter_entries(layout), adapter_shapes(args, AdapterConfig.from_args(args)), source):
+        expected = adapter_shapes(args, _stored_config(args, source))
+        if not check_entries(_adapter_entries(layout), expected, source):
             raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+        check_shapes(layout.shapes, expected, source)
         held = stored_languages(layout)
         unknown = [] if held is None else [name for name in languages if name not in held.names]
         if unknown:
             raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+
+
+def _stored_config(args: Namespace, source: str) -> AdapterConfig:
+    try:
+        return AdapterConfig.from_args(args)
+    except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
+        raise UserError(f"{source} holds wrong training arguments ({error}); give a whole checkpoint") from error
+
+
+def check_stored_arguments(args: Any) -> None:
+    """Refuses arguments of a checkpoint that could run code when fairseq builds the model from them.
+
+    fairseq evaluates a few of them as Python expressions.
+
+    Args:
+        args: the arguments, a namespace or a mapping, nested or flat.
+
+    Raises:
+        UserError: such an argument is more than a constant.
+    """
+    for name, value in (vars(args) if isinstance(args, Namespace) else args).items():
+        if isinstance(value, (Namespace, Mapping)):
+            check_stored_arguments(value)
+        elif isinstance(value, str) and str(name).endswith(_EVALUATED):
+            try:
+                ast.literal_eval(value)
+            except Exception as error:  # whatever a parser says of a text that is no constant
+                raise UserError(
+                    f"the checkpoint was refused: its argument {name} is {value[:80]!r}, which fairseq would run as "
+                    "Python code; take it from its source again"
+                ) from error
 
 
 def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
@@ -149,22 +202,26 @@ def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:
 
 def _check_sizes(layout: CheckpointLayout, args: Namespace, vocabulary: int) -> None:
     found, source = layout.shapes, f"checkpoint {layout.path}"
-    embedding = found.get("encoder.embed_tokens.weight")
-    if embedding is None:
-        raise UserError(f"{source} holds no Transformer (no encoder.embed_tokens.weight); give an M2M100-like model")
-    if embedding[0] != vocabulary:
-        raise UserError(
-            f"{source} has a vocabulary of {embedding[0]}, the dictionary (with the language tokens of --langs) "
-            f"{vocabulary}; give the model's own dictionary with --fixed-dictionary"
-        )
+    if _EMBEDDING not in found:
+        raise UserError(f"{source} holds no Transformer (no {_EMBEDDING}); give an M2M100-like model")
+    _check_vocabulary(layout, vocabulary)
     for stack in POSITIONS:
         _check_stack(found, args, stack, source)
+
+
+def _check_vocabulary(layout: CheckpointLayout, vocabulary: int) -> None:
+    size = (*layout.shapes.get(_EMBEDDING, (vocabulary,)), 0)[0]
+    if size != vocabulary:
+        raise UserError(
+            f"checkpoint {layout.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
+            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary"
+        )
 
 
 def _check_stack(found: Mapping[str, tuple[int, ...]], args: Namespace, stack: str, source: str) -> None:
     matches = (_LAYER.match(name) for name in found)
     layers = {int(match[2]) for match in matches if match and match[1] == stack}
-    ffn, width = found.get(f"{stack}.layers.0.fc1.weight", (None, None))
+    ffn, width = (*found.get(f"{stack}.layers.0.fc1.weight", ()), None, None)[:2]
     for flag, has, wanted in (
         (f"--{stack}-layers", len(layers), getattr(args, f"{stack}_layers")),
         (f"--{stack}-embed-dim", width, getattr(args, f"{stack}_embed_dim")),

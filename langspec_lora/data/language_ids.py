@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from fairseq import utils
 from fairseq.data import BaseWrapperDataset, FairseqDataset
+from fairseq.data.indexed_dataset import dataset_exists
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from torch import Tensor
 
+from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, exit_on_user_error
 
 
@@ -67,6 +70,46 @@ class LanguageIdDataManager(MultilingualDatasetManager):
 
     A language's id is its position in ``--langs``.
     """
+
+    def check_files(self, split: str, *, needs_target: bool = True) -> None:
+        """Makes sure, from a few bytes of each file, that the data of a split can be loaded.
+
+        Of data in several shards the first is checked; the others are when their epoch comes.
+
+        Args:
+            split: ``train``, ``valid``, …
+            needs_target: whether the target side must be there; translation can do without.
+
+        Raises:
+            UserError: a direction is missing, empty, damaged, or its sides are misaligned.
+        """
+        folders, pairs = self.get_data_paths_and_lang_pairs(split)
+        for category in folders.keys() & pairs.keys():
+            if not category.startswith("mono_"):
+                folder = utils.split_paths(folders[category])[0]
+                for pair in pairs[category]:
+                    self._check_direction(folder, split, *pair.split("-"), needs_target)
+
+    def _check_direction(self, folder: str, split: str, source: str, target: str, needs_target: bool) -> None:
+        direction, impl = f"{split} data of {source}-{target} in {folder}", self.args.dataset_impl
+        names = [f"{folder}/{split}.{pair}" for pair in (f"{source}-{target}", f"{target}-{source}")]
+        name = next((name for name in names if dataset_exists(f"{name}.{source}", impl)), None)
+        has_target = name is not None and dataset_exists(f"{name}.{target}", impl)
+        if name is None or (needs_target and not has_target):
+            raise UserError(f"there are no {direction}; binarise that direction, or leave it out")
+        if impl not in (None, "mmap"):
+            return
+        sides = [f"{name}.{source}", *([f"{name}.{target}"] if has_target else [])]
+        counts = [count_sentences(side) for side in sides]
+        if None in counts:
+            return
+        if not counts[0]:
+            raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
+        if counts[0] != counts[-1]:
+            raise UserError(
+                f"{direction} are misaligned: {counts[0]} sentences of {source}, {counts[-1]} of {target}; "
+                "binarise both sides again"
+            )
 
     def load_a_dataset(self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any):
         """Loads one direction; see fairseq's method.

@@ -154,7 +154,8 @@ class Decoder:
         mixed: directions share batches. Otherwise the batches are those of ``fairseq-generate`` for each direction.
 
     Raises:
-        UserError: the dictionary does not fit the checkpoint, or a precision does not fit the device.
+        UserError: a precision does not fit the device.
+        SystemExit: with one line, if a checkpoint is damaged, or the dictionary or languages do not fit it.
     """
 
     def __init__(
@@ -187,7 +188,6 @@ class Decoder:
         # fairseq strips the token of one --target-lang; here it is stripped for each direction, in _ignored_symbols.
         generation_args = Namespace(**cfg.generation, keep_inference_langtok=True)
         self.task = tasks.setup_task(cfg.task)
-        self._check_vocabulary(model)
         paths = [str(path) for path in model.checkpoints]
         self.models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self.models:
@@ -199,16 +199,6 @@ class Decoder:
         self.max_positions = utils.resolve_max_positions(
             self.task.max_positions(), *(loaded.max_positions() for loaded in self.models)
         )
-
-    def _check_vocabulary(self, model: Model) -> None:
-        size = len(self.task.source_dictionary)
-        for path in model.checkpoints:
-            embedding = read_layout(path).shapes.get("encoder.embed_tokens.weight")
-            if embedding is not None and embedding[0] != size:
-                raise UserError(
-                    f"checkpoint {path} has a vocabulary of {embedding[0]}, the dictionary {model.dictionary} (with "
-                    f"the language tokens of its languages) {size}; give the model's own as --fixed-dictionary"
-                )
 
     def load(self, direction: Direction) -> FairseqDataset:
         """Opens the data of one direction.

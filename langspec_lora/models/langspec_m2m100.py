@@ -244,6 +244,21 @@ class LanguageSpecificTransformer(TransformerModel):
         with exit_on_user_error():
             complete_state(state_dict, self.state_dict(), None if self.config is None else self.config.languages)
 
+    def load_state_dict(self, *args: Any, **kwargs: Any):
+        """Loads a checkpoint's state; see fairseq's model.
+
+        Raises:
+            SystemExit: with one line, if the state does not fit the model.
+        """
+        with exit_on_user_error():
+            try:
+                return super().load_state_dict(*args, **kwargs)
+            except RuntimeError as error:
+                first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+                raise UserError(
+                    f"the checkpoint does not fit the model: {first[:200]}; give the --arch and flags of its model"
+                ) from error
+
     def parameter_summary(self) -> str:
         """Says in one line how many parameters the base has, how many train, and how many each language owns."""
         pairs = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())

@@ -8,13 +8,20 @@ from typing import Any
 
 import torch
 from fairseq import utils
+from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
+from fairseq.data import Dictionary
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
+from fairseq.models import ARCH_MODEL_REGISTRY
+from fairseq.models.transformer import TransformerModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
 
+from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.preflight import (
     check_generation_checkpoints,
+    check_start_flags,
+    check_stored_arguments,
     check_training_checkpoint,
     starting_checkpoint,
 )
@@ -55,9 +62,36 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """
         with exit_on_user_error():
             _check_pairs(args)
+            try:
+                task = super().setup_task(args, **kwargs)
+            except AssertionError as error:
+                if "ictionar" not in str(error):
+                    raise
+                raise UserError(
+                    f"the dictionaries in {args.data} differ; give one for all languages with --fixed-dictionary"
+                ) from error
             if getattr(args, "path", None):
-                check_generation_checkpoints(utils.split_paths(args.path), _used_languages(args))
-        return super().setup_task(args, **kwargs)
+                task._check_generation(args)
+        return task
+
+    @classmethod
+    def load_dictionary(cls, filename: str) -> Dictionary:
+        """Loads a dictionary; see fairseq's task.
+
+        Raises:
+            SystemExit: with one line, if the file is missing or damaged.
+        """
+        with exit_on_user_error():
+            try:
+                return super().load_dictionary(filename)
+            except OSError as error:
+                raise UserError(
+                    f"dictionary {filename} cannot be read: {error.strerror}; give the model's with --fixed-dictionary"
+                ) from error
+            except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
+                raise UserError(
+                    f"dictionary {filename} is damaged ({error}); expected lines such as 'word 1'"
+                ) from error
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False):
         """Builds a model and tells it what the language ids of the batches mean.
@@ -73,6 +107,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 args.langs = self.langs  # from --lang-dict, or inferred from the pairs
             with exit_on_user_error():
                 self._check_training(args)
+        if from_checkpoint:
+            with exit_on_user_error():
+                _check_stored_model(args)
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
@@ -83,13 +120,32 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             self._attach_pruning(model)
         return model
 
+    def _check_generation(self, args: Namespace) -> None:
+        suffix, shards = getattr(args, "checkpoint_suffix", ""), getattr(args, "checkpoint_shard_count", 1)
+        paths = [
+            get_maybe_sharded_checkpoint_filename(path, suffix, shard, shards)
+            for path in utils.split_paths(args.path)
+            for shard in range(shards)
+        ]
+        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary))
+        if getattr(args, "lm_path", None):
+            read_layout(args.lm_path)
+        if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
+            self.data_manager.check_files(args.gen_subset, needs_target=False)
+
     def _check_training(self, args: Namespace) -> None:
+        check_start_flags(args)
         is_stock = not hasattr(args, "add_lora")
         config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
         if pruning_from_args(args) and config is None:
             raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
+        start = starting_checkpoint(args)
+        if is_stock and start is not None:
+            read_layout(start[0])
         if not is_stock:
             check_training_checkpoint(args, config, len(self.source_dictionary))
+        for split in (args.train_subset, *args.valid_subset.split(",")):
+            self.data_manager.check_files(split)
 
     def _attach_pruning(self, model: LanguageSpecificTransformer) -> None:
         settings = pruning_from_args(self.args)
@@ -184,6 +240,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
         tokens = self._language_tokens()
         return None if tokens is None else tokens.to(target_ids.device)[target_ids.view(-1)].unsqueeze(1)
+
+
+def _check_stored_model(args: Any) -> None:
+    name = str(getattr(args, "_name", None) or getattr(args, "arch", None))
+    if ARCH_MODEL_REGISTRY.get(name) not in (TransformerModel, LanguageSpecificTransformer):
+        # Others evaluate their arguments, or load further files that these name.
+        raise UserError(f"the checkpoint holds a model of the kind {name[:80]!r}; expected a stock Transformer or ours")
+    check_stored_arguments(args)
 
 
 def _for_model(sample: dict, model: torch.nn.Module) -> dict:

@@ -242,7 +242,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(toy_data, adapted, tmp_p
 def test_a_dictionary_of_another_model_is_named(toy_data, adapted, tmp_path) -> None:
     shorter = tmp_path / "dict.txt"
     shorter.write_text("".join((toy_data.parent / "dict.txt").read_text().splitlines(keepends=True)[3:]))
-    with pytest.raises(UserError, match=r"vocabulary of \d+.*--fixed-dictionary"):
+    with pytest.raises(SystemExit, match=r"vocabulary of \d+.*--fixed-dictionary"):
         evaluate(options(toy_data, adapted, tmp_path / "out", dictionary=shorter))
 
 
