@@ -54,6 +54,10 @@ step() { # step NAME COMMAND…
     fi
 }
 
+python_version() { # python_version [INTERPRETER]
+    "${1:-$python}" -c 'import platform; print(platform.python_version())'
+}
+
 # Ends with the one line of pip's output that matters, in words.
 explain() { # explain NAME
     local output reason
@@ -62,8 +66,10 @@ explain() { # explain NAME
         reason="the disk is full: $(df -Ph "$venv" | awk 'NR==2{print $4 " free on " $6}'), and pip unpacks in ${TMPDIR:-/tmp}; make room"
     elif grep -qiE 'NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|Network is unreachable|Max retries exceeded|ProxyError' <<<"$output"; then
         reason="the package index cannot be reached; check the network, the proxy or pip's index-url"
+    elif grep -q 'from versions: none' <<<"$output"; then
+        reason="the package index offers none for Python $(python_version); check the network, the proxy or pip's index-url, or choose another PYTHON"
     elif grep -q 'No matching distribution found' <<<"$output"; then
-        reason="$(grep -o 'No matching distribution found.*' <<<"$output" | head -n 1) with Python $("$python" -c 'import platform; print(platform.python_version())'); choose another version or another PYTHON"
+        reason="$(grep -o 'No matching distribution found.*' <<<"$output" | head -n 1) on Python $(python_version); choose another version or another PYTHON"
     else
         reason=$(grep -iE '^ *(error|fatal)' <<<"$output" | tail -n 1 || true)
     fi
@@ -92,22 +98,25 @@ choose_python() {
 
 check_venv() {
     local version
-    if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name "${lock##*/}" -print -quit) ]]; then
+    if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name 'langspec_lora.*' -print -quit) ]]; then
         fail "$venv holds files and is no Python environment; give another folder as VENV=…"
     fi
-    [[ -e $python || -L $python ]] || return 0
-    version=$("$python" -c 'import platform; print(platform.python_version())' 2>/dev/null) ||
+    if [[ ! -e $python && ! -L $python ]]; then
+        choose_python
+        return
+    fi
+    version=$(python_version 2>/dev/null) ||
         fail "$python does not run; remove $venv and run this again"
     [[ -n ${PYTHON:-} ]] || return 0
     choose_python
-    [[ $version == "$("$PYTHON" -c 'import platform; print(platform.python_version())')" ]] ||
+    [[ $version == "$(python_version "$PYTHON")" ]] ||
         fail "$venv holds Python $version and PYTHON=$PYTHON is another; remove it or give another folder as VENV=…"
 }
 
 make_venv() {
     local version
-    choose_python
-    version=$("$PYTHON" -c 'import platform; print(platform.python_version())')
+    [[ -n ${PYTHON:-} ]] || choose_python
+    version=$(python_version "$PYTHON")
     "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$PYTHON has no venv module; on Debian and Ubuntu: apt install python${version%.*}-venv"
     step "Python $version environment in $venv" "$PYTHON" -m venv "$venv"
@@ -162,9 +171,16 @@ choices() {
     printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq"
 }
 
+# Until the end of this run the stamp says what was chosen and no longer that all is there.
+forget_inputs() {
+    local chosen
+    chosen=$(grep -E '^(TORCH|NUMPY|FAIRSEQ)=' "$stamp" || true)
+    printf '%s\n' "$chosen" >"$stamp"
+}
+
 inputs() {
     choices
-    printf '%s\n' "python=$("$python" -V)" "project=$root"
+    printf '%s\n' "python=$(python_version)" "project=$root"
     cat "$root/setup.py" "$root/pyproject.toml" "$root"/langspec_lora/compat/*.pth | cksum
 }
 
@@ -181,13 +197,13 @@ fairseq=${fairseq:-fairseq==0.12.2}
 numpy=${NUMPY:-}
 [[ -n $numpy || $torch != "$(recorded TORCH)" ]] || numpy=$(recorded NUMPY)
 if [[ -f $stamp && $(inputs) == "$(cat "$stamp")" ]]; then
-    echo "all is installed in $venv ($("$python" -V), $torch, $fairseq)"
+    echo "all is installed in $venv (Python $(python_version), $torch, $fairseq)"
     exit 0
 fi
 
 : >"$log"
 "$python" -m pip --version >/dev/null 2>&1 || make_venv
-choices >"$stamp"
+[[ ! -f $stamp ]] || forget_inputs
 remove_half_installed
 if "$python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) >= (21, 3))'; then
     step "pip 21.3 or later" "$python" -m pip install --upgrade pip
@@ -195,6 +211,7 @@ fi
 read -r -a torch_words <<<"$torch"
 step "$torch" "$python" -m pip install "${torch_words[@]}"
 numpy=${numpy:-$(numpy_for_torch)}
+choices >"$stamp"
 step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint]"
 if ! "$python" -m pip show --quiet fairseq 2>/dev/null || [[ -n ${FAIRSEQ:-} ]]; then
     check_compiler
