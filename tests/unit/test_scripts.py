@@ -27,14 +27,28 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
+# Prints three hypotheses out of order, among other lines, and leaves a mark for each call.
+GENERATE = r"""
+echo "$*" >>calls
+[[ ! -e broken ]] || { echo "first line" >&2; echo "RuntimeError: broken" >&2; exit 1; }
+printf 'S-2\tx\nH-2\t-0.1\tthe third line here\nD-2\t-0.1\tno\nH-10\t-0.3\t\nH-0\t-0.2\tthe first line here\nP-0\t1\n'
+"""
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Programs that print their arguments in place of fairseq's, in a folder with a space in its name."""
     programs = tmp_path / "some venv" / "bin"
     programs.mkdir(parents=True)
-    (programs / "fairseq-train").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
-    (programs / "fairseq-train").chmod(0o755)
-    (programs / "python3").symlink_to(sys.executable)
+    texts = {
+        "fairseq-train": 'printf "%s\\n" "$@"',
+        "fairseq-generate": GENERATE,
+        "python3": f'exec "{sys.executable}" "$@"',
+        "sacrebleu": f'exec "{sys.executable}" -m sacrebleu "$@"',
+    }
+    for name, text in texts.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (programs / name).chmod(0o755)
     return {**os.environ, "VENV": str(tmp_path / "some venv"), "PRECISION": ""}
 
 
@@ -137,3 +151,82 @@ def test_missing_input_is_one_line_and_makes_nothing(environment, tmp_path, scri
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture
+def loop(environment: dict[str, str], tmp_path: Path):
+    """Runs evaluate.sh on two directions, with the program above in place of fairseq-generate."""
+    (tmp_path / "the data").mkdir()
+    (tmp_path / "mono").mkdir()
+    for name in ("en", "fr", "wo"):
+        (tmp_path / "mono" / f"test.{name}").write_text("the first line here\nthe third line here\nanother one\n")
+    for name in ("the data/dict.en.txt", "a checkpoint.pt"):
+        (tmp_path / name).write_text("text\n")
+    given = {"DATA_BIN": "the data", "CHECKPOINT": "a checkpoint.pt", "OUT": "the out", "TOKENIZE": "13a"}
+    given |= {"LANGS": "en,fr,wo", "LANG_PAIRS": "en-fr,wo-en"}
+
+    def run(**variables: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", ROOT / "scripts" / "evaluate.sh"],
+            cwd=tmp_path,
+            env={**environment, **given, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_evaluation_loop_writes_the_published_files_and_ends_with_the_table(loop, tmp_path) -> None:
+    done = loop()
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "the out"
+    assert (out / "en-fr.spbleu.h").read_text() == "the first line here\nthe third line here\n\n"
+    lines = (out / "all_direction.spbleu").read_text().splitlines()
+    assert [line for line in lines if line in ("en-fr", "wo-en")] == ["en-fr", "wo-en"]
+    assert "| high→high |          1 |" in done.stdout
+    assert "| low→high  |          1 |" in done.stdout
+    assert (out / "report.md").is_file()
+    assert not list(out.glob("*.part"))
+    assert not list(out.glob("*.log"))
+
+
+def test_evaluation_loop_run_again_does_only_what_is_missing(loop, tmp_path) -> None:
+    assert loop().returncode == 0
+    calls = tmp_path / "calls"
+    assert len(calls.read_text().splitlines()) == 2
+    (tmp_path / "the out" / "wo-en.score").unlink()
+    assert loop().returncode == 0
+    again = calls.read_text().splitlines()
+    assert len(again) == 3
+    assert "-s wo -t en" in again[2]
+
+
+@pytest.mark.parametrize("changes", [{"BEAM": "4"}, {"TOKENIZE": "char"}, {"DATA_BIN": "mono"}])
+def test_evaluation_loop_refuses_a_folder_of_other_settings(loop, tmp_path, changes) -> None:
+    assert loop().returncode == 0
+    done = loop(DICT="the data/dict.en.txt", FLORES_MONO="mono", **changes)
+    assert done.returncode == 1
+    assert "results of other settings" in done.stderr
+    (tmp_path / "a checkpoint.pt").write_text("another")
+    assert "(checkpoint differ)" in loop().stderr
+
+
+def test_evaluation_loop_names_the_error_of_fairseq_and_leaves_no_half_direction(loop, tmp_path) -> None:
+    (tmp_path / "broken").touch()
+    done = loop()
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "en-fr: RuntimeError: broken" in done.stderr
+    assert not (tmp_path / "the out" / "en-fr.raw.txt").exists()
+    (tmp_path / "broken").unlink()
+    assert loop().returncode == 0
+
+
+def test_evaluation_loop_asks_for_the_tokenizer_before_the_first_direction(loop, tmp_path) -> None:
+    done = loop(TOKENIZE="spm", SACREBLEU=str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "SentencePiece model" in done.stderr
+    assert not (tmp_path / "calls").exists()
+    assert not (tmp_path / "the out").exists()
