@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import tarfile
 from argparse import Namespace
 from collections import OrderedDict, defaultdict
@@ -59,6 +60,18 @@ class _Opaque(metaclass=_Sealed):
         pass
 
 
+class _NumberType(metaclass=_Sealed):
+    """Stands for a NumPy type of numbers; a type of Python objects would take bytes of the file for their addresses."""
+
+    def __init__(self, code: str, *rest: Any) -> None:
+        if not re.fullmatch(r"[biufc]\d+", code):
+            raise pickle.UnpicklingError(f"it holds a NumPy array of type {code[:20]!r}")
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[2:] != (None, None, None, -1, -1, 0):  # no parts, no names, the type's own size, no flags
+            raise pickle.UnpicklingError("it changes a NumPy type")
+
+
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:
     return TensorStub(size)
 
@@ -95,9 +108,11 @@ _HARMLESS: Mapping[tuple[str, str], Any] = {
     ("torch", "Size"): tuple,
     ("torch", "device"): _Opaque,
     ("torch.serialization", "_get_layout"): _Opaque,
-    ("numpy.core.multiarray", "scalar"): _Opaque,
-    ("numpy._core.multiarray", "scalar"): _Opaque,
-    ("numpy", "dtype"): _Opaque,
+    **{
+        (f"numpy.{core}.multiarray", name): _Opaque for core in ("core", "_core") for name in ("scalar", "_reconstruct")
+    },
+    ("numpy", "dtype"): _NumberType,
+    ("numpy", "ndarray"): None,  # named to _reconstruct, never called
     ("typing", "Any"): _Opaque,
     ("_codecs", "encode"): _Opaque,
     **{("torch", f"{kind}Storage"): width for kind, width in _ELEMENT_BYTES.items()},

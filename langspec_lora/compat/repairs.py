@@ -114,13 +114,30 @@ def allow_numpy_arrays() -> None:
     import numpy
     import torch
 
-    reconstruct = numpy.empty(0).__reduce__()[0]
-    # NumPy 1 and NumPy 2 write different names for the one function.
-    names = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+    # NumPy 1 and NumPy 2 write different names for the function that makes an empty array, to be filled afterwards.
+    makers = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
     number_types = {type(numpy.dtype(code)) for code in "?bhilqBHILQefd"}
     torch.serialization.add_safe_globals(
-        [*((reconstruct, name) for name in names), numpy.ndarray, numpy.dtype, *number_types]
+        [
+            *((_empty_array, name) for name in makers),
+            # Whoever calls the type itself has it take bytes of the file for the addresses of objects. So a pickle gets
+            # a stand-in under its name, and the type, whose arrays may be filled, has one that no pickle can spell.
+            (_ArrayType, "numpy.ndarray"),
+            (numpy.ndarray, "ndarray"),
+            numpy.dtype,
+            *number_types,
+        ]
     )
+
+
+class _ArrayType:
+    """What a checkpoint gets as ``numpy.ndarray``."""
+
+
+def _empty_array(kind: type, shape: tuple[int, ...], code: object) -> Any:
+    import numpy
+
+    return numpy.empty(0)
 
 
 def allow_broadcast_types() -> None:

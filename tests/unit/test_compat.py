@@ -263,6 +263,15 @@ def test_an_array_written_by_the_other_numpy_loads():
     np.testing.assert_array_equal(loaded, [7, 0])
 
 
+@needs_checked_pickles
+@pytest.mark.usefixtures("safe_globals")
+def test_bytes_of_a_file_are_never_taken_for_the_addresses_of_objects():
+    address = b"c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86R"
+    array = b"\x80\x02cnumpy\nndarray\nK\x01\x85X\x01\x00\x00\x00O" + address + b"\x87R."  # ndarray((1,), "O", buffer)
+    with pytest.raises(Exception, match="takes no arguments"):
+        torch.load(io.BytesIO(legacy_file(array)))
+
+
 def legacy_file(content: bytes) -> bytes:
     """A file in torch's old format around a pickle, so that the pickle can be written by hand."""
     buffer = io.BytesIO()
