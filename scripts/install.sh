@@ -97,7 +97,7 @@ choose_python() {
 }
 
 check_venv() {
-    local version
+    local version place
     if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name 'langspec_lora.*' -print -quit) ]]; then
         fail "$venv holds files and is no Python environment; give another folder as VENV=…"
     fi
@@ -107,6 +107,9 @@ check_venv() {
     fi
     version=$(python_version 2>/dev/null) ||
         fail "$python does not run; remove $venv and run this again"
+    place=$(recorded venv)
+    [[ -z $place || $place == "$(cd "$venv" && pwd -P)" ]] ||
+        fail "$venv was moved here from $place, and its commands do not run; remove it and run this again"
     [[ -n ${PYTHON:-} ]] || return 0
     choose_python
     [[ $version == "$(python_version "$PYTHON")" ]] ||
@@ -168,13 +171,13 @@ PY
 }
 
 choices() {
-    printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq"
+    printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq" "venv=$(cd "$venv" && pwd -P)"
 }
 
 # Until the end of this run the stamp says what was chosen and no longer that all is there.
 forget_inputs() {
     local chosen
-    chosen=$(grep -E '^(TORCH|NUMPY|FAIRSEQ)=' "$stamp" || true)
+    chosen=$(grep -E '^(TORCH|NUMPY|FAIRSEQ|venv)=' "$stamp" || true)
     printf '%s\n' "$chosen" >"$stamp"
 }
 
