@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 from pathlib import Path
 
@@ -52,7 +53,16 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     resources = read_resources(args.languages)
-    prepared = prepare(args.out, resources, args.source, args.spm, args.dictionary, args.vocab_size, args.valid_lines)
+    prepared = prepare(
+        args.out,
+        resources,
+        args.source,
+        args.spm,
+        args.dictionary,
+        args.vocab_size,
+        args.valid_lines,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
     names = ",".join(resources.levels)
     if prepared.summary is None:
         print(f"{prepared.data_bin}: all is there, made from the same text and settings")

@@ -26,7 +26,7 @@ import tarfile
 import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -75,6 +75,7 @@ def prepare(
     vocab_size: int = VOCAB_SIZE,
     valid_lines: int = VALID_LINES,
     url: str = URL,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Makes the folder; interrupted, it is completed by the same call.
 
@@ -87,6 +88,7 @@ def prepare(
         vocab_size: size of the SentencePiece model to train.
         valid_lines: how many of devtest's first lines are the validation set.
         url: where the archive is.
+        say: called with a line before a step that takes a while.
 
     Raises:
         UserError: an input is missing, damaged, empty or misaligned, or ``out`` holds a folder of other settings.
@@ -108,7 +110,10 @@ def prepare(
 
     _write(out / _SETTINGS, json.dumps({**settings, "complete": False}, indent=1, ensure_ascii=False).encode())
     files = _write_text(out / "mono", text, valid_lines)
+    if spm is None and not (out / "dict.txt").is_file():
+        say(f"training a SentencePiece model of {vocab_size:,} pieces on dev")
     notes = _place_vocabulary(out, text["dev"], spm, dictionary, vocab_size)
+    say("binarising")
     # Validation and test are read by fairseq under either direction's name, like training.
     bitexts = [bitext for split in files for bitext in multi_parallel(split, files[split])]
     summary = binarise(bitexts, out / "dict.txt", out / "data-bin", spm_model=out / "spm.model")

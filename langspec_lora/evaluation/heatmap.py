@@ -55,10 +55,11 @@ def draw_heatmap(
         values[languages.index(direction.source), languages.index(direction.target)] = score
 
     size = len(languages)
-    cell = 0.62 if size <= 16 else 0.46
-    side = max(cell * size, 3.4)
+    side = max((0.62 if size <= 16 else 0.46) * size, 3.4)
+    cell = side / size  # inches
     top, left, right, bottom = 1.45, 1.05, 1.25, 0.35  # inches around the cells
-    width, height = left + side + right, top + side + bottom
+    width = max(left + side + right, left + 0.13 * len(title), left + 0.08 * len(subtitle))
+    height = top + side + bottom
     # Fonts are settled here, so that a matplotlibrc of the user cannot make the figure unreadable.
     with mpl.rc_context({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}):
         figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
@@ -66,7 +67,7 @@ def draw_heatmap(
         norm, colours = _colours(values, differences, limits)
         image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="equal")
         axes.set_facecolor(EMPTY)
-        _write_cells(axes, values, norm, colours, differences, font=cell * (15.5 if size <= 16 else 14.5))
+        _write_cells(axes, values, norm, colours, differences, font=min(cell * (15.5 if size <= 16 else 14.5), 11.0))
         _name_axes(axes, languages, font=11 if size <= 16 else 10)
         _separate_levels(axes, [levels[name] for name in languages], cell)
 
