@@ -94,7 +94,7 @@ _OMEGACONF = {
     "omegaconf.base": ("ContainerMetadata", "Metadata"),
     "omegaconf.nodes": ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode"),
 }
-_PLAIN = (dict, list, tuple, set, int, float, complex, bytearray)
+_PLAIN = (dict, list, tuple, set, bool, int, float, complex, str, bytearray)
 
 # By their whole names. A name may have dots, with which a pickle reaches anything: torch's "float.__class__.__base__".
 _HARMLESS: Mapping[tuple[str, str], Any] = {
@@ -119,6 +119,8 @@ _HARMLESS: Mapping[tuple[str, str], Any] = {
     **{("torch", name): _Opaque for name in _DTYPES},
     **{(module, name): _Opaque for module, names in _OMEGACONF.items() for name in names},
     **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in _PLAIN},
+    ("__builtin__", "long"): int,
+    ("__builtin__", "unicode"): str,
 }
 
 
