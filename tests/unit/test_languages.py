@@ -1,0 +1,125 @@
+"""Languages, levels and ranks: what a file of levels may say, and what each mistake in one gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "languages"
+RANKS = {"high": 2, "med": 3, "low": 8}
+
+
+def file(folder: Path, text: str) -> Path:
+    path = folder / "levels.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal_of(path: Path) -> str:
+    with pytest.raises(UserError) as refusal:
+        read_resources(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_levels_ranks_and_flores_codes_are_read_by_name(tmp_path) -> None:
+    text = "high: [en, fr]\nmed: [nl]\nlow:\n  - wo\n  - sd\nranks: {wo: 16, en: 1}\nflores: {zh: zho_simpl}\n"
+    resources = read_resources(file(tmp_path, text))
+    assert resources.levels == {"en": "high", "fr": "high", "nl": "med", "wo": "low", "sd": "low"}
+    assert resources.ranks == {"wo": 16, "en": 1}
+    assert resources.flores == {"zh": "zho_simpl"}
+
+
+def test_words_that_yaml_takes_for_other_things_stay_names(tmp_path) -> None:
+    resources = read_resources(file(tmp_path, "high: [no, on, yes]\nmed: [nan, null, 1e3]\nlow: [~, 007]\n"))
+    assert list(resources.levels) == ["no", "on", "yes", "nan", "null", "1e3", "~", "007"]
+
+
+@pytest.mark.parametrize("text", ["high: [en]\nmed:\nlow: []\n", "high: [en]\n", "\ufeffhigh: [en]\n"])
+def test_levels_without_languages_may_be_empty_or_missing(tmp_path, text) -> None:
+    assert read_resources(file(tmp_path, text)).levels == {"en": "high"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names no level; expected lines such as 'high: [en, fr]'"),
+        ("en\n", "names no level"),
+        ("[en, fr]\n", "names no level"),
+        ("ranks: {en: 2}\n", "names no level"),
+        ("high: [en\nlow: ]", "is not YAML"),
+        ("high: [en]\n\tlow: [wo]\n", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+        ("high: [en]\nmedium: [nl]\n", "unknown key 'medium'; expected high, med, low"),
+        ("high: [en]\n{a: b}: [nl]\n", "is not YAML"),
+        ("high: en\n", "'high' must hold a list of languages"),
+        ("high: {en: 2}\n", "'high' must hold a list of languages"),
+        ("high: [[en, fr]]\n", "'high' must hold a list of languages"),
+        ("high: [en]\nlow: [wo, en]\n", "'en' stands under 'high' and under 'low'"),
+        ("high: [en, en]\n", "'en' stands under 'high' and under 'high'"),
+        ("high: [en]\nranks: [2]\n", "'ranks' must map languages to single values"),
+        ("high: [en]\nranks: {en: [2]}\n", "'ranks' must map languages to single values"),
+        ("high: [en]\nranks: {en: 0}\n", "ranks: en: rank 0 was given; expected a whole number of at least 1"),
+        ("high: [en]\nranks: {en: -4}\n", "rank -4 was given"),
+        ("high: [en]\nranks: {en: 2.5}\n", "'2.5' is no rank"),
+        ("high: [en]\nranks: {en: two}\n", "'two' is no rank"),
+        ("high: [en]\nranks: {nl: 4}\n", "'nl' has a rank but stands under no level"),
+    ],
+)
+def test_mistake_in_the_file_is_named_in_one_line(tmp_path, text, words) -> None:
+    assert words in refusal_of(file(tmp_path, text))
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path) -> None:
+    assert "No such file" in refusal_of(tmp_path / "nowhere.yaml")
+    assert "Is a directory" in refusal_of(tmp_path)
+    (tmp_path / "other").write_bytes("high: [é]".encode("utf-16"))
+    assert "is not YAML" in refusal_of(tmp_path / "other")
+
+
+def test_ids_follow_the_order_of_names_and_ranks_the_levels(tmp_path) -> None:
+    resources = read_resources(file(tmp_path, "high: [en]\nmed: [nl]\nlow: [wo, sd]\nranks: {sd: 16}\n"))
+    table = LanguageTable.build(["sd", "en", "wo", "nl"], resources, RANKS)
+    assert (table.names, len(table)) == (("sd", "en", "wo", "nl"), 4)
+    assert table.levels == ("low", "high", "low", "med")
+    assert table.ranks == (16, 2, 8, 3)
+    assert [table.id(name) for name in ("sd", "en", "wo", "nl")] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="unknown language 'xx'; the model has adapters for sd, en, wo, nl"):
+        table.id("xx")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["en", "xx", "wo", "yy"], "no resource level for xx, yy .*levels come from the built-in.*--lang-resources"),
+        (["en", "fr", "en"], "--langs names 'en' twice"),
+        ([], "--langs '' lacks a language"),
+        (["en", "", "fr"], "--langs 'en,,fr' lacks a language"),
+    ],
+)
+def test_wrong_languages_are_named(names, words) -> None:
+    with pytest.raises(UserError, match=words):
+        LanguageTable.build(names, PAPER_RESOURCES, RANKS)
+
+
+@pytest.mark.parametrize("rank", [0, -1, "two"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_wrong_rank_of_a_level_is_named_by_its_flag(level, rank) -> None:
+    with pytest.raises(UserError, match=f"--{level}-rank: .*{rank}.* expected a whole number of at least 1"):
+        LanguageTable.build(["en"], PAPER_RESOURCES, {**RANKS, level: rank})
+
+
+def test_file_of_the_twelve_is_the_built_in_table() -> None:
+    assert read_resources(CONFIGS / "twelve.yaml").levels == PAPER_RESOURCES.levels
+
+
+def test_file_of_the_thirty_has_thirty_languages_with_flores_codes_and_the_twelve_levels() -> None:
+    resources = read_resources(CONFIGS / "thirty.yaml")
+    assert len(resources.levels) == 30
+    assert resources.flores.keys() == resources.levels.keys()
+    assert PAPER_RESOURCES.levels.items() <= resources.levels.items()
