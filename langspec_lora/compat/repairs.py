@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pickle
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -114,30 +116,53 @@ def allow_numpy_arrays() -> None:
     import numpy
     import torch
 
-    # NumPy 1 and NumPy 2 write different names for the function that makes an empty array, to be filled afterwards.
-    makers = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-    number_types = {type(numpy.dtype(code)) for code in "?bhilqBHILQefd"}
+    # NumPy trusts a pickle: the array type takes bytes for the addresses of objects when it is called, and so does a
+    # type of numbers whose state says that it has a part of objects. So a checkpoint gets stand-ins under these names.
+    class Numbers(numpy.ndarray):
+        """An array that takes numbers only; saved again, it is a plain array."""
+
+        def __setstate__(self, state: tuple) -> None:
+            version, shape, kind, fortran, content = state
+            if type(kind) is not _NumberType or type(content) is not bytes or any(size < 0 for size in shape):
+                raise pickle.UnpicklingError("a NumPy array does not hold numbers")
+            super().__setstate__((version, shape, numpy.dtype(kind.order + kind.code), fortran, content))
+
+        def __reduce__(self) -> tuple:
+            return self.view(numpy.ndarray).__reduce__()
+
+    def empty_array(kind: type, shape: tuple[int, ...], code: object) -> Numbers:
+        return numpy.empty(0).view(Numbers)
+
     torch.serialization.add_safe_globals(
         [
-            *((_empty_array, name) for name in makers),
-            # Whoever calls the type itself has it take bytes of the file for the addresses of objects. So a pickle gets
-            # a stand-in under its name, and the type, whose arrays may be filled, has one that no pickle can spell.
+            # NumPy 1 and NumPy 2 write different names for the function that makes an array to be filled afterwards.
+            (empty_array, "numpy.core.multiarray._reconstruct"),
+            (empty_array, "numpy._core.multiarray._reconstruct"),
             (_ArrayType, "numpy.ndarray"),
-            (numpy.ndarray, "ndarray"),
-            numpy.dtype,
-            *number_types,
+            (_NumberType, "numpy.dtype"),
+            (Numbers, "Numbers"),  # may be filled; a name without a module cannot be asked for by a pickle
         ]
     )
 
 
 class _ArrayType:
-    """What a checkpoint gets as ``numpy.ndarray``."""
+    """What a checkpoint gets as ``numpy.ndarray``: a name to pass on, and nothing to call."""
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: object) -> Any:
-    import numpy
+class _NumberType:
+    """What a checkpoint gets as ``numpy.dtype``."""
 
-    return numpy.empty(0)
+    def __init__(self, code: str, *rest: object) -> None:
+        if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
+            raise pickle.UnpicklingError(f"a NumPy array of type {code[:20]!r} does not hold numbers")
+        self.code = code
+        self.order = "="
+
+    def __setstate__(self, state: tuple) -> None:
+        # The version, the byte order, and then no parts, no names, the type's own size and no flags.
+        if state[1] not in ("<", ">", "|") or state[2:] != (None, None, None, -1, -1, 0):
+            raise pickle.UnpicklingError("the type of a NumPy array does not hold numbers")
+        self.order = state[1]
 
 
 def allow_broadcast_types() -> None:

@@ -263,13 +263,38 @@ def test_an_array_written_by_the_other_numpy_loads():
     np.testing.assert_array_equal(loaded, [7, 0])
 
 
+ADDRESS = b"c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86R"
+OBJECTS = b"cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R"
+NUMBERS = b"cnumpy\ndtype\nX\x02\x00\x00\x00i8\x89\x88\x87R"
+STATE_WITH_OBJECTS = (
+    b"(K\x03X\x01\x00\x00\x00<NX\x01\x00\x00\x00a\x85}X\x01\x00\x00\x00a" + OBJECTS + b"K\x00\x86s"
+    b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
+
+
 @needs_checked_pickles
 @pytest.mark.usefixtures("safe_globals")
-def test_bytes_of_a_file_are_never_taken_for_the_addresses_of_objects():
-    address = b"c_codecs\nencode\nX\x08\x00\x00\x00AAAAAAAAX\x06\x00\x00\x00latin1\x86R"
-    array = b"\x80\x02cnumpy\nndarray\nK\x01\x85X\x01\x00\x00\x00O" + address + b"\x87R."  # ndarray((1,), "O", buffer)
-    with pytest.raises(Exception, match="takes no arguments"):
-        torch.load(io.BytesIO(legacy_file(array)))
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"cnumpy\nndarray\nK\x01\x85X\x01\x00\x00\x00O" + ADDRESS + b"\x87R",  # ndarray((1,), "O", address)
+        OBJECTS,
+        NUMBERS + STATE_WITH_OBJECTS,  # a type of numbers that is told to have a part "a" of objects
+    ],
+)
+def test_bytes_of_a_file_are_never_taken_for_the_addresses_of_objects(hostile):
+    with pytest.raises(Exception, match=r"takes no arguments|does not hold numbers"):
+        torch.load(io.BytesIO(legacy_file(b"\x80\x02" + hostile + b".")))
+
+
+@needs_checked_pickles
+@pytest.mark.usefixtures("safe_globals")
+def test_a_loaded_array_is_saved_again_as_a_plain_one():
+    value = np.arange(3, dtype=">i4")
+    again = pickle.loads(pickle.dumps(through_torch(value)))
+    assert type(again) is np.ndarray
+    assert again.dtype == pickle.loads(pickle.dumps(value)).dtype
+    assert again.tolist() == [0, 1, 2]
 
 
 def legacy_file(content: bytes) -> bytes:
