@@ -40,27 +40,6 @@ class Example:
     folder: Path
     made: bool
 
-    @property
-    def pretrain(self) -> Path:
-        """Binarised folder for the base model."""
-        return self.folder / "pretrain"
-
-    @property
-    def finetune(self) -> Path:
-        """Binarised folder for fine-tuning and testing, all pairs."""
-        return self.folder / "finetune"
-
-
-def pretrain_directions(sizes: Sizes = SIZES) -> list[tuple[str, str]]:
-    """The directions that the base model is trained on, in the order of the languages."""
-    directions = []
-    for source in LANGUAGES:
-        for target in LANGUAGES:
-            levels = {f"{source.level}-{target.level}", f"{target.level}-{source.level}"}
-            if source != target and any(sizes.pretrain.get(level) for level in levels):
-                directions.append((source.code, target.code))
-    return directions
-
 
 def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Example:
     """Makes the example, or finds it made; the same arguments give the same bytes.
@@ -123,6 +102,14 @@ def _fill(folder: Path, corpus: Corpus) -> None:
     valid = multi_parallel("valid", files["valid"], corpus.pretrain)
     _binarise([*bitexts, *valid], folder, "pretrain")
     _binarise([bitext for split in files for bitext in multi_parallel(split, files[split])], folder, "finetune")
+    _write_pairs(
+        folder / "pretrain.pairs", [(a, b) for a in CODES for b in CODES if {(a, b), (b, a)} & set(corpus.pretrain)]
+    )
+    _write_pairs(folder / "finetune.pairs", [(a, b) for a in CODES for b in CODES if a != b])
+
+
+def _write_pairs(path: Path, directions: Iterable[tuple[str, str]]) -> None:
+    path.write_text(",".join(f"{source}-{target}" for source, target in directions) + "\n", encoding="utf-8")
 
 
 def _binarise(bitexts: Iterable[Bitext], folder: Path, name: str) -> None:

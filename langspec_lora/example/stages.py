@@ -1,0 +1,259 @@
+"""Stages of a longer job: commands that are run once, watched, and taken up where they were.
+
+What a stage was made from stands in ``FOLDER/stages/NAME.json``, its output in ``FOLDER/logs/NAME.log``. A stage that
+has been finished with the same command and the same input is not run again; one that was made from others is not
+overwritten.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from langspec_lora.errors import UserError
+
+_SECONDS_BETWEEN_LINES = 15.0
+_LINES_OF_A_FAILURE = 15
+_LIBC = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command.
+
+    Attributes:
+        name: what it is called, also in file names.
+        title: what it does, for the person who waits.
+        command: program and arguments.
+        folder: where its results go; while the folder is not there, the stage has not been run.
+        inputs: files that it depends on, made by earlier stages.
+        progress: how far it is, read from the end of its output.
+    """
+
+    name: str
+    title: str
+    command: Sequence[str]
+    folder: Path
+    inputs: Sequence[Path] = ()
+    progress: Callable[[str], str] = lambda output: ""
+
+    def text(self, width: int = 110) -> str:
+        """The command as one can paste it into a shell, over several lines."""
+        words = [shlex.quote(word) for word in self.command]
+        lines = textwrap.wrap(" ".join(words), width, break_long_words=False, break_on_hyphens=False)
+        return " \\\n".join([lines[0], *(f"    {line}" for line in lines[1:])])
+
+
+class Runner:
+    """Runs stages within one folder.
+
+    Args:
+        folder: where records and logs go.
+        root: the working directory of the commands.
+        environment: environment variables of the commands.
+    """
+
+    def __init__(self, folder: Path, root: Path, environment: dict[str, str]) -> None:
+        self.folder, self.root, self.environment = folder, root, environment
+        self.ran = 0
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second run out of the folder, as long as this one or any of its commands lives.
+
+        Raises:
+            UserError: another run is at work.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"another run is at work in {self.folder}; wait for it, or end it first") from None
+            os.set_inheritable(file.fileno(), True)
+            yield
+
+    def output(self, stage: Stage) -> str:
+        """What the latest run of a stage has written so far, standard output and error together."""
+        text = self._log(stage).read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(f"{stage.text()}\n\n")[2]
+
+    def run(self, *stages: Stage) -> None:
+        """Runs stages side by side, except those that are finished.
+
+        Raises:
+            UserError: a stage failed, or has been made from another command or input.
+        """
+        missing = [stage for stage in stages if not self._is_finished(stage)]
+        for stage in stages:
+            if stage not in missing:
+                seconds = json.loads(self._record(stage).read_text(encoding="utf-8"))["seconds"]
+                print(f"{stage.title}: is there (took {seconds:.0f} s)", flush=True)
+        if not missing:
+            return
+        self.ran += len(missing)
+        for stage in missing:
+            print(f"{stage.title}:\n{textwrap.indent(stage.text(), '    ')}", flush=True)
+        started = time.monotonic()
+        with _handled_signals():
+            processes = {}
+            try:
+                for stage in missing:
+                    processes[stage.name] = self._start(stage)
+                self._watch(missing, processes, started)
+            finally:
+                _end(processes.values())
+
+    def _start(self, stage: Stage) -> subprocess.Popen:
+        for path in (self._log(stage), self._record(stage)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(self._record(stage), {**self._identity(stage), "seconds": None})
+        with self._log(stage).open("a", encoding="utf-8") as log:
+            log.write(f"{stage.text()}\n\n")
+            log.flush()
+            return subprocess.Popen(
+                list(stage.command),
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                close_fds=False,  # the lock is theirs too
+                preexec_fn=_die_with_parent,
+            )
+
+    def _watch(self, stages: Sequence[Stage], processes: dict[str, subprocess.Popen], started: float) -> None:
+        line = _ProgressLine()
+        running = list(stages)
+        while running:
+            time.sleep(0.2)
+            for stage in list(running):
+                code = processes[stage.name].poll()
+                if code is None:
+                    continue
+                running.remove(stage)
+                seconds = time.monotonic() - started
+                line.clear()
+                if code:
+                    raise UserError(self._failure(stage, code))
+                _write_json(self._record(stage), {**self._identity(stage), "seconds": round(seconds, 1)})
+                print(f"    {stage.name}: done in {seconds:.0f} s", flush=True)
+            states = [f"{stage.name} {stage.progress(_tail(self._log(stage)))}".strip() for stage in running]
+            line.show(f"    {' | '.join(states)} | {time.monotonic() - started:.0f} s")
+
+    def _failure(self, stage: Stage, code: int) -> str:
+        end = self.output(stage).rstrip().splitlines()[-_LINES_OF_A_FAILURE:]
+        print(*(f"    | {line}" for line in end), sep="\n", file=sys.stderr, flush=True)
+        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"{stage.name} failed ({reason}); its output is in {self._log(stage)}; run again to go on from there"
+
+    def _is_finished(self, stage: Stage) -> bool:
+        if not stage.folder.exists() or not self._record(stage).exists():
+            return False
+        record = json.loads(self._record(stage).read_text(encoding="utf-8"))
+        identity = self._identity(stage)
+        changed = [key for key, value in identity.items() if record.get(key) != value]
+        if changed:
+            raise UserError(
+                f"{stage.folder} was made from another {' and another '.join(changed)} ({self._record(stage)} says "
+                f"which); remove {stage.folder} to make it again, or give another folder"
+            )
+        return record["seconds"] is not None
+
+    def _identity(self, stage: Stage) -> dict:
+        program, *arguments = stage.command
+        return {
+            "command": [Path(program).name, *arguments],
+            "input": {str(path): _sha256(path) for path in stage.inputs},
+        }
+
+    def _record(self, stage: Stage) -> Path:
+        return self.folder / "stages" / f"{stage.name}.json"
+
+    def _log(self, stage: Stage) -> Path:
+        return self.folder / "logs" / f"{stage.name}.log"
+
+
+class _ProgressLine:
+    """One line that is rewritten on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, stream: IO[str] = sys.stdout) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, text: str) -> None:
+        if self._terminal:
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+            self._stream.write(f"\r\033[K{text[: columns - 1]}")
+        elif time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
+            self._stream.write(f"{text}\n")
+            self._shown = time.monotonic()
+        self._stream.flush()
+
+    def clear(self) -> None:
+        if self._terminal:
+            self._stream.write("\r\033[K")
+
+
+@contextmanager
+def _handled_signals() -> Iterator[None]:
+    """Lets SIGTERM unwind the stack as an interruption from the keyboard does, so that the commands end too."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _die_with_parent() -> None:
+    """Has Linux end the command when this process is killed: its next run would meet it at work."""
+    prctl = getattr(_LIBC, "prctl", None)
+    if prctl is not None:
+        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(path: Path, size: int = 1 << 16) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode(errors="replace")
+
+
+def _write_json(path: Path, content: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
