@@ -18,7 +18,9 @@ def test_every_flag_stands_in_the_table() -> None:
     parser = argparse.ArgumentParser(add_help=False)
     add_adapter_flags(parser)
     add_pruning_flags(parser)
-    rows = "\n".join(line.split("|")[1] for line in README.splitlines() if line.startswith("| `--") and "--arch" not in line)
+    rows = "\n".join(
+        line.split("|")[1] for line in README.splitlines() if line.startswith("| `--") and "--arch" not in line
+    )
     flags = {flag for action in parser._actions for flag in action.option_strings}
     assert flags == set(re.findall(r"`(--[a-z0-9-]+)`", rows))
 
