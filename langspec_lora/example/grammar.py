@@ -222,7 +222,7 @@ LANGUAGES: tuple[Language, ...] = (
         harmony=True,
     ),
     Language(
-        *("zi", "med", "east", "h>f s>sh w>v", "SVO"), loans=8, postpositions=True, place_first=True, tense="word"
+        *("zi", "med", "east", "h>f s>sh w>v", "OVS"), loans=8, postpositions=True, place_first=True, tense="word"
     ),
     Language(
         *("bu", "med", "south", "q>k f>p x>s", "VSO"),
