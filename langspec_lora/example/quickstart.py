@@ -119,6 +119,7 @@ def finetune_command(example: Path, base: Path, out: Path, pruning: bool) -> lis
         "encoder-lora-position": "q_k_v_fc1_fc2",
         "decoder-lora-layer": "0_1",
         "decoder-lora-position": "q_k_v_crossq_crossk_crossv_fc1_fc2",
+        "dim": MODEL["encoder-embed-dim"],
         "high-rank": 4,
         "med-rank": 4,
         "low-rank": 8,
