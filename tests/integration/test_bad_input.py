@@ -114,7 +114,7 @@ def refusal_of(function: Callable, *args) -> str:
     return message
 
 
-def set_up_generation(data: Path, path: Path | str, *more: str):
+def set_up_generation(data: Path, path: Path | str, *more: str, parser: Callable = options.get_generation_parser):
     """Sets up the task as fairseq-generate does before it loads the model."""
     flags = [
         *(str(data), "--task", "translation_multi_simple_epoch_lora", "--path", str(path), "--gen-subset", "test"),
@@ -122,7 +122,7 @@ def set_up_generation(data: Path, path: Path | str, *more: str):
         *("--encoder-langtok", "src", "--decoder-langtok", "--fixed-dictionary", str(data.parent / "dict.txt")),
         *more,
     ]
-    args = options.parse_args_and_arch(options.get_generation_parser(), flags)
+    args = options.parse_args_and_arch(parser(), flags)
     return tasks.setup_task(convert_namespace_to_omegaconf(args).task)
 
 
@@ -376,6 +376,15 @@ def test_generation_without_references_is_fine(toy_data, checkpoints, tmp_path) 
     data = own_copy(toy_data, tmp_path)
     remove(data, "test.wo-en.", "test.en-wo.wo.")
     set_up_generation(data, checkpoints / "adapted.pt").load_dataset("test")
+
+
+def test_interactive_translation_needs_no_data_but_a_right_checkpoint(toy_data, checkpoints, tmp_path) -> None:
+    data = own_copy(toy_data, tmp_path)
+    remove(data, "t", "v")
+    parser = options.get_interactive_generation_parser
+    set_up_generation(data, checkpoints / "adapted.pt", parser=parser)
+    with pytest.raises(SystemExit, match="was refused"):
+        set_up_generation(data, checkpoints / "hostile.pt", parser=parser)
 
 
 def damaged_arguments(state: dict) -> None:
