@@ -24,7 +24,8 @@ class BuildWithStartup(build_py):
             shutil.copyfile(STARTUP, Path(self.build_lib) / STARTUP.name)
 
     def get_outputs(self, include_bytecode=1):
-        return [*super().get_outputs(include_bytecode), str(Path(self.build_lib) / STARTUP.name)]
+        startup = [] if self.editable_mode else [str(Path(self.build_lib) / STARTUP.name)]
+        return [*super().get_outputs(include_bytecode), *startup]
 
 
 class EditableWithStartup(editable_wheel):
@@ -32,7 +33,7 @@ class EditableWithStartup(editable_wheel):
 
     def run(self):
         super().run()
-        for wheel in Path(self.dist_dir).glob("langspec_lora-*.whl"):
+        for wheel in Path(self.dist_dir).glob("langspec_lora-*.editable-*.whl"):
             add_to_wheel(wheel, STARTUP)
 
 
