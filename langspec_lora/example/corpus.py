@@ -103,7 +103,7 @@ def _distinct_meanings(rng: random.Random) -> Iterator[Meaning]:
 
 def _meaning(rng: random.Random) -> Meaning:
     main = _clause(rng)
-    if rng.random() < 0.7:
+    if rng.random() < 0.8:
         return Meaning(main)
     return Meaning(main, pick(rng, LINKS), _clause(rng))
 
@@ -124,5 +124,5 @@ def _noun_phrase(rng: random.Random) -> NounPhrase:
     return NounPhrase(
         noun=pick(rng, NOUNS),
         plural=rng.random() < 0.4,
-        adjective=pick(rng, ADJECTIVES) if rng.random() < 0.4 else None,
+        adjective=pick(rng, ADJECTIVES) if rng.random() < 0.35 else None,
     )

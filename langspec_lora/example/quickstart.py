@@ -22,7 +22,7 @@ from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
 
-PRETRAIN_EPOCHS = 12
+PRETRAIN_EPOCHS = 15
 FINETUNE_EPOCHS = 15
 LAYERS = 2
 MODEL = {
@@ -120,9 +120,9 @@ def finetune_command(example: Path, base: Path, out: Path, pruning: bool) -> lis
         "decoder-lora-layer": "0_1",
         "decoder-lora-position": "q_k_v_crossq_crossk_crossv_fc1_fc2",
         "dim": MODEL["encoder-embed-dim"],
-        "high-rank": 4,
-        "med-rank": 4,
-        "low-rank": 8,
+        "high-rank": 8,
+        "med-rank": 8,
+        "low-rank": 16,
         "lang-resources": LEVELS,
         "encoder-activation-direction": "src_tgt",
         "decoder-activation-direction": "tgt_tgt",
