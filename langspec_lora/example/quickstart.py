@@ -302,6 +302,8 @@ def main(argv: list[str] | None = None) -> int:
     with exit_on_user_error():
         root = Path(__file__).resolve().parents[2]
         out = args.out.resolve()
+        if not (root / LEVELS).is_file():
+            raise UserError(f"{root / LEVELS} is not there; run the quickstart from a checkout of the repository")
         os.chdir(root)
         return run(_relative(out), root)
 

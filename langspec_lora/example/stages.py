@@ -53,9 +53,12 @@ class Stage:
 
     def text(self, width: int = 110) -> str:
         """The command as one can paste it into a shell, over several lines."""
-        words = [shlex.quote(word) for word in self.command]
-        lines = textwrap.wrap(" ".join(words), width, break_long_words=False, break_on_hyphens=False)
-        return " \\\n".join([lines[0], *(f"    {line}" for line in lines[1:])])
+        lines = [""]
+        for word in map(shlex.quote, self.command):
+            if lines[-1] and len(lines[-1]) + len(word) > width:
+                lines.append("   ")
+            lines[-1] += f" {word}" if lines[-1] else word
+        return " \\\n".join(lines)
 
 
 class Runner:
@@ -76,10 +79,14 @@ class Runner:
         """Keeps a second run out of the folder, as long as this one or any of its commands lives.
 
         Raises:
-            UserError: another run is at work.
+            UserError: another run is at work, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{self.folder}: {error.strerror}; give a folder that can be written") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
