@@ -93,19 +93,22 @@ class LanguageRouting(nn.Module):
         owner = torch.repeat_interleave(torch.arange(len(layout.ranks)), torch.tensor(layout.ranks))
         self.register_buffer("row_table", first + torch.where(column < rank, column, 0), persistent=False)
         self.register_buffer("padding_table", column >= rank, persistent=False)
-        self.register_buffer("owner", owner, persistent=False)  # (R,) language id of each row
+        ids = torch.arange(len(layout.ranks)).unsqueeze(1)
+        self.register_buffer("foreign_table", owner.unsqueeze(0) != ids, persistent=False)  # (languages, R)
         self.register_buffer("own_id", torch.arange(len(layout.ranks)), persistent=False)
         self._dense = layout.rows <= DENSE_ROWS
         self._equal_ranks = len(set(layout.ranks)) == 1
 
-    def translate_ids(self, own_ids: Sequence[int]) -> None:
+    def translate_ids(self, own_ids: Sequence[int | None]) -> None:
         """Says which of the model's languages each id of the batches means.
 
         Args:
-            own_ids: for every id that batches use, the model's own id; -1 where the model has no such language (the
-                caller has made sure that batches never use those).
+            own_ids: for every id that batches may carry, the model's own id, or None where the model has no such
+                language. A batch that carries one of those fails: it is looked up behind the end of every table.
         """
-        self.own_id = torch.tensor(list(own_ids), device=self.owner.device)
+        behind = len(self.layout.ranks)
+        own_ids = [behind if own is None else own for own in own_ids]
+        self.own_id = torch.tensor(own_ids, device=self.foreign_table.device)
 
     def set_batch(self, source: Tensor, target: Tensor) -> None:
         """Sets the languages of the batch.
@@ -162,5 +165,5 @@ class LanguageRouting(nn.Module):
 
     def _select(self, ids: Tensor) -> Selection:
         if self._dense:
-            return Selection(foreign=self.owner.unsqueeze(0) != ids.unsqueeze(1))
+            return Selection(foreign=self.foreign_table[ids])
         return Selection(rows=self.row_table[ids], padding=None if self._equal_ranks else self.padding_table[ids])

@@ -197,7 +197,7 @@ class LanguageSpecificTransformer(TransformerModel):
         unknown = [name for name in used if name not in own]
         if unknown:
             raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(own)}")
-        self.routing.translate_ids([own.get(name, -1) for name in names])
+        self.routing.translate_ids([own.get(name) for name in names])
 
     def forward(
         self,

@@ -178,3 +178,13 @@ def test_model_without_language_ids_in_its_batch_says_so(toy_data) -> None:
     net_input = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths", "prev_output_tokens")}
     with pytest.raises(RuntimeError, match="carries no language ids"):
         model(**net_input)
+
+
+def test_batch_of_a_language_without_pairs_fails_in_place_of_using_another_s(toy_data, form) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    batch = toy.mixed_batch(task)
+    model.bind_languages([*toy.LANGUAGES, "xh"], toy.LANGUAGES)
+    toy.forward(model.eval(), batch)
+    batch["tgt_lang_id"][0] = len(toy.LANGUAGES)
+    with pytest.raises(IndexError):
+        toy.forward(model, batch)
