@@ -170,6 +170,30 @@ else:
 PY
 }
 
+# The package that brings fairseq: fairseq itself, or a fork under another name.
+fairseq_distribution() {
+    "$python" -c 'from importlib.metadata import packages_distributions as of; print(*of().get("fairseq", [])[:1])'
+}
+
+# What the installed fairseq names that is not there, such as main's scikit-learn. Its pins of hydra-core and omegaconf
+# cannot be met, torch and NumPy were chosen above, and torchaudio is for speech.
+further_requirements() {
+    "$python" - "$(fairseq_distribution)" <<'PY'
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+
+for requirement in requires(sys.argv[1]) or []:
+    name = re.match(r"[\w.-]+", requirement)[0].lower()
+    if ";" in requirement or name in ("hydra-core", "omegaconf", "torch", "torchaudio", "numpy"):
+        continue
+    try:
+        version(name)
+    except PackageNotFoundError:
+        print(requirement.replace(" ", ""))
+PY
+}
+
 choices() {
     printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq" "venv=$(cd "$venv" && pwd -P)"
 }
@@ -216,11 +240,13 @@ step "$torch" "$python" -m pip install "${torch_words[@]}"
 numpy=${numpy:-$(numpy_for_torch)}
 choices >"$stamp"
 step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint]"
-if ! "$python" -m pip show --quiet fairseq 2>/dev/null || [[ -n ${FAIRSEQ:-} ]]; then
+if [[ -z $(fairseq_distribution) || -n ${FAIRSEQ:-} ]]; then
     check_compiler
     # Its own requirements cannot be met any more: setup.py says which.
     step "$fairseq" "$python" -m pip install --no-deps "$fairseq"
 fi
+mapfile -t more < <(further_requirements)
+((${#more[@]} == 0)) || step "what this fairseq needs beside" "$python" -m pip install "${more[@]}"
 "$venv/bin/langspec-lora" doctor
 inputs >"$stamp"
 echo "installed in $venv in $((SECONDS - started)) s"

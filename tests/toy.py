@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import shlex
 from argparse import Namespace
 from itertools import permutations
 from pathlib import Path
 
+import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.data import Dictionary, indexed_dataset
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
 from torch import Tensor, nn
 
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
@@ -21,6 +24,11 @@ LEVELS = "high: [en, fr]\nmed: [nl]\nlow: [wo, sd]\n"
 PAIRS = tuple(f"{a}-{b}" for a, b in permutations(LANGUAGES, 2))
 WORDS = 12
 SIZES = {"train": 120, "valid": 12, "test": 12}
+
+needs_processes_on_cpu = pytest.mark.skipif(
+    "device_count" in inspect.getsource(distributed_utils._infer_torch_distributed_launch_init),
+    reason="fairseq's main divides by the number of GPUs when it starts several processes",
+)
 
 
 def sentences(split: str) -> list[list[int]]:

@@ -12,14 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from tests import toy
+
 COMMANDS = Path(sys.executable).parent
 WORDS = ["the", "cat", "dog", "sees", "a", "red", "house", "man", "reads", "one", "old", "book"]
 TINY = shlex.split("""
     --arch transformer_iwslt_de_en --encoder-layers 1 --decoder-layers 1 --encoder-attention-heads 2
     --decoder-attention-heads 2 --encoder-embed-dim 16 --decoder-embed-dim 16 --encoder-ffn-embed-dim 16
     --decoder-ffn-embed-dim 16 --optimizer adam --lr 0.001 --criterion label_smoothed_cross_entropy
-    --max-tokens 100 --cpu --log-format simple --eval-bleu --eval-bleu-args '{"max_len_b": 5}'
+    --max-tokens 100 --required-batch-size-multiple 1 --cpu --log-format simple
+    --eval-bleu --eval-bleu-args '{"max_len_b": 5}'
 """)
+# fairseq's main leaves out a last batch whose size is no multiple of 8, in translation too.
+OPTIONS = ("--max-len-b", 5, "--cpu", "--required-batch-size-multiple", 1)
 
 
 def fairseq(command: str, *arguments: object, stdin: str | None = None) -> str:
@@ -70,7 +75,7 @@ def test_preprocess_writes_a_dictionary_of_every_word(data_bin):
 
 
 def test_generate_translates_every_sentence_of_a_trained_checkpoint(data_bin, checkpoint):
-    output = fairseq("fairseq-generate", data_bin, "--path", checkpoint, "--beam", 2, "--max-len-b", 5, "--cpu")
+    output = fairseq("fairseq-generate", data_bin, "--path", checkpoint, "--beam", 2, *OPTIONS)
     assert {int(number) for number in re.findall(r"^H-(\d+)\t", output, re.M)} == {0, 1, 2}
     assert "Hydra" not in output
 
@@ -78,12 +83,13 @@ def test_generate_translates_every_sentence_of_a_trained_checkpoint(data_bin, ch
 def test_interactive_translates_its_standard_input(data_bin, checkpoint):
     languages = ["-s", "xx", "-t", "en"]
     output = fairseq(
-        "fairseq-interactive", data_bin, "--path", checkpoint, *languages, "--max-len-b", 5, "--cpu", stdin="eht tac\n"
+        "fairseq-interactive", data_bin, "--path", checkpoint, *languages, *OPTIONS, stdin="eht tac\n"
     )
     assert "S-0\teht tac\n" in output
     assert output.count("\nH-0\t") == 1
 
 
+@toy.needs_processes_on_cpu
 def test_two_processes_resume_from_the_checkpoint_of_one(data_bin, checkpoint):
     """Where the first process reads the checkpoint and sends it to the second through ``torch.load``."""
     output = fairseq(
@@ -93,5 +99,5 @@ def test_two_processes_resume_from_the_checkpoint_of_one(data_bin, checkpoint):
         *("--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"),
     )
     assert "training on 2 devices" in output
-    assert re.search(r"Loaded checkpoint .* \(epoch 2 @ 2 updates\)", output)
+    assert re.search(r"Loaded checkpoint .* \(epoch \d+ @ 2 updates\)", output)
     assert (data_bin.parent / "resumed" / "checkpoint_last.pt").exists()

@@ -167,6 +167,7 @@ def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> N
         assert words[name] == hypothesis
 
 
+@toy.needs_processes_on_cpu
 def test_two_processes_train_as_one_with_twice_the_update_frequency(toy_data, tmp_path) -> None:
     short = ("--max-epoch", "3", "--dropout", "0", "--no-epoch-checkpoints")
     train(toy_data, tmp_path / "one", *short, "--update-freq", "2")
