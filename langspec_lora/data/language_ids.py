@@ -44,7 +44,8 @@ class LanguageIdDataset(BaseWrapperDataset):
 
         Returns:
             The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each:
-            the places where fairseq has them, and keeps them when it merges batches.
+            the places where fairseq has them, and keeps them when it merges batches. ``one_language`` holds, for source
+            and target, the id that all sentences have, or None: known here without asking a GPU.
         """
         # Each example's place stands in for its id while the inner collater reorders them.
         places = [{**sample, "id": place} for place, sample in enumerate(samples)]
@@ -56,6 +57,8 @@ class LanguageIdDataset(BaseWrapperDataset):
         languages = torch.tensor([sample["languages"] for sample in samples])[order]  # (batch, 2)
         batch["net_input"]["src_lang_id"] = languages[:, :1].contiguous()
         batch["tgt_lang_id"] = languages[:, 1:].contiguous()
+        sides = zip(*(sample["languages"] for sample in samples), strict=True)
+        batch["one_language"] = tuple(side[0] if len(set(side)) == 1 else None for side in sides)
         return batch
 
     def __getattr__(self, name: str) -> Any:

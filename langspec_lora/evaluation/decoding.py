@@ -188,6 +188,7 @@ class Decoder:
         # fairseq strips the token of one --target-lang; here it is stripped for each direction, in _ignored_symbols.
         generation_args = Namespace(**cfg.generation, keep_inference_langtok=True)
         self.task = tasks.setup_task(cfg.task)
+        self.task.one_direction = not self.mixed
         paths = [str(path) for path in model.checkpoints]
         self.models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self.models:

@@ -1,6 +1,7 @@
 """The mathematics of language-specific LoRA; knows torch and not fairseq."""
 
 from langspec_lora.lora.linear import INITS, LanguageSpecificLinear
+from langspec_lora.lora.merge import MergedWeights, merged_weight
 from langspec_lora.lora.routing import DIRECTIONS, SOURCE, TARGET, LanguageRouting, Languages, PairLayout
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "LanguageRouting",
     "LanguageSpecificLinear",
     "Languages",
+    "MergedWeights",
     "PairLayout",
+    "merged_weight",
 ]

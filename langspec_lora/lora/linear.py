@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from langspec_lora.lora.routing import LanguageRouting, Selection
+from langspec_lora.lora.functional import LanguageSpecificLinearFunction
+from langspec_lora.lora.routing import LanguageRouting
 
 INITS = ("rank", "standard")
 
@@ -58,6 +59,8 @@ class LanguageSpecificLinear(nn.Linear):
         self.lora_B = nn.Parameter(torch.zeros(layout.rows, dim or linear.out_features, **new))
         self.register_buffer("lora_mask", torch.ones(self.lora_B.shape, dtype=torch.uint8, device=new["device"]))
         self.reset_pairs(init)
+        self.merged: Tensor | None = None  # see MergedWeights
+        self.computes_merged = False
 
     @property
     def routing(self) -> LanguageRouting:
@@ -86,24 +89,13 @@ class LanguageSpecificLinear(nn.Linear):
         Returns:
             ``(time, batch, d_out)``.
         """
-        output = F.linear(input, self.weight, self.bias)
-        selection = self.routing.select(self.direction, input.size(1))
-        if self.slice is None:
-            return output + self._update(input, selection)
-        update = self._update(input[..., self.slice], selection)
-        return output + F.pad(update, (self.slice.start, self.out_features - self.slice.stop))
-
-    def _update(self, x: Tensor, selection: Selection) -> Tensor:
-        if selection.foreign is not None:
-            hidden = F.linear(x, self.lora_A).masked_fill(selection.foreign, 0)  # (time, batch, R)
-            return torch.matmul(hidden, self.lora_B)
-        # F.embedding and not indexing: its backward is deterministic on CUDA.
-        pairs_in = F.embedding(selection.rows, self.lora_A)  # (batch, r_max, d_in)
-        pairs_out = F.embedding(selection.rows, self.lora_B)  # (batch, r_max, d_out)
-        hidden = torch.matmul(x.transpose(0, 1), pairs_in.transpose(1, 2))  # (batch, time, r_max)
-        if selection.padding is not None:
-            hidden = hidden.masked_fill(selection.padding.unsqueeze(1), 0)
-        return torch.matmul(hidden, pairs_out).transpose(0, 1)
+        if self.computes_merged:
+            return F.linear(input, self.merged, self.bias)
+        selected = self.routing.select(self.direction, input.size(1))
+        output = LanguageSpecificLinearFunction.apply(
+            input, self.weight, self.bias, self.lora_A, self.lora_B, selected.rows, selected.foreign, self.slice
+        )
+        return output.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"

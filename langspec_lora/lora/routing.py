@@ -48,7 +48,7 @@ class PairLayout:
 
 @dataclass(frozen=True)
 class Languages:
-    """Source and target language ids of the sentences of a batch, each ``(batch,)``."""
+    """Source and target language ids of the sentences of a batch, each ``(batch,)``; ``(1,)`` where all have one."""
 
     source: Tensor
     target: Tensor
@@ -56,18 +56,17 @@ class Languages:
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a packed tensor that each sentence uses; one of the two forms is filled in.
+    """The rows of a packed tensor that each sentence uses.
 
     Attributes:
-        foreign: ``(batch, R)``, true where a row belongs to another language than the sentence's (dense form).
-        rows: ``(batch, r_max)`` row indices (gathered form); a language of lower rank repeats its first row, which
-            ``padding`` then marks.
-        padding: ``(batch, r_max)``, true at such repeated rows, or None if all ranks are equal.
+        rows: None where all rows are projected onto (few rows in all); ``(1, r_max)`` row indices where all sentences
+            have one language; ``(batch, r_max)`` otherwise. A language of lower rank repeats its first row.
+        foreign: true at the rows that are not the sentence's own: another language's, or such a repeated one.
+            ``(batch, R)`` without ``rows``, else of their shape; None if there is no such row.
     """
 
-    foreign: Tensor | None = None
-    rows: Tensor | None = None
-    padding: Tensor | None = None
+    rows: Tensor | None
+    foreign: Tensor | None
 
 
 class LanguageRouting(nn.Module):
@@ -96,6 +95,7 @@ class LanguageRouting(nn.Module):
         ids = torch.arange(len(layout.ranks)).unsqueeze(1)
         self.register_buffer("foreign_table", owner.unsqueeze(0) != ids, persistent=False)  # (languages, R)
         self.register_buffer("own_id", torch.arange(len(layout.ranks)), persistent=False)
+        self.own_ids = list(range(len(layout.ranks)))
         self._dense = layout.rows <= DENSE_ROWS
         self._equal_ranks = len(set(layout.ranks)) == 1
 
@@ -107,14 +107,15 @@ class LanguageRouting(nn.Module):
                 language. A batch that carries one of those fails: it is looked up behind the end of every table.
         """
         behind = len(self.layout.ranks)
-        own_ids = [behind if own is None else own for own in own_ids]
-        self.own_id = torch.tensor(own_ids, device=self.foreign_table.device)
+        self.own_ids = [behind if own is None else own for own in own_ids]
+        self.own_id = torch.tensor(self.own_ids, device=self.foreign_table.device)
 
     def set_batch(self, source: Tensor, target: Tensor) -> None:
         """Sets the languages of the batch.
 
         Args:
-            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``.
+            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``; a single one holds for
+                all sentences.
             target: target language ids, likewise.
         """
         self.set(Languages(self.own_id[source.view(-1)], self.own_id[target.view(-1)]))
@@ -158,12 +159,14 @@ class LanguageRouting(nn.Module):
                 "or pass src_lang_id and tgt_lang_id to the model"
             )
         ids = self.current.source if direction == SOURCE else self.current.target
+        if len(ids) == 1:
+            return ids
         beams, rest = divmod(len(ids), batch)
         if rest or not beams:
             raise RuntimeError(f"{batch} sentences were given, but the routing was set for {len(ids)}")
         return ids[::beams]
 
     def _select(self, ids: Tensor) -> Selection:
-        if self._dense:
-            return Selection(foreign=self.foreign_table[ids])
-        return Selection(rows=self.row_table[ids], padding=None if self._equal_ranks else self.padding_table[ids])
+        if self._dense and len(ids) > 1:
+            return Selection(None, self.foreign_table[ids])
+        return Selection(self.row_table[ids], None if self._equal_ranks else self.padding_table[ids])

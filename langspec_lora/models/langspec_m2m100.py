@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from langspec_lora.config import (
 )
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.languages import LanguageTable
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, PairLayout
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout
 from langspec_lora.models.layers import FAST_PATH_COPIES, LeanEncoderLayer, adapt_layers, checkpoint_activations
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
@@ -51,12 +52,13 @@ class RoutedEncoder(TransformerEncoder):
             src_lengths: ``(batch,)``.
             return_all_hiddens: also return the output of every layer.
             token_embeddings: in place of the embedding of ``src_tokens``.
-            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``. Left out, the languages that the model
-                has set hold.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``; a single one holds for all sentences.
+                Left out, the languages that the model has set hold.
             tgt_lang_id: target language ids, likewise.
 
         Returns:
-            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)``, as the model's own ids.
+            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the model's
+            own ids.
         """
         if self.routing is not None and src_lang_id is not None:
             self.routing.set_batch(src_lang_id, tgt_lang_id)
@@ -69,7 +71,10 @@ class RoutedEncoder(TransformerEncoder):
         """Reorders the output of :meth:`forward` as beam search asks, ``new_order (new_batch,)``."""
         output = super().reorder_encoder_out(encoder_out, new_order)
         if "languages" in encoder_out:
-            output["languages"] = [ids.index_select(0, new_order) for ids in encoder_out["languages"]]
+            # A single id holds for all sentences, whatever their order.
+            output["languages"] = [
+                ids if len(ids) == 1 else ids.index_select(0, new_order) for ids in encoder_out["languages"]
+            ]
         return output
 
 
@@ -117,6 +122,7 @@ class LanguageSpecificTransformer(TransformerModel):
         self.config: AdapterConfig | None = None
         self.routing: LanguageRouting | None = None
         self.adapted: dict[AdaptedPlace, LanguageSpecificLinear] = {}
+        self._merged_weights = MergedWeights(())
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -174,6 +180,7 @@ class LanguageSpecificTransformer(TransformerModel):
         self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = self.routing
         layers = {"encoder": self.encoder.layers, "decoder": self.decoder.layers}
         self.adapted = adapt_layers(layers, config, self.routing)
+        self._merged_weights = MergedWeights(self.adapted.values())
 
     def freeze_base(self) -> None:
         """Leaves only the pairs to train."""
@@ -199,6 +206,26 @@ class LanguageSpecificTransformer(TransformerModel):
             raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(own)}")
         self.routing.translate_ids([own.get(name) for name in names])
 
+    def merged(self, source: int, target: int) -> AbstractContextManager[None]:
+        """Translates one direction at the base model's speed for the length of a ``with`` block.
+
+        Inside, every sentence is of this direction, whatever ids its batch carries. See :class:`MergedWeights`.
+
+        Args:
+            source: source language id, as :meth:`bind_languages` numbers them.
+            target: target language id, likewise.
+        """
+        if self.routing is None:
+            return nullcontext()
+        own = self.routing.own_ids
+        return self._merged_weights.using(own[source], own[target])
+
+    def train(self, mode: bool = True) -> LanguageSpecificTransformer:
+        """Sets the mode; see torch. Training changes the pairs, so it also frees merged weights."""
+        if mode:
+            self._merged_weights.forget()
+        return super().train(mode)
+
     def forward(
         self,
         src_tokens: Tensor,
@@ -214,7 +241,8 @@ class LanguageSpecificTransformer(TransformerModel):
             src_tokens: ``(batch, src_len)``.
             src_lengths: ``(batch,)``.
             prev_output_tokens: ``(batch, tgt_len)``.
-            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as :meth:`bind_languages` numbers them.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as :meth:`bind_languages` numbers them; a
+                single one holds for all sentences, and is the fastest.
             tgt_lang_id: target language ids, likewise.
             **kwargs: see fairseq's Transformer.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     """
 
     pruning: GradualPruning | None = None
+    one_direction = False
+    """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
     @staticmethod
     def add_args(parser) -> None:
@@ -52,6 +55,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
         self.data_manager = LanguageIdDataManager(args, self.lang_pairs, langs, dicts, self.sampling_method)
+        self.one_direction = None not in (args.source_lang, args.target_lang)
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> LanguageSpecificTranslationTask:
@@ -187,6 +191,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     ):
         """Translates a batch, of one direction or of several.
 
+        With ``--source-lang`` and ``--target-lang`` the pairs of that direction are merged into the weights first.
+
         Args:
             generator: fairseq's generator.
             models: the ensemble.
@@ -202,7 +208,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         with exit_on_user_error():
             if len(kinds) > 1:
                 raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
-        return super().inference_step(generator, models, _for_model(sample, models[0]), prefix_tokens, constraints)
+        source, target = sample.get("one_language", (None, None))
+        with ExitStack() as merged:
+            if self.one_direction and None not in (source, target):
+                for model in models:
+                    if isinstance(model, LanguageSpecificTransformer):
+                        merged.enter_context(model.merged(source, target))
+            sample = _for_model(sample, models[0])
+            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def build_generator(
         self, models: list, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: dict | None = None
@@ -228,7 +241,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         batch = tokens.size(0)
         source = language_ids(self.args.source_lang, self.langs, batch, tokens)
         target = language_ids(self.args.target_lang, self.langs, batch, tokens)
-        return {**sample, "net_input": {**net_input, "src_lang_id": source}, "tgt_lang_id": target}
+        one = (self.langs.index(self.args.source_lang), self.langs.index(self.args.target_lang))
+        net_input = {**net_input, "src_lang_id": source}
+        return {**sample, "net_input": net_input, "tgt_lang_id": target, "one_language": one}
 
     def _language_tokens(self) -> Tensor | None:
         _, spec = self.args.langtoks["main"]
@@ -256,7 +271,10 @@ def _for_model(sample: dict, model: torch.nn.Module) -> dict:
         return sample
     net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}
     if _is_language_specific(model) and "src_lang_id" in sample["net_input"]:
-        net_input.update(src_lang_id=sample["net_input"]["src_lang_id"], tgt_lang_id=sample["tgt_lang_id"])
+        source, target = sample.get("one_language", (None, None))
+        all_sources, all_targets = sample["net_input"]["src_lang_id"], sample["tgt_lang_id"]
+        net_input["src_lang_id"] = all_sources if source is None else all_sources[:1]
+        net_input["tgt_lang_id"] = all_targets if target is None else all_targets[:1]
     return {**sample, "net_input": net_input}
 
 

@@ -1,0 +1,141 @@
+"""The language-specific linear as one differentiable function: three matrix products forward, whatever the languages.
+
+Written by hand because autograd's own graph would pass over activations once more for each of its steps (the sum of
+both branches, the masking, the padding of a slice, the sum of both input gradients), which costs more than the low-rank
+products. Here these sums happen inside the matrix products (``addmm``, ``baddbmm``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class LanguageSpecificLinearFunction(torch.autograd.Function):
+    """``y = W x + b + B_l A_l x`` for a batch whose sentences select rows of the packed ``A`` and ``B``.
+
+    Of the activations it keeps the input, where ``A`` or ``W`` need it, and the rank-sized one between ``A`` and ``B``.
+    It keeps no copy of ``W``: under autocast ``W`` is cast again in the backward pass.
+
+    Arguments of ``apply``, all by position:
+
+    * input ``(time, batch, d_in)``, weight ``(d_out, d_in)``, bias ``(d_out,)`` or None;
+    * A ``(R, f_in)`` and B ``(R, f_out)``, ``f`` being the width of the slice, or ``d``;
+    * rows, foreign: see :class:`langspec_lora.lora.routing.Selection`;
+    * part: the slice of features that ``A`` reads and ``B`` adds to, or None for all.
+
+    Returns ``(time · batch, d_out)``, flat because autograd lets nobody write into a view that a function returns, as
+    fairseq's attention does. Differentiable once, by input, weight, bias, A and B.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        rows: Tensor | None,
+        foreign: Tensor | None,
+        part: slice | None,
+    ) -> Tensor:
+        """Computes the layer; see the class."""
+        kind = _compute_type(input)
+        x = input.to(kind)
+        output = F.linear(x.flatten(0, 1), weight.to(kind), None if bias is None else bias.to(kind))
+        hidden = _into_rank(_part(x, part), _pairs(a, rows, kind), foreign)
+        _add_product(_part(output.view(*x.shape[:2], -1), part), hidden, _pairs(b, rows, kind))
+        ctx.part, ctx.shape, ctx.input_type, ctx.has_bias = part, x.shape, input.dtype, bias is not None
+        needs_x = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
+        ctx.save_for_backward(x if needs_x else None, hidden, weight, a, b, rows, foreign)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments of :meth:`forward`; ``grad`` is ``(time · batch, d_out)``."""
+        x, hidden, weight, a, b, rows, foreign = ctx.saved_tensors
+        grad = grad.reshape(ctx.shape[0], ctx.shape[1], -1)
+        needs_input, needs_weight, needs_bias, needs_a, needs_b, *_ = ctx.needs_input_grad
+        kind = grad.dtype
+        grad_part = _part(grad, ctx.part)
+        grad_input = grad_weight = grad_bias = grad_a = grad_b = None
+        if needs_b:
+            grad_b = _to_packed(_outer(hidden, grad_part, rows), b, rows)
+        if needs_input or needs_a:
+            grad_hidden = _into_rank(grad_part, _pairs(b, rows, kind), foreign)
+        if needs_a:
+            grad_a = _to_packed(_outer(grad_hidden, _part(x, ctx.part), rows), a, rows)
+        if needs_input:
+            grad_input = grad.matmul(weight.to(kind))
+            _add_product(_part(grad_input, ctx.part), grad_hidden, _pairs(a, rows, kind))
+            grad_input = grad_input.to(ctx.input_type)
+        if needs_weight:
+            grad_weight = grad.flatten(0, 1).t().mm(x.flatten(0, 1)).to(weight.dtype)
+        if needs_bias and ctx.has_bias:
+            grad_bias = grad.sum((0, 1)).to(weight.dtype)
+        return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
+
+
+def _compute_type(input: Tensor) -> torch.dtype:
+    """The type that autocast asks for, where it is on, or the input's own."""
+    if torch.__version__ >= (2, 4):  # which deprecates the names below
+        device = input.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
+    if input.device.type == "cuda":
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else input.dtype
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else input.dtype
+
+
+def _part(x: Tensor, part: slice | None) -> Tensor:
+    return x if part is None else x[..., part]
+
+
+def _pairs(packed: Tensor, rows: Tensor | None, kind: torch.dtype) -> Tensor:
+    """The rows in use: ``(R', features)`` where all sentences share them, else ``(batch, r_max, features)``."""
+    if rows is None:
+        return packed.to(kind)
+    used = packed.index_select(0, rows.view(-1)).to(kind)
+    return used if rows.size(0) == 1 else used.view(*rows.shape, -1)
+
+
+def _into_rank(x: Tensor, pairs: Tensor, foreign: Tensor | None) -> Tensor:
+    """Projects onto the rows: ``(time, batch, R')``, or ``(batch, time, r_max)`` for rows of each sentence."""
+    if pairs.dim() == 2:
+        hidden = F.linear(x, pairs)
+        return hidden if foreign is None else hidden.masked_fill_(foreign, 0)
+    hidden = x.transpose(0, 1).bmm(pairs.transpose(1, 2))
+    return hidden if foreign is None else hidden.masked_fill_(foreign.unsqueeze(1), 0)
+
+
+def _add_product(output: Tensor, hidden: Tensor, pairs: Tensor) -> None:
+    """Adds hidden · pairs to ``output (time, batch, features)``, in place."""
+    if pairs.dim() == 2:
+        _rows_of(output).addmm_(hidden.flatten(0, 1), pairs)
+    else:
+        output.transpose(0, 1).baddbmm_(hidden, pairs)
+
+
+def _rows_of(x: Tensor) -> Tensor:
+    """``(time, batch, features)`` as ``(time · batch, features)``: a view, even of a slice of features."""
+    return x.view(-1, x.size(-1))
+
+
+def _outer(hidden: Tensor, x: Tensor, rows: Tensor | None) -> Tensor:
+    """Gradient of the rows: ``(R', features)``, or ``(batch, r_max, features)`` for rows of each sentence."""
+    if rows is None or rows.size(0) == 1:
+        return hidden.flatten(0, 1).t().mm(x.flatten(0, 1))
+    return hidden.transpose(1, 2).bmm(x.transpose(0, 1))
+
+
+def _to_packed(grad: Tensor, packed: Tensor, rows: Tensor | None) -> Tensor:
+    """Adds up what several sentences give to the same row of the packed tensor."""
+    if rows is not None:
+        # The backward pass of F.embedding and not index_add: it is deterministic on CUDA.
+        grad = torch.ops.aten.embedding_dense_backward(grad.view(*rows.shape, -1), rows, packed.size(0), -1, False)
+    return grad.to(packed.dtype)

@@ -1,0 +1,85 @@
+"""One direction's pairs added to the base weights, so that decoding it costs what the base model costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from langspec_lora.lora.linear import LanguageSpecificLinear
+from langspec_lora.lora.routing import SOURCE
+
+
+@torch.no_grad()
+def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:
+    """``W + B_l A_l`` of one language, computed in single precision or better and rounded once.
+
+    Args:
+        linear: an adapted linear.
+        language: the language's id in the packed layout.
+
+    Returns:
+        ``(d_out, d_in)``, of the weight's type; the linear stays as it is.
+    """
+    rows = linear.routing.layout.slice(language)
+    kind = torch.promote_types(linear.weight.dtype, torch.float32)
+    a, b = linear.lora_A[rows].to(kind), linear.lora_B[rows].to(kind)
+    if linear.slice is None:
+        return torch.addmm(linear.weight.to(kind), b.t(), a).to(linear.weight.dtype)
+    weight = linear.weight.to(kind, copy=True)
+    weight[linear.slice, linear.slice].addmm_(b.t(), a)
+    return weight.to(linear.weight.dtype)
+
+
+class MergedWeights:
+    """The merged weights of one direction, beside the base weights, which are never written to.
+
+    So leaving the direction gives back the base bit for bit, and saving a model at any time saves base and pairs.
+    The weights of the last direction are kept for the next batch of it, and made anew when a pair or a base weight has
+    changed. They take as much memory as the adapted base weights.
+
+    Args:
+        linears: the adapted linears of one model.
+    """
+
+    def __init__(self, linears: Iterable[LanguageSpecificLinear]) -> None:
+        self._linears: Sequence[LanguageSpecificLinear] = tuple(linears)
+        self._made_for: tuple | None = None
+
+    @contextmanager
+    def using(self, source: int, target: int) -> Iterator[None]:
+        """Computes with the merged weights of a direction for the length of a ``with`` block.
+
+        The languages of the batches do not count there: every sentence is of this direction.
+
+        Args:
+            source: the source language's id in the packed layout.
+            target: the target language's, likewise.
+        """
+        made_for = (source, target, *self._state())
+        if made_for != self._made_for:
+            self.forget()
+            for linear in self._linears:
+                linear.merged = merged_weight(linear, source if linear.direction == SOURCE else target)
+            self._made_for = made_for
+        for linear in self._linears:
+            linear.computes_merged = True
+        try:
+            yield
+        finally:
+            for linear in self._linears:
+                linear.computes_merged = False
+
+    def forget(self) -> None:
+        """Frees the merged weights."""
+        self._made_for = None
+        for linear in self._linears:
+            linear.merged = None
+
+    def _state(self) -> Iterator[tuple]:
+        """Changes when a weight is replaced, moved or written to in place."""
+        for linear in self._linears:
+            for parameter in (linear.weight, linear.lora_A, linear.lora_B):
+                yield parameter.data_ptr(), parameter.dtype, parameter._version
