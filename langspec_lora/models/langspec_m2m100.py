@@ -89,6 +89,15 @@ class RoutedDecoder(TransformerDecoder):
             self.routing.set(Languages(*encoder_out["languages"]))
         return super().extract_features(prev_output_tokens, encoder_out, *args, **kwargs)
 
+    def output_layer(self, features: Tensor) -> Tensor:
+        """Projects ``features (batch, tgt_len, width)`` onto the vocabulary.
+
+        They come transposed in memory. With a weight that does not train, torch would then multiply sentence by
+        sentence, reading the largest matrix of the model each time (``should_fold`` in its matmul).
+        """
+        output = super().output_layer(features.flatten(0, 1))
+        return output.view(*features.shape[:-1], output.size(-1))
+
 
 class AdapterState(nn.Module):
     """What a checkpoint says of its pairs besides their weights.

@@ -82,9 +82,7 @@ def test_generate_translates_every_sentence_of_a_trained_checkpoint(data_bin, ch
 
 def test_interactive_translates_its_standard_input(data_bin, checkpoint):
     languages = ["-s", "xx", "-t", "en"]
-    output = fairseq(
-        "fairseq-interactive", data_bin, "--path", checkpoint, *languages, *OPTIONS, stdin="eht tac\n"
-    )
+    output = fairseq("fairseq-interactive", data_bin, "--path", checkpoint, *languages, *OPTIONS, stdin="eht tac\n")
     assert "S-0\teht tac\n" in output
     assert output.count("\nH-0\t") == 1
 

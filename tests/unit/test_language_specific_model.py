@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq.models.transformer import TransformerModel
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langspec_lora.config import POSITIONS
 from langspec_lora.lora import routing as routing_module
@@ -169,6 +170,30 @@ def test_autocast_agrees_with_single_precision_and_trains_single_precision_pairs
     torch.testing.assert_close(actual.float(), expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
     actual.float().square().mean().backward()
     assert all(linear.lora_A.grad.dtype == torch.float32 for linear in model.adapted.values())
+
+
+class BatchedProducts(TorchDispatchMode):
+    """Notes the shapes of the operands of every batched matrix product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("bmm", "baddbmm"):
+            self.shapes += [tuple(tensor.shape) for tensor in args[:2]]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_a_frozen_vocabulary_is_not_multiplied_sentence_by_sentence(toy_data, length) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    batch = toy.mixed_batch(task)
+    batch["net_input"]["prev_output_tokens"] = batch["net_input"]["prev_output_tokens"][:, :length]
+    with BatchedProducts() as products:
+        toy.forward(model, batch)
+    assert products.shapes
+    assert all(len(task.target_dictionary) not in shape for shape in products.shapes)
 
 
 def test_model_without_language_ids_in_its_batch_says_so(toy_data) -> None:
