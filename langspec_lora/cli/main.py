@@ -15,7 +15,7 @@ from types import ModuleType
 from langspec_lora import __version__
 from langspec_lora.errors import exit_on_user_error
 
-COMMANDS = ("doctor", "prepare-flores", "make-example", "evaluate", "report")
+COMMANDS = ("doctor", "prepare-flores", "make-example", "evaluate", "report", "bench")
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""
 
 

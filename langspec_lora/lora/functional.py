@@ -45,7 +45,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         part: slice | None,
     ) -> Tensor:
         """Computes the layer; see the class."""
-        kind = _compute_type(input)
+        kind = compute_type(input)
         x = input.to(kind)
         output = F.linear(x.flatten(0, 1), weight.to(kind), None if bias is None else bias.to(kind))
         hidden = _into_rank(_part(x, part), _pairs(a, rows, kind), foreign)
@@ -82,7 +82,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
 
 
-def _compute_type(input: Tensor) -> torch.dtype:
+def compute_type(input: Tensor) -> torch.dtype:
     """The type that autocast asks for, where it is on, or the input's own."""
     if torch.__version__ >= (2, 4):  # which deprecates the names below
         device = input.device.type

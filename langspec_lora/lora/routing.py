@@ -114,8 +114,8 @@ class LanguageRouting(nn.Module):
         """Sets the languages of the batch.
 
         Args:
-            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``; a single one holds for
-                all sentences.
+            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``; a single one holds
+                for all sentences.
             target: target language ids, likewise.
         """
         self.set(Languages(self.own_id[source.view(-1)], self.own_id[target.view(-1)]))

@@ -57,8 +57,8 @@ class RoutedEncoder(TransformerEncoder):
             tgt_lang_id: target language ids, likewise.
 
         Returns:
-            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the model's
-            own ids.
+            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the
+            model's own ids.
         """
         if self.routing is not None and src_lang_id is not None:
             self.routing.set_batch(src_lang_id, tgt_lang_id)

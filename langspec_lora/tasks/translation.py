@@ -27,6 +27,7 @@ from langspec_lora.checkpoints.preflight import (
     starting_checkpoint,
 )
 from langspec_lora.config import AdapterConfig, add_pruning_flags, has_adapters, pruning_from_args
+from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
@@ -123,6 +124,12 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             logger.info(model.parameter_summary())
             self._attach_pruning(model)
         return model
+
+    def build_criterion(self, *args: Any, **kwargs: Any):
+        """Builds the criterion; see fairseq's task. Over a frozen vocabulary fairseq's own takes less memory here."""
+        criterion = super().build_criterion(*args, **kwargs)
+        LabelSmoothedCrossEntropyCriterion.convert(criterion)
+        return criterion
 
     def _check_generation(self, args: Namespace) -> None:
         suffix, shards = getattr(args, "checkpoint_suffix", ""), getattr(args, "checkpoint_shard_count", 1)

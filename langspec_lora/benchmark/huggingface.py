@@ -1,0 +1,37 @@
+"""Hugging Face's M2M100 with PEFT's LoRA, of the benchmark's shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langspec_lora.benchmark.workload import Shape
+
+
+def build_peft_model(shape: Shape, rank: int) -> Any:
+    """Builds a random M2M100 with one LoRA at the positions that the published command adapts.
+
+    Args:
+        shape: size of the model.
+        rank: rank of the pair.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import M2M100Config, M2M100ForConditionalGeneration
+
+    size = {"layers": shape.layers, "ffn_dim": shape.ffn, "attention_heads": shape.heads}
+    sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in size.items()}
+    config = M2M100Config(
+        vocab_size=shape.vocabulary,
+        d_model=shape.width,
+        dropout=0.1,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        **sizes,
+    )
+    positions = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
+    lora = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=positions, task_type="SEQ_2_SEQ_LM")
+    return get_peft_model(M2M100ForConditionalGeneration(config), lora)

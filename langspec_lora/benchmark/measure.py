@@ -1,0 +1,95 @@
+"""Times contenders in turns, and measures the peak memory of each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each repetition of one contender.
+
+    Attributes:
+        seconds: in the order of the rounds; every contender has one of each round.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median seconds."""
+        return statistics.median(self.seconds)
+
+    def over(self, other: Timing) -> float:
+        """Median over the rounds of this contender's time as a multiple of another's in the same round."""
+        return statistics.median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True))
+
+
+def time_in_turns(
+    contenders: Mapping[str, Callable[[], None]],
+    rounds: int,
+    device: torch.device,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Timing]:
+    """Runs all contenders once to warm up, and then in every round one after the other.
+
+    What the machine does besides then falls on all of them alike. Every second round goes backwards.
+
+    Args:
+        contenders: what to run.
+        rounds: how often.
+        device: the GPU to wait for, or a CPU.
+        progress: called with the contender's name before each run.
+    """
+    for name, run in contenders.items():
+        progress(name)
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        order = list(contenders.items())
+        for name, run in reversed(order) if number % 2 else order:
+            progress(name)
+            _wait(device)
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(kind: str, name: str, settings: Mapping[str, object]) -> int:
+    """Bytes that a contender holds at most in two runs, model included, measured in a new process.
+
+    Args:
+        kind: ``update`` or ``translation``.
+        name: the contender.
+        settings: of the comparison, as :func:`langspec_lora.benchmark.compare.setting_from` reads them.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    command = [sys.executable, "-m", "langspec_lora.benchmark.memory", kind, name, json.dumps(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {name} failed:\n{done.stderr[-2000:]}")
+    return int(done.stdout.split()[-1])
+
+
+def high_water_mark() -> int:
+    """Bytes of memory that this process has held at most since it started (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -1,0 +1,144 @@
+"""What the benchmark computes on: model shapes, resource levels, and random batches as fairseq collates them."""
+
+from __future__ import annotations
+
+import json
+import random
+from argparse import Namespace
+from dataclasses import dataclass
+
+import torch
+from fairseq import options
+from fairseq.data import Dictionary, data_utils
+from torch import Tensor
+
+from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
+
+SHORTEST, LONGEST = 18, 42
+"""Tokens of a sentence, drawn evenly: about what SentencePiece makes of a sentence of FLORES."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of the model and of a batch.
+
+    Attributes:
+        layers: of the encoder, and of the decoder.
+        width: of the model.
+        ffn: of the feed-forward layers.
+        heads: of the attention.
+        vocabulary: entries of the dictionary.
+        tokens: target tokens in a batch, padding included.
+    """
+
+    layers: int
+    width: int
+    ffn: int
+    heads: int
+    vocabulary: int
+    tokens: int
+
+
+SHAPES = {
+    "tiny": Shape(layers=2, width=64, ffn=128, heads=4, vocabulary=500, tokens=300),
+    "small": Shape(layers=2, width=1024, ffn=4096, heads=16, vocabulary=32_000, tokens=1000),
+    "615m": Shape(layers=12, width=1024, ffn=4096, heads=16, vocabulary=256_206, tokens=4000),
+}
+"""``615m`` is M2M100 615M; ``small`` has its linears, a sixth of its layers and an eighth of its dictionary, and so
+about its proportions; ``tiny`` only shows that everything runs."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Ranks of high-, medium- and low-resource languages; a third of the languages each."""
+
+    high: int
+    med: int
+    low: int
+
+    def of(self, languages: int) -> tuple[int, ...]:
+        """The rank of each of so many languages."""
+        return tuple((self.high, self.med, self.low)[number * 3 // languages] for number in range(languages))
+
+    def mean(self, languages: int) -> int:
+        """The mean rank, rounded."""
+        return round(sum(self.of(languages)) / languages)
+
+    def __str__(self) -> str:
+        return f"{self.high}/{self.med}/{self.low}"
+
+
+def build_model(shape: Shape, ranks: tuple[int, ...] | None) -> LanguageSpecificTransformer:
+    """Builds a random model with the published placement of pairs.
+
+    Args:
+        shape: its size.
+        ranks: the rank of each language, or None for the plain model, all of whose weights train.
+    """
+    size = {
+        "layers": shape.layers,
+        "embed-dim": shape.width,
+        "ffn-embed-dim": shape.ffn,
+        "attention-heads": shape.heads,
+    }
+    flags = [f"--{stack}-{name}={value}" for stack in ("encoder", "decoder") for name, value in size.items()]
+    flags += ["--share-all-embeddings", "--share-decoder-input-output-embed", "--dropout=0.1", f"--dim={shape.width}"]
+    flags += [f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
+    parser = options.get_training_parser(default_task="translation_multi_simple_epoch_lora")
+    args = options.parse_args_and_arch(parser, flags)
+    if ranks is not None:
+        names = [f"l{number}" for number in range(len(ranks))]
+        args.adapter_languages = json.dumps({"names": names, "levels": ["low"] * len(ranks), "ranks": ranks})
+    torch.manual_seed(1)
+    return LanguageSpecificTransformer.build_model(args, dictionaries(shape))
+
+
+def dictionaries(shape: Shape) -> Namespace:
+    """What a model and a criterion want of a task."""
+    dictionary = Dictionary()
+    dictionary.symbols += [f"w{number}" for number in range(shape.vocabulary - len(dictionary))]
+    dictionary.indices = {symbol: index for index, symbol in enumerate(dictionary.symbols)}
+    dictionary.count = [1] * len(dictionary.symbols)
+    return Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
+
+
+def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: torch.device) -> dict:
+    """A batch of random sentences, as ``LanguageSpecificTranslationTask`` hands it to the model.
+
+    Args:
+        shape: gives the vocabulary and the number of tokens.
+        languages: how many languages there are.
+        mixed: every sentence of a direction of its own; else all of one.
+        seed: of the draw.
+        device: where the batch goes.
+    """
+    draw = random.Random(seed)
+    lengths: list[int] = []
+    while (len(lengths) + 1) * LONGEST <= shape.tokens:
+        lengths.append(draw.randint(SHORTEST, LONGEST))
+    lengths.sort(reverse=True)
+    generator = torch.Generator().manual_seed(seed)
+
+    def sentences(left_pad: bool) -> Tensor:
+        rows = [torch.randint(4, shape.vocabulary, (length,), generator=generator) for length in lengths]
+        return data_utils.collate_tokens(rows, pad_idx=1, eos_idx=2, left_pad=left_pad)
+
+    target = sentences(left_pad=False)
+    ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
+    source_id, target_id = (side if mixed else side[:1] for side in ids)
+    batch = {
+        "net_input": {
+            "src_tokens": sentences(left_pad=True),
+            "src_lengths": torch.tensor(lengths),
+            "prev_output_tokens": target.roll(1, 1),
+            "src_lang_id": source_id,
+            "tgt_lang_id": target_id,
+        },
+        "target": target,
+        "ntokens": int(target.ne(1).sum()),
+        "nsentences": len(lengths),
+    }
+    batch["net_input"] = {name: value.to(device) for name, value in batch["net_input"].items()}
+    batch["target"] = target.to(device)
+    return batch

@@ -1,0 +1,63 @@
+"""``langspec-lora bench``: what language-specific pairs cost, in ratios measured within one run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+
+HELP = "measure speed and memory against one shared pair, a loop over languages, full fine-tuning and PEFT"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench"), metavar="DIR", help="where to write (default: bench)"
+    )
+    parser.add_argument(
+        "--shape", choices=("tiny", "small", "615m"), help="size (default: 615m on a GPU, small on a CPU)"
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--amp", action=argparse.BooleanOptionalAction, help="autocast (default: on a GPU)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="repetitions (default: 5)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU (default: torch's)")
+    parser.add_argument(
+        "--parts", nargs="+", metavar="PART", help="only these of update, translation, sweep, memory (default: all)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, writes and prints."""
+    import torch
+
+    from langspec_lora.benchmark.compare import Plan, to_markdown, write
+    from langspec_lora.benchmark.compare import run as compare
+
+    parts = args.parts or Plan.parts
+    unknown = [part for part in parts if part not in Plan.parts]
+    if unknown:
+        raise UserError(f"--parts {unknown[0]}: expected some of {', '.join(Plan.parts)}")
+    if args.rounds < 1:
+        raise UserError(f"--rounds {args.rounds}: expected a number of repetitions of at least 1")
+    gpu = torch.cuda.is_available() and not args.cpu
+    plan = Plan(
+        shape=args.shape or ("615m" if gpu else "small"),
+        device="cuda" if gpu else "cpu",
+        amp=gpu if args.amp is None else args.amp,
+        rounds=args.rounds,
+        threads=args.threads or torch.get_num_threads(),
+        parts=parts,
+    )
+    results = compare(plan, _say)
+    _say("")
+    print(to_markdown(results))
+    print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
+    return 0
+
+
+def _say(line: str) -> None:
+    """Shows what is going on: in one changing line on a terminal, else not at all."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)

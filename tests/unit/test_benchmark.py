@@ -1,0 +1,131 @@
+"""That the benchmark compares what it says: the contenders compute the same, and the ratios are taken in turns."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from langspec_lora.benchmark import compare, contenders, measure
+from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
+from langspec_lora.cli.main import main
+
+CPU = torch.device("cpu")
+TINY = SHAPES["tiny"]
+SETTING = contenders.Setting(TINY, 6, Ranks(2, 2, 8), CPU)
+
+
+def logits(model, batch: dict) -> torch.Tensor:
+    return model.eval()(**batch["net_input"])[0]
+
+
+@pytest.mark.parametrize("kind", [contenders.LoopOverLanguages, contenders.SharedPair])
+def test_reference_forms_compute_what_ours_does(kind) -> None:
+    languages = 1 if kind is contenders.SharedPair else 6
+    model = build_model(TINY, (4,) if languages == 1 else SETTING.ranks.of(languages))
+    for linear in model.adapted.values():
+        torch.nn.init.normal_(linear.lora_B, std=0.1)
+    batch = make_batch(TINY, languages, True, 1, CPU)
+    expected = logits(model, batch)
+    base = logits(build_model(TINY, None), {"net_input": {**batch["net_input"]}})
+    for linear in model.adapted.values():
+        linear.__class__ = kind
+    torch.testing.assert_close(logits(model, batch), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(base, expected, atol=1e-2)
+
+
+def test_trained_parameters_are_those_of_each_contender() -> None:
+    per_rank = (2 * 5 + 2 * 8) * 2 * TINY.width  # five positions in each encoder layer, eight in each decoder layer
+    trained = {name: contenders.UPDATES[name](SETTING).trained for name in contenders.UPDATES if "Hugging" not in name}
+    assert trained["ours, mixed"] == trained["loop over languages"] == (2 + 2 + 2 + 2 + 8 + 8) * per_rank
+    assert trained["one shared pair"] == 4 * per_rank
+    assert trained["frozen base"] == 2 * TINY.width
+    assert trained["full fine-tuning"] == sum(parameter.numel() for parameter in build_model(TINY, None).parameters())
+
+
+@pytest.mark.skipif(
+    not (find_spec("peft") and find_spec("transformers")), reason="transformers and peft: pip install .[hf]"
+)
+def test_peft_contender_has_one_shared_pair_of_the_same_rank_at_the_same_positions() -> None:
+    update = contenders.peft(SETTING)
+    adapted = {name for name, parameter in update.model.named_parameters() if parameter.requires_grad}
+    assert len(adapted) == 2 * (2 * 5 + 2 * 8)
+    assert all(4 in parameter.shape for parameter in update.model.parameters() if parameter.requires_grad)
+    update()
+
+
+@pytest.mark.parametrize("name", [name for name in contenders.UPDATES if "Hugging" not in name])
+def test_an_update_changes_what_trains_and_nothing_else(name) -> None:
+    update = contenders.UPDATES[name](SETTING)
+    before = {key: value.clone() for key, value in update.model.state_dict().items()}
+    for _ in range(2):
+        update()
+    trained = {key for key, parameter in update.model.named_parameters() if parameter.requires_grad}
+    changed = {key for key, value in update.model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert {key.replace("output_projection", "embed_tokens").split(".", 1)[1] for key in changed} <= {
+        key.split(".", 1)[1] for key in trained
+    }
+
+
+def test_batches_mix_languages_only_where_asked_and_are_as_long_as_said() -> None:
+    mixed, one = (make_batch(TINY, 6, choice, 1, CPU) for choice in (True, False))
+    assert len(mixed["net_input"]["src_lang_id"].unique()) > 2
+    assert mixed["target"].numel() <= TINY.tokens
+    assert len(one["net_input"]["src_lang_id"]) == 1
+    assert torch.equal(mixed["target"], one["target"])
+    lengths = mixed["target"].ne(1).sum(1)
+    assert lengths.min() >= SHORTEST
+    assert lengths.max() <= LONGEST
+
+
+def test_contenders_take_turns_and_every_second_round_goes_backwards() -> None:
+    calls = []
+    timings = measure.time_in_turns({name: lambda name=name: calls.append(name) for name in "abc"}, 2, CPU)
+    assert "".join(calls) == "abc" + "abc" + "cba"
+    assert all(len(timing.seconds) == 2 for timing in timings.values())
+
+
+def test_a_ratio_is_the_median_over_rounds_and_not_of_medians() -> None:
+    mine, theirs = measure.Timing((2.0, 9.0, 4.0)), measure.Timing((1.0, 3.0, 4.0))
+    assert mine.over(theirs) == 2.0
+    assert mine.median == 4.0
+
+
+def test_targets_say_what_was_not_measured_and_what_was_missed() -> None:
+    results = compare.Results({"gpu": None}, {})
+    assert all(target.value is None and not target.reached for target in compare.targets(results))
+    shared, slow = {"seconds": [1.0, 1.0], "tokens": 9}, {"seconds": [1.2, 1.2], "tokens": 9}
+    results.update = {"one shared pair": shared, "ours, mixed": slow}
+    first = compare.targets(results)[0]
+    assert first.value == pytest.approx(1.2)
+    assert not first.reached
+    results.update["ours, mixed"] = {"seconds": [1.1, 1.1], "tokens": 9}
+    assert compare.targets(results)[0].reached
+
+
+def test_command_writes_the_tables_and_prints_them(tmp_path, capsys) -> None:
+    rounds = ["--rounds", "1", "--threads", "1"]
+    assert (
+        main(["bench", "--cpu", "--shape", "tiny", *rounds, "--parts", "update", "translation", "--out", str(tmp_path)])
+        == 0
+    )
+    printed = capsys.readouterr().out
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8") in printed
+    data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert data["machine"]["torch"] == torch.__version__
+    assert len(data["update"]["ours, mixed"]["seconds"]) == 1
+    assert {"ours, merged", "base model"} <= data["translation"].keys()
+    assert "| ours, mixed |" in printed
+
+
+def test_peak_memory_of_a_contender_is_measured_in_a_process_of_its_own() -> None:
+    plan = compare.Plan("tiny", "cpu", False, 1, 1)
+    assert 10**6 < measure.peak_memory("update", "ours, mixed", plan.settings()) < 10**9
+
+
+def test_wrong_part_is_named(tmp_path) -> None:
+    with pytest.raises(SystemExit, match="--parts nonsense"):
+        main(["bench", "--parts", "nonsense", "--out", str(tmp_path)])

@@ -1,0 +1,176 @@
+"""The loss over a frozen vocabulary against fairseq's own criterion."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import pytest
+import torch
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion as StockCriterion
+from fairseq.models.transformer import TransformerModel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from langspec_lora import criterion as criterion_module
+from langspec_lora.criterion import FrozenVocabularyLoss, LabelSmoothedCrossEntropyCriterion
+from tests import toy
+
+
+def criteria(task, smoothing=0.2, **more) -> tuple[StockCriterion, StockCriterion]:
+    stock, ours = (StockCriterion(task, False, smoothing, **more) for _ in range(2))
+    LabelSmoothedCrossEntropyCriterion.convert(ours)
+    return stock, ours
+
+
+def sample_of(task) -> dict:
+    batch = toy.mixed_batch(task)
+    batch["net_input"]["tgt_lang_id"] = batch["tgt_lang_id"]
+    assert batch["target"].eq(task.target_dictionary.pad()).any()
+    return batch
+
+
+def losses(model, batch, *chosen) -> list[tuple]:
+    results = []
+    for one in chosen:
+        model.zero_grad()
+        loss, size, log = one(model, batch)
+        loss.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append((loss.detach(), size, log, gradients))
+    return results
+
+
+@pytest.fixture(params=[1, 900, 2**28], ids=["a token at a time", "some tokens", "all at once"])
+def chunks(request, monkeypatch) -> None:
+    """How many logits are held at once; the dictionary has 69 entries, and so a token 276 bytes."""
+    monkeypatch.setattr(criterion_module, "CHUNK_BYTES", request.param)
+
+
+@pytest.mark.parametrize("more", [{}, {"smoothing": 0.0}, {"ignore_prefix_size": 1}], ids=str)
+def test_loss_log_and_gradients_are_those_of_fairseq(toy_data, chunks, more) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    toy.randomise_pairs(model)
+    stock, ours = losses(model.train(), sample_of(task), *criteria(task, **more))
+    torch.testing.assert_close(ours[0], stock[0], rtol=1e-5, atol=1e-5)
+    assert ours[1] == stock[1]
+    assert ours[2].keys() == stock[2].keys()
+    for name, value in stock[2].items():
+        torch.testing.assert_close(torch.as_tensor(ours[2][name]), torch.as_tensor(value), rtol=1e-5, atol=1e-5)
+    assert ours[3].keys() == stock[3].keys() != set()
+    for name, gradient in stock[3].items():
+        torch.testing.assert_close(ours[3][name], gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_agrees_with_finite_differences(chunks) -> None:
+    torch.manual_seed(1)
+    features = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    weight, targets = torch.randn(69, 5, dtype=torch.float64), torch.tensor([3, 1, 5, 1, 0, 68])
+    loss = FrozenVocabularyLoss.apply(features, weight, targets, 0.1, 1)[0]
+    (gradient,) = torch.autograd.grad(loss, features)
+    for row in range(6):
+        for column in range(5):
+            moved = []
+            for step in (1e-3, -1e-3):
+                other = features.detach().clone()
+                other[row, column] += step
+                log_p = torch.log_softmax(other @ weight.T, 1)
+                nll = -log_p[torch.arange(6), targets]
+                smooth = -(log_p.sum(1) - log_p[torch.arange(6), targets]) / 68  # of the other 68 words
+                moved.append(((0.9 * nll + 0.1 * smooth) * targets.ne(1)).sum())
+            expected = (moved[0] - moved[1]) / 2e-3
+            torch.testing.assert_close(gradient[row, column], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
+
+
+def test_half_precision_keeps_the_probabilities_that_lie_below_its_smallest_number() -> None:
+    """Over 100,000 words: 2.5e-8 for each but the target, which half precision takes for 0, and 0.25 % in all."""
+    torch.manual_seed(1)
+    weight = 1 + 0.05 * torch.randn(100_000, 32)
+    weight[:, 0] = 0
+    weight[5, 0] = 1
+    features = torch.zeros(1, 32)
+    features[0, 0] = 17.5
+    gradients = []
+    for kind in (torch.float64, torch.float16):
+        x = features.to(kind).requires_grad_()
+        loss = FrozenVocabularyLoss.apply(x, weight.half().to(kind), torch.tensor([5]), 0.2, 1)[0]
+        gradients.append(torch.autograd.grad(loss, x)[0].double())
+    log_p = torch.log_softmax(features.double() @ weight.half().double().T, 1)
+    assert 2e-8 < log_p[0, 0].exp() < 2.9e-8
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
+
+
+def test_autocast_gives_fairseq_s_loss_to_its_own_precision(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    toy.randomise_pairs(model)
+    batch = sample_of(task)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        stock, ours = losses(model.train(), batch, *criteria(task))
+    torch.testing.assert_close(ours[0], stock[0], rtol=1e-3, atol=1e-3)
+    for name, gradient in stock[3].items():
+        assert (ours[3][name] - gradient).norm() < 0.05 * gradient.norm()
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
+
+
+def test_never_holds_the_logits_of_the_whole_batch(toy_data, monkeypatch) -> None:
+    monkeypatch.setattr(criterion_module, "CHUNK_BYTES", 900)
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    batch = sample_of(task)
+    whole = batch["target"].numel() * len(task.target_dictionary)
+    sizes = []
+    for one in criteria(task):
+        with Largest() as largest:
+            one(model, batch)[0].backward()
+        sizes.append(largest.numel)
+    assert sizes[0] >= whole > 2 * sizes[1]
+
+
+def test_validation_computes_no_gradient(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    batch = sample_of(task)
+    stock, ours = criteria(task)
+    with torch.no_grad():
+        loss, expected = ours(model.eval(), batch)[0], stock(model, batch)[0]
+    torch.testing.assert_close(loss, expected)
+    assert loss.grad_fn is None
+
+
+@pytest.mark.parametrize("flags", [("--add-lora", "False"), ("--freeze-original-parameters", "False")])
+def test_a_vocabulary_that_trains_is_left_to_fairseq(toy_data, flags) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data, *flags))
+    stock, ours = losses(model.train(), sample_of(task), *criteria(task))
+    assert torch.equal(stock[0], ours[0])
+    assert torch.equal(stock[3]["encoder.embed_tokens.weight"], ours[3]["encoder.embed_tokens.weight"])
+
+
+def test_what_else_fairseq_computes_is_left_to_it(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    batch = sample_of(task)
+    stock, ours = criteria(task, report_accuracy=True)
+    assert ours(model.eval(), batch)[2]["n_correct"] == stock(model, batch)[2]["n_correct"]
+    assert torch.equal(ours(model, batch, reduce=False)[0], stock(model, batch, reduce=False)[0])
+    plain = TransformerModel.build_model(toy.parse(toy.plugin_flags(toy_data)), task).eval().requires_grad_(False)
+    net_input = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths", "prev_output_tokens")}
+    sample = {**batch, "net_input": net_input}
+    assert torch.equal(ours(plain, sample)[0], stock(plain, sample)[0])
+
+
+def test_the_task_converts_fairseq_s_criterion_under_its_own_name_and_no_other(toy_data) -> None:
+    task, _ = toy.build(toy.plugin_flags(toy_data))
+    smoothed = task.build_criterion(toy.parse(toy.plugin_flags(toy_data)))
+    assert type(smoothed) is LabelSmoothedCrossEntropyCriterion
+    assert type(smoothed).__name__ == StockCriterion.__name__
+    other = task.build_criterion(Namespace(criterion="cross_entropy", sentence_avg=False))
+    assert type(other) is CrossEntropyCriterion
