@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
+from langspec_lora.lora.functional import compute_type
+
 
 class AdaptedAttention(MultiheadAttention):
     """fairseq's attention for adapted projections.
@@ -37,6 +39,7 @@ class AdaptedAttention(MultiheadAttention):
         need_head_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """See :meth:`fairseq.modules.MultiheadAttention.forward`; ``query`` is ``(tgt_len, batch, embed_dim)``."""
+        query, key, value = _cast_once(query, key, value)
         plain = incremental_state is None and not static_kv and not before_softmax
         if plain and self.self_attention and not need_weights and not need_head_weights and self._is_standard():
             return self._self_attention(query, key_padding_mask, attn_mask), None
@@ -83,3 +86,10 @@ class AdaptedAttention(MultiheadAttention):
         # Expanded over the heads: some torch releases accept no mask that broadcasts there.
         minus_inf = minus_inf.expand(-1, self.num_heads, -1, -1)  # (batch, heads, 1, time)
         return minus_inf if attn_mask is None else attn_mask + minus_inf
+
+
+def _cast_once(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Under autocast, one copy in half precision of each tensor, in place of one in each projection that reads it."""
+    distinct = {id(x): x for x in inputs if x is not None}
+    casts = {key: x.to(compute_type(x)) for key, x in distinct.items()}
+    return tuple(None if x is None else casts[id(x)] for x in inputs)

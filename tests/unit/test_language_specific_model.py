@@ -185,6 +185,34 @@ class BatchedProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Casts(TorchDispatchMode):
+    """Notes the shapes of the tensors that are cast to another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ == "_to_copy" and result.dtype != args[0].dtype:
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+def test_attention_casts_what_its_projections_read_once(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    toy.forward(model.train(), toy.mixed_batch(task))  # leaves the languages of the batch set
+    sentences = len(toy.mixed_batch(task)["id"])
+    x, memory = torch.randn(3, sentences, 16), torch.randn(5, sentences, 16)
+    layer = model.decoder.layers[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16), Casts() as casts:
+        layer.self_attn(x, x, x, need_weights=False)
+    assert casts.shapes.count((3, sentences, 16)) == 1
+    with torch.autocast("cpu", dtype=torch.bfloat16), Casts() as casts:
+        layer.encoder_attn(x, memory, memory, static_kv=True, need_weights=False)
+    assert casts.shapes.count((5, sentences, 16)) == 1
+
+
 @pytest.mark.parametrize("length", [1, 5])
 def test_a_frozen_vocabulary_is_not_multiplied_sentence_by_sentence(toy_data, length) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
