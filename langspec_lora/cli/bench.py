@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Measures, writes and prints."""
     import torch
 
-    from langspec_lora.benchmark.compare import Plan, to_markdown, write
+    from langspec_lora.benchmark.compare import Plan
     from langspec_lora.benchmark.compare import run as compare
+    from langspec_lora.benchmark.report import to_markdown, write
 
     parts = args.parts or Plan.parts
     unknown = [part for part in parts if part not in Plan.parts]

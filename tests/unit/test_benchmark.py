@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from langspec_lora.benchmark import compare, contenders, measure
+from langspec_lora.benchmark import compare, contenders, measure, report
 from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
 from langspec_lora.cli.main import main
 
@@ -96,14 +96,14 @@ def test_a_ratio_is_the_median_over_rounds_and_not_of_medians() -> None:
 
 def test_targets_say_what_was_not_measured_and_what_was_missed() -> None:
     results = compare.Results({"gpu": None}, {})
-    assert all(target.value is None and not target.reached for target in compare.targets(results))
+    assert all(target.value is None and not target.reached for target in report.targets(results))
     shared, slow = {"seconds": [1.0, 1.0], "tokens": 9}, {"seconds": [1.2, 1.2], "tokens": 9}
     results.update = {"one shared pair": shared, "ours, mixed": slow}
-    first = compare.targets(results)[0]
+    first = report.targets(results)[0]
     assert first.value == pytest.approx(1.2)
     assert not first.reached
     results.update["ours, mixed"] = {"seconds": [1.1, 1.1], "tokens": 9}
-    assert compare.targets(results)[0].reached
+    assert report.targets(results)[0].reached
 
 
 def test_command_writes_the_tables_and_prints_them(tmp_path, capsys) -> None:
