@@ -18,21 +18,20 @@ should score the other lines of the test set only.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import shutil
 import tarfile
-import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
+from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
 from langspec_lora.errors import UserError
 from langspec_lora.languages import Resources
 
@@ -45,7 +44,6 @@ VOCAB_SIZE = 8000
 _SPLITS = ("dev", "devtest")
 _INNER = "flores101_dataset"
 _SETTINGS = "settings.json"
-_UNKNOWN_PIECES = 0.1  # a dictionary that lacks more of the model's pieces belongs to another model
 _UNKNOWN_TOKENS = 0.01  # worth a remark
 
 
@@ -106,7 +104,7 @@ def prepare(
     if _is_complete(out, settings):
         return Prepared(out / "data-bin", None, _count_lines(out / "dict.txt"), ())
     if spm is not None:
-        _check_fit(spm, dictionary)
+        check_fit(spm, dictionary)
 
     _write(out / _SETTINGS, json.dumps({**settings, "complete": False}, indent=1, ensure_ascii=False).encode())
     files = _write_text(out / "mono", text, valid_lines)
@@ -272,107 +270,13 @@ def _place_vocabulary(
         return []
     _write(out / "spm.model", spm.read_bytes())
     _write(out / "dict.txt", dictionary.read_bytes())
-    lacking = [name for name in training if f"__{name}__" not in _tokens(dictionary)]
+    lacking = [name for name in training if f"__{name}__" not in dictionary_tokens(dictionary)]
     if not lacking:
         return []
     return [
         f"the dictionary has no language token for {', '.join(lacking)}; fairseq adds it, so a model that was trained "
         "without it will not fit"
     ]
-
-
-def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
-    """Trains a SentencePiece unigram model.
-
-    Every character of the text gets a piece (coverage 1.0), except that with Chinese, Japanese or Korean text, whose
-    characters are thousands, the rarest 0.05 % of characters go without.
-
-    Args:
-        lines: text of all languages together.
-        vocab_size: pieces at most; fewer where the text does not yield so many.
-
-    Returns:
-        The model file's bytes.
-
-    Raises:
-        UserError: the vocabulary is too small for the characters of the text.
-    """
-    import sentencepiece
-
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            character_coverage=0.9995 if has_east_asian(lines) else 1.0,
-            hard_vocab_limit=False,
-            num_threads=1,  # with several the model differs from run to run
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--vocab-size {vocab_size} does not suit the text: {reason}") from error
-    return model.getvalue()
-
-
-def has_east_asian(lines: Iterable[str]) -> bool:
-    """Whether more than 1 % of the characters are Chinese, Japanese or Korean."""
-    counts = [0, 0]
-    for line in lines:
-        for character in line:
-            counts[0] += 1
-            if character > "\u1100":
-                counts[1] += unicodedata.name(character, "").startswith(
-                    ("CJK UNIFIED", "HIRAGANA", "KATAKANA", "HANGUL")
-                )
-    return counts[1] > 0.01 * counts[0]
-
-
-def dictionary_text(model: bytes, languages: Iterable[str]) -> str:
-    """A fairseq dictionary of a SentencePiece model's pieces, then a token ``__xx__`` for each language.
-
-    Control symbols are left out: fairseq has its own.
-    """
-    pieces = _pieces(model)
-    return "".join(f"{token} 1\n" for token in [*pieces, *(f"__{name}__" for name in languages)])
-
-
-def _pieces(model: bytes) -> list[str]:
-    from sentencepiece import SentencePieceProcessor
-
-    processor = SentencePieceProcessor(model_proto=model)
-    ids = range(processor.get_piece_size())
-    return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
-
-
-def _tokens(dictionary: Path) -> set[str]:
-    try:
-        lines = dictionary.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"--dict {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
-    return {line.rsplit(" ", 1)[0] for line in lines}
-
-
-def _check_fit(spm: Path, dictionary: Path) -> None:
-    """Refuses a dictionary that belongs to another SentencePiece model.
-
-    Raises:
-        UserError: the dictionary lacks many of the model's pieces, or the model is damaged.
-    """
-    try:
-        pieces = _pieces(spm.read_bytes())
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--spm {spm} is no SentencePiece model ({reason}); give the .model file") from error
-    tokens = _tokens(dictionary)
-    lacking = [piece for piece in pieces if piece not in tokens]
-    if len(lacking) > _UNKNOWN_PIECES * len(pieces):
-        raise UserError(
-            f"--dict {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of --spm {spm}, such as "
-            f"{lacking[0]!r}; give the dictionary and the model that belong together"
-        )
 
 
 def _count_lines(path: Path) -> int:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from langspec_lora.data.binarise import Bitext, binarise, multi_parallel
-from langspec_lora.data.flores import dictionary_text, train_sentencepiece
+from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.errors import UserError
 from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
 from langspec_lora.example.grammar import CODES, LANGUAGES, Meaning

@@ -1,0 +1,111 @@
+"""SentencePiece models and the fairseq dictionaries that belong to them."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+
+_UNKNOWN_PIECES = 0.1  # a dictionary that lacks more of the model's pieces belongs to another model
+
+
+def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
+    """Trains a SentencePiece unigram model.
+
+    Every character of the text gets a piece (coverage 1.0), except that with Chinese, Japanese or Korean text, whose
+    characters are thousands, the rarest 0.05 % of characters go without.
+
+    Args:
+        lines: text of all languages together.
+        vocab_size: pieces at most; fewer where the text does not yield so many.
+
+    Returns:
+        The model file's bytes.
+
+    Raises:
+        UserError: the vocabulary is too small for the characters of the text.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            character_coverage=0.9995 if _has_east_asian(lines) else 1.0,
+            hard_vocab_limit=False,
+            num_threads=1,  # with several the model differs from run to run
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--vocab-size {vocab_size} does not suit the text: {reason}") from error
+    return model.getvalue()
+
+
+def _has_east_asian(lines: Iterable[str]) -> bool:
+    """Whether more than 1 % of the characters are Chinese, Japanese or Korean."""
+    counts = [0, 0]
+    for line in lines:
+        for character in line:
+            counts[0] += 1
+            if character > "\u1100":
+                counts[1] += unicodedata.name(character, "").startswith(
+                    ("CJK UNIFIED", "HIRAGANA", "KATAKANA", "HANGUL")
+                )
+    return counts[1] > 0.01 * counts[0]
+
+
+def dictionary_text(model: bytes, languages: Iterable[str]) -> str:
+    """A fairseq dictionary of a SentencePiece model's pieces, then a token ``__xx__`` for each language.
+
+    Control symbols are left out: fairseq has its own.
+    """
+    pieces = _pieces(model)
+    return "".join(f"{token} 1\n" for token in [*pieces, *(f"__{name}__" for name in languages)])
+
+
+def _pieces(model: bytes) -> list[str]:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_proto=model)
+    ids = range(processor.get_piece_size())
+    return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
+
+
+def dictionary_tokens(dictionary: Path) -> set[str]:
+    """The tokens of a fairseq dictionary.
+
+    Raises:
+        UserError: the file is no UTF-8 text.
+    """
+    try:
+        lines = dictionary.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--dict {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
+    return {line.rsplit(" ", 1)[0] for line in lines}
+
+
+def check_fit(spm: Path, dictionary: Path) -> None:
+    """Refuses a dictionary that belongs to another SentencePiece model.
+
+    Raises:
+        UserError: the dictionary lacks many of the model's pieces, or the model is damaged.
+    """
+    try:
+        pieces = _pieces(spm.read_bytes())
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--spm {spm} is no SentencePiece model ({reason}); give the .model file") from error
+    tokens = dictionary_tokens(dictionary)
+    lacking = [piece for piece in pieces if piece not in tokens]
+    if len(lacking) > _UNKNOWN_PIECES * len(pieces):
+        raise UserError(
+            f"--dict {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of --spm {spm}, such as "
+            f"{lacking[0]!r}; give the dictionary and the model that belong together"
+        )
