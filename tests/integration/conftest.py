@@ -1,0 +1,43 @@
+"""Fixtures of the tests of bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
+
+from tests import toy
+from tests.bad_input import PRE_NORM, STOCK, Touch, cut_short, without_one_adapter, write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoints(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of good and bad checkpoints; ``executed`` lies in it if a hostile one was run."""
+    folder = tmp_path_factory.mktemp("check points")
+    base, plugin = toy.base_flags(toy_data, *STOCK), toy.plugin_flags(toy_data)
+    write_checkpoint(folder / "base.pt", base)
+    write_checkpoint(folder / "adapted.pt", plugin)
+    write_checkpoint(folder / "part.pt", plugin, without_one_adapter)
+    three = ["--langs", "en,fr,nl", "--lang-pairs", "en-fr,fr-nl"]
+    write_checkpoint(folder / "three.pt", [*plugin, *three])
+    write_checkpoint(folder / "deep.pt", [*base, "--encoder-layers", "3"])
+    write_checkpoint(folder / "wide.pt", [*base, "--encoder-embed-dim", "32", "--decoder-embed-dim", "32"])
+    write_checkpoint(folder / "ffn.pt", [*base, "--decoder-ffn-embed-dim", "48"])
+    write_checkpoint(folder / "post-norm.pt", [flag for flag in base if flag not in PRE_NORM])
+    more_words = folder / "dict.txt"
+    more_words.write_text((toy_data.parent / "dict.txt").read_text() + "more 1\nwords 1\n")
+    write_checkpoint(folder / "words.pt", [*base, "--fixed-dictionary", str(more_words)])
+    write_checkpoint(folder / "hostile.pt", base, lambda state: state.update(cfg={"x": [Touch(folder / "executed")]}))
+    cut_short(write_checkpoint(folder / "damaged.pt", base))
+    return folder
+
+
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that gets as far as a model."""
+
+    def build_model(*args, **kwargs):
+        pytest.fail("a model was built")
+
+    monkeypatch.setattr(TranslationMultiSimpleEpochTask, "build_model", build_model)

@@ -1,0 +1,198 @@
+"""Bad input to a training: one line that says what to change, before a model is built, and nothing is run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import toy
+from tests.bad_input import (
+    STOCK,
+    own_copy,
+    refusal_of,
+    remove,
+)
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--encoder-lora-position", "q_crossq"], "'crossq' is no position of the encoder"),
+        (["--decoder-lora-layer", "0_2"], "'2' is no layer of the decoder; expected numbers from 0 to 1"),
+        (["--encoder-activation-direction", "src"], "1 directions for 2 encoder layers"),
+        (["--encoder-activation-direction", "src_sideways"], "'sideways' is no direction"),
+        (["--language-num", "12"], "--language-num 12 was given, but --langs names 5 languages"),
+        (["--low-rank", "0"], "--low-rank: rank 0"),
+        (["--dim", "17"], "reaches feature 17, but the narrowest adapted encoder layer has 16"),
+        (["--langs", "en,fr,xx", "--lang-pairs", "en-fr"], "no resource level for xx"),
+        (["--pruning", "True", "--pruning-t2", "0"], "--pruning-t2 0"),
+        (["--pruning", "True", "--target-pruning-ratio", "1"], "--target-pruning-ratio 1.0"),
+        (["--pruning", "True", "--pruning-scope", "all"], "--pruning-scope all"),
+        (["--pruning", "True", "--add-lora", "False"], "--pruning True needs adapters"),
+        (["--add-lora", "False", "--freeze-original-parameters", "True"], "leaves nothing to train"),
+        (["--lang-pairs", "en-xx"], "--lang-pairs holds en-xx, but 'xx' is not in --langs en,fr,nl,wo,sd"),
+        (["--lang-pairs", "en_fr"], "--lang-pairs holds 'en_fr'; expected directions such as en-fr"),
+        (["--fixed-dictionary", "nowhere.txt"], "dictionary nowhere.txt cannot be read: No such file or directory"),
+    ],
+)
+def test_wrong_flag_of_a_training_ends_it_before_a_model_is_built(toy_data, flags, words) -> None:
+    assert words in refusal_of(toy.build, toy.plugin_flags(toy_data, *flags))
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.pt", "does not exist; check the path"),
+        ("damaged.pt", "is damaged"),
+        ("hostile.pt", r"was refused: it names 'posix.system', which no checkpoint needs"),
+        ("deep.pt", "is of another size: --encoder-layers is 3 there and 2 in the command; give --encoder-layers 3"),
+        ("wide.pt", "--encoder-embed-dim is 32 there and 16 in the command"),
+        ("ffn.pt", "--decoder-ffn-embed-dim is 48 there and 24 in the command"),
+        (
+            "words.pt",
+            "has a vocabulary of 71, the dictionary (with the language tokens of --langs) 69; give the model's",
+        ),
+        ("part.pt", "holds only part of the adapters: 1 of"),
+        ("three.pt", "has no adapters for wo, sd; it knows en, fr, nl"),
+    ],
+)
+def test_wrong_checkpoint_ends_a_training_before_a_model_is_built(toy_data, checkpoints, tmp_path, name, words) -> None:
+    path = checkpoints / name
+    start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path)]
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
+    assert f"checkpoint {path}" in message
+    assert words in message
+    assert not (checkpoints / "executed").exists()
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize("flag", ["--restore-file", "--continue-once"])
+@pytest.mark.parametrize(("name", "words"), [("nowhere.pt", "does not exist"), ("hostile.pt", "was refused")])
+def test_checkpoint_to_resume_from_is_checked_too(toy_data, checkpoints, tmp_path, flag, name, words) -> None:
+    start = [flag, str(checkpoints / name), "--save-dir", str(tmp_path)]
+    assert f"{name} {words}" in refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
+    assert not (checkpoints / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["base.pt", "adapted.pt"])
+def test_right_checkpoint_is_not_refused(toy_data, checkpoints, tmp_path, name) -> None:
+    flags = toy.plugin_flags(toy_data, "--finetune-from-model", str(checkpoints / name), "--save-dir", str(tmp_path))
+    _, model = toy.build(flags)
+    model.load_state_dict(torch.load(checkpoints / name, weights_only=False)["model"])
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_stock_model_is_not_trained_from_a_hostile_checkpoint_either(toy_data, checkpoints, tmp_path) -> None:
+    flags = [*STOCK, "--task", "translation_multi_simple_epoch_lora", "--save-dir", str(tmp_path)]
+    path = str(checkpoints / "hostile.pt")
+    assert "was refused" in refusal_of(toy.build, toy.base_flags(toy_data, *flags, "--finetune-from-model", path))
+    assert not (checkpoints / "executed").exists()
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_hostile_checkpoint_that_a_training_would_resume_from_is_refused(toy_data, checkpoints, tmp_path) -> None:
+    shutil.copy(checkpoints / "hostile.pt", tmp_path / "checkpoint_last.pt")
+    base = str(checkpoints / "base.pt")
+    flags = toy.plugin_flags(toy_data, "--save-dir", str(tmp_path), "--finetune-from-model", base)
+    assert f"checkpoint {tmp_path / 'checkpoint_last.pt'} was refused" in refusal_of(toy.build, flags)
+    assert not (checkpoints / "executed").exists()
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_resuming_with_another_order_of_languages_is_refused(toy_data, checkpoints, tmp_path) -> None:
+    shutil.copy(checkpoints / "adapted.pt", tmp_path / "checkpoint_last.pt")
+    flags = toy.plugin_flags(toy_data, "--save-dir", str(tmp_path), "--langs", "fr,en,nl,wo,sd")
+    message = refusal_of(toy.build, flags)
+    assert "was trained with --langs en,fr,nl,wo,sd" in message
+    assert "resume with the same --langs, or start a new run with --finetune-from-model" in message
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize("flag", [["--reset-optimizer"], ["--reset-dataloader"], ["--restore-file", "other.pt"]])
+def test_two_ways_to_start_at_once_are_refused(toy_data, checkpoints, tmp_path, flag) -> None:
+    start = ["--finetune-from-model", str(checkpoints / "base.pt"), "--save-dir", str(tmp_path)]
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start, *flag))
+    assert f"{' '.join(flag)} was given beside --finetune-from-model" in message
+
+
+def test_checkpoint_of_another_architecture_is_named_by_its_first_difference(toy_data, checkpoints) -> None:
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    state = torch.load(checkpoints / "post-norm.pt", weights_only=False)["model"]
+    message = refusal_of(model.load_state_dict, state)
+    assert 'does not fit the model: Missing key(s) in state_dict: "encoder.layer_norm.weight"' in message
+
+
+def binarise(side: Path, sentences: int) -> None:
+    """Writes a side of some sentences in place of the one that is there."""
+    text = side.parent / "text"
+    text.write_text("en1 en2\n" * sentences)
+    toy._write_side(side, text, toy.Dictionary.load(str(side.parent.parent / "dict.txt")))
+    text.unlink()
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+SPOILT = {
+    "no direction": (
+        lambda data: remove(data, "train.en-nl.", "train.nl-en."),
+        "there are no train data of en-nl in .*; binarise that direction, or leave it out",
+    ),
+    "no validation": (lambda data: remove(data, "valid."), "there are no valid data of en-fr"),
+    "one side": (lambda data: remove(data, "train.wo-en.en."), "there are no train data of wo-en"),
+    "no index": (
+        lambda data: remove(data, "train.sd-en.sd.idx", "train.en-sd.sd.idx"),
+        "there are no train data of en-sd",
+    ),
+    "empty": (
+        lambda data: (binarise(data / "train.en-fr.en", 0), binarise(data / "train.en-fr.fr", 0)),
+        "train data of en-fr in .* are empty; binarise text for that direction",
+    ),
+    "misaligned": (
+        lambda data: binarise(data / "valid.fr-wo.wo", 11),
+        "valid data of fr-wo in .* are misaligned: 12 sentences of fr, 11 of wo; binarise both sides again",
+    ),
+    "cut index": (lambda data: cut(data / "train.en-fr.fr.idx", -1), r"train\.en-fr\.fr\.idx is damaged"),
+    "empty index": (lambda data: cut(data / "train.en-fr.fr.idx", 0), r"train\.en-fr\.fr\.idx is damaged"),
+    "cut data": (lambda data: cut(data / "train.en-fr.en.bin", -1), r"train\.en-fr\.en\.bin is damaged"),
+    "no folder": (shutil.rmtree, "there are no train data of en-fr"),
+    "damaged dictionary": (
+        lambda data: (data.parent / "dict.txt").write_text("no count\n"),
+        r"dictionary .*dict\.txt is damaged \(Incorrect dictionary format",
+    ),
+}
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize("kind", SPOILT)
+def test_wrong_data_end_a_training_before_a_model_is_built(toy_data, tmp_path, kind) -> None:
+    spoil, words = SPOILT[kind]
+    data = own_copy(toy_data, tmp_path)
+    spoil(data)
+    assert re.search(words, refusal_of(toy.build, toy.plugin_flags(data)))
+
+
+def test_data_named_for_the_other_direction_are_found_as_fairseq_finds_them(toy_data, tmp_path) -> None:
+    data = own_copy(toy_data, tmp_path)
+    remove(data, "train.fr-en.", "valid.fr-en.", "test.wo-en.")
+    toy.build(toy.plugin_flags(data))
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_dictionaries_that_differ_between_languages_are_refused(toy_data, tmp_path) -> None:
+    data = own_copy(toy_data, tmp_path)
+    with (data / "dict.wo.txt").open("a") as file:
+        file.write("more 1\n")
+    flags = toy.plugin_flags(data)
+    place = flags.index("--fixed-dictionary")
+    del flags[place : place + 2]
+    assert "give one for all languages with --fixed-dictionary" in refusal_of(toy.build, flags)
+    (data / "dict.wo.txt").unlink()
+    assert "dict.wo.txt cannot be read: No such file" in refusal_of(toy.build, flags)
