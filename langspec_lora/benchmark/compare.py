@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from langspec_lora.benchmark.contenders import TRANSLATIONS, UPDATES, Setting
-from langspec_lora.benchmark.measure import peak_memory, time_in_turns
+from langspec_lora.benchmark.measure import peak_cpu_memory, peak_gpu_memory, time_in_turns
 from langspec_lora.benchmark.workload import SHAPES, Ranks
 
 LANGUAGES = (2, 12, 30, 100, 200)
@@ -98,7 +98,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
         for name in names:
             if "memory" in plan.parts:
                 say(f"{kind}: memory of {name}")
-                measured[name]["peak_bytes"] = peak_memory(kind, name, settings)
+                measured[name]["peak_bytes"] = _peak_memory(kind, name, settings)
         setattr(results, kind, measured)
     if "sweep" in plan.parts:
         for ranks in plan.ranks:
@@ -129,10 +129,23 @@ def _time(
         name: {"seconds": list(timing.seconds), "tokens": contenders[name].tokens} for name, timing in timings.items()
     }
     contenders.clear()
-    gc.collect()
-    if setting.device.type == "cuda":
-        torch.cuda.empty_cache()
+    _free(setting.device)
     return measured
+
+
+def _peak_memory(kind: str, name: str, settings: Mapping[str, Any]) -> int:
+    setting = setting_from(settings)
+    if setting.device.type == "cpu":
+        return peak_cpu_memory(kind, name, settings)
+    peak = peak_gpu_memory(lambda: (UPDATES if kind == "update" else TRANSLATIONS)[name](setting), setting.device)
+    _free(setting.device)
+    return peak
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def machine(plan: Plan) -> dict[str, Any]:

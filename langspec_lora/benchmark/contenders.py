@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from langspec_lora.benchmark.workload import Ranks, Shape, build_model, dictionaries, make_batch
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 
 BEAM = 5
 HYPOTHESIS = 30
@@ -116,7 +117,6 @@ class Update:
 
 
 def _fairseq_update(setting: Setting, model: nn.Module, mixed: bool = True) -> Update:
-    model.to(setting.device)
     criterion = stock.LabelSmoothedCrossEntropyCriterion(dictionaries(setting.shape), False, 0.2)
     LabelSmoothedCrossEntropyCriterion.convert(criterion)  # as our task does
     return Update(setting, model, lambda batch: criterion(model, batch)[0], mixed)
@@ -124,7 +124,7 @@ def _fairseq_update(setting: Setting, model: nn.Module, mixed: bool = True) -> U
 
 def frozen_base(setting: Setting) -> Update:
     """The frozen base model; two bias vectors train, so that the backward pass goes all the way."""
-    model = build_model(setting.shape, None).requires_grad_(False)
+    model = _model(setting, None).requires_grad_(False)
     for stack in (model.encoder, model.decoder):
         stack.layers[0].self_attn_layer_norm.bias.requires_grad_(True)
     return _fairseq_update(setting, model)
@@ -132,7 +132,7 @@ def frozen_base(setting: Setting) -> Update:
 
 def full_fine_tuning(setting: Setting) -> Update:
     """Every weight of the base model trains."""
-    return _fairseq_update(setting, build_model(setting.shape, None))
+    return _fairseq_update(setting, _model(setting, None))
 
 
 def shared_pair(setting: Setting) -> Update:
@@ -142,12 +142,12 @@ def shared_pair(setting: Setting) -> Update:
 
 def ours(setting: Setting, mixed: bool = True) -> Update:
     """Language-specific pairs."""
-    return _fairseq_update(setting, build_model(setting.shape, setting.ranks.of(setting.languages)), mixed)
+    return _fairseq_update(setting, _model(setting, setting.ranks.of(setting.languages)), mixed)
 
 
 def loop(setting: Setting) -> Update:
     """Language-specific pairs by a loop over languages."""
-    model = build_model(setting.shape, setting.ranks.of(setting.languages))
+    model = _model(setting, setting.ranks.of(setting.languages))
     return _fairseq_update(setting, _as(LoopOverLanguages, model))
 
 
@@ -155,7 +155,7 @@ def peft(setting: Setting) -> Update:
     """Hugging Face's M2M100 of the same shape with one LoRA by PEFT, of the mean rank, at the same positions."""
     from langspec_lora.benchmark.huggingface import build_peft_model
 
-    model = build_peft_model(setting.shape, _mean(setting)).to(setting.device)
+    model = build_peft_model(setting.shape, _mean(setting), setting.device)
 
     def loss(batch: dict) -> Tensor:
         sources, targets = batch["net_input"]["src_tokens"], batch["target"]
@@ -193,7 +193,7 @@ class Translation:
     """
 
     def __init__(self, setting: Setting, model: Any, mixed: bool = False, merges: bool = False) -> None:
-        model = model.to(setting.device).eval()
+        model = model.eval()
         if setting.amp:
             model.half()
         self.model, self._merges = model, merges
@@ -229,7 +229,7 @@ class PeftTranslation:
     def __init__(self, setting: Setting) -> None:
         from langspec_lora.benchmark.huggingface import build_peft_model
 
-        self.model = build_peft_model(setting.shape, _mean(setting)).to(setting.device).eval()
+        self.model = build_peft_model(setting.shape, _mean(setting), setting.device).eval()
         if setting.amp:
             self.model.half()
         self._batch = make_batch(setting.shape, setting.languages, False, 0, setting.device)
@@ -244,17 +244,17 @@ class PeftTranslation:
 
 
 def _translate_ours(setting: Setting, **how: bool) -> Translation:
-    return Translation(setting, build_model(setting.shape, setting.ranks.of(setting.languages)), **how)
+    return Translation(setting, _model(setting, setting.ranks.of(setting.languages)), **how)
 
 
 TRANSLATIONS: Mapping[str, Callable[[Setting], Callable[[], None]]] = {
-    "base model": lambda setting: Translation(setting, build_model(setting.shape, None)),
+    "base model": lambda setting: Translation(setting, _model(setting, None)),
     "one shared pair": lambda setting: Translation(replace(setting, languages=1), _shared_model(setting)),
     "ours, merged": partial(_translate_ours, merges=True),
     "ours, one language": _translate_ours,
     "ours, mixed": partial(_translate_ours, mixed=True),
     "loop over languages": lambda setting: Translation(
-        setting, _as(LoopOverLanguages, build_model(setting.shape, setting.ranks.of(setting.languages))), mixed=True
+        setting, _as(LoopOverLanguages, _model(setting, setting.ranks.of(setting.languages))), mixed=True
     ),
     "Hugging Face + PEFT": PeftTranslation,
 }
@@ -268,8 +268,12 @@ def _as(kind: type[LanguageSpecificLinear], model: Any) -> Any:
     return model
 
 
+def _model(setting: Setting, ranks: tuple[int, ...] | None) -> LanguageSpecificTransformer:
+    return build_model(setting.shape, ranks, setting.device)
+
+
 def _shared_model(setting: Setting) -> Any:
-    return _as(SharedPair, build_model(setting.shape, (_mean(setting),)))
+    return _as(SharedPair, _model(setting, (_mean(setting),)))
 
 
 def _mean(setting: Setting) -> int:

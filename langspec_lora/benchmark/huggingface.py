@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from langspec_lora.benchmark.workload import Shape
 
 
-def build_peft_model(shape: Shape, rank: int) -> Any:
+def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:
     """Builds a random M2M100 with one LoRA at the positions that the published command adapts.
 
     Args:
         shape: size of the model.
         rank: rank of the pair.
+        device: where it is built.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import M2M100Config, M2M100ForConditionalGeneration
@@ -34,4 +37,6 @@ def build_peft_model(shape: Shape, rank: int) -> Any:
     )
     positions = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
     lora = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=positions, task_type="SEQ_2_SEQ_LM")
-    return get_peft_model(M2M100ForConditionalGeneration(config), lora)
+    with device:
+        model = M2M100ForConditionalGeneration(config)
+    return get_peft_model(model, lora).to(device)

@@ -71,7 +71,22 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_memory(kind: str, name: str, settings: Mapping[str, object]) -> int:
+def peak_gpu_memory(prepare: Callable[[], Callable[[], None]], device: torch.device) -> int:
+    """Bytes that a contender holds at most in two runs, model included, on a GPU that this process does not use else.
+
+    Args:
+        prepare: builds the contender.
+        device: the GPU.
+    """
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run = prepare()
+    for _ in range(2):
+        run()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def peak_cpu_memory(kind: str, name: str, settings: Mapping[str, object]) -> int:
     """Bytes that a contender holds at most in two runs, model included, measured in a new process.
 
     Args:

@@ -1,4 +1,4 @@
-"""``python -m langspec_lora.benchmark.memory KIND NAME SETTINGS``: the peak memory of one contender, in bytes."""
+"""``python -m langspec_lora.benchmark.memory KIND NAME SETTINGS``: a contender's peak memory on a CPU, in bytes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ def main() -> None:
     run = (UPDATES if kind == "update" else TRANSLATIONS)[name](setting)
     for _ in range(2):
         run()
-    if setting.device.type == "cuda":
-        print(torch.cuda.max_memory_allocated(setting.device))
-    else:
-        print(high_water_mark() - imported)
+    print(high_water_mark() - imported)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import random
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from fairseq import options
@@ -69,12 +70,15 @@ class Ranks:
         return f"{self.high}/{self.med}/{self.low}"
 
 
-def build_model(shape: Shape, ranks: tuple[int, ...] | None) -> LanguageSpecificTransformer:
+def build_model(
+    shape: Shape, ranks: tuple[int, ...] | None, device: torch.device | str = "cpu"
+) -> LanguageSpecificTransformer:
     """Builds a random model with the published placement of pairs.
 
     Args:
         shape: its size.
         ranks: the rank of each language, or None for the plain model, all of whose weights train.
+        device: where it is built; a GPU draws 615M weights much faster than a CPU.
     """
     size = {
         "layers": shape.layers,
@@ -91,9 +95,11 @@ def build_model(shape: Shape, ranks: tuple[int, ...] | None) -> LanguageSpecific
         names = [f"l{number}" for number in range(len(ranks))]
         args.adapter_languages = json.dumps({"names": names, "levels": ["low"] * len(ranks), "ranks": ranks})
     torch.manual_seed(1)
-    return LanguageSpecificTransformer.build_model(args, dictionaries(shape))
+    with torch.device(device):
+        return LanguageSpecificTransformer.build_model(args, dictionaries(shape))
 
 
+@cache
 def dictionaries(shape: Shape) -> Namespace:
     """What a model and a criterion want of a task."""
     dictionary = Dictionary()
