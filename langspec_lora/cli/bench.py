@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+import warnings
 from pathlib import Path
 
 from langspec_lora.errors import UserError
@@ -51,14 +53,24 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads or torch.get_num_threads(),
         parts=parts,
     )
-    results = compare(plan, _say)
-    _say("")
+    warnings.simplefilter("ignore")  # deprecations in the libraries compared
+    progress = _Progress()
+    results = compare(plan, progress)
+    progress("")
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
     return 0
 
 
-def _say(line: str) -> None:
-    """Shows what is going on: in one changing line on a terminal, else not at all."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+class _Progress:
+    """Says what is going on: in one changing line on a terminal, else in a line every quarter of a minute."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        elif line and time.monotonic() - self._said > 15:
+            self._said = time.monotonic()
+            print(line, file=sys.stderr, flush=True)

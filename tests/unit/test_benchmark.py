@@ -11,6 +11,8 @@ import torch
 from langspec_lora.benchmark import compare, contenders, measure, report
 from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
 from langspec_lora.cli.main import main
+from langspec_lora.lora import routing
+from tests.unit.test_lora_linear import Counter
 
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"]
@@ -34,6 +36,22 @@ def test_reference_forms_compute_what_ours_does(kind) -> None:
         linear.__class__ = kind
     torch.testing.assert_close(logits(model, batch), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(base, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_whole_update_takes_as_many_operations_and_waits_for_200_languages_as_for_2(monkeypatch, dense) -> None:
+    monkeypatch.setattr(routing, "DENSE_ROWS", 10**6 if dense else 0)
+    counts = []
+    for languages in (2, 200):
+        update = contenders.ours(contenders.Setting(TINY, languages, Ranks(4, 4, 4), CPU))
+        with Counter() as counter:
+            update()
+        counts.append((counter.products, counter.operations, counter.waits))
+    base = contenders.frozen_base(contenders.Setting(TINY, 2, Ranks(4, 4, 4), CPU))
+    with Counter() as counter:
+        base()
+    assert counts[0] == counts[1]
+    assert counts[0][2] == counter.waits  # fairseq's own: whether there is padding
 
 
 def test_trained_parameters_are_those_of_each_contender() -> None:
