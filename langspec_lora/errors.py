@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,24 @@ def exit_on_user_error() -> Iterator[None]:
         yield
     except UserError as error:
         raise SystemExit(f"langspec-lora: error: {_in_one_line(str(error))}") from error
+
+
+@contextmanager
+def command_line(stopped: str = "stopped") -> Iterator[None]:
+    """What a program of ours runs in: :func:`exit_on_user_error`, and one line on Ctrl-C as well.
+
+    Args:
+        stopped: that line.
+
+    Raises:
+        SystemExit: in place of a :class:`UserError`, or of a KeyboardInterrupt (exit code 130, as the shell has it).
+    """
+    try:
+        with exit_on_user_error():
+            yield
+    except KeyboardInterrupt:
+        print(f"\nlangspec-lora: {stopped}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _in_one_line(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from langspec_lora import __version__
-from langspec_lora.errors import exit_on_user_error
+from langspec_lora.errors import command_line
 
 COMMANDS = ("doctor", "prepare-flores", "make-example", "evaluate", "report", "bench")
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     args = parser.parse_args(arguments)
-    with exit_on_user_error():
+    with command_line():
         return args.run(args)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.errors import UserError, command_line
 from langspec_lora.evaluation.groups import group_rows
 from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
@@ -299,7 +299,7 @@ def main(argv: list[str] | None = None) -> int:
         "out", nargs="?", type=Path, default=Path("quickstart"), help="folder of all results (default: quickstart)"
     )
     args = parser.parse_args(argv)
-    with exit_on_user_error():
+    with command_line("stopped; run the same command again to go on from here"):
         root = Path(__file__).resolve().parents[2]
         out = args.out.resolve()
         if not (root / LEVELS).is_file():

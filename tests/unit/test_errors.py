@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.errors import UserError, command_line, exit_on_user_error
 
 
 def test_mistake_ends_a_program_with_one_line_and_exit_code_one() -> None:
@@ -28,3 +28,10 @@ def test_line_breaks_and_terminal_codes_of_a_name_are_shown_not_sent() -> None:
 def test_other_errors_pass_as_they_are() -> None:
     with pytest.raises(KeyError), exit_on_user_error():
         raise KeyError("a fault of the program")
+
+
+def test_ctrl_c_ends_a_program_with_one_line_and_the_shell_s_exit_code(capsys) -> None:
+    with pytest.raises(SystemExit) as ended, command_line("stopped; run it again"):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nlangspec-lora: stopped; run it again\n"
