@@ -43,7 +43,7 @@ def losses(model, batch, *chosen) -> list[tuple]:
 @pytest.fixture(params=[1, 900, 2**28], ids=["a token at a time", "some tokens", "all at once"])
 def chunks(request, monkeypatch) -> None:
     """How many logits are held at once; the dictionary has 69 entries, and so a token 276 bytes."""
-    monkeypatch.setattr(criterion_module, "CHUNK_BYTES", request.param)
+    monkeypatch.setitem(criterion_module.CHUNK_BYTES, "cpu", request.param)
 
 
 @pytest.mark.parametrize("more", [{}, {"smoothing": 0.0}, {"ignore_prefix_size": 1}], ids=str)
@@ -125,7 +125,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_never_holds_the_logits_of_the_whole_batch(toy_data, monkeypatch) -> None:
-    monkeypatch.setattr(criterion_module, "CHUNK_BYTES", 900)
+    monkeypatch.setitem(criterion_module.CHUNK_BYTES, "cpu", 900)
     task, model = toy.build(toy.plugin_flags(toy_data))
     batch = sample_of(task)
     whole = batch["target"].numel() * len(task.target_dictionary)
