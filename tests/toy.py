@@ -25,6 +25,17 @@ PAIRS = tuple(f"{a}-{b}" for a, b in permutations(LANGUAGES, 2))
 WORDS = 12
 SIZES = {"train": 120, "valid": 12, "test": 12}
 
+
+def computes_half_on_cpu() -> bool:
+    """Whether this torch does; from 2.1 on."""
+    try:
+        torch.nn.functional.layer_norm(torch.zeros(2, 2, dtype=torch.float16), (2,))
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_half_on_cpu = pytest.mark.skipif(not computes_half_on_cpu(), reason="this torch has no half precision on a CPU")
 needs_processes_on_cpu = pytest.mark.skipif(
     "device_count" in inspect.getsource(distributed_utils._infer_torch_distributed_launch_init),
     reason="fairseq's main divides by the number of GPUs when it starts several processes",

@@ -131,13 +131,16 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
         return data_utils.collate_tokens(rows, pad_idx=1, eos_idx=2, left_pad=left_pad)
 
     target = sentences(left_pad=False)
+    previous = target.roll(1, 1)
+    previous[:, 0] = 2  # fairseq starts with the end of a sentence
+    previous[target.eq(1)] = 1
     ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
     source_id, target_id = (side if mixed else side[:1] for side in ids)
     batch = {
         "net_input": {
             "src_tokens": sentences(left_pad=True),
             "src_lengths": torch.tensor(lengths),
-            "prev_output_tokens": target.roll(1, 1),
+            "prev_output_tokens": previous,
             "src_lang_id": source_id,
             "tgt_lang_id": target_id,
         },

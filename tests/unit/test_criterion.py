@@ -81,6 +81,7 @@ def test_gradient_agrees_with_finite_differences(chunks) -> None:
             torch.testing.assert_close(gradient[row, column], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
+@toy.needs_half_on_cpu
 def test_half_precision_keeps_the_probabilities_that_lie_below_its_smallest_number() -> None:
     """Over 100,000 words: 2.5e-8 for each but the target, which half precision takes for 0, and 0.25 % in all."""
     torch.manual_seed(1)

@@ -16,18 +16,7 @@ MIXED = ("--encoder-activation-direction", "src_tgt", "--decoder-activation-dire
 POST_NORM = ("--arch", "langspec_transformer_lora")
 
 
-def computes_half_on_cpu() -> bool:
-    try:
-        torch.nn.functional.layer_norm(torch.zeros(2, 2, dtype=torch.float16), (2,))
-    except RuntimeError:  # torch before 2.1
-        return False
-    return True
-
-
-HALF = pytest.param(
-    torch.float16,
-    marks=pytest.mark.skipif(not computes_half_on_cpu(), reason="this torch has no half precision on a CPU"),
-)
+HALF = pytest.param(torch.float16, marks=toy.needs_half_on_cpu)
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
