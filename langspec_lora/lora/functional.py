@@ -86,7 +86,8 @@ def compute_type(input: Tensor) -> torch.dtype:
     """The type that autocast asks for, where it is on, or the input's own."""
     if torch.__version__ >= (2, 4):  # which deprecates the names below
         device = input.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
+        on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        return torch.get_autocast_dtype(device) if on else input.dtype
     if input.device.type == "cuda":
         return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else input.dtype
     return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else input.dtype

@@ -175,3 +175,12 @@ def test_the_task_converts_fairseq_s_criterion_under_its_own_name_and_no_other(t
     assert type(smoothed).__name__ == StockCriterion.__name__
     other = task.build_criterion(Namespace(criterion="cross_entropy", sentence_avg=False))
     assert type(other) is CrossEntropyCriterion
+
+
+def test_computes_on_another_device_without_ever_asking_for_a_value(monkeypatch) -> None:
+    """The device ``meta`` has no values to ask for, and refuses to meet tensors of the CPU, as a GPU does."""
+    monkeypatch.setitem(criterion_module.CHUNK_BYTES, "meta", 900)
+    features = torch.randn(9, 5, device="meta", requires_grad=True)
+    weight, targets = torch.randn(69, 5, device="meta"), torch.zeros(9, dtype=torch.int64, device="meta")
+    FrozenVocabularyLoss.apply(features, weight, targets, 0.2, 1)[0].backward()
+    assert features.grad.is_meta

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, PairLayout
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout
 from langspec_lora.lora import routing as routing_module
 
 TIME, BATCH, D_IN, D_OUT = 5, 6, 10, 14
@@ -201,3 +201,21 @@ def test_without_trained_pairs_no_input_is_kept(ids) -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         linear(x)
     assert x.data_ptr() not in {tensor.data_ptr() for tensor in kept}
+
+
+@pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
+def test_computes_on_another_device_without_ever_asking_for_a_value(ids, part) -> None:
+    """The device ``meta`` has no values to ask for, and refuses to meet tensors of the CPU, as a GPU does."""
+    linear = make(RANKS["other ranks"], part, torch.float32).to("meta")
+    linear.routing.to("meta").translate_ids([3, 2, 1, 0])
+    route = torch.tensor(ids, device="meta")
+    linear.routing.set_batch(route, route)
+    x = torch.randn(TIME, BATCH, D_IN, device="meta", requires_grad=True)
+    linear(x).sum().backward()
+    for tensor in (x.grad, linear.lora_A.grad, linear.lora_B.grad):
+        assert tensor.is_meta
+    with MergedWeights([linear]).using(0, 1):
+        assert linear(x).is_meta
+    of_the_cpu = torch.randn(TIME, BATCH, D_IN)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        linear(of_the_cpu)
