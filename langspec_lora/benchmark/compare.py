@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def _free(device: torch.device) -> None:
 
 def machine(plan: Plan) -> dict[str, Any]:
     """Names the machine and the versions of what ran on it."""
-    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
+    # By the module: a fork of fairseq is installed under another name.
+    versions = {name: import_module(name).__version__ for name in PACKAGES if find_spec(name)}
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
