@@ -42,8 +42,17 @@ def run(args: argparse.Namespace) -> int:
     unknown = [part for part in parts if part not in Plan.parts]
     if unknown:
         raise UserError(f"--parts {unknown[0]}: expected some of {', '.join(Plan.parts)}")
-    if args.rounds < 1:
-        raise UserError(f"--rounds {args.rounds}: expected a number of repetitions of at least 1")
+    if list(parts) == ["memory"]:
+        raise UserError("--parts memory is measured with update or translation; name one of them too")
+    for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
+        if number is not None and number < 1:
+            raise UserError(f"{flag} {number}: expected a number of at least 1")
+    if (args.out / "bench.json").exists():
+        raise UserError(f"--out {args.out} holds a benchmark already; give another folder")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {args.out}: {error.strerror}; give a folder that can be written") from error
     gpu = torch.cuda.is_available() and not args.cpu
     plan = Plan(
         shape=args.shape or ("615m" if gpu else "small"),

@@ -147,6 +147,24 @@ def test_peak_memory_of_a_contender_is_measured_in_a_process_of_its_own() -> Non
     assert 10**6 < measure.peak_cpu_memory("update", "ours, mixed", plan.settings()) < 10**9
 
 
-def test_wrong_part_is_named(tmp_path) -> None:
-    with pytest.raises(SystemExit, match="--parts nonsense"):
-        main(["bench", "--parts", "nonsense", "--out", str(tmp_path)])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--parts", "nonsense"], "--parts nonsense: expected some of"),
+        (["--parts", "memory"], "name one of them too"),
+        (["--rounds", "0"], "--rounds 0: expected"),
+        (["--threads", "0"], "--threads 0: expected"),
+        ([], "holds a benchmark already"),
+    ],
+)
+def test_bad_input_ends_it_before_anything_is_measured(tmp_path, flags, words) -> None:
+    (tmp_path / "bench.json").write_text("mine")
+    with pytest.raises(SystemExit, match=words):
+        main(["bench", *flags, "--out", str(tmp_path)])
+    assert (tmp_path / "bench.json").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="give a folder that can be written"):
+        main(["bench", "--out", str(tmp_path / "file" / "bench")])
