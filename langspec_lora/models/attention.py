@@ -14,9 +14,11 @@ class AdaptedAttention(MultiheadAttention):
     """fairseq's attention for adapted projections.
 
     The stock ``forward`` hands ``q_proj.weight`` and the others straight to ``F.multi_head_attention_forward`` in
-    training and in the encoder, past the modules. Here the modules are called and the rest of that function follows,
-    operation for operation, so that with B = 0 the results equal the stock ones bit for bit. Incremental decoding,
-    cross-attention and requests for the attention weights take fairseq's own explicit path, which calls the modules.
+    training and in the encoder, past the modules. Here the modules are called, and torch's fused
+    ``scaled_dot_product_attention`` follows wherever nobody asks for the attention weights, in self-attention as in
+    cross-attention, in training as in incremental decoding. In self-attention on whole sentences the operations are
+    those of the stock one, so that with B = 0 the results equal it bit for bit. Requests for the attention weights
+    (by default of the last decoder layer) take fairseq's own explicit path, which calls the modules.
     """
 
     @classmethod
@@ -40,9 +42,9 @@ class AdaptedAttention(MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """See :meth:`fairseq.modules.MultiheadAttention.forward`; ``query`` is ``(tgt_len, batch, embed_dim)``."""
         query, key, value = _cast_once(query, key, value)
-        plain = incremental_state is None and not static_kv and not before_softmax
-        if plain and self.self_attention and not need_weights and not need_head_weights and self._is_standard():
-            return self._self_attention(query, key_padding_mask, attn_mask), None
+        if self._is_fused(need_weights or need_head_weights or before_softmax, static_kv, key is value):
+            memory = query if self.self_attention else key
+            return self._fused(query, memory, key_padding_mask, incremental_state, static_kv, attn_mask), None
         return super().forward(
             query,
             key,
@@ -56,25 +58,71 @@ class AdaptedAttention(MultiheadAttention):
             need_head_weights=need_head_weights,
         )
 
-    def _is_standard(self) -> bool:
-        return self.bias_k is None and not self.add_zero_attn and not self.use_xformers and not self.onnx_trace
+    def _is_fused(self, wants_weights: bool, static_kv: bool, one_memory: bool) -> bool:
+        usual = (self.self_attention and not static_kv) or (self.encoder_decoder_attention and one_memory)
+        unusual = self.bias_k is not None or self.add_zero_attn or self.use_xformers or self.onnx_trace
+        return usual and not unusual and not wants_weights
 
-    def _self_attention(self, x: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> Tensor:
-        time, batch, width = x.shape
-        query, key, value = (
-            projection(x).view(time, batch * self.num_heads, self.head_dim).transpose(0, 1)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )  # each (batch * heads, time, head_dim)
+    def _fused(
+        self,
+        query: Tensor,
+        memory: Tensor | None,
+        padding: Tensor | None,
+        incremental_state: dict | None,
+        static_kv: bool,
+        attn_mask: Tensor | None,
+    ) -> Tensor:
+        time, batch, width = query.shape
+        saved = {} if incremental_state is None else self._get_input_buffer(incremental_state)
+        q = self._heads(self.q_proj(query))
+        if static_kv and "prev_key" in saved:
+            k = v = None
+        else:
+            if self.encoder_decoder_attention and self.beam_size > 1 and memory.size(1) == batch:
+                # fairseq's generator repeats the source for each beam; its keys and values are needed once.
+                memory = memory[:, :: self.beam_size]
+                padding = None if padding is None else padding[:: self.beam_size]
+            k, v = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+        if incremental_state is not None:
+            k, v, padding = self._remember(incremental_state, saved, k, v, padding, static_kv)
+        # All beams of a sentence ask the same keys: they become further positions of one query.
+        q = q.view(k.size(0), -1, *q.shape[1:]).transpose(1, 2).flatten(2, 3) if len(k) != batch else q
         dropping = self.training or self.dropout_module.apply_during_inference
         attended = F.scaled_dot_product_attention(
-            query.view(batch, self.num_heads, time, self.head_dim),
-            key.view(batch, self.num_heads, time, self.head_dim),
-            value.view(batch, self.num_heads, time, self.head_dim),
-            attn_mask=self._additive_mask(key_padding_mask, attn_mask, query),
+            q,
+            k,
+            v,
+            attn_mask=self._additive_mask(padding, attn_mask, q),
             dropout_p=self.dropout_module.p if dropping else 0.0,
-        )  # (batch, heads, time, head_dim)
+        )  # (batch, heads, time, head_dim), or (batch / beam, heads, beam * time, head_dim)
+        if len(k) != batch:
+            attended = attended.unflatten(2, (-1, time)).transpose(1, 2).flatten(0, 1)
         attended = attended.permute(2, 0, 1, 3).contiguous().view(time * batch, width)
         return self.out_proj(attended).view(time, batch, width)
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """``(time, batch, embed_dim)`` as ``(batch, heads, time, head_dim)``."""
+        return projected.view(*projected.shape[:2], self.num_heads, self.head_dim).permute(1, 2, 0, 3)
+
+    def _remember(
+        self,
+        incremental_state: dict,
+        saved: dict,
+        k: Tensor | None,
+        v: Tensor | None,
+        padding: Tensor | None,
+        static: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Joins keys and values with those of earlier steps, in the format in which fairseq keeps and reorders them."""
+        if "prev_key" in saved:
+            k = saved["prev_key"] if static else torch.cat([saved["prev_key"], k], dim=2)
+            v = saved["prev_value"] if static else torch.cat([saved["prev_value"], v], dim=2)
+        padding = self._append_prev_key_padding_mask(
+            padding, saved.get("prev_key_padding_mask"), batch_size=k.size(0), src_len=k.size(2), static_kv=static
+        )
+        state = {"prev_key": k, "prev_value": v, "prev_key_padding_mask": padding}
+        self._set_input_buffer(incremental_state, state)
+        return k, v, padding
 
     def _additive_mask(self, padding: Tensor | None, attn_mask: Tensor | None, query: Tensor) -> Tensor | None:
         if attn_mask is not None:

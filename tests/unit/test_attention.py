@@ -1,0 +1,173 @@
+"""Attention over adapted projections against fairseq's own module with the same weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from fairseq.modules import MultiheadAttention
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from langspec_lora.models.attention import AdaptedAttention
+
+WIDTH, HEADS, SENTENCES, BEAM = 16, 4, 3, 2
+PADDING = torch.tensor([[0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)  # as sources have it
+
+
+def both(kind: str, dropout: float = 0.0) -> tuple[AdaptedAttention, MultiheadAttention]:
+    """The adapted attention, and fairseq's with the same weights."""
+    torch.manual_seed(0)
+    stock = MultiheadAttention(
+        WIDTH,
+        HEADS,
+        dropout=dropout,
+        self_attention=kind == "self",
+        encoder_decoder_attention=kind == "cross",
+    )
+    adapted = copy.deepcopy(stock)
+    AdaptedAttention.convert(adapted)
+    return adapted, stock
+
+
+def states(module: MultiheadAttention, incremental: dict) -> dict:
+    """What a module keeps between steps."""
+    return module._get_input_buffer(incremental)
+
+
+def assert_same_state(adapted: dict, stock: dict) -> None:
+    assert adapted.keys() == stock.keys()
+    for name, expected in stock.items():
+        if expected is None:
+            assert adapted[name] is None
+        else:
+            torch.testing.assert_close(adapted[name], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_self_attention_of_whole_sentences_is_fairseq_s_with_its_gradients(padded, masked) -> None:
+    adapted, stock = both("self")
+    x = torch.randn(5, SENTENCES, WIDTH)
+    mask = torch.triu(torch.full((5, 5), float("-inf")), 1) if masked else None
+    padding = PADDING.flip(1) if padded else None  # targets are padded at their end
+    outputs = [m(x, x, x, padding, need_weights=False, attn_mask=mask)[0] for m in (adapted, stock)]
+    assert torch.equal(*outputs)
+    for output in outputs:
+        output.square().mean().backward()
+    for one, other in zip(adapted.parameters(), stock.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_cross_attention_is_fairseq_s_with_its_gradients(padded) -> None:
+    adapted, stock = both("cross")
+    x, memory = torch.randn(4, SENTENCES, WIDTH), torch.randn(5, SENTENCES, WIDTH)
+    padding = PADDING if padded else None
+    outputs = [
+        m(x, memory, memory, padding, static_kv=True, need_weights=False, incremental_state=None)[0]
+        for m in (adapted, stock)
+    ]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
+    for output in outputs:
+        output.square().mean().backward()
+    for one, other in zip(adapted.parameters(), stock.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding_at", [None, 0, 1])
+def test_steps_of_self_attention_keep_what_fairseq_keeps(padding_at) -> None:
+    adapted, stock = both("self")
+    kept: list[dict] = [{}, {}]
+    for step in range(3):
+        x = torch.randn(1, SENTENCES, WIDTH)
+        padding = torch.tensor([[False], [True], [False]]) if step == padding_at else None
+        outputs = [
+            module(x, x, x, padding, incremental_state=state, need_weights=False)[0]
+            for module, state in zip((adapted, stock), kept, strict=True)
+        ]
+        rows = [0, 2] if step == padding_at == 0 else [0, 1, 2]  # a sentence of nothing but padding has no attention
+        torch.testing.assert_close(outputs[0][:, rows], outputs[1][:, rows], rtol=0, atol=1e-6)
+        assert_same_state(states(adapted, kept[0]), states(stock, kept[1]))
+        order = torch.tensor([2, 0, 0])
+        for module, state in zip((adapted, stock), kept, strict=True):
+            module.reorder_incremental_state(state, order)
+        assert_same_state(states(adapted, kept[0]), states(stock, kept[1]))
+
+
+@pytest.mark.parametrize("beam", [1, BEAM])
+def test_steps_of_cross_attention_keep_what_fairseq_keeps(beam) -> None:
+    adapted, stock = both("cross")
+    memory = torch.randn(5, SENTENCES, WIDTH).repeat_interleave(beam, dim=1)
+    padding = PADDING.repeat_interleave(beam, dim=0)
+    kept: list[dict] = [{}, {}]
+    for module in (adapted, stock):
+        module.set_beam_size(beam)
+    for _ in range(3):
+        x = torch.randn(1, SENTENCES * beam, WIDTH)
+        outputs = [
+            module(x, memory, memory, padding, incremental_state=state, static_kv=True, need_weights=False)[0]
+            for module, state in zip((adapted, stock), kept, strict=True)
+        ]
+        torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
+        assert_same_state(states(adapted, kept[0]), states(stock, kept[1]))
+        assert states(adapted, kept[0])["prev_key"].shape == (SENTENCES, HEADS, 5, WIDTH // HEADS)
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_dropout_has_fairseq_s_distribution(kind) -> None:
+    draws, length, dropout = 4000, 3, 0.3
+    adapted, stock = both(kind, dropout)
+    x = torch.randn(1, 1, WIDTH).expand(1, draws, WIDTH)
+    memory = torch.randn(length, 1, WIDTH).expand(length, draws, WIDTH)
+    if kind == "self":
+        x = memory
+    with torch.no_grad():
+        samples = [
+            module.train()(x, memory, memory, static_kv=kind == "cross", need_weights=kind == "self" and explicit)[0]
+            for module, explicit in ((adapted, False), (stock, True))
+        ]  # each (time, draws, width)
+        exact = adapted.eval()(x[:, :1], memory[:, :1], memory[:, :1], static_kv=kind == "cross", need_weights=False)[0]
+    spread = samples[1].std(1)
+    assert spread.max() > 0.05
+    standard_error = (spread / draws**0.5).unsqueeze(1)
+    for sample in samples:
+        assert ((sample.mean(1, keepdim=True) - exact).abs() < 5 * standard_error + 1e-6).all()
+    torch.testing.assert_close(samples[0].std(1), spread, rtol=0.1, atol=1e-3)
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of the operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_attention_weights_are_computed_only_where_asked_for(kind, incremental) -> None:
+    adapted, _ = both(kind)
+    x, memory = torch.randn(1, SENTENCES, WIDTH), torch.randn(5, SENTENCES, WIDTH)
+    memory = x if kind == "self" else memory
+    for wanted in (False, True):
+        state = {} if incremental else None
+        with torch.no_grad(), Operations() as operations:
+            _, weights = adapted(
+                x, memory, memory, incremental_state=state, static_kv=kind == "cross", need_weights=wanted
+            )
+        assert (weights is not None) == wanted
+        assert any("scaled_dot_product" in name for name in operations.names) != wanted
+        assert ("bmm" in operations.names) == wanted
+
+
+def test_head_weights_are_those_of_fairseq() -> None:
+    adapted, stock = both("cross")
+    x, memory = torch.randn(2, SENTENCES, WIDTH), torch.randn(5, SENTENCES, WIDTH)
+    results = [m(x, memory, memory, PADDING, static_kv=True, need_head_weights=True) for m in (adapted, stock)]
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
