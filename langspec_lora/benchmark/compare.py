@@ -22,6 +22,8 @@ LANGUAGES = (2, 12, 30, 100, 200)
 RANKS = (Ranks(2, 2, 8), Ranks(8, 8, 32), Ranks(16, 16, 16))
 PAPER = (12, RANKS[0])
 PACKAGES = ("torch", "fairseq", "transformers", "peft")
+SWEEP_ROUNDS = 3
+"""At most so many repetitions of each of the sweep's settings, of which there are fifteen."""
 SWEPT = ("one shared pair", "ours, mixed", "loop over languages")
 
 
@@ -106,7 +108,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
                 settings = plan.settings(languages, ranks)
                 prefix = f"{languages} languages, ranks {ranks}: "
                 contenders = {name: UPDATES[name] for name in SWEPT}
-                measured = _time(plan, contenders, settings, max(2, plan.rounds // 2), prefix, say)
+                measured = _time(plan, contenders, settings, min(plan.rounds, SWEEP_ROUNDS), prefix, say)
                 results.sweep.append({"languages": languages, "ranks": str(ranks), **measured})
     return results
 

@@ -194,6 +194,7 @@ class Translation:
 
     def __init__(self, setting: Setting, model: Any, mixed: bool = False, merges: bool = False) -> None:
         model = model.eval()
+        model.make_generation_fast_(beamable_mm_beam_size=BEAM, need_attn=False)  # as fairseq-generate does
         if setting.amp:
             model.half()
         self.model, self._merges = model, merges

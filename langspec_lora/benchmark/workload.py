@@ -43,11 +43,11 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(layers=2, width=64, ffn=128, heads=4, vocabulary=500, tokens=300),
-    "small": Shape(layers=2, width=1024, ffn=4096, heads=16, vocabulary=32_000, tokens=1000),
+    "small": Shape(layers=1, width=1024, ffn=4096, heads=16, vocabulary=21_350, tokens=1000),
     "615m": Shape(layers=12, width=1024, ffn=4096, heads=16, vocabulary=256_206, tokens=4000),
 }
-"""``615m`` is M2M100 615M; ``small`` has its linears, a sixth of its layers and an eighth of its dictionary, and so
-about its proportions; ``tiny`` only shows that everything runs."""
+"""``615m`` is M2M100 615M. ``small`` is a twelfth of it, with its proportions: linears of its size in a twelfth of its
+layers, a twelfth of its dictionary. ``tiny`` only shows that everything runs."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,18 @@ import torch
 from fairseq.modules import MultiheadAttention
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from langspec_lora.models import attention
 from langspec_lora.models.attention import AdaptedAttention
 
 WIDTH, HEADS, SENTENCES, BEAM = 16, 4, 3, 2
 PADDING = torch.tensor([[0, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], dtype=torch.bool)  # as sources have it
+
+
+@pytest.fixture(params=[False, True], ids=["as on a CPU", "as on a GPU"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the steps of decoding are fused."""
+    monkeypatch.setattr(attention, "FUSE_STEPS_ON_CPU", request.param)
+    return request.param
 
 
 def both(kind: str, dropout: float = 0.0) -> tuple[AdaptedAttention, MultiheadAttention]:
@@ -76,7 +84,7 @@ def test_cross_attention_is_fairseq_s_with_its_gradients(padded) -> None:
 
 
 @pytest.mark.parametrize("padding_at", [None, 0, 1])
-def test_steps_of_self_attention_keep_what_fairseq_keeps(padding_at) -> None:
+def test_steps_of_self_attention_keep_what_fairseq_keeps(steps, padding_at) -> None:
     adapted, stock = both("self")
     kept: list[dict] = [{}, {}]
     for step in range(3):
@@ -96,7 +104,7 @@ def test_steps_of_self_attention_keep_what_fairseq_keeps(padding_at) -> None:
 
 
 @pytest.mark.parametrize("beam", [1, BEAM])
-def test_steps_of_cross_attention_keep_what_fairseq_keeps(beam) -> None:
+def test_steps_of_cross_attention_keep_what_fairseq_keeps(steps, beam) -> None:
     adapted, stock = both("cross")
     memory = torch.randn(5, SENTENCES, WIDTH).repeat_interleave(beam, dim=1)
     padding = PADDING.repeat_interleave(beam, dim=0)
@@ -150,7 +158,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.mark.parametrize("incremental", [False, True])
 @pytest.mark.parametrize("kind", ["self", "cross"])
-def test_attention_weights_are_computed_only_where_asked_for(kind, incremental) -> None:
+def test_attention_weights_are_computed_only_where_asked_for(steps, kind, incremental) -> None:
     adapted, _ = both(kind)
     x, memory = torch.randn(1, SENTENCES, WIDTH), torch.randn(5, SENTENCES, WIDTH)
     memory = x if kind == "self" else memory
@@ -161,8 +169,9 @@ def test_attention_weights_are_computed_only_where_asked_for(kind, incremental) 
                 x, memory, memory, incremental_state=state, static_kv=kind == "cross", need_weights=wanted
             )
         assert (weights is not None) == wanted
-        assert any("scaled_dot_product" in name for name in operations.names) != wanted
-        assert ("bmm" in operations.names) == wanted
+        fused = not wanted and (steps or not incremental)
+        assert any("scaled_dot_product" in name for name in operations.names) == fused
+        assert ("bmm" in operations.names) != fused
 
 
 def test_head_weights_are_those_of_fairseq() -> None:
