@@ -5,6 +5,7 @@ written eleven times over. Here a side is written once per distinct content, wit
 the same bytes, and linked under every name by which fairseq looks for it::
 
     OUT/dict.ka.txt                 -> shared/dict.txt
+    OUT/sentencepiece.bpe.model     -> shared/sentencepiece.bpe.model
     OUT/train.ka-mi.ka.bin, .idx    -> shared/train.ka.0f3c….bin, .idx
     OUT/train.ka-mi.mi.bin, .idx    -> shared/train.mi.9b21….bin, .idx
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from langspec_lora.data.vocabulary import SENTENCEPIECE, load_splitter
 from langspec_lora.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,7 +141,8 @@ def binarise(
         bitexts: the pairs of all splits; :func:`multi_parallel` makes them from one file per language.
         dictionary: fairseq dictionary (``token count`` lines) of all languages, written as ``dict.LANG.txt``.
         out: the folder to write.
-        spm_model: SentencePiece model that splits the lines; without it the lines are tokens separated by spaces.
+        spm_model: SentencePiece model that splits the lines, written as ``sentencepiece.bpe.model``; without it the
+            lines are tokens separated by spaces.
         languages: languages that get a ``dict.LANG.txt`` beside those of the bitexts.
 
     Returns:
@@ -153,6 +156,7 @@ def binarise(
     if not bitexts:
         raise UserError("no text to binarise was given; give at least one pair of files")
     vocabulary = _load_dictionary(Path(dictionary))
+    split = load_splitter(spm_model) if spm_model is not None else None
     names, sides = _read_sides(bitexts)
     languages = sorted({*languages, *(language for b in bitexts for language in (b.source, b.target))})
 
@@ -165,10 +169,13 @@ def binarise(
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}; give a folder that can be written as the output") from error
     try:
-        sentences, tokens, unknown = _write_sides(sides, vocabulary, partial, _tokeniser(spm_model))
+        sentences, tokens, unknown = _write_sides(sides, vocabulary, partial, split)
         vocabulary.save(str(partial / "dict.txt"))
+        if spm_model is not None:
+            shutil.copyfile(spm_model, partial / SENTENCEPIECE)
         links = {f"dict.{language}.txt": "dict.txt" for language in languages}
         links |= {f"{name}.{end}": f"{side.stem}.{end}" for name, side in names.items() for end in ("bin", "idx")}
+        links |= {SENTENCEPIECE: SENTENCEPIECE} if spm_model is not None else {}
         _refuse_other_content(partial, links, out)
         _move_in(partial, links, out)
     finally:
@@ -187,20 +194,6 @@ def _load_dictionary(path: Path) -> Dictionary:
         return Dictionary.load(str(path))
     except (ValueError, RuntimeError, UnicodeError) as error:
         raise UserError(f"{path} is no fairseq dictionary: {' '.join(str(error).split())}") from error
-
-
-def _tokeniser(spm_model: str | Path | None) -> Callable[[str], str] | None:
-    if spm_model is None:
-        return None
-    from sentencepiece import SentencePieceProcessor
-
-    if not Path(spm_model).is_file():
-        raise UserError(f"SentencePiece model {spm_model} is not there; give the .model file")
-    try:
-        processor = SentencePieceProcessor(model_file=str(spm_model))
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{spm_model} is no SentencePiece model: {' '.join(str(error).split())}") from error
-    return lambda line: " ".join(processor.encode(line, out_type=str))
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
@@ -259,7 +252,7 @@ def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side
 
 
 def _write_sides(
-    sides: Iterable[_Side], vocabulary: Dictionary, folder: Path, tokenise: Callable[[str], str] | None
+    sides: Iterable[_Side], vocabulary: Dictionary, folder: Path, split: Callable[[str], str] | None
 ) -> tuple[int, int, int]:
     """Writes ``STEM.bin`` and ``STEM.idx`` of every side; returns the numbers of sentences, tokens and unknowns."""
     from fairseq.data.indexed_dataset import make_builder
@@ -268,7 +261,7 @@ def _write_sides(
     for side in tqdm(sides, desc="binarising", unit="side", disable=None, leave=False):
         builder = make_builder(str(folder / f"{side.stem}.bin"), impl="mmap", vocab_size=len(vocabulary))
         for line in side.lines:
-            text = tokenise(line) if tokenise else line
+            text = split(line) if split else line
             ids = vocabulary.encode_line(text, add_if_not_exist=False, append_eos=True)
             builder.add_item(ids)
             tokens += len(ids)

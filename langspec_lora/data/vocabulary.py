@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+
+SENTENCEPIECE = "sentencepiece.bpe.model"
+"""The name that fairseq's releases give a SentencePiece model."""
 
 _UNKNOWN_PIECES = 0.1  # a dictionary that lacks more of the model's pieces belongs to another model
 
@@ -78,6 +81,26 @@ def _pieces(model: bytes) -> list[str]:
     return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
 
 
+def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
+    """Loads a SentencePiece model.
+
+    Returns:
+        What splits a line into the model's pieces, joined by spaces, as fairseq's dictionaries take it.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    from sentencepiece import SentencePieceProcessor
+
+    if not Path(spm_model).is_file():
+        raise UserError(f"SentencePiece model {spm_model} is not there; give the .model file")
+    try:
+        processor = SentencePieceProcessor(model_file=str(spm_model))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{spm_model} is no SentencePiece model: {' '.join(str(error).split())}") from error
+    return lambda line: " ".join(processor.encode(line, out_type=str))
+
+
 def dictionary_tokens(dictionary: Path) -> set[str]:
     """The tokens of a fairseq dictionary.
 
@@ -87,7 +110,7 @@ def dictionary_tokens(dictionary: Path) -> set[str]:
     try:
         lines = dictionary.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"--dict {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
+        raise UserError(f"dictionary {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
     return {line.rsplit(" ", 1)[0] for line in lines}
 
 
@@ -101,11 +124,11 @@ def check_fit(spm: Path, dictionary: Path) -> None:
         pieces = _pieces(spm.read_bytes())
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--spm {spm} is no SentencePiece model ({reason}); give the .model file") from error
+        raise UserError(f"{spm} is no SentencePiece model ({reason}); give the .model file") from error
     tokens = dictionary_tokens(dictionary)
     lacking = [piece for piece in pieces if piece not in tokens]
     if len(lacking) > _UNKNOWN_PIECES * len(pieces):
         raise UserError(
-            f"--dict {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of --spm {spm}, such as "
-            f"{lacking[0]!r}; give the dictionary and the model that belong together"
+            f"dictionary {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of the SentencePiece model "
+            f"{spm}, such as {lacking[0]!r}; give the dictionary and the model that belong together"
         )

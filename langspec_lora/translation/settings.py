@@ -1,0 +1,138 @@
+"""What decides a translation besides the text: the generation settings and the model."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.errors import UserError
+
+MAX_TOKENS = 12000
+"""``fairseq-generate``'s own default of ``--max-tokens``."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What decides the hypotheses besides model and data; names and defaults are those of ``fairseq-generate``.
+
+    Raises:
+        UserError: the beam is below 1.
+    """
+
+    beam: int = 5
+    lenpen: float = 1.0
+    unkpen: float = 0.0
+    max_len_a: float = 0.0
+    max_len_b: int = 200
+    min_len: int = 1
+    no_repeat_ngram_size: int = 0
+    temperature: float = 1.0
+    unnormalized: bool = False
+    match_source_len: bool = False
+    remove_bpe: str = "sentencepiece"
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise UserError(f"--beam {self.beam}: expected a number of hypotheses of at least 1")
+
+    def flags(self) -> list[str]:
+        """The settings as flags of ``fairseq-generate``."""
+        flags = []
+        for name, value in asdict(self).items():
+            if value is not False:
+                flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return flags
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether fairseq takes the length limit of a sentence from the longest source in its batch."""
+        return self.max_len_a != 0 or self.match_source_len
+
+    @classmethod
+    def from_args(cls, args: Namespace) -> Generation:
+        """Takes the settings from the attributes of the same names; those that are not there have their defaults.
+
+        Raises:
+            UserError: the beam is below 1.
+        """
+        return cls(**{field.name: getattr(args, field.name) for field in fields(cls) if hasattr(args, field.name)})
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model translates, and how it sees its input.
+
+    Attributes:
+        checkpoints: one file, or several of an ensemble.
+        dictionary: the fairseq dictionary of all languages.
+        langs: the languages that the model knows, in the order of its dictionary's language tokens.
+        encoder_langtok: ``src``, ``tgt`` or None: the language token before the source.
+        decoder_langtok: whether the target starts with its language token.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
+    """
+
+    checkpoints: tuple[Path, ...]
+    dictionary: Path
+    langs: tuple[str, ...]
+    encoder_langtok: str | None = "src"
+    decoder_langtok: bool = True
+    precision: str = "fp32"
+    device: str | None = None
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        checkpoints: Sequence[Path],
+        dictionary: Path,
+        languages: Sequence[str],
+        encoder_langtok: str | None = None,
+        decoder_langtok: bool | None = None,
+        precision: str = "fp32",
+        cpu: bool = False,
+    ) -> Model:
+        """Reads from the first checkpoint how it was trained: its languages and language tokens.
+
+        Args:
+            checkpoints: the files.
+            dictionary: the dictionary.
+            languages: languages to translate between; those that the checkpoint does not name follow its own.
+            encoder_langtok: ``src``, ``tgt`` or ``none`` in place of what the checkpoint says.
+            decoder_langtok: likewise.
+            precision: ``fp32``, ``fp16`` or ``bf16``.
+            cpu: do not use a GPU.
+
+        Raises:
+            UserError: a file is missing, damaged or no checkpoint of fairseq, or its language tokens stand elsewhere
+                than in M2M100.
+        """
+        layouts = [read_layout(path) for path in checkpoints]
+        known = stored_langs(layouts[0])
+        args = layouts[0].model_args
+        if getattr(args, "lang_tok_replacing_bos_eos", False):
+            raise UserError(
+                f"checkpoint {checkpoints[0]} was trained with --lang-tok-replacing-bos-eos, which is not done here; "
+                "use fairseq-generate with that flag"
+            )
+        if encoder_langtok is None:
+            encoder_langtok = getattr(args, "encoder_langtok", "src") or "none"
+        if decoder_langtok is None:
+            decoder_langtok = bool(getattr(args, "decoder_langtok", True))
+        return cls(
+            tuple(checkpoints),
+            dictionary,
+            (*known, *(name for name in languages if name not in known)),
+            None if encoder_langtok == "none" else encoder_langtok,
+            decoder_langtok,
+            precision,
+            "cpu" if cpu else None,
+        )
+
+
+def stored_langs(layout: CheckpointLayout) -> tuple[str, ...]:
+    """The ``--langs`` that a checkpoint was trained with; none where it does not say."""
+    langs = getattr(layout.model_args, "langs", None) or ()
+    return tuple(langs.split(",")) if isinstance(langs, str) else tuple(langs)
