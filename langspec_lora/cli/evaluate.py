@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
+from langspec_lora.errors import UserError
+
+if TYPE_CHECKING:
+    from langspec_lora.evaluation.evaluate import Options
 
 HELP = "translate all directions in one process and score them"
 
@@ -16,9 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags; those of generation have fairseq-generate's names and defaults."""
     parser.add_argument("data_bin", type=Path, metavar="DATA_BIN", help="binarised folder")
     parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="checkpoint, or several of an ensemble joined by ':'"
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="checkpoint; several, each of which is evaluated; those of an ensemble are joined by ':'",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="results folder; run again, it goes on")
+    parser.add_argument("--base", action="store_true", help="evaluate the base model, without its pairs, as well")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="results folder, of several models with a folder for each; run again, it goes on",
+    )
+    parser.add_argument("--names", metavar="A,B,…", help="what several models are called (default: as their files)")
     parser.add_argument("--langs", metavar="A,B,…", help="languages between which to translate (default: the data's)")
     parser.add_argument(
         "--lang-pairs", default="all", metavar="A-B,…", help="directions (default: all ordered pairs of --langs)"
@@ -34,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sacrebleu's tokenizer of BLEU (default: spm, which is spBLEU)",
     )
     scoring.add_argument(
+        "--comet",
+        metavar="MODEL",
+        help="score by this COMET model too: its name, or its .ckpt file (needs unbabel-comet)",
+    )
+    scoring.add_argument(
         "--references",
         type=Path,
         metavar="DIR",
@@ -41,43 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "binarised targets turned back into text)",
     )
 
-    model = parser.add_argument_group("model")
-    model.add_argument("--fixed-dictionary", type=Path, metavar="FILE", help="dictionary (default: DATA_BIN's own)")
-    model.add_argument(
-        "--encoder-langtok", choices=("src", "tgt", "none"), help="default: as the checkpoint was trained"
-    )
-    model.add_argument("--decoder-langtok", choices=("yes", "no"), help="default: as the checkpoint was trained")
-    precision = model.add_mutually_exclusive_group()
-    precision.add_argument("--fp16", action="store_true", help="half precision (GPU)")
-    precision.add_argument("--bf16", action="store_true", help="bfloat16")
-    model.add_argument("--cpu", action="store_true", help="do not use a GPU")
-
-    generation = parser.add_argument_group("generation")
-    add = generation.add_argument
-    add("--beam", type=int, default=5, metavar="N", help="beam size (default: 5)")
-    add("--lenpen", type=float, default=1.0, metavar="X", help="length penalty (default: 1)")
-    add("--unkpen", type=float, default=0.0, metavar="X", help="unknown word penalty (default: 0)")
-    add(
-        "--max-len-a",
-        type=float,
-        default=0.0,
-        metavar="A",
-        help="at most A x + B tokens for a source of x (default: 0)",
-    )
-    add("--max-len-b", type=int, default=200, metavar="B", help="(default: 200)")
-    add("--min-len", type=int, default=1, metavar="N", help="at least N tokens (default: 1)")
-    add("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no n-gram of this size twice (default: off)")
-    add("--temperature", type=float, default=1.0, metavar="X", help="(default: 1)")
-    add("--unnormalized", action="store_true", help="compare scores without dividing by length")
-    add("--match-source-len", action="store_true", help="as many tokens as the source has")
+    add_model_flags(parser, dictionary="default: DATA_BIN's own")
+    add = add_generation_flags(parser).add_argument
     add("--remove-bpe", default="sentencepiece", metavar="KIND", help="what to undo (default: sentencepiece)")
-    add("--max-tokens", type=int, default=12000, metavar="N", help="tokens in a batch (default: 12000)")
-    add("--batch-size", type=int, metavar="N", help="sentences in a batch at most (default: no limit)")
     add(
         "--batching",
-        choices=("mixed", "direction"),
-        default="mixed",
-        help="let directions share batches, which is faster, or form the very batches of fairseq-generate",
+        choices=("auto", "mixed", "direction"),
+        default="auto",
+        help="let directions share batches where they fill none (auto), always, or never: the very batches of "
+        "fairseq-generate",
     )
 
 
@@ -85,34 +83,80 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
     # A line of fairseq's log for each file that is opened would bury the progress bar.
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    from langspec_lora.evaluation.decoding import Generation
-    from langspec_lora.evaluation.evaluate import Options, evaluate, mean_scores
+    from langspec_lora.evaluation.evaluate import carry_out, mean_scores, plan
+    from langspec_lora.evaluation.share import Share
 
-    scores = evaluate(
-        Options(
+    share = Share.from_environment()
+    share.start()
+    runs = _runs(args)
+    plans = share.first(lambda: [plan(options) for options in runs.values()])
+    for name, planned in zip(runs, plans, strict=True):
+        scores = carry_out(planned, share)
+        if scores:
+            means = mean_scores(scores)
+            words = [f"{_LABELS[metric].format(args.tokenize)} {mean:.2f}" for metric, mean in means.items()]
+            print(f"{name + ': ' if len(runs) > 1 else ''}{len(scores)} directions: {', '.join(words)} on average")
+    if share.rank == 0:
+        folders = shlex.join(str(options.out) for options in runs.values())
+        print(f"'langspec-lora report {folders}' makes tables, heat maps and a page to read", file=sys.stderr)
+    return 0
+
+
+_LABELS = {"bleu": "BLEU ({})", "chrf": "chrF++", "comet": "COMET"}
+
+
+def _runs(args: argparse.Namespace) -> dict[str, Options]:
+    """What to evaluate, by name; several runs have a folder each below ``--out``."""
+    from langspec_lora.evaluation.evaluate import Options
+    from langspec_lora.translation.settings import Generation
+
+    ensembles = [tuple(Path(path) for path in text.split(":")) for text in args.checkpoint]
+    runs = [(ensemble, True) for ensemble in ensembles]
+    if args.base:
+        runs.insert(0, (ensembles[0], False))
+    names = _names(args, ensembles)
+    return {
+        name: Options(
             data_bin=args.data_bin,
-            checkpoints=tuple(Path(path) for path in args.checkpoint.split(":")),
-            out=args.out,
+            checkpoints=checkpoints,
+            out=args.out / name if len(runs) > 1 else args.out,
+            pairs=pairs,
             subset=args.gen_subset,
             langs=tuple(args.langs.split(",")) if args.langs else None,
             lang_pairs=args.lang_pairs,
             references=args.references,
             dictionary=args.fixed_dictionary,
             tokenize=args.tokenize,
+            comet=args.comet,
             generation=Generation.from_args(args),
             encoder_langtok=args.encoder_langtok,
-            decoder_langtok=None if args.decoder_langtok is None else args.decoder_langtok == "yes",
-            precision="fp16" if args.fp16 else "bf16" if args.bf16 else "fp32",
+            decoder_langtok=decoder_langtok(args),
+            precision=precision(args),
             cpu=args.cpu,
             max_tokens=args.max_tokens,
             batch_size=args.batch_size,
-            mixed=args.batching == "mixed",
+            batching=args.batching,
             overwrite=args.overwrite,
         )
-    )
-    means = mean_scores(scores)
-    print(
-        f"{len(scores)} directions: BLEU ({args.tokenize}) {means['bleu']:.2f}, chrF++ {means['chrf']:.2f} on average"
-    )
-    print(f"results in {args.out}; 'langspec-lora report {args.out}' makes the table and the heat map", file=sys.stderr)
-    return 0
+        for name, (checkpoints, pairs) in zip(names, runs, strict=True)
+    }
+
+
+def _names(args: argparse.Namespace, ensembles: Sequence[tuple[Path, ...]]) -> list[str]:
+    base = ["base"] if args.base else []
+    if args.names:
+        names = args.names.split(",")
+        if len(names) != len(ensembles) + len(base) or len(set(names)) != len(names) or not all(names):
+            raise UserError(
+                f"--names {args.names} for {len(ensembles) + len(base)} models; give a different name to each"
+                f"{', first to the base' if base else ''}"
+            )
+    else:
+        own = ["+".join(path.stem for path in paths) for paths in ensembles]
+        longer = ["+".join("-".join(path.with_suffix("").parts[-2:]) for path in paths) for paths in ensembles]
+        names = [*base, *(own if len(set(own)) == len(own) else longer)]
+        if len(set(names)) != len(names):
+            raise UserError(f"the models {', '.join(names)} are not told apart by name; give --names")
+    if any("/" in name or name in (".", "..") for name in names):
+        raise UserError(f"--names {args.names}: a name becomes a folder of --out; leave '/' out of it")
+    return names

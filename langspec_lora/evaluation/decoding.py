@@ -13,6 +13,9 @@ from langspec_lora.evaluation.directions import Direction
 from langspec_lora.translation.loaded import LoadedModel
 from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model
 
+BATCHINGS = ("auto", "mixed", "direction")
+"""How directions share batches: small ones do (``auto``), all do, or none."""
+
 if TYPE_CHECKING:
     from fairseq.data import FairseqDataset
 
@@ -31,7 +34,8 @@ class Decoder:
         generation: beam and the like.
         max_tokens: tokens in a batch, padding included, as ``fairseq-generate`` counts them.
         batch_size: sentences in a batch at most; no limit where None.
-        mixed: directions share batches. Otherwise the batches are those of ``fairseq-generate`` for each direction.
+        batching: ``direction``: the batches are those of ``fairseq-generate``, and the pairs of each direction are
+            merged into the weights. ``mixed``: directions share batches. ``auto``: those do that fill no batch.
 
     Raises:
         UserError: a precision does not fit the device.
@@ -47,11 +51,16 @@ class Decoder:
         generation: Generation,
         max_tokens: int = MAX_TOKENS,
         batch_size: int | None = None,
-        mixed: bool = True,
+        batching: str = "auto",
     ) -> None:
         self.subset, self.data_bin = subset, data_bin
-        self.mixed = mixed and not generation.depends_on_batch
+        self._batching = "direction" if generation.depends_on_batch else batching
         self._loaded = LoadedModel(model, generation, directions, max_tokens, batch_size)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the checkpoint has language-specific pairs."""
+        return self._loaded.has_pairs
 
     def load(self, direction: Direction) -> FairseqDataset:
         """Opens the data of one direction.
@@ -95,19 +104,27 @@ class Decoder:
             A direction and its hypotheses in the order of the data.
         """
         for group in self._groups(directions):
-            yield from zip(group, self._translate_group(group, progress), strict=True)
+            datasets, merge = list(group.items()), len(group) == 1
+            yield from zip(group, self._loaded.decode(datasets, merge, progress), strict=True)
 
-    def _groups(self, directions: Sequence[Direction]) -> Iterator[list[Direction]]:
-        group, tokens = [], 0
+    def _groups(self, directions: Sequence[Direction]) -> Iterator[dict[Direction, FairseqDataset]]:
+        """The data of those directions that share batches, one group after the other."""
+        group, batches = {}, 0.0
         for direction in directions:
-            group.append(direction)
-            tokens += int(np.asarray(self.load(direction).sizes).max(axis=1).sum()) if self.mixed else 0
-            if not self.mixed or tokens >= _BATCHES_IN_A_GROUP * self._loaded.max_tokens:
+            dataset = self.load(direction)
+            own = self._batches_of(dataset)
+            if self._batching == "direction" or (self._batching == "auto" and own >= 1):
+                yield {direction: dataset}
+                continue
+            group[direction] = dataset
+            batches += own
+            if batches >= _BATCHES_IN_A_GROUP:
                 yield group
-                group, tokens = [], 0
+                group, batches = {}, 0.0
         if group:
             yield group
 
-    def _translate_group(self, group: Sequence[Direction], progress: Callable[[int], None]) -> list[list[str]]:
-        datasets = [(direction, self.load(direction)) for direction in group]
-        return self._loaded.decode(datasets, not self.mixed, progress)
+    def _batches_of(self, dataset: FairseqDataset) -> float:
+        """About how many batches a direction fills by itself."""
+        tokens = float(np.asarray(dataset.sizes).max(axis=1).sum())
+        return max(tokens / self._loaded.max_tokens, len(dataset) / (self._loaded.batch_size or len(dataset) + 1))

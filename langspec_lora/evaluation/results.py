@@ -4,6 +4,7 @@
 
     DIR/settings.json          what the hypotheses depend on; another call with other settings is refused
     DIR/SRC-TGT.hyp.txt        hypotheses of one direction, plain text in the order of the source
+    DIR/texts/LANG.SHA.txt     its sources and references, each text once; SHA: the first digits of its hash
     DIR/scores.json, .csv      scores of every direction, with signatures, settings and versions
     DIR/all_direction.spbleu   the same in the format of the published evaluation loop
 
@@ -69,6 +70,11 @@ def hypotheses_path(folder: Path, direction: Direction) -> Path:
     return folder / f"{direction}.hyp.txt"
 
 
+def text_path(folder: Path, language: str, digest: str) -> Path:
+    """Where a source or reference text stands in a results folder, by the hash of its lines."""
+    return folder / "texts" / f"{language}.{digest[:12]}.txt"
+
+
 def read_json(path: Path) -> dict:
     """Reads a JSON file.
 
@@ -90,12 +96,14 @@ def write_json(path: Path, content: Mapping) -> None:
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
-    """One line a direction: source, target, BLEU, chrF++ and the number of sentences."""
+    """One line a direction: source, target, BLEU, chrF++, COMET where it was asked for, and the number of sentences."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "target", *METRICS, "sentences"])
+    metrics = [*METRICS, *(["comet"] if any("comet" in score for score in scores.values()) else [])]
+    writer.writerow(["source", "target", *metrics, "sentences"])
     for direction, score in scores.items():
-        writer.writerow([*direction, *(f"{score[metric]:.2f}" for metric in METRICS), score["sentences"]])
+        cells = [f"{score[metric]:.2f}" if metric in score else "" for metric in metrics]
+        writer.writerow([*direction, *cells, score["sentences"]])
     return text.getvalue()
 
 

@@ -197,6 +197,12 @@ class LanguageSpecificTransformer(TransformerModel):
         for parameter in self.parameters():
             parameter.requires_grad_(id(parameter) in pairs)
 
+    @torch.no_grad()
+    def forget_pairs(self) -> None:
+        """Leaves the base model: sets all of B to zero, so that no pair adds anything."""
+        for linear in self.adapted.values():
+            linear.lora_B.zero_()
+
     def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
         """Says what the language ids of the batches mean, by name.
 

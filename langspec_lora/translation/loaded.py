@@ -53,7 +53,7 @@ class LoadedModel:
 
         importlib.import_module("langspec_lora.tasks.translation")  # registers the task, the model, the architectures
         self.max_tokens, self.batch_size = max_tokens, batch_size
-        self._remove_bpe = generation.remove_bpe
+        self._generation = generation
         self._device = _device(model)
 
         parser = options.get_generation_parser(default_task=TASK)
@@ -65,6 +65,8 @@ class LoadedModel:
         paths = [str(path) for path in model.checkpoints]
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self._models:
+            if not model.pairs:
+                loaded.forget_pairs()
             if model.precision != "fp32":
                 loaded.to(torch.float16 if model.precision == "fp16" else torch.bfloat16)
             loaded.to(self._device)
@@ -73,6 +75,11 @@ class LoadedModel:
         self.max_positions = utils.resolve_max_positions(
             self.task.max_positions(), *(loaded.max_positions() for loaded in self._models)
         )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the checkpoint has language-specific pairs."""
+        return any(getattr(model, "adapted", None) for model in self._models)
 
     def decode(
         self,
@@ -92,9 +99,11 @@ class LoadedModel:
         Returns:
             The hypotheses of each dataset, in the order of its sentences.
         """
+        from fairseq import utils
         from fairseq.data import ConcatDataset
 
         directions = [direction for direction, _ in datasets]
+        utils.set_torch_seed(self._generation.seed)  # each direction anew, whatever was translated before
         self.task.one_direction = merge
         dataset = ConcatDataset([dataset for _, dataset in datasets])
         starts = np.concatenate([[0], dataset.cumulative_sizes])
@@ -109,7 +118,7 @@ class LoadedModel:
             for place, tokens in self._decode_batch(sample):
                 number = int(np.searchsorted(starts, place, side="right")) - 1
                 hypotheses[place] = self.task.target_dictionary.string(
-                    tokens, self._remove_bpe, extra_symbols_to_ignore=ignored[number]
+                    tokens, self._generation.remove_bpe, extra_symbols_to_ignore=ignored[number]
                 )
             progress(len(batch))
         return [hypotheses[start:end] for start, end in pairwise(starts)]
@@ -118,7 +127,9 @@ class LoadedModel:
         from fairseq import utils
 
         sample = utils.move_to_cuda(sample, self._device) if self._device.type == "cuda" else sample
-        results = self.task.inference_step(self._generator, self._models, sample)
+        size = self._generation.prefix_size
+        prefix = sample["target"][:, :size] if size else None
+        results = self.task.inference_step(self._generator, self._models, sample, prefix)
         for place, beams in zip(sample["id"].tolist(), results, strict=True):
             yield place, beams[0]["tokens"].int().cpu()
 
@@ -137,7 +148,9 @@ def _device(model: Model) -> torch.device:
     except RuntimeError:
         raise UserError(f"device {model.device!r} is unknown; give cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {model.device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; give another")
+        raise UserError(
+            f"device {model.device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; give another"
+        )
     if model.precision == "fp16" and device.type == "cpu":
         raise UserError("--fp16 was given, but there is no GPU to use; leave it out on a CPU")
     return device

@@ -19,7 +19,7 @@ class Generation:
     """What decides the hypotheses besides model and data; names and defaults are those of ``fairseq-generate``.
 
     Raises:
-        UserError: the beam is below 1.
+        UserError: the beam is below 1, or flags contradict each other.
     """
 
     beam: int = 5
@@ -32,11 +32,37 @@ class Generation:
     temperature: float = 1.0
     unnormalized: bool = False
     match_source_len: bool = False
+    prefix_size: int = 0
+    sampling: bool = False
+    sampling_topk: int = -1
+    sampling_topp: float = -1.0
+    diverse_beam_groups: int = -1
+    diverse_beam_strength: float = 0.5
+    diversity_rate: float = -1.0
+    retain_dropout: bool = False
+    seed: int = 1
     remove_bpe: str = "sentencepiece"
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise UserError(f"--beam {self.beam}: expected a number of hypotheses of at least 1")
+        searches = {
+            "--sampling": self.sampling,
+            "--diverse-beam-groups": self.diverse_beam_groups > 0,
+            "--match-source-len": self.match_source_len,
+            "--diversity-rate": self.diversity_rate > 0,
+        }
+        chosen = [name for name, is_chosen in searches.items() if is_chosen]
+        if len(chosen) > 1:
+            raise UserError(f"{' and '.join(chosen)} are different ways to search; give one of them")
+        if (self.sampling_topk >= 0 or self.sampling_topp >= 0) and not self.sampling:
+            raise UserError(
+                "--sampling-topk and --sampling-topp say how to draw; give --sampling too, or leave them out"
+            )
+        if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
+            raise UserError(
+                f"--diverse-beam-groups {self.diverse_beam_groups} do not divide --beam {self.beam}; change one of them"
+            )
 
     def flags(self) -> list[str]:
         """The settings as flags of ``fairseq-generate``."""
@@ -48,8 +74,8 @@ class Generation:
 
     @property
     def depends_on_batch(self) -> bool:
-        """Whether fairseq takes the length limit of a sentence from the longest source in its batch."""
-        return self.max_len_a != 0 or self.match_source_len
+        """Whether a hypothesis depends on its batch: its limit on the longest source there, its draws on the order."""
+        return self.max_len_a != 0 or self.match_source_len or self.sampling or self.retain_dropout
 
     @classmethod
     def from_args(cls, args: Namespace) -> Generation:
@@ -73,6 +99,7 @@ class Model:
         decoder_langtok: whether the target starts with its language token.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
+        pairs: whether its language-specific pairs take part, or only the base model below them.
     """
 
     checkpoints: tuple[Path, ...]
@@ -82,6 +109,7 @@ class Model:
     decoder_langtok: bool = True
     precision: str = "fp32"
     device: str | None = None
+    pairs: bool = True
 
     @classmethod
     def from_checkpoints(
@@ -93,6 +121,7 @@ class Model:
         decoder_langtok: bool | None = None,
         precision: str = "fp32",
         cpu: bool = False,
+        pairs: bool = True,
     ) -> Model:
         """Reads from the first checkpoint how it was trained: its languages and language tokens.
 
@@ -104,6 +133,7 @@ class Model:
             decoder_langtok: likewise.
             precision: ``fp32``, ``fp16`` or ``bf16``.
             cpu: do not use a GPU.
+            pairs: as the attribute.
 
         Raises:
             UserError: a file is missing, damaged or no checkpoint of fairseq, or its language tokens stand elsewhere
@@ -129,6 +159,7 @@ class Model:
             decoder_langtok,
             precision,
             "cpu" if cpu else None,
+            pairs,
         )
 
 

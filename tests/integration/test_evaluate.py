@@ -18,6 +18,8 @@ from langspec_lora.evaluation import decoding
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.evaluate import Options, evaluate
 from langspec_lora.evaluation.results import read_run
+from langspec_lora.translation.loaded import LoadedModel
+from langspec_lora.translation.settings import Generation
 from tests import toy
 
 PAIRS = [tuple(pair.split("-")) for pair in toy.PAIRS]
@@ -70,6 +72,11 @@ def own(results: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(results, tmp_path / "results"))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def published_hypotheses(path: Path) -> list[str]:
     """What the published loop keeps: the last field of the H- lines, sorted by sentence number."""
     lines = [line[2:].split("\t") for line in path.read_text().splitlines() if line.startswith("H-")]
@@ -77,14 +84,14 @@ def published_hypotheses(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["adapted", "stock"])
-@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "direction"])
+@pytest.mark.parametrize("batching", ["auto", "mixed", "direction"])
 def test_hypotheses_are_those_of_stock_fairseq_generate_line_for_line(
-    kind, mixed, toy_data, tmp_path, monkeypatch, request
+    kind, batching, toy_data, tmp_path, monkeypatch, request
 ) -> None:
     checkpoint = request.getfixturevalue(kind)
     out = tmp_path / "out"
     # A small limit, so that there are several batches and groups.
-    evaluate(options(toy_data, checkpoint, out, max_tokens=90, mixed=mixed))
+    evaluate(options(toy_data, checkpoint, out, max_tokens=90, batching=batching))
     task = {"adapted": "translation_multi_simple_epoch_lora", "stock": "translation_multi_simple_epoch"}[kind]
     texts = set()
     some = PAIRS[::3]
@@ -133,7 +140,7 @@ def test_the_published_file_reads_as_the_scores_it_was_written_from(results, tmp
 
 
 def test_run_again_decodes_only_the_direction_that_is_missing(own, toy_data, adapted, monkeypatch) -> None:
-    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    before = contents(own)
     (own / "wo-en.hyp.txt").unlink()
     decoded = []
     translate = decoding.Decoder.translate
@@ -145,23 +152,23 @@ def test_run_again_decodes_only_the_direction_that_is_missing(own, toy_data, ada
     monkeypatch.setattr(decoding.Decoder, "translate", spy)
     evaluate(options(toy_data, adapted, own))
     assert decoded == [Direction("wo", "en")]
-    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+    assert contents(own) == before
 
 
 def test_a_killed_evaluation_keeps_what_was_done_and_goes_on(toy_data, adapted, tmp_path, monkeypatch, results) -> None:
     calls = []
-    string = decoding.Decoder._translate_group
+    decode = LoadedModel.decode
 
-    def dies(self, group, progress):
-        calls.append(group)
+    def dies(self, *args):
+        calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return string(self, group, progress)
+        return decode(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding.Decoder, "_translate_group", dies)
+        patch.setattr(LoadedModel, "decode", dies)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(options(toy_data, adapted, tmp_path / "out", mixed=False))
+            evaluate(options(toy_data, adapted, tmp_path / "out", batching="direction"))
     assert len(list((tmp_path / "out").glob("*.hyp.txt"))) == 2
     evaluate(options(toy_data, adapted, tmp_path / "out"))
     for path in results.glob("*.hyp.txt"):
@@ -171,17 +178,17 @@ def test_a_killed_evaluation_keeps_what_was_done_and_goes_on(toy_data, adapted, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"generation": decoding.Generation(beam=3)}, "beam was 5 and is 3"),
+        ({"generation": Generation(beam=3)}, "beam was 5 and is 3"),
         ({"precision": "bf16"}, "it was fp32 and is bf16"),
         ({"encoder_langtok": "tgt"}, "it was src and is tgt"),
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_changed(own, toy_data, adapted, changes, words) -> None:
-    before = {path.name: path.read_bytes() for path in own.iterdir()}
+    before = contents(own)
     with pytest.raises(UserError, match=words) as refusal:
         evaluate(options(toy_data, adapted, own, **changes))
     assert "--overwrite" in str(refusal.value)
-    assert {path.name: path.read_bytes() for path in own.iterdir()} == before
+    assert contents(own) == before
 
 
 def test_another_checkpoint_is_refused_unless_overwrite_is_given(own, toy_data, stock) -> None:

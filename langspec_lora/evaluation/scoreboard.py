@@ -1,0 +1,181 @@
+"""The scores of a results folder: made once for each text, and written with all that says how."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from langspec_lora import __version__
+from langspec_lora.evaluation.comet import CometScorer
+from langspec_lora.evaluation.directions import Direction
+from langspec_lora.evaluation.results import (
+    PUBLISHED,
+    SCORES,
+    SCORES_TABLE,
+    hypotheses_path,
+    published_format,
+    read_json,
+    read_lines,
+    scores_csv,
+    text_path,
+    write_json,
+    write_whole,
+)
+from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
+from langspec_lora.evaluation.split_text import SplitText
+
+_SECONDS_BETWEEN_FILES = 30.0
+
+
+class Scoreboard:
+    """The scores so far; those that ``scores.json`` has for the same text are taken from there.
+
+    Args:
+        out: the results folder.
+        texts: sources and references.
+        tokenize: sacrebleu's tokenizer of BLEU.
+        settings: what the hypotheses were made with; written beside the scores.
+        directions: all directions of the folder, in the order in which they are written.
+        comet: scores by COMET too.
+        writes: whether this process writes the score files now and then.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        texts: SplitText,
+        tokenize: str,
+        settings: Mapping,
+        directions: Sequence[Direction],
+        comet: CometScorer | None = None,
+        writes: bool = True,
+    ) -> None:
+        self._out, self._texts, self._tokenize, self._settings = out, texts, tokenize, settings
+        self._directions, self._comet, self._writes = directions, comet, writes
+        self._scores: dict[Direction, Mapping] = {}
+        self._signatures: dict[str, str] = {}
+        self._earlier: Mapping[str, Mapping] = {}
+        self._earlier_signatures: Mapping[str, str] = {}
+        self._same_scoring = False
+        self._scorer: tuple[tuple, TargetScorer] | None = None
+        self._source: tuple[tuple, list[str]] | None = None
+        self._written = time.monotonic()
+        self.seconds = 0.0
+        if (out / SCORES).is_file():
+            content = read_json(out / SCORES)
+            self._earlier, self._earlier_signatures = content.get("directions", {}), content.get("signatures", {})
+            self._same_scoring = content.get("scoring") == self._scoring()
+
+    def add(self, direction: Direction) -> None:
+        """Scores the hypotheses of a direction by sacrebleu's metrics, unless that has been done."""
+        if direction in self._scores:
+            return
+        start = time.monotonic()
+        self._scores[direction] = self._score(direction)
+        self.seconds += time.monotonic() - start
+        self._write_now_and_then()
+
+    def _score(self, direction: Direction) -> Mapping:
+        hypotheses = read_lines(hypotheses_path(self._out, direction))
+        scorer, sources = self._scorer_for(direction), self._sources_of(direction)
+        hashes = {
+            "hypotheses_sha256": text_sha256(hypotheses),
+            "references_sha256": self._keep(direction.target, scorer.references),
+            "source_text_sha256": self._keep(direction.source, sources),
+        }
+        earlier = self._earlier.get(str(direction), {})
+        if not hashes.items() <= earlier.items():
+            earlier = {}
+        if earlier and self._same_scoring:
+            self._signatures = {**self._earlier_signatures, **self._signatures}
+            return {name: value for name, value in earlier.items() if name != "comet" or self._keeps_comet()}
+        score = {**scorer.score(direction, hypotheses).to_json(), **hashes}
+        self._signatures |= scorer.signatures()
+        if "comet" in earlier and self._keeps_comet():
+            self._signatures["comet"] = self._earlier_signatures["comet"]
+            score["comet"] = earlier["comet"]
+        return score
+
+    def _keeps_comet(self) -> bool:
+        """Whether earlier scores by COMET stand beside what is asked for now."""
+        return self._comet is None or self._comet.signature == self._earlier_signatures.get("comet")
+
+    def add_comet(self, direction: Direction) -> None:
+        """Scores a direction by COMET, unless that has been done."""
+        if "comet" in self._scores[direction]:
+            return
+        hypotheses = read_lines(hypotheses_path(self._out, direction))
+        references = self._scorer_for(direction).references
+        comet = self._comet.score(self._sources_of(direction), hypotheses, references)
+        self._scores[direction] = {**self._scores[direction], "comet": comet}
+        self._signatures["comet"] = self._comet.signature
+        self._write_now_and_then()
+
+    def _write_now_and_then(self) -> None:
+        if self._writes and time.monotonic() - self._written > _SECONDS_BETWEEN_FILES:
+            self.write()
+
+    def part(self) -> tuple[dict[Direction, Mapping], dict[str, str]]:
+        """Scores and signatures so far, for :meth:`join`."""
+        return self._scores, self._signatures
+
+    def join(self, parts: Sequence[tuple[dict[Direction, Mapping], dict[str, str]]]) -> None:
+        """Takes over what other processes have scored."""
+        for scores, signatures in parts:
+            self._scores |= scores
+            self._signatures |= signatures
+
+    def write(self) -> dict[Direction, Mapping]:
+        """Writes the score files and returns the scores in the order of the directions."""
+        scores = {direction: self._scores[direction] for direction in self._directions if direction in self._scores}
+        content = {
+            "scoring": self._scoring(),
+            "signatures": self._signatures,
+            "references": self._texts.origin,
+            "versions": _versions(),
+            "settings": self._settings,
+            "directions": {str(direction): score for direction, score in scores.items()},
+        }
+        write_json(self._out / SCORES, content)
+        write_whole(self._out / SCORES_TABLE, scores_csv(scores))
+        write_whole(self._out / PUBLISHED, published_format(scores))
+        self._written = time.monotonic()
+        return scores
+
+    def _scorer_for(self, direction: Direction) -> TargetScorer:
+        key = self._texts.key(direction, direction.target)
+        if self._scorer is None or self._scorer[0] != key:
+            self._scorer = key, TargetScorer(self._texts.lines(direction, direction.target), self._tokenize)
+        return self._scorer[1]
+
+    def _sources_of(self, direction: Direction) -> list[str]:
+        key = self._texts.key(direction, direction.source)
+        if self._source is None or self._source[0] != key:
+            self._source = key, self._texts.lines(direction, direction.source)
+        return self._source[1]
+
+    def _keep(self, language: str, lines: Sequence[str]) -> str:
+        """Leaves a text in the folder, for the report; returns its hash."""
+        digest = text_sha256(lines)
+        path = text_path(self._out, language, digest)
+        if not path.is_file():
+            write_whole(path, "".join(f"{line}\n" for line in lines))
+        return digest
+
+    def _scoring(self) -> dict[str, str]:
+        """What sacrebleu's scores depend on, besides hypotheses and references."""
+        versions = _versions()
+        return {"tokenize": self._tokenize, **{name: versions[name] for name in ("sacrebleu", "sentencepiece")}}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"langspec_lora": __version__, "python": platform.python_version()}
+    for package in ("fairseq", "torch", "sacrebleu", "sentencepiece"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions

@@ -1,0 +1,114 @@
+"""What the hypotheses in a results folder depend on, and whether another call may add to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.decoding import Generation, Model
+from langspec_lora.evaluation.directions import Direction, side_path
+from langspec_lora.evaluation.results import SETTINGS, read_json
+
+_WORDS = {
+    "checkpoint": "another checkpoint",
+    "pairs": "the checkpoint with its pairs, or without",
+    "dictionary_sha256": "another dictionary",
+    "subset": "another subset",
+    "generation": "other generation settings",
+    "encoder_langtok": "another --encoder-langtok",
+    "decoder_langtok": "another --decoder-langtok",
+    "precision": "another precision",
+}
+"""What the hypotheses depend on, besides the data, and how an error calls a change of it."""
+
+
+def settings_of(
+    data_bin: Path, subset: str, model: Model, generation: Generation, directions: Sequence[Direction]
+) -> dict:
+    """Everything that the hypotheses of these directions depend on, as plain data for ``settings.json``."""
+    return {
+        "checkpoint": [{"path": str(path), "sha256": sha256(path)} for path in model.checkpoints],
+        "pairs": model.pairs,
+        "dictionary_sha256": sha256(model.dictionary),
+        "subset": subset,
+        "generation": asdict(generation),
+        "encoder_langtok": model.encoder_langtok,
+        "decoder_langtok": model.decoder_langtok,
+        "precision": model.precision,
+        "sources": {str(direction): _source_sha256(data_bin, subset, direction) for direction in directions},
+    }
+
+
+def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
+    """Makes sure that the hypotheses in ``out`` were made with the same settings.
+
+    Returns:
+        Hash of the source text of each direction that ``out`` has hypotheses of.
+
+    Raises:
+        UserError: they were made with others, or of other text.
+    """
+    present = {path.name.removesuffix(".hyp.txt") for path in out.glob("*-*.hyp.txt")}
+    if not present:
+        return {}
+    keep = f"give another --out, or --overwrite to replace the results in {out}"
+    if not (out / SETTINGS).is_file():
+        raise UserError(f"{out} holds hypotheses but no {SETTINGS} that says what made them; {keep}")
+    held = read_json(out / SETTINGS)
+    for key, words in _WORDS.items():
+        then, now = _compared(held, key), _compared(settings, key)
+        if then != now:
+            raise UserError(f"{out} holds results of {words}; {_difference(then, now)}; {keep}")
+    sources = {direction: digest for direction, digest in held["sources"].items() if direction in present}
+    changed = [name for name, digest in settings["sources"].items() if sources.get(name, digest) != digest]
+    if changed:
+        raise UserError(f"{out} holds results of other data: the source text of {changed[0]} has changed; {keep}")
+    return sources
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, which is read once in a process.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        # Sides of multi-parallel data are links to one file.
+        return _sha256_of(path.resolve(), path.stat().st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check the path") from error
+
+
+def _source_sha256(data_bin: Path, subset: str, direction: Direction) -> str:
+    side = side_path(data_bin, subset, direction, direction.source)
+    return sha256(side.with_name(f"{side.name}.bin"))
+
+
+def _compared(settings: Mapping, key: str) -> object:
+    value = settings.get(key, True if key == "pairs" else None)
+    if key == "generation" and value:
+        return {**asdict(Generation()), **value}  # folders of earlier versions lack the flags that came later
+    return [entry["sha256"] for entry in value] if key == "checkpoint" and value else value
+
+
+def _difference(then: object, now: object) -> str:
+    if isinstance(then, dict) and isinstance(now, dict):
+        name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
+        return f"{name} was {then.get(name)} and is {now.get(name)}"
+    if isinstance(then, list) and isinstance(now, list):
+        then, now = (", ".join(str(digest)[:12] for digest in digests) for digests in (then, now))
+        return f"its sha256 was {then} and is {now}"
+    return f"it was {then} and is {now}"
+
+
+@cache
+def _sha256_of(path: Path, changed: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""The sentences of a split as plain text: beside the binarised data, or else turned back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.directions import Direction, side_path
+from langspec_lora.evaluation.results import read_lines
+
+
+@dataclass(frozen=True)
+class SplitText:
+    """Sources and references of the directions of a split.
+
+    Attributes:
+        data_bin: the binarised folder.
+        subset: the split.
+        languages: the languages whose text is asked for.
+        folder: where ``SUBSET.LANG`` lie as raw text; looked for beside the data where None.
+        dictionary: of the binarised sides, where they are turned back; the data's own where None.
+        remove_bpe: what to undo in them.
+    """
+
+    data_bin: Path
+    subset: str
+    languages: tuple[str, ...]
+    folder: Path | None
+    dictionary: Path | None
+    remove_bpe: str | None
+
+    def __post_init__(self) -> None:
+        if self.folder is None:
+            return
+        for language in self.languages:
+            if not self._file(self.folder, language).is_file():
+                raise UserError(
+                    f"{self._file(self.folder, language)} is missing; put the sentences of {language} there as plain "
+                    "text, or leave --references out"
+                )
+
+    @property
+    def origin(self) -> str:
+        """Where the texts come from, in words."""
+        return str(self._raw) if self._raw else f"{self.data_bin} (binarised sides as text)"
+
+    def lines(self, direction: Direction, language: str) -> list[str]:
+        """One side of a direction.
+
+        Args:
+            direction: the direction.
+            language: its source or its target.
+        """
+        if self._raw is not None:
+            return read_lines(self._file(self._raw, language))
+        return self._binarised(direction, language)
+
+    def count(self, language: str) -> int | None:
+        """Number of sentences of one side; None where they are those of the binarised data."""
+        if self._raw is None:
+            return None
+        return _count_lines(self._file(self._raw, language))
+
+    def key(self, direction: Direction, language: str) -> tuple:
+        """Sides with the same key have the same text."""
+        if self._raw is not None:
+            return (language,)
+        path = side_path(self.data_bin, self.subset, direction, language)
+        status = path.with_name(f"{path.name}.bin").stat()
+        return (language, status.st_dev, status.st_ino)
+
+    @cached_property
+    def _raw(self) -> Path | None:
+        if self.folder is not None:
+            return self.folder
+        for folder in (self.data_bin / "mono", self.data_bin.parent / "mono"):
+            if all(self._file(folder, language).is_file() for language in self.languages):
+                return folder
+        return None
+
+    def _file(self, folder: Path, language: str) -> Path:
+        return folder / f"{self.subset}.{language}"
+
+    def _binarised(self, direction: Direction, language: str) -> list[str]:
+        from fairseq.data import Dictionary, data_utils
+
+        path = self.dictionary or self.data_bin / f"dict.{language}.txt"
+        dictionary = Dictionary.load(str(path))
+        side = side_path(self.data_bin, self.subset, direction, language)
+        dataset = data_utils.load_indexed_dataset(str(side), dictionary, "mmap")
+        return [dictionary.string(tokens, self.remove_bpe, escape_unk=True) for tokens in dataset]
+
+
+@cache
+def _count_lines(path: Path) -> int:
+    return len(read_lines(path))
+
+
+def languages_of(directions: Sequence[Direction]) -> tuple[str, ...]:
+    """All languages of the directions, each once, in their order."""
+    return tuple(dict.fromkeys(language for direction in directions for language in direction))
