@@ -30,6 +30,9 @@ from langspec_lora.pruning.magnitude import AdaptedPlace
 
 logger = logging.getLogger(__name__)
 
+NO_LAYER = -1
+"""An ``alignment_layer`` that is none; fairseq takes None for the last one."""
+
 
 class RoutedEncoder(TransformerEncoder):
     """fairseq's encoder, which also takes the languages of the batch and hands them on to the decoder."""
@@ -67,15 +70,36 @@ class RoutedEncoder(TransformerEncoder):
             output["languages"] = [self.routing.current.source, self.routing.current.target]
         return output
 
-    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor) -> dict[str, list[Tensor]]:
-        """Reorders the output of :meth:`forward` as beam search asks, ``new_order (new_batch,)``."""
+    def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
+        """Reorders the output of :meth:`forward` as beam search asks, ``new_order (new_batch,)``.
+
+        fairseq's generator first repeats each sentence for its beams. From then on it permutes the beams within their
+        sentences and leaves out sentences that are finished, so that as long as there are as many, every beam already
+        finds its sentence's output in its place.
+
+        Returns:
+            The dictionary, with ``beams``, the number of them, once there are any.
+        """
+        batch = encoder_out["encoder_out"][0].size(1)
+        if "beams" in encoder_out and len(new_order) == batch:
+            return encoder_out
         output = super().reorder_encoder_out(encoder_out, new_order)
         if "languages" in encoder_out:
             # A single id holds for all sentences, whatever their order.
             output["languages"] = [
                 ids if len(ids) == 1 else ids.index_select(0, new_order) for ids in encoder_out["languages"]
             ]
+        if "beams" in encoder_out:
+            output["beams"] = encoder_out["beams"]
+        elif len(new_order) > batch and _repeats(new_order, batch):
+            output["beams"] = len(new_order) // batch
         return output
+
+
+def _repeats(order: Tensor, batch: int) -> bool:
+    """Whether an order repeats each of ``batch`` sentences equally often, one after the other."""
+    expected = torch.arange(batch, device=order.device).repeat_interleave(len(order) // batch)
+    return torch.equal(order, expected)
 
 
 class RoutedDecoder(TransformerDecoder):
@@ -83,11 +107,36 @@ class RoutedDecoder(TransformerDecoder):
 
     routing: LanguageRouting | None = None
 
-    def extract_features(self, prev_output_tokens: Tensor, encoder_out: dict | None = None, *args: Any, **kwargs: Any):
-        """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``."""
-        if self.routing is not None and encoder_out is not None and "languages" in encoder_out:
+    def extract_features(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_out: dict | None = None,
+        incremental_state: dict | None = None,
+        full_context_alignment: bool = False,
+        alignment_layer: int | None = None,
+        alignment_heads: int | None = None,
+    ):
+        """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``.
+
+        Attention weights are returned where they are asked for: not by default in training, nor in decoding unless
+        ``make_generation_fast_`` has been told that alignments will be printed.
+        """
+        encoder_out = encoder_out or {}
+        if self.routing is not None and "languages" in encoder_out:
             self.routing.set(Languages(*encoder_out["languages"]))
-        return super().extract_features(prev_output_tokens, encoder_out, *args, **kwargs)
+        # Keys and values of the source once per sentence: fairseq's attention can, but only its BART asks for it.
+        self.set_beam_size(encoder_out.get("beams", 1) if incremental_state is not None else 1)
+        wants_weights = self.layers[0].need_attn if len(self.layers) else False
+        if alignment_layer is None and (self.training or (incremental_state is not None and not wants_weights)):
+            alignment_layer = NO_LAYER
+        return super().extract_features(
+            prev_output_tokens,
+            encoder_out or None,
+            incremental_state,
+            full_context_alignment,
+            alignment_layer,
+            alignment_heads,
+        )
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Projects ``features (batch, tgt_len, width)`` onto the vocabulary.

@@ -76,15 +76,70 @@ def test_mixed_batch_translates_as_each_sentence_does_alone(toy_data, beam, norm
     assert len({len(best[0]["tokens"]) for best in hypotheses}) > 1  # sentences leave the batch at different steps
 
 
-def test_keys_and_values_projected_once_per_sentence_use_its_own_pairs(toy_data) -> None:
+def test_keys_and_values_are_projected_once_per_sentence_with_its_own_pairs(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *MIXED)
     task, model = toy.build(flags)
     sharpen(model)
     batch = toy.mixed_batch(task, "test")
-    model.decoder.set_beam_size(3)  # fairseq's switch to cross-attention of (batch), not (batch * beam), sentences
+    projected = []
+    for layer in model.decoder.layers:
+        layer.encoder_attn.k_proj.register_forward_hook(lambda module, args, out: projected.append(args[0].size(1)))
     hypotheses = translate(task, [model.eval()], batch, 3)
+    assert projected == [len(batch["id"])] * len(model.decoder.layers)  # not per beam, and not at every step
     reference = toy.PerLanguageReference(task, model, flags)
     assert_same(hypotheses, one_by_one(task, [reference], flags, batch, 3))
+
+
+def test_one_model_serves_generators_of_several_beam_sizes_by_turns(toy_data) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data, *MIXED))
+    sharpen(model)
+    batch = toy.mixed_batch(task, "test")
+    model.eval()
+    generators = {beam: task.build_generator([model], Namespace(beam=beam, **LENGTHS)) for beam in (5, 1, 3)}
+    alone = {beam: translate(task, [model], batch, beam) for beam in generators}
+    logits = toy.forward(model, batch)
+    for beam in (1, 5, 3, 1):
+        assert_same(task.inference_step(generators[beam], [model], batch), alone[beam])
+        assert torch.equal(toy.forward(model, batch), logits)
+
+
+@pytest.mark.parametrize("order", [[1, 0], [0, 1, 0, 1], [0, 0, 1], [0, 0]])
+def test_an_order_that_is_not_that_of_beams_is_followed_to_the_letter(toy_data, order) -> None:
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    output = {
+        "encoder_out": [torch.randn(4, 2, 8)],
+        "encoder_padding_mask": [torch.tensor([[True, False, False, False], [False] * 4])],
+        "encoder_embedding": [],
+        "encoder_states": [],
+        "src_tokens": [],
+        "src_lengths": [],
+        "languages": [torch.tensor([0, 1]), torch.tensor([2, 3])],
+    }
+    order = torch.tensor(order)
+    first = model.encoder.reorder_encoder_out(output, order)
+    assert "beams" not in first
+    back = order.flip(0) if len(order) == 2 else torch.randperm(len(order))
+    for result, places in ((first, order), (model.encoder.reorder_encoder_out(first, back), order[back])):
+        assert torch.equal(result["encoder_out"][0], output["encoder_out"][0][:, places])
+        assert torch.equal(result["encoder_padding_mask"][0], output["encoder_padding_mask"][0][places])
+        assert result["languages"][0].tolist() == places.tolist()
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_decoding_computes_attention_weights_only_where_alignments_will_be_printed(toy_data, wanted) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data))
+    sharpen(model)
+    batch = toy.mixed_batch(task, "test")
+    plain = translate(task, [model.eval()], batch, 2)
+    assert all(best[0]["attention"].numel() for best in plain)
+    model.make_generation_fast_(need_attn=wanted)
+    fast = translate(task, [model], batch, 2)
+    assert_same(fast, plain)
+    for best, other in zip(fast, plain, strict=True):
+        if wanted:
+            torch.testing.assert_close(best[0]["attention"], other[0]["attention"])
+        else:
+            assert best[0]["attention"] is None or not best[0]["attention"].numel()
 
 
 def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_pairs(toy_data) -> None:
