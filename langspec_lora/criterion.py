@@ -13,9 +13,12 @@ from torch.autograd.function import once_differentiable
 from langspec_lora.lora.functional import compute_type
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 
-CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**28}
+CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**28}
 """Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of
 them. A GPU needs more rows at once to be busy for longer than it takes to read the vocabulary's matrix."""
+
+LEAST_ROWS = 64
+"""Rows of logits that are held at once at least: each time the vocabulary's matrix is read whole."""
 
 HALF_SCALE = 4096.0
 """Lifts probabilities over the smallest number of half precision (6e-8) on their way through a matrix product."""
@@ -47,7 +50,7 @@ class FrozenVocabularyLoss(torch.autograd.Function):
         gradient = torch.empty_like(features, dtype=torch.float32) if wants_gradient else None
         everywhere = weight.sum(0, dtype=torch.float32) if wants_gradient else None
         loss = likelihood = torch.zeros((), device=features.device)
-        step = max(1, CHUNK_BYTES.get(features.device.type, 2**28) // (4 * size))
+        step = max(LEAST_ROWS, CHUNK_BYTES.get(features.device.type, 2**28) // (4 * size))
         for start in range(0, len(features), step):
             part = slice(start, start + step)
             target, left_out = targets[part].unsqueeze(1), targets[part].eq(ignored)

@@ -40,6 +40,12 @@ def losses(model, batch, *chosen) -> list[tuple]:
     return results
 
 
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch) -> None:
+    """Lets a chunk have a single token, as no real vocabulary makes it."""
+    monkeypatch.setattr(criterion_module, "LEAST_ROWS", 1)
+
+
 @pytest.fixture(params=[1, 900, 2**28], ids=["a token at a time", "some tokens", "all at once"])
 def chunks(request, monkeypatch) -> None:
     """How many logits are held at once; the dictionary has 69 entries, and so a token 276 bytes."""
