@@ -1,14 +1,17 @@
-"""Fixtures of the tests of bad input."""
+"""Checkpoints, good and bad, and a finished evaluation, made once for all tests."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 
+from langspec_lora.evaluation.evaluate import evaluate
 from tests import toy
 from tests.bad_input import PRE_NORM, STOCK, Touch, cut_short, without_one_adapter, write_checkpoint
+from tests.evaluations import options, train_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,32 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("a model was built")
 
     monkeypatch.setattr(TranslationMultiSimpleEpochTask, "build_model", build_model)
+
+
+@pytest.fixture(scope="session")
+def adapted(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with adapters, trained far enough that directions differ and hypotheses end."""
+    flags = toy.plugin_flags(toy_data, "--freeze-original-parameters", "False")
+    return train_checkpoint(tmp_path_factory.mktemp("adapted"), flags)
+
+
+@pytest.fixture(scope="session")
+def stock(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of stock fairseq."""
+    flags = ["--task", "translation_multi_simple_epoch", "--arch", "transformer"]
+    flags = toy.base_flags(toy_data, *flags, "--encoder-normalize-before", "--decoder-normalize-before")
+    return train_checkpoint(tmp_path_factory.mktemp("stock"), flags)
+
+
+@pytest.fixture(scope="session")
+def results(toy_data: Path, adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished evaluation of all twenty directions; copy it before changing it."""
+    out = tmp_path_factory.mktemp("results") / "adapted"
+    evaluate(options(toy_data, adapted, out))
+    return out
+
+
+@pytest.fixture
+def own(results: Path, tmp_path: Path) -> Path:
+    """A copy of the finished evaluation."""
+    return Path(shutil.copytree(results, tmp_path / "results"))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fairseq_cli import generate, train
+from fairseq_cli import generate
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
@@ -21,66 +21,9 @@ from langspec_lora.evaluation.results import read_run
 from langspec_lora.translation.loaded import LoadedModel
 from langspec_lora.translation.settings import Generation
 from tests import toy
+from tests.evaluations import contents, options, published_hypotheses, run_stock
 
 PAIRS = [tuple(pair.split("-")) for pair in toy.PAIRS]
-
-
-def run_stock(monkeypatch: pytest.MonkeyPatch, program, *flags: str) -> None:
-    """Runs a stock fairseq command in this process."""
-    monkeypatch.setattr(sys, "argv", ["fairseq", *map(str, flags)])
-    program.cli_main()
-
-
-def train_checkpoint(folder: Path, flags: list[str]) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        schedule = ["--optimizer", "adam", "--lr", "0.01", "--max-update", "240", "--seed", "3", "--cpu"]
-        run_stock(patch, train, *flags, *schedule, "--save-dir", folder, "--no-progress-bar", "--disable-validation")
-    return folder / "checkpoint_last.pt"
-
-
-@pytest.fixture(scope="session")
-def adapted(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with adapters, trained far enough that directions differ and hypotheses end."""
-    flags = toy.plugin_flags(toy_data, "--freeze-original-parameters", "False")
-    return train_checkpoint(tmp_path_factory.mktemp("adapted"), flags)
-
-
-@pytest.fixture(scope="session")
-def stock(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of stock fairseq."""
-    flags = ["--task", "translation_multi_simple_epoch", "--arch", "transformer"]
-    flags = toy.base_flags(toy_data, *flags, "--encoder-normalize-before", "--decoder-normalize-before")
-    return train_checkpoint(tmp_path_factory.mktemp("stock"), flags)
-
-
-def options(toy_data: Path, checkpoint: Path, out: Path, **changes) -> Options:
-    settings = {"tokenize": "13a", "cpu": True, "references": toy_data.parent, **changes}
-    return Options(data_bin=toy_data, checkpoints=(checkpoint,), out=out, **settings)
-
-
-@pytest.fixture(scope="session")
-def results(toy_data: Path, adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished evaluation of all twenty directions; copy it before changing it."""
-    out = tmp_path_factory.mktemp("results") / "adapted"
-    evaluate(options(toy_data, adapted, out))
-    return out
-
-
-@pytest.fixture
-def own(results: Path, tmp_path: Path) -> Path:
-    """A copy of the finished evaluation."""
-    return Path(shutil.copytree(results, tmp_path / "results"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def published_hypotheses(path: Path) -> list[str]:
-    """What the published loop keeps: the last field of the H- lines, sorted by sentence number."""
-    lines = [line[2:].split("\t") for line in path.read_text().splitlines() if line.startswith("H-")]
-    return [fields[-1] for fields in sorted(lines, key=lambda fields: int(fields[0]))]
 
 
 @pytest.mark.parametrize("kind", ["adapted", "stock"])
