@@ -7,6 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
+from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
+
 HELP = "translate all directions in one process and score them"
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "char", "none", "intl", "zh")
@@ -41,38 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "binarised targets turned back into text)",
     )
 
-    model = parser.add_argument_group("model")
-    model.add_argument("--fixed-dictionary", type=Path, metavar="FILE", help="dictionary (default: DATA_BIN's own)")
-    model.add_argument(
-        "--encoder-langtok", choices=("src", "tgt", "none"), help="default: as the checkpoint was trained"
-    )
-    model.add_argument("--decoder-langtok", choices=("yes", "no"), help="default: as the checkpoint was trained")
-    precision = model.add_mutually_exclusive_group()
-    precision.add_argument("--fp16", action="store_true", help="half precision (GPU)")
-    precision.add_argument("--bf16", action="store_true", help="bfloat16")
-    model.add_argument("--cpu", action="store_true", help="do not use a GPU")
-
-    generation = parser.add_argument_group("generation")
-    add = generation.add_argument
-    add("--beam", type=int, default=5, metavar="N", help="beam size (default: 5)")
-    add("--lenpen", type=float, default=1.0, metavar="X", help="length penalty (default: 1)")
-    add("--unkpen", type=float, default=0.0, metavar="X", help="unknown word penalty (default: 0)")
-    add(
-        "--max-len-a",
-        type=float,
-        default=0.0,
-        metavar="A",
-        help="at most A x + B tokens for a source of x (default: 0)",
-    )
-    add("--max-len-b", type=int, default=200, metavar="B", help="(default: 200)")
-    add("--min-len", type=int, default=1, metavar="N", help="at least N tokens (default: 1)")
-    add("--no-repeat-ngram-size", type=int, default=0, metavar="N", help="no n-gram of this size twice (default: off)")
-    add("--temperature", type=float, default=1.0, metavar="X", help="(default: 1)")
-    add("--unnormalized", action="store_true", help="compare scores without dividing by length")
-    add("--match-source-len", action="store_true", help="as many tokens as the source has")
+    add_model_flags(parser, dictionary="default: DATA_BIN's own")
+    add = add_generation_flags(parser).add_argument
     add("--remove-bpe", default="sentencepiece", metavar="KIND", help="what to undo (default: sentencepiece)")
-    add("--max-tokens", type=int, default=12000, metavar="N", help="tokens in a batch (default: 12000)")
-    add("--batch-size", type=int, metavar="N", help="sentences in a batch at most (default: no limit)")
     add(
         "--batching",
         choices=("mixed", "direction"),
@@ -85,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
     # A line of fairseq's log for each file that is opened would bury the progress bar.
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    from langspec_lora.evaluation.decoding import Generation
     from langspec_lora.evaluation.evaluate import Options, evaluate, mean_scores
+    from langspec_lora.translation.settings import Generation
 
     scores = evaluate(
         Options(
@@ -101,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
             tokenize=args.tokenize,
             generation=Generation.from_args(args),
             encoder_langtok=args.encoder_langtok,
-            decoder_langtok=None if args.decoder_langtok is None else args.decoder_langtok == "yes",
-            precision="fp16" if args.fp16 else "bf16" if args.bf16 else "fp32",
+            decoder_langtok=decoder_langtok(args),
+            precision=precision(args),
             cpu=args.cpu,
             max_tokens=args.max_tokens,
             batch_size=args.batch_size,

@@ -31,6 +31,7 @@ class LoadedModel:
         batch_size: sentences in a batch at most; no limit where None.
 
     Attributes:
+        device: where the model computes.
         task: fairseq's task, with the dictionaries.
         max_positions: how many tokens a source and a target may have.
 
@@ -54,7 +55,7 @@ class LoadedModel:
         importlib.import_module("langspec_lora.tasks.translation")  # registers the task, the model, the architectures
         self.max_tokens, self.batch_size = max_tokens, batch_size
         self._remove_bpe = generation.remove_bpe
-        self._device = _device(model)
+        self.device = _device(model)
 
         parser = options.get_generation_parser(default_task=TASK)
         args = options.parse_args_and_arch(parser, _flags(model, generation, directions))
@@ -67,7 +68,7 @@ class LoadedModel:
         for loaded in self._models:
             if model.precision != "fp32":
                 loaded.to(torch.float16 if model.precision == "fp16" else torch.bfloat16)
-            loaded.to(self._device)
+            loaded.to(self.device)
             loaded.prepare_for_inference_(cfg)
         self._generator = self.task.build_generator(self._models, generation_args)
         self.max_positions = utils.resolve_max_positions(
@@ -117,7 +118,7 @@ class LoadedModel:
     def _decode_batch(self, sample: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:
         from fairseq import utils
 
-        sample = utils.move_to_cuda(sample, self._device) if self._device.type == "cuda" else sample
+        sample = utils.move_to_cuda(sample, self.device) if self.device.type == "cuda" else sample
         results = self.task.inference_step(self._generator, self._models, sample)
         for place, beams in zip(sample["id"].tolist(), results, strict=True):
             yield place, beams[0]["tokens"].int().cpu()
@@ -136,8 +137,9 @@ def _device(model: Model) -> torch.device:
         device = torch.device(model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise UserError(f"device {model.device!r} is unknown; give cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {model.device!r} is not there: torch sees {torch.cuda.device_count()} GPUs; give another")
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(f"device {model.device!r} is not there, torch sees {gpus} GPUs; give another, or cpu")
     if model.precision == "fp16" and device.type == "cpu":
         raise UserError("--fp16 was given, but there is no GPU to use; leave it out on a CPU")
     return device
