@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,23 +136,23 @@ def test_lengths_that_depend_on_the_batch_are_those_of_each_direction_alone(home
     short = {"max_len_a": 0.5, "max_len_b": 1}
     translator = Translator.from_checkpoint(adapted, device="cpu", **short)
     flags = ("--max-len-a", "0.5", "--max-len-b", "1")
-    task, lines = "translation_multi_simple_epoch_lora", (text(home, "en"), text(home, "nl")[:3])
-    english = generated(home, adapted, task, "en", "fr", *flags)
-    mixed = translator.translate([*lines[0], *lines[1]], ["en"] * len(lines[0]) + ["nl"] * 3, "fr")
-    assert mixed[: len(lines[0])] == english
-    assert mixed[len(lines[0]) :] == translator.translate(lines[1], "nl", "fr")
+    english = generated(home, adapted, "translation_multi_simple_epoch_lora", "en", "fr", *flags)
+    dutch = sorted(text(home, "nl"), key=len)[:2]  # in a batch with longer lines they would be allowed more
+    mixed = translator.translate([*text(home, "en"), *dutch], ["en"] * len(english) + ["nl"] * len(dutch), "fr")
+    assert mixed == [*english, *translator.translate(dutch, "nl", "fr")]
 
 
-def test_one_direction_decodes_on_merged_weights_and_several_on_pairs(home, translator, monkeypatch) -> None:
+def test_one_direction_decodes_on_merged_weights_and_several_on_pairs(home, adapted, monkeypatch) -> None:
+    translator = Translator.from_checkpoint(adapted, device="cpu", batch_size=1, max_len_b=20)
     merged = []
     original = LanguageSpecificTransformer.merged
     monkeypatch.setattr(
         LanguageSpecificTransformer, "merged", lambda self, *ids: merged.append(ids) or original(self, *ids)
     )
     translator.translate(text(home, "en")[:3], "en", "wo")
-    assert merged == [(toy.LANGUAGES.index("en"), toy.LANGUAGES.index("wo"))]
-    translator.translate(text(home, "en")[:2], "en", ["wo", "fr"])
-    assert len(merged) == 1
+    assert merged == [(toy.LANGUAGES.index("en"), toy.LANGUAGES.index("wo"))] * 3  # batches
+    translator.translate(text(home, "en")[:2], "en", ["wo", "fr"])  # each a batch, and merged in vain
+    assert len(merged) == 3
 
 
 def test_empty_lines_stay_where_they_are_and_white_space_around_a_line_does_not_count(home, translator) -> None:
@@ -305,7 +306,7 @@ def test_the_command_translates_the_lines_before_a_bad_one_and_names_it(
 
 
 def run_program(*arguments: object, **how) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     program = [sys.executable, "-m", "langspec_lora.cli.main", "translate", "--cpu", *SHORT, *map(str, arguments)]
     return subprocess.Popen(program, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **how)
 
@@ -322,11 +323,14 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(home, adapted)
 
 def test_each_line_is_answered_at_once_where_the_buffer_is_one_line(home, adapted, translator) -> None:
     process = run_program(adapted, "-s", "en", "-t", "wo", "--buffer-size", "1", stdout=subprocess.PIPE)
+    deadline = threading.Timer(60, process.kill)
+    deadline.start()
     for line in text(home, "en")[:3]:
         process.stdin.write(f"{line}\n".encode())
         process.stdin.flush()
         assert process.stdout.readline().decode() == f"{translator.translate([line], 'en', 'wo')[0]}\n"
     process.communicate()
+    deadline.cancel()
     assert process.returncode == 0
 
 
