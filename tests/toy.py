@@ -17,6 +17,8 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from torch import Tensor, nn
 
+from langspec_lora.data.binarise import binarise, multi_parallel
+from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 LANGUAGES = ("en", "fr", "nl", "wo", "sd")
@@ -91,6 +93,24 @@ def _write_side(prefix: Path, text: Path, dictionary: Dictionary) -> None:
     for line in text.read_text(encoding="utf-8").splitlines():
         builder.add_item(dictionary.encode_line(line, add_if_not_exist=False))
     builder.finalize(f"{prefix}.idx")
+
+
+def write_home(folder: Path) -> Path:
+    """Writes raw text, its SentencePiece model and dictionary, and ``data-bin``, as ``prepare-flores`` lays them out.
+
+    Returns:
+        The folder.
+    """
+    (folder / "mono").mkdir()
+    write_text(folder / "mono")
+    lines = [line for path in sorted((folder / "mono").glob("train.*")) for line in path.read_text().splitlines()]
+    (folder / "spm.model").write_bytes(train_sentencepiece(lines, 90))
+    (folder / "dict.txt").write_text(dictionary_text((folder / "spm.model").read_bytes(), LANGUAGES))
+    (folder / "levels.yaml").write_text(LEVELS)
+    files = {split: {name: folder / "mono" / f"{split}.{name}" for name in LANGUAGES} for split in SIZES}
+    bitexts = [bitext for split in files for bitext in multi_parallel(split, files[split])]
+    binarise(bitexts, folder / "dict.txt", folder / "data-bin", spm_model=folder / "spm.model")
+    return folder
 
 
 TINY = shlex.split(

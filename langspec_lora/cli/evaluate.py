@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_model_flags(parser, dictionary="default: DATA_BIN's own")
     add = add_generation_flags(parser).add_argument
+    add("--prefix-size", type=int, default=0, metavar="N", help="start with the reference's first N tokens")
     add("--remove-bpe", default="sentencepiece", metavar="KIND", help="what to undo (default: sentencepiece)")
     add(
         "--batching",

@@ -49,9 +49,6 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentG
     add("--temperature", type=float, default=1.0, metavar="X", help="(default: 1)")
     add("--unnormalized", action="store_true", help="compare scores without dividing by length")
     add("--match-source-len", action="store_true", help="as many tokens as the source has")
-    add(
-        "--prefix-size", type=int, default=0, metavar="N", help="start with the reference's first N tokens (default: 0)"
-    )
     add("--sampling", action="store_true", help="draw tokens in place of beam search")
     add("--sampling-topk", type=int, default=-1, metavar="K", help="draw from the K likeliest (default: from all)")
     add("--sampling-topp", type=float, default=-1.0, metavar="P", help="draw from the likeliest that make up P")

@@ -15,7 +15,7 @@ from types import ModuleType
 from langspec_lora import __version__
 from langspec_lora.errors import command_line
 
-COMMANDS = ("doctor", "prepare-flores", "make-example", "evaluate", "report", "bench")
+COMMANDS = ("doctor", "prepare-flores", "make-example", "translate", "evaluate", "report", "bench")
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""
 
 
@@ -29,20 +29,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    chosen = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    if not arguments or arguments[0] not in COMMANDS:
+        parser = _overview()
+        parser.parse_args(arguments)
+        parser.error("give the command first")
+    command = _module(arguments[0])
+    parser = argparse.ArgumentParser(prog=f"langspec-lora {arguments[0]}", description=command.HELP)
+    command.add_arguments(parser)
+    # Intermixed: before Python 3.13 the text or folders of a command could not follow its flags otherwise.
+    args = parser.parse_intermixed_args(arguments[1:])
+    with command_line():
+        return command.run(args)
+
+
+def _overview() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="langspec-lora", description="Language-specific LoRA for multilingual translation with fairseq."
     )
     parser.add_argument("--version", action="version", version=f"langspec-lora {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in [chosen] if chosen else COMMANDS:
-        command = _module(name)
-        subparser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
-        command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
-    args = parser.parse_args(arguments)
-    with command_line():
-        return args.run(args)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        commands.add_parser(name, help=_module(name).HELP)
+    return parser
 
 
 def _module(command: str) -> ModuleType:

@@ -8,7 +8,8 @@ should score the other lines of the test set only.
 
 ::
 
-    OUT/data-bin/     train, valid and test of all pairs, dict.LANG.txt: the DATA_BIN of the published commands
+    OUT/data-bin/     train, valid and test of all pairs, dict.LANG.txt, sentencepiece.bpe.model: the DATA_BIN of the
+                      published commands
     OUT/mono/         the same text, raw: train.LANG, valid.LANG, test.LANG (the published loop's FLORES_MONO)
     OUT/spm.model     the SentencePiece model
     OUT/dict.txt      the dictionary, language tokens at its end

@@ -31,6 +31,7 @@ class LoadedModel:
         batch_size: sentences in a batch at most; no limit where None.
 
     Attributes:
+        device: where the model computes.
         task: fairseq's task, with the dictionaries.
         max_positions: how many tokens a source and a target may have.
 
@@ -52,9 +53,11 @@ class LoadedModel:
         from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
         importlib.import_module("langspec_lora.tasks.translation")  # registers the task, the model, the architectures
+        from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+
         self.max_tokens, self.batch_size = max_tokens, batch_size
         self._generation = generation
-        self._device = _device(model)
+        self.device = _device(model)
 
         parser = options.get_generation_parser(default_task=TASK)
         args = options.parse_args_and_arch(parser, _flags(model, generation, directions))
@@ -65,11 +68,11 @@ class LoadedModel:
         paths = [str(path) for path in model.checkpoints]
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self._models:
-            if not model.pairs:
+            if not model.pairs and isinstance(loaded, LanguageSpecificTransformer):
                 loaded.forget_pairs()
             if model.precision != "fp32":
                 loaded.to(torch.float16 if model.precision == "fp16" else torch.bfloat16)
-            loaded.to(self._device)
+            loaded.to(self.device)
             loaded.prepare_for_inference_(cfg)
         self._generator = self.task.build_generator(self._models, generation_args)
         self.max_positions = utils.resolve_max_positions(
@@ -103,7 +106,8 @@ class LoadedModel:
         from fairseq.data import ConcatDataset
 
         directions = [direction for direction, _ in datasets]
-        utils.set_torch_seed(self._generation.seed)  # each direction anew, whatever was translated before
+        if self._generation.draws:
+            utils.set_torch_seed(self._generation.seed)  # each direction anew, whatever was translated before
         self.task.one_direction = merge
         dataset = ConcatDataset([dataset for _, dataset in datasets])
         starts = np.concatenate([[0], dataset.cumulative_sizes])
@@ -126,7 +130,7 @@ class LoadedModel:
     def _decode_batch(self, sample: dict[str, Any]) -> Iterator[tuple[int, torch.Tensor]]:
         from fairseq import utils
 
-        sample = utils.move_to_cuda(sample, self._device) if self._device.type == "cuda" else sample
+        sample = utils.move_to_cuda(sample, self.device) if self.device.type == "cuda" else sample
         size = self._generation.prefix_size
         prefix = sample["target"][:, :size] if size else None
         results = self.task.inference_step(self._generator, self._models, sample, prefix)

@@ -75,7 +75,12 @@ class Generation:
     @property
     def depends_on_batch(self) -> bool:
         """Whether a hypothesis depends on its batch: its limit on the longest source there, its draws on the order."""
-        return self.max_len_a != 0 or self.match_source_len or self.sampling or self.retain_dropout
+        return self.max_len_a != 0 or self.match_source_len or self.draws
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance decides."""
+        return self.sampling or self.retain_dropout
 
     @classmethod
     def from_args(cls, args: Namespace) -> Generation:

@@ -124,6 +124,18 @@ def test_raw_text_is_split_by_the_sentencepiece_model(tmp_path, files):
     expected = [[3 if i == 0 else i + 1 for i in processor.encode(line)] + [2] for line in TEXT["mi"]]
     assert ids(tmp_path / "out", "train.ka-mi.mi") == expected
 
+    # The folder keeps the model that its text was split by, and no other takes its place.
+    kept = tmp_path / "out" / "sentencepiece.bpe.model"
+    assert kept.read_bytes() == model.getvalue()
+    kept.unlink()
+    binarise(multi_parallel("train", files), dictionary, tmp_path / "out", spm_model=tmp_path / "spm.model")
+    assert kept.read_bytes() == model.getvalue()
+    kept.unlink()
+    kept.write_bytes(b"another")
+    with pytest.raises(UserError, match=r"sentencepiece\.bpe\.model is there with another content and was kept"):
+        binarise(multi_parallel("train", files), dictionary, tmp_path / "out", spm_model=tmp_path / "spm.model")
+    assert kept.read_bytes() == b"another"
+
 
 def test_every_language_named_gets_the_dictionary(tmp_path, files, dictionary):
     pair = {language: files[language] for language in ("ka", "mi")}

@@ -1,0 +1,127 @@
+"""``langspec-lora translate``: raw text in, raw text out, line by line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
+from langspec_lora.errors import UserError
+
+if TYPE_CHECKING:
+    from langspec_lora.translation.translator import Translator
+
+HELP = "translate lines of raw text"
+
+_BUFFER_SIZES = {"cuda": 1000, "cpu": 200}  # on a CPU larger batches gain little, and the first line would come late
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags; those of generation have fairseq's names and defaults."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint, or several of an ensemble joined by ':'")
+    parser.add_argument("lines", nargs="*", metavar="LINE", help="text (default: the lines of the standard input)")
+    parser.add_argument("-s", "--source-lang", required=True, metavar="LANG", help="language of the text")
+    parser.add_argument("-t", "--target-lang", required=True, metavar="LANG", help="language to translate into")
+    parser.add_argument(
+        "--sentencepiece-model",
+        "--spm",
+        type=Path,
+        metavar="FILE",
+        help="the model's SentencePiece model (default: looked for like the dictionary)",
+    )
+    parser.add_argument("--langs", metavar="A,B,…", help="languages of a base model that names none itself")
+    parser.add_argument(
+        "--buffer-size",
+        type=int,
+        metavar="N",
+        help="lines of the standard input that are read and translated together; 1 answers each line at once "
+        f"(default: {_BUFFER_SIZES['cuda']} with a GPU, {_BUFFER_SIZES['cpu']} without, 1 on a terminal)",
+    )
+    add_model_flags(
+        parser, dictionary="default: looked for beside the checkpoint and in the data folder that it was trained on"
+    )
+    add_generation_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translates."""
+    if args.buffer_size is not None and args.buffer_size < 1:
+        raise UserError(f"--buffer-size {args.buffer_size}: expected a number of lines of at least 1")
+    # Before fairseq sets up logging of its own.
+    logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
+    from langspec_lora.translation.assets import find_assets
+    from langspec_lora.translation.settings import Generation
+    from langspec_lora.translation.translator import Translator
+
+    generation = Generation.from_args(args)
+    assets = find_assets(
+        args.checkpoint.split(":"),
+        args.fixed_dictionary,
+        args.sentencepiece_model,
+        args.langs.split(",") if args.langs else (),
+        args.encoder_langtok,
+        decoder_langtok(args),
+        precision(args),
+        "cpu" if args.cpu else None,
+    )
+    assets.check_direction(args.source_lang, args.target_lang)
+    translator = Translator(assets, generation, args.max_tokens, args.batch_size)
+    on_terminal = not args.lines and sys.stdin.isatty()
+    if on_terminal:
+        print("langspec-lora: type a line and press return; Ctrl-D ends", file=sys.stderr)
+    # Bytes that are not UTF-8 become what no text holds, by which the translator knows the line.
+    lines = args.lines or (line.decode(errors="surrogateescape") for line in sys.stdin.buffer)
+    size = args.buffer_size or (1 if on_terminal else _BUFFER_SIZES[translator.device.type])
+    try:
+        _translate(translator, lines, args.source_lang, args.target_lang, size)
+    except BrokenPipeError:  # the reader has enough
+        _drop_output()
+        return 128 + signal.SIGPIPE
+    return 0
+
+
+def _translate(translator: Translator, lines: Iterable[str], source: str, target: str, size: int) -> None:
+    """Prints the translations of lines, ``size`` at a time; those before a bad line as well.
+
+    Raises:
+        UserError: a line is not UTF-8, or too long.
+    """
+    from langspec_lora.translation.translator import LineError
+
+    done = 0
+    lines = iter(lines)
+    while chunk := list(islice(lines, size)):
+        bad = None
+        try:
+            translations = translator.translate(chunk, source, target)
+        except LineError as error:
+            bad = error
+            translations = translator.translate(chunk[: bad.index], source, target)
+        _write("".join(f"{line}\n" for line in translations))
+        done += len(translations)
+        if bad is not None:
+            rest = "; the lines before it are translated" if done else ""
+            raise UserError(f"line {done + 1}: {bad.reason}{rest}") from bad
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise UserError(f"the output cannot be written: {error.strerror}; write it where there is room") from error
+
+
+def _drop_output() -> None:
+    """Sends what is buffered nowhere: Python would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
