@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -178,8 +177,8 @@ def test_sampling_is_the_same_again_and_another_with_another_seed(toy_data, adap
 
 
 def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProcess:
-    program = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node", processes]
-    program += ["--master_port", 20000 + os.getpid() % 20000, "-m", "langspec_lora.cli.main"]
+    program = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc_per_node", processes]
+    program += ["-m", "langspec_lora.cli.main"]
     return subprocess.run([str(word) for word in [*program, *arguments]], capture_output=True, text=True, check=False)
 
 
