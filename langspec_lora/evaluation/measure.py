@@ -21,6 +21,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation import off_target, significance, worst
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.off_target import Judge
+from langspec_lora.evaluation.resampling import SEED
 from langspec_lora.evaluation.results import write_whole
 from langspec_lora.evaluation.significance import MetricSettings
 from langspec_lora.evaluation.texts import DirectionTexts, TextFile
@@ -184,7 +185,7 @@ def _pieces(texts: DirectionTexts, plan: Plan) -> Iterator[_Piece]:
     version = sacrebleu.__version__
     for run, own in enumerate(hypotheses):
         if plan.metric and run:
-            how = (plan.metric.signature, plan.metric.arguments, version, plan.samples, significance.SEED)
+            how = (plan.metric.signature, plan.metric.arguments, version, plan.samples, SEED)
             yield _Piece(_key("bootstrap", how, reference, hypotheses[0], own), "p_values", run)
         if plan.sentences:
             yield _Piece(_key("worst", version, reference, own), "worst", run)
@@ -243,7 +244,7 @@ def _measure_direction(task: _Task) -> dict[str, object]:
     if tested := by_kind.get("p_values"):
         metric = _metric(plan.metric, texts.reference)
         others = [lines(piece.run) for piece in tested]
-        found = significance.paired_p_values(metric, lines(0), others, plan.samples)
+        found = significance.paired_p_values(plan.metric, metric, lines(0), others, plan.samples)
         values |= {piece.key: p_value for piece, p_value in zip(tested, found, strict=True)}
     for kind, change in (("worst", chrf), ("losses", partial(_change, chrf))):
         for piece in by_kind.get(kind, ()):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from langspec_lora.evaluation.analysis import Analysis
 from langspec_lora.evaluation.off_target import IDENTIFIER, identifier_version
-from langspec_lora.evaluation.significance import ALPHA, SEED
+from langspec_lora.evaluation.resampling import SEED
+from langspec_lora.evaluation.significance import ALPHA
 
 
 def significance_note(analysis: Analysis) -> str:

@@ -1,8 +1,7 @@
 """Which differences between two runs are more than chance: paired bootstrap, corrected over the directions.
 
-The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004), its p-values included: the same resamples from the same
-seed, scored by sacrebleu's metrics. It is not called by ``sacrebleu.significance.PairedTest`` because that copies the
-sentences' statistics once per resample, which for hundreds of directions takes gigabytes and most of the time.
+The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) to the printed digit of its p-values. It is not run by
+``sacrebleu.significance.PairedTest``, which for hundreds of directions would take gigabytes and hours.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.resampling import bleu_scores, chrf_scores, resampled_sums
 from langspec_lora.evaluation.results import Run
 from langspec_lora.evaluation.tokenizers import require_tokenizer
 
-SEED = 12345
-"""sacrebleu's own, so that its command line gives the same p-values."""
-
 ALPHA = 0.05
 
-_CHUNK = 1000  # resamples drawn at a time
+_SCORES = {"bleu": bleu_scores, "chrf": chrf_scores}
 
 
 @dataclass(frozen=True)
@@ -96,39 +92,14 @@ def default_samples(directions: int) -> int:
     return 1000 * max(1, math.ceil(25 * directions / 1000))
 
 
-@lru_cache(maxsize=1)
-def _draws(sentences: int, samples: int) -> list[np.ndarray]:
-    """How often each resample holds each sentence: chunks ``(resamples, sentences)``, in the order sacrebleu draws."""
-    generator = np.random.default_rng(SEED)
-    chunks = []
-    for start in range(0, samples, _CHUNK):
-        size = min(_CHUNK, samples - start)
-        rows = generator.choice(sentences, size=(size, sentences), replace=True)
-        cells = rows + sentences * np.arange(size)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=size * sentences).reshape(size, sentences)
-        chunks.append(counts.astype(np.min_scalar_type(int(counts.max()))))
-    return chunks
-
-
-def resampled_scores(metric, statistics: Sequence[Sequence[float]], samples: int) -> np.ndarray:
-    """The metric's score of each resample.
-
-    Args:
-        metric: of sacrebleu.
-        statistics: what the metric counted in each sentence, ``(sentences, counts)``.
-        samples: number of resamples.
-    """
-    # Single precision as in sacrebleu; it holds these sums of whole numbers exactly.
-    table = np.array(statistics, dtype=np.float32)
-    sums = (counts.astype(np.float32) @ table for counts in _draws(len(table), samples))
-    return np.array([metric._compute_score_from_stats(row).score for chunk in sums for row in chunk])
-
-
-def paired_p_values(metric, base: Sequence[str], others: Sequence[Sequence[str]], samples: int) -> list[float]:
+def paired_p_values(
+    settings: MetricSettings, metric, base: Sequence[str], others: Sequence[Sequence[str]], samples: int
+) -> list[float]:
     """Tests other hypotheses of the same sentences against those of a base.
 
     Args:
-        metric: of sacrebleu, with its references.
+        settings: the metric.
+        metric: the same, built with the references.
         base: hypotheses to compare with.
         others: hypotheses of each other run.
         samples: number of resamples.
@@ -141,12 +112,13 @@ def paired_p_values(metric, base: Sequence[str], others: Sequence[Sequence[str]]
 
     base_statistics = metric._extract_corpus_statistics(base, None)
     base_score = metric._aggregate_and_compute(base_statistics).score
-    base_scores = resampled_scores(metric, base_statistics, samples)
+    resampled_scores = _SCORES[settings.name]
+    base_scores = resampled_scores(resampled_sums(base_statistics, samples))
     p_values = []
     for hypotheses in others:
         statistics = metric._extract_corpus_statistics(hypotheses, None)
         difference = abs(metric._aggregate_and_compute(statistics).score - base_score)
-        spread = np.abs(resampled_scores(metric, statistics, samples) - base_scores)
+        spread = np.abs(resampled_scores(resampled_sums(statistics, samples)) - base_scores)
         p_values.append(_compute_p_value(spread - spread.mean(), difference) if difference else 1.0)
     return p_values
 
