@@ -16,7 +16,7 @@ _ROOM_FOR_NAME = 16  # pixels that a language's name takes across
 def cell_shape(languages: int) -> tuple[int, int]:
     """Width and height of a cell in pixels, such that a map fits a screen of 1280; figures fit from 24 on."""
     if languages <= 13:
-        return 42, 28
+        return 40, 27
     if languages <= 31:
         return 36, 22
     side = max(5, 1120 // languages)

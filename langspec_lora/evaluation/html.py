@@ -60,7 +60,7 @@ def _view(analysis: Analysis) -> dict[str, object]:
             if metric != analysis.metric
         ],
         "languages": _languages(analysis),
-        "map_width": cell * len(analysis.languages) + 110,
+        "map_width": cell * len(analysis.languages) + 80,
         "maps": _score_maps(analysis),
         "differences": _difference_maps(analysis),
         "difference_note": difference_note(analysis),
@@ -83,7 +83,7 @@ def _table(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[
         starts: columns with a line before them.
     """
     columns = list(zip(*table.cells, strict=True)) if table.cells else [()] * len(table.header)
-    textual = [not any(re.match(r"[+\-]?\d|≥|—|$", cell) for cell in column) for column in columns]
+    textual = [not any(re.match(r"[+\-]?\d|≥|—", cell) for cell in column) for column in columns]
     styles = [[name for name, on in (("text", textual[i]), ("start", i in starts)) if on] for i in range(len(columns))]
 
     def cell(text: str, column: int) -> dict[str, str]:

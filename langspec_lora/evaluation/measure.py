@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from langspec_lora.evaluation.results import write_whole
 from langspec_lora.evaluation.significance import MetricSettings
 from langspec_lora.evaluation.texts import DirectionTexts, TextFile
 
+_FORMAT = 1  # of what is measured; another number leaves the caches of earlier versions aside
 _SECONDS_BETWEEN_SAVES = 20.0
 _MOST_PROCESSES = 8
 _DIRECTIONS_WORTH_A_PROCESS = 8
@@ -54,7 +55,7 @@ class Measured:
 
     Attributes:
         p_values: of each later run against the first, uncorrected.
-        worst: of each run the lowest sentences by chrF++, value and index.
+        worst: of each run the lowest sentences by chrF++, value and index; empty hypotheses are not among them.
         losses: of each later run those that lost most chrF++ against the first.
         wrong: of each run the number of hypotheses in another language, and of those without a letter.
     """
@@ -175,7 +176,7 @@ def _judge(entry: Mapping) -> Judge:
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, *parts], default=str).encode()).hexdigest()[:32]
 
 
 def _pieces(texts: DirectionTexts, plan: Plan) -> Iterator[_Piece]:
@@ -246,16 +247,16 @@ def _measure_direction(task: _Task) -> dict[str, object]:
         others = [lines(piece.run) for piece in tested]
         found = significance.paired_p_values(plan.metric, metric, lines(0), others, plan.samples)
         values |= {piece.key: p_value for piece, p_value in zip(tested, found, strict=True)}
-    for kind, change in (("worst", chrf), ("losses", partial(_change, chrf))):
-        for piece in by_kind.get(kind, ()):
-            values[piece.key] = worst.lowest(change(piece.run), _not_empty(texts.reference))
+    for piece in by_kind.get("worst", ()):
+        hypotheses = lines(piece.run)
+        said = [index for index in _not_empty(texts.reference) if hypotheses[index].strip()]
+        values[piece.key] = worst.lowest(chrf(piece.run), said)
+    for piece in by_kind.get("losses", ()):
+        changes = [later - first for first, later in zip(chrf(0), chrf(piece.run), strict=True)]
+        values[piece.key] = worst.lowest(changes, _not_empty(texts.reference))
     for piece in by_kind.get("wrong", ()):
         values[piece.key] = off_target.count_wrong(plan.judges[texts.direction.target], lines(piece.run))
     return values
-
-
-def _change(scores: Callable[[int], Sequence[float]], run: int) -> list[float]:
-    return [later - first for first, later in zip(scores(0), scores(run), strict=True)]
 
 
 @lru_cache(maxsize=2)

@@ -33,7 +33,7 @@ def off_target_notes(analysis: Analysis) -> list[str]:
         notes.append(
             f"{IDENTIFIER} {identifier_version()} judges languages that it knows by code and whose own references it "
             "recognises; the column “references” says how many of those it takes for another language, which is the "
-            "error to expect in the other columns too."
+            "error to expect in the other columns too; broken text may be more often mistaken."
         )
     if not all(judge.identified for judge in found.judges.values()):
         notes.append(

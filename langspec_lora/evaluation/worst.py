@@ -51,10 +51,14 @@ def merge(by_direction: Mapping[Direction, Ranked]) -> list[Sentence]:
     """The lowest of all directions.
 
     Where sentences share a value (many have nothing in common with their reference), every direction has its turn
-    before one has its second.
+    before one has its second, and the turns go round the sources and the targets at once.
     """
+    languages = list(dict.fromkeys(language for direction in by_direction for language in direction))
+    places = {language: place for place, language in enumerate(languages)}
     candidates = []
-    for place, (direction, ranked) in enumerate(by_direction.items()):
+    for direction, ranked in by_direction.items():
+        source, target = places[direction.source], places[direction.target]
+        place = ((target - source) % len(languages), source)
         turns: dict[float, int] = {}
         for value, index in ranked:
             turns[value] = turns.get(value, 0) + 1
