@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import groupby
+from types import MappingProxyType
 
 from langspec_lora.evaluation import colours
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.groups import order_by_level
+from langspec_lora.evaluation.maps import Heatmap
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
+_ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
 _ROOM_FOR_NAME = 16  # pixels that a language's name takes across
 
 
 def cell_shape(languages: int) -> tuple[int, int]:
-    """Width and height of a cell in pixels, such that a map fits a screen of 1280; figures fit from 24 on."""
+    """Width and height of a cell in pixels, such that a map fits a screen of 1280."""
     if languages <= 13:
         return 40, 27
     if languages <= 31:
@@ -24,30 +27,25 @@ def cell_shape(languages: int) -> tuple[int, int]:
 
 
 def heat_table(
-    values: Mapping[Direction, float | None],
+    heatmap: Heatmap,
     levels: Mapping[str, str],
-    title: str,
-    subtitle: str,
-    limits: tuple[float, float],
     titles: Mapping[Direction, str],
-    marks: Mapping[Direction, str] | None = None,
+    marks: Mapping[Direction, str] = MappingProxyType({}),
 ) -> dict[str, object]:
     """Describes a map for the template.
 
     Args:
-        values: of each direction; None is shown as not known.
+        heatmap: what it shows; a value of None is shown as not known.
         levels: resource level of each language.
-        title: what it shows.
-        subtitle: a line below that.
-        limits: values of the first and the last colour; around 0 for differences.
         titles: what is shown when a cell is pointed at.
         marks: a further class of some cells.
     """
+    values = heatmap.values
     languages = order_by_level([name for direction in values for name in direction], levels)
     cell, tall = cell_shape(len(languages))
-    text = cell >= 24
-    low, high = limits
-    letter = "d" if low < 0 else "s"
+    text = cell >= _ROOM_FOR_FIGURE
+    low, high = heatmap.limits
+    letter = "d" if heatmap.differences else "s"
     spans = [(level, len(list(members))) for level, members in groupby(languages, key=levels.__getitem__)]
     starts = [sum(span for _, span in spans[:number]) for number in range(1, len(spans))]
     firsts = dict(zip([0, *starts], spans, strict=True))
@@ -58,22 +56,18 @@ def heat_table(
         if values.get(direction) is None:
             return {"text": "—" if text and direction in values else "", "style": " ".join(edge), "title": ""}
         value = values[direction]
-        style = [
-            f"{letter}{colours.step(value, low, high)}",
-            *edge,
-            *([marks[direction]] if direction in (marks or {}) else []),
-        ]
+        style = [f"{letter}{colours.step(value, low, high)}", *edge, marks.get(direction, "")]
         return {
-            "text": _figure(value, letter == "d") if text else "",
-            "style": " ".join(style),
+            "text": _figure(value, heatmap.differences) if text else "",
+            "style": " ".join(filter(None, style)),
             "title": titles[direction],
         }
 
     longest = max(map(len, languages))
     step = 1 if text else -(-_ROOM_FOR_NAME // cell)
     return {
-        "title": title,
-        "subtitle": subtitle,
+        "title": heatmap.title,
+        "subtitle": heatmap.subtitle,
         "cell": cell,
         "tall": tall,
         "font": 11 if cell >= 32 else 9,
@@ -91,8 +85,8 @@ def heat_table(
             for number, source in enumerate(languages)
         ],
         "kind": letter,
-        "low": _figure(low, letter == "d"),
-        "high": _figure(high, letter == "d"),
+        "low": _figure(low, heatmap.differences),
+        "high": _figure(high, heatmap.differences),
     }
 
 

@@ -14,6 +14,7 @@ from langspec_lora.evaluation import colours, tables, worst
 from langspec_lora.evaluation.analysis import Analysis
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.heat_table import cell_shape, heat_table
+from langspec_lora.evaluation.maps import Heatmap, difference_maps, score_maps
 from langspec_lora.evaluation.notes import difference_note, made_notes, off_target_notes, significance_note
 from langspec_lora.evaluation.tables import Table, percent
 from langspec_lora.evaluation.texts import TextFile
@@ -61,8 +62,8 @@ def _view(analysis: Analysis) -> dict[str, object]:
         ],
         "languages": _languages(analysis),
         "map_width": cell * len(analysis.languages) + 80,
-        "maps": _score_maps(analysis),
-        "differences": _difference_maps(analysis),
+        "maps": [_score_map(analysis, heatmap) for heatmap in score_maps(analysis)],
+        "differences": [_difference_map(analysis, heatmap) for heatmap in difference_maps(analysis)],
         "difference_note": difference_note(analysis),
         "off_target": _off_target(analysis) if analysis.off_target else None,
         "worst": [(names[run], _sentences(analysis, own, run)) for run, own in enumerate(analysis.worst)],
@@ -119,49 +120,31 @@ def _languages(analysis: Analysis) -> dict[str, object]:
     return _table(Table(names, table.cells), over, (2, 2 + width))
 
 
-def _score_maps(analysis: Analysis) -> list[dict[str, object]]:
-    top = max(max(run.values()) for run in analysis.scores)
-    maps = []
-    for run, scores in zip(analysis.runs, analysis.scores, strict=True):
-        titles = {direction: f"{_arrow(direction)}: {score:.2f}" for direction, score in scores.items()}
-        subtitle = f"mean {sum(scores.values()) / len(scores):.2f}"
-        limits = (0.0, max(top, 0.1))
-        maps.append(heat_table(scores, analysis.levels, run.name, subtitle, limits, titles))
-    return maps
+def _score_map(analysis: Analysis, heatmap: Heatmap) -> dict[str, object]:
+    titles = {direction: f"{_arrow(direction)}: {score:.2f}" for direction, score in heatmap.values.items()}
+    return heat_table(heatmap, analysis.levels, titles)
 
 
-def _difference_maps(analysis: Analysis) -> list[dict[str, object]]:
-    later = range(1, len(analysis.runs))
-    reach = max((abs(v) for run in later for v in analysis.differences(run).values()), default=0.0)
-    maps = []
-    for run in later:
-        values = analysis.differences(run)
-        comparison = analysis.comparisons[run - 1] if analysis.comparisons else None
-        titles, marks = {}, {}
-        for direction, value in values.items():
-            pair = f"{analysis.scores[0][direction]:.2f} → {analysis.scores[run][direction]:.2f}"
-            titles[direction] = f"{_arrow(direction)}: {pair} ({value:+.2f})"
-            if comparison and direction in comparison.corrected:
-                titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {comparison.verdicts[direction]}"
-                marks[direction] = "unsure" if comparison.verdicts[direction] == "tie" else "sure"
-        better = sum(value > 0 for value in values.values())
-        subtitle = f"mean {sum(values.values()) / len(values):+.2f}; higher in {better} of {len(values)} directions"
-        title = f"{analysis.runs[run].name} − {analysis.runs[0].name}"
-        limits = (-max(reach, 0.1), max(reach, 0.1))
-        maps.append(heat_table(values, analysis.levels, title, subtitle, limits, titles, marks))
-    return maps
+def _difference_map(analysis: Analysis, heatmap: Heatmap) -> dict[str, object]:
+    comparison = analysis.comparisons[heatmap.run - 1] if analysis.comparisons else None
+    titles, marks = {}, {}
+    for direction, value in heatmap.values.items():
+        pair = f"{analysis.scores[0][direction]:.2f} → {analysis.scores[heatmap.run][direction]:.2f}"
+        titles[direction] = f"{_arrow(direction)}: {pair} ({value:+.2f})"
+        if comparison and direction in comparison.corrected:
+            titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {comparison.verdicts[direction]}"
+            marks[direction] = "unsure" if comparison.verdicts[direction] == "tie" else "sure"
+    return heat_table(heatmap, analysis.levels, titles, marks)
 
 
 def _off_target(analysis: Analysis) -> dict[str, object]:
     found = analysis.off_target
     maps = []
-    for run, shares in zip(analysis.runs, found.shares, strict=True):
-        if shares:
-            values = {direction: 100 * share for direction, share in shares.items()}
-            titles = {d: f"{_arrow(d)}: {percent(share, d.target in found.bounds)}" for d, share in shares.items()}
-            subtitle = f"% of hypotheses; told in {len(shares)} of {len(analysis.texts)} directions"
-            everything = dict.fromkeys(analysis.directions)
-            maps.append(heat_table({**everything, **values}, analysis.levels, run.name, subtitle, (0, 100), titles))
+    subtitle = f"% of hypotheses; told in {len(found.shares[0])} of {len(analysis.texts)} directions"
+    for number, (run, shares) in enumerate(zip(analysis.runs, found.shares, strict=True)):
+        values = {d: 100 * shares[d] if d in shares else None for d in analysis.directions}
+        titles = {d: f"{_arrow(d)}: {percent(share, d.target in found.bounds)}" for d, share in shares.items()}
+        maps.append(heat_table(Heatmap(number, run.name, subtitle, values, (0, 100)), analysis.levels, titles))
     return {"table": _table(tables.off_target_table(analysis)), "maps": maps, "notes": off_target_notes(analysis)}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.analysis import Analysis
-from langspec_lora.evaluation.directions import Direction
+from langspec_lora.evaluation.maps import Heatmap, difference_maps, score_maps
 from langspec_lora.evaluation.notes import made_notes, off_target_notes, significance_note
 from langspec_lora.evaluation.results import write_whole
 from langspec_lora.evaluation.tables import (
@@ -78,12 +77,12 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     from langspec_lora.evaluation.heatmap import draw_heatmap
     from langspec_lora.evaluation.html import html_report
 
-    maps = _maps(analysis)
+    maps = [*score_maps(analysis), *difference_maps(analysis)]
     pictures = [[out / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")] for name in _file_names(maps)]
     texts = {
         "report.html": html_report(analysis),
         "report.md": _report_md(
-            analysis, [(heatmap.name, paths[0]) for heatmap, paths in zip(maps, pictures, strict=True)]
+            analysis, [(heatmap.title, paths[0]) for heatmap, paths in zip(maps, pictures, strict=True)]
         ),
         "report.csv": group_table(analysis).csv(),
         "report.directions.csv": directions_table(analysis, digits=4).csv(),
@@ -91,46 +90,18 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     for name, text in texts.items():
         write_whole(out / name, text)
     for heatmap, paths in zip(maps, pictures, strict=True):
-        title = f"{analysis.label}: {heatmap.name}"
+        title = f"{analysis.label}: {heatmap.title}"
         draw_heatmap(
             heatmap.values, analysis.levels, paths, title, heatmap.subtitle, heatmap.differences, heatmap.limits
         )
     return [*(out / name for name in texts), *(path for paths in pictures for path in paths)]
 
 
-@dataclass(frozen=True)
-class _Map:
-    """One heat map; all of scores share their limits, and all of differences."""
-
-    name: str
-    values: Mapping[Direction, float]
-    subtitle: str
-    limits: tuple[float, float]
-    differences: bool = False
-
-
-def _maps(analysis: Analysis) -> list[_Map]:
-    total = analysis.groups[analysis.metric][-1]
-    top = max(max(run.values()) for run in analysis.scores)
-    maps = []
-    for run, scores, mean in zip(analysis.runs, analysis.scores, total.means, strict=True):
-        maps.append(
-            _Map(run.name, scores, f"mean {mean:.2f} over {len(scores)} directions, source × target", (0.0, top))
-        )
-    differences = [analysis.differences(number) for number in range(1, len(analysis.runs))]
-    reach = max((abs(value) for values in differences for value in values.values()), default=0.0)
-    for run, values, mean in zip(analysis.runs[1:], differences, total.differences[1:], strict=True):
-        better = sum(value > 0 for value in values.values())
-        subtitle = f"mean {mean:+.2f}; higher in {better} of {len(values)} directions"
-        maps.append(_Map(f"{run.name} − {analysis.runs[0].name}", values, subtitle, (-reach, reach), True))
-    return maps
-
-
-def _file_names(maps: Sequence[_Map]) -> list[str]:
+def _file_names(maps: Sequence[Heatmap]) -> list[str]:
     """Names of files for the maps, no two the same."""
     names: list[str] = []
     for heatmap in maps:
-        plain = heatmap.name.replace(" − ", "-minus-") if heatmap.differences else heatmap.name
+        plain = heatmap.title.replace(" − ", "-minus-") if heatmap.differences else heatmap.title
         plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
         names.append(plain if plain not in names else f"{plain}.{len(names)}")
     return names
