@@ -127,7 +127,7 @@ def directions_table(analysis: Analysis, digits: int = 2) -> Table:
 
     Args:
         analysis: what there is to say.
-        digits: of scores and differences.
+        digits: of scores and differences; p-values have two more.
     """
     later, levels, found = analysis.runs[1:], analysis.levels, analysis.off_target
     header = ["source", "target", "group", *_run_columns(analysis)]
@@ -142,7 +142,9 @@ def directions_table(analysis: Analysis, digits: int = 2) -> Table:
         line += [f"{score - scores[0]:+.{digits}f}" for score in scores[1:]]
         for comparison in analysis.comparisons:
             tested = direction in comparison.p_values
-            line += [f"{p[direction]:.4f}" if tested else "" for p in (comparison.p_values, comparison.corrected)]
+            line += [
+                f"{p[direction]:.{digits + 2}f}" if tested else "" for p in (comparison.p_values, comparison.corrected)
+            ]
             line.append(comparison.verdicts.get(direction, ""))
         line += [percent(shares.get(direction)) for shares in found.shares] if found else []
         cells.append(line)
