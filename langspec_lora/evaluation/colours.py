@@ -8,6 +8,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 INK = "#1f2933"
 FAINT = "#7b8794"
 EMPTY = "#f0f2f4"
+_BLACK = "#0a0f14"  # of figures on colours: with a lighter one neither it nor white would do on those in between
 
 SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
 DIFFERENCES = LinearSegmentedColormap.from_list(
@@ -25,8 +26,8 @@ STEPS = 32
 
 
 def ink_on(colour: tuple[float, ...]) -> str:
-    """White or dark ink, whichever reads better on a colour."""
-    return max(("white", INK), key=lambda ink: contrast(ink, colour))
+    """White or black ink, whichever reads better on a colour."""
+    return max(("white", _BLACK), key=lambda ink: contrast(ink, colour))
 
 
 def contrast(one: str | tuple[float, ...], other: str | tuple[float, ...]) -> float:

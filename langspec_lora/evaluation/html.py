@@ -133,7 +133,8 @@ def _difference_map(analysis: Analysis, heatmap: Heatmap) -> dict[str, object]:
         titles[direction] = f"{_arrow(direction)}: {pair} ({value:+.2f})"
         if comparison and direction in comparison.corrected:
             titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {comparison.verdicts[direction]}"
-            marks[direction] = "unsure" if comparison.verdicts[direction] == "tie" else "sure"
+            if comparison.verdicts[direction] != "tie":
+                marks[direction] = "sure"
     return heat_table(heatmap, analysis.levels, titles, marks)
 
 

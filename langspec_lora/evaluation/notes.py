@@ -21,7 +21,7 @@ def significance_note(analysis: Analysis) -> str:
 
 def difference_note(analysis: Analysis) -> str:
     """How the maps of differences are to be read."""
-    bold = " Significant differences are bold, the others pale." if analysis.comparisons else ""
+    bold = " Significant differences are bold." if analysis.comparisons else ""
     return f"Blue is higher than {analysis.runs[0].name}, orange lower; all maps have the same colours.{bold}"
 
 
