@@ -52,6 +52,8 @@ def _summary(analysis: Analysis) -> list[str]:
     ]
     if analysis.comparisons or analysis.off_target:
         parts += ["## Runs", overview_table(analysis).markdown()]
+    if analysis.off_target and analysis.off_target.bounds:
+        parts.append("≥ is a lower bound: a script does not tell all languages apart.")
     if analysis.comparisons:
         parts += ["## Wins, ties and losses", verdict_table(analysis).markdown(), significance_note(analysis)]
     return parts
@@ -85,7 +87,7 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
             analysis, [(heatmap.title, paths[0]) for heatmap, paths in zip(maps, pictures, strict=True)]
         ),
         "report.csv": group_table(analysis).csv(),
-        "report.directions.csv": directions_table(analysis, digits=4).csv(),
+        "report.directions.csv": directions_table(analysis, full=True).csv(),
     }
     for name, text in texts.items():
         write_whole(out / name, text)

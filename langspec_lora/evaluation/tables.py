@@ -122,17 +122,19 @@ def off_target_table(analysis: Analysis) -> Table:
     return Table(header, cells)
 
 
-def directions_table(analysis: Analysis, digits: int = 2) -> Table:
+def directions_table(analysis: Analysis, full: bool = False) -> Table:
     """Everything of every direction.
 
     Args:
         analysis: what there is to say.
-        digits: of scores and differences; p-values have two more.
+        full: with uncorrected p-values as well, and two more digits; for other programs.
     """
+    digits = 4 if full else 2
     later, levels, found = analysis.runs[1:], analysis.levels, analysis.off_target
     header = ["source", "target", "group", *_run_columns(analysis)]
     for run, _ in zip(later, analysis.comparisons, strict=False):
-        header += [f"{run.name}: p", f"{run.name}: p (Holm)", f"{run.name}: verdict"]
+        header += [f"{run.name}: p"] if full else []
+        header += [f"{run.name}: p (Holm)", f"{run.name}: verdict"]
     header += [f"{run.name}: wrong language" for run in analysis.runs] if found else []
     cells = []
     for direction in analysis.directions:
@@ -142,9 +144,8 @@ def directions_table(analysis: Analysis, digits: int = 2) -> Table:
         line += [f"{score - scores[0]:+.{digits}f}" for score in scores[1:]]
         for comparison in analysis.comparisons:
             tested = direction in comparison.p_values
-            line += [
-                f"{p[direction]:.{digits + 2}f}" if tested else "" for p in (comparison.p_values, comparison.corrected)
-            ]
+            for p_values in (comparison.p_values, comparison.corrected) if full else (comparison.corrected,):
+                line.append(f"{p_values[direction]:.{digits + 2}f}" if tested else "")
             line.append(comparison.verdicts.get(direction, ""))
         line += [percent(shares.get(direction)) for shares in found.shares] if found else []
         cells.append(line)

@@ -88,7 +88,7 @@ def _direction_texts(runs: Sequence[Run], direction: Direction, shelf: _Shelf) -
     """The texts of one direction, or what is lacking."""
     for run in runs:
         if not run.hypotheses(direction).is_file():
-            return f"{run.name} has no hypotheses"
+            return f"{run.name} has no hypotheses beside its scores; put them back, or evaluate again"
     reference = shelf.reference(direction)
     if isinstance(reference, str):
         return reference
