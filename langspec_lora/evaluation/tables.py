@@ -157,9 +157,8 @@ def settings_table(runs: Sequence[Run]) -> Table:
     flat = [_flat({key: value for key, value in run.settings.items() if key not in _OF_THE_DATA}) for run in runs]
     cells = []
     for name in dict.fromkeys(name for settings in flat for name in settings):
-        values = [str(settings.get(name, "not said")) for settings in flat]
-        if len(set(values)) > 1:
-            cells.append([name, *values])
+        if len({str(settings[name]) for settings in flat if name in settings}) > 1:
+            cells.append([name, *(str(settings.get(name, "not said")) for settings in flat)])
     return Table(["setting", *(run.name for run in runs)], cells)
 
 

@@ -17,8 +17,8 @@ from langspec_lora.evaluation.directions import Direction, choose_directions, fi
 from langspec_lora.evaluation.groups import group_rows, language_rows, order_by_level
 from langspec_lora.evaluation.heatmap import draw_heatmap
 from langspec_lora.evaluation.report import terminal_text
-from langspec_lora.evaluation.results import read_run
-from langspec_lora.evaluation.tables import Table
+from langspec_lora.evaluation.results import Run, read_run
+from langspec_lora.evaluation.tables import Table, settings_table
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from tests.reports import report
 
@@ -177,6 +177,13 @@ def test_folders_of_the_same_name_are_told_apart_by_their_parents(tmp_path) -> N
     folders = [write_published(tmp_path / run / "results", random_scores(1)) for run in ("one", "two")]
     analysis, _ = report(folders, LEVELS, tmp_path / "out")
     assert [run.name for run in analysis.runs] == ["one/results", "two/results"]
+
+
+def test_settings_are_compared_among_the_runs_that_say_them() -> None:
+    said = [{"generation": {"beam": 5}, "subset": "test"}, {}, {"generation": {"beam": 4}, "subset": "test"}]
+    runs = [Run(str(number), Path(), {}, settings=settings) for number, settings in enumerate(said)]
+    assert settings_table(runs).cells == [["beam", "5", "not said", "4"]]
+    assert settings_table(runs[:2]).cells == []
 
 
 def test_markdown_columns_are_aligned() -> None:
