@@ -174,7 +174,7 @@ def _sentences(
             {
                 "direction": _arrow(sentence.direction),
                 "number": sentence.index + 1,
-                "value": f"chrF++ {sentence.value:.1f}" if base is None else f"{sentence.value:+.1f} chrF++",
+                "value": f"chrF++ {sentence.value:.1f}" if base is None else f"−{abs(sentence.value):.1f} chrF++",
                 "texts": [(name, _language_tag(language), text.translate(_CONTROLS)) for name, language, text in texts],
             }
         )
