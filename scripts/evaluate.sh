@@ -99,4 +99,4 @@ done >"$OUT/all_direction.part"
 mv "$OUT/all_direction.part" "$OUT/all_direction.spbleu"
 resources=()
 [[ -z ${LANG_RESOURCES:-} ]] || resources=(--lang-resources "$LANG_RESOURCES")
-langspec_lora report "$OUT" ${resources[@]+"${resources[@]}"}
+langspec_lora report "$OUT" --references "$FLORES_MONO" ${resources[@]+"${resources[@]}"}

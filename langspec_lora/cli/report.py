@@ -1,11 +1,13 @@
-"""``langspec-lora report``: the table by resource group and the heat maps of one or more evaluations."""
+"""``langspec-lora report``: what one or more evaluations say, as one HTML file, on the terminal, and as pictures."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-HELP = "table by resource group and heat maps of one or more evaluations"
+from langspec_lora.errors import UserError
+
+HELP = "tables, significance, heat maps and worst sentences of one or more evaluations, in one HTML file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,22 +17,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
     )
-    parser.add_argument("--metric", choices=("bleu", "chrf"), default="bleu", help="score to report (default: bleu)")
+    parser.add_argument(
+        "--metric", choices=("bleu", "chrf", "comet"), default="bleu", help="score to report (default: bleu)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: DIR, or 'report' beside the first of several)"
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="DIR",
+        help="folder with SPLIT.LANG, for results folders that do not hold their references",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="resamples of the paired bootstrap (default: 25 for each direction, in thousands)",
+    )
+    parser.add_argument(
+        "--skip",
+        metavar="A,B",
+        help="leave out what takes time with very many directions: significance, off-target, sentences",
+    )
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="processes to use (default: one for each core, eight at most)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the report and prints its table."""
-    from langspec_lora.evaluation.report import write_report
+    """Prints the report and writes its files."""
+    from langspec_lora.evaluation.analysis import PARTS, Request, analyse
+    from langspec_lora.evaluation.report import CACHE, make_folder, terminal_text, write_files
     from langspec_lora.languages import PAPER_RESOURCES, read_resources
 
+    skip = args.skip.split(",") if args.skip else []
+    unknown = [part for part in skip if part not in PARTS]
+    if unknown:
+        raise UserError(f"--skip names {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    for name, value in (("--samples", args.samples), ("--processes", args.processes)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value} was given; expected a whole number of at least 1")
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     out = args.out or (args.folders[0] if len(args.folders) == 1 else args.folders[0].resolve().parent / "report")
     names = args.names.split(",") if args.names else None
-    report = write_report(args.folders, resources.levels, out, names, args.metric)
-    print(report.table)
-    print(*(f"  {note}" for note in report.notes), sep="\n")
-    print("written:", *(f"  {path}" for path in report.files), sep="\n")
+    make_folder(out)
+    request = Request(
+        args.folders,
+        resources.levels,
+        out / CACHE,
+        names,
+        args.metric,
+        args.references,
+        args.samples,
+        skip,
+        args.processes,
+    )
+    analysis = analyse(request)
+    # Printed before it is written: where the disk is full, the terminal still has it.
+    print(terminal_text(analysis), flush=True)
+    print("\nwritten:", *(f"  {path}" for path in write_files(analysis, out)), sep="\n")
     return 0

@@ -1,4 +1,4 @@
-"""Averages over groups of directions: from each resource level into each, and over all."""
+"""Averages over groups of directions: from each resource level into each, from and into each language, over all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class GroupRow:
     """One line of the table.
 
     Attributes:
-        label: ``high→low``, … or ``all``.
+        label: ``high→low``, … or ``all``; of a language's row its name.
         directions: how many directions the group has.
         means: the plain mean of their scores, one for each run.
     """
@@ -59,19 +59,73 @@ def group_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, s
     Raises:
         UserError: a language without a level, or runs with different directions.
     """
+    groups = group_members(_common_directions(runs), levels)
+    return [_row(label, members, runs) for label, members in groups.items()]
+
+
+def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) -> dict[str, list[Direction]]:
+    """The directions from level to level, as far as there are any, then ``all``.
+
+    Raises:
+        UserError: a language without a level.
+    """
+    order_by_level([language for direction in directions for language in direction], levels)
+    groups: dict[str, list[Direction]] = {f"{source}→{target}": [] for source in LEVELS for target in LEVELS}
+    for direction in directions:
+        groups[f"{levels[direction.source]}→{levels[direction.target]}"].append(direction)
+    return {**{label: members for label, members in groups.items() if members}, "all": list(directions)}
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """Averages of one language; None where there is no such direction.
+
+    Attributes:
+        language: its name.
+        level: its resource level.
+        source: over the directions from it.
+        target: over the directions into it.
+    """
+
+    language: str
+    level: str
+    source: GroupRow | None
+    target: GroupRow | None
+
+
+def language_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, str]) -> list[LanguageRow]:
+    """Averages each run's scores over the directions from and into each language.
+
+    Args:
+        runs: for each run the score of each direction; all runs have the same directions.
+        levels: resource level of each language.
+
+    Raises:
+        UserError: a language without a level, or runs with different directions.
+    """
+    directions = _common_directions(runs)
+
+    def row(language: str, members: Sequence[Direction]) -> GroupRow | None:
+        return _row(language, members, runs) if members else None
+
+    return [
+        LanguageRow(
+            language,
+            levels[language],
+            row(language, [direction for direction in directions if direction.source == language]),
+            row(language, [direction for direction in directions if direction.target == language]),
+        )
+        for language in order_by_level([language for direction in directions for language in direction], levels)
+    ]
+
+
+def _common_directions(runs: Sequence[Mapping[Direction, float]]) -> list[Direction]:
     directions = list(runs[0])
     if any(set(run) != set(directions) for run in runs):
         raise UserError("the runs do not have the same directions; compare them on those that all have")
-    order_by_level([language for direction in directions for language in direction], levels)
+    return directions
 
-    def row(label: str, members: Sequence[Direction]) -> GroupRow:
-        means = tuple(sum(run[direction] for direction in members) / len(members) for run in runs)
-        return GroupRow(label, len(members), means)
 
-    rows = []
-    for source in LEVELS:
-        for target in LEVELS:
-            members = [d for d in directions if (levels[d.source], levels[d.target]) == (source, target)]
-            if members:
-                rows.append(row(f"{source}→{target}", members))
-    return [*rows, row("all", directions)]
+def _row(label: str, members: Sequence[Direction], runs: Sequence[Mapping[Direction, float]]) -> GroupRow:
+    means = tuple(sum(run[direction] for direction in members) / len(members) for run in runs)
+    return GroupRow(label, len(members), means)

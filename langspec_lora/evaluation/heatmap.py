@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -9,45 +10,40 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoSlopeNorm, to_rgb
+from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from langspec_lora.evaluation.colours import DIFFERENCES, EMPTY, FAINT, INK, SCORES, ink_on
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.groups import order_by_level
+from langspec_lora.evaluation.results import write_whole
 
-INK = "#1f2933"
-FAINT = "#7b8794"
-EMPTY = "#f0f2f4"
-
-SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
-DIFFERENCES = LinearSegmentedColormap.from_list(
-    "differences", ["#7f2704", "#d9713c", "#f6c9a8", "#fafafa", "#a9d3e0", "#3f8fb0", "#0b3c5d"]
-)
+_FIGURES_UP_TO = 44
+"""Languages up to which the cells hold figures."""
 
 
 def draw_heatmap(
     scores: Mapping[Direction, float],
     levels: Mapping[str, str],
-    path: Path,
+    paths: Sequence[Path],
     title: str,
     subtitle: str = "",
     differences: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draws one figure into a PNG file.
+    """Draws one figure into files, each whole or not at all.
 
     Args:
         scores: the value of each direction; cells without one stay grey.
         levels: resource level of each language.
-        path: the file.
+        paths: the files, ``.png`` or ``.svg``.
         title: the figure's title.
         subtitle: a line below it, in small print.
         differences: the values are differences: signed, and coloured by their sign around 0.
         limits: least and greatest value of the colours; taken from the values where not given.
 
     Raises:
-        UserError: a language without a level.
+        UserError: a language without a level, or a file cannot be written.
     """
     languages = order_by_level([name for direction in scores for name in direction], levels)
     values = np.full((len(languages), len(languages)), np.nan)  # (source, target)
@@ -55,20 +51,24 @@ def draw_heatmap(
         values[languages.index(direction.source), languages.index(direction.target)] = score
 
     size = len(languages)
-    side = max((0.62 if size <= 16 else 0.46) * size, 3.4)
+    figures = size <= _FIGURES_UP_TO
+    side = max((0.62 if size <= 16 else 0.46 if figures else 0.16) * size, 3.4)
     cell = side / size  # inches
     top, left, right, bottom = 1.45, 1.05, 1.25, 0.35  # inches around the cells
     width = max(left + side + right, left + 0.13 * len(title), left + 0.08 * len(subtitle))
     height = top + side + bottom
     # Fonts are settled here, so that a matplotlibrc of the user cannot make the figure unreadable.
-    with mpl.rc_context({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}):
+    with mpl.rc_context({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "svg.hashsalt": "langspec"}):
         figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
         norm, colours = _colours(values, differences, limits)
         image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="equal")
         axes.set_facecolor(EMPTY)
-        _write_cells(axes, values, norm, colours, differences, font=min(cell * (15.5 if size <= 16 else 14.5), 11.0))
-        _name_axes(axes, languages, font=11 if size <= 16 else 10)
+        if figures:
+            _write_cells(
+                axes, values, norm, colours, differences, font=min(cell * (15.5 if size <= 16 else 14.5), 11.0)
+            )
+        _name_axes(axes, languages, font=11 if size <= 16 else 10 if figures else 6)
         _separate_levels(axes, [levels[name] for name in languages], cell)
 
         figure.text(left / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
@@ -78,7 +78,12 @@ def draw_heatmap(
         bar = figure.colorbar(image, cax=bar_axes)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
-        FigureCanvasAgg(figure).print_png(path)
+        for path in paths:
+            content = io.BytesIO()
+            # Neither date nor random names: the same scores give the same file.
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(content, format=path.suffix[1:], dpi=figure.dpi, metadata=metadata)
+            write_whole(path, content.getvalue())
 
 
 def _colours(values: np.ndarray, differences: bool, limits: tuple[float, float] | None) -> tuple[Normalize, Colormap]:
@@ -94,7 +99,6 @@ def _write_cells(
 ) -> None:
     for row, column in np.argwhere(~np.isnan(values)):
         value = values[row, column]
-        ink = max(("white", INK), key=lambda colour: _contrast(colour, colours(norm(value))))
         text = f"{value:+.1f}" if differences else f"{value:.1f}"
         if float(text) == 0:
             text = "0.0"
@@ -105,18 +109,8 @@ def _write_cells(
             ha="center",
             va="center",
             fontsize=font,
-            color=ink,
+            color=ink_on(colours(norm(value))),
         )
-
-
-def _contrast(one: str, other: tuple[float, ...]) -> float:
-    """The contrast of two colours, 1 to 21 (W3C, Web Content Accessibility Guidelines 2.1)."""
-    lights = []
-    for colour in (one, other):
-        rgb = np.array(to_rgb(colour))
-        linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        lights.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
-    return max(lights) / min(lights)
 
 
 def _name_axes(axes: Axes, languages: Sequence[str], font: float) -> None:

@@ -1,199 +1,122 @@
-"""The report on one or more results folders: a table by resource group and heat maps."""
+"""The report on one or more results folders: one HTML file, Markdown, tables as CSV, heat maps as pictures."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.groups import GroupRow, group_rows
-from langspec_lora.evaluation.results import Run, read_run, write_whole
+from langspec_lora.evaluation.analysis import Analysis
+from langspec_lora.evaluation.maps import Heatmap, difference_maps, score_maps
+from langspec_lora.evaluation.notes import made_notes, off_target_notes, significance_note
+from langspec_lora.evaluation.results import write_whole
+from langspec_lora.evaluation.tables import (
+    directions_table,
+    group_table,
+    language_table,
+    off_target_table,
+    overview_table,
+    verdict_table,
+)
 
-_SPM_TOKENIZERS = ("spm", "flores101", "flores200", "spBLEU-1K")
+CACHE = "report.cache.json"
 
-
-@dataclass(frozen=True)
-class Report:
-    """What a report made.
-
-    Attributes:
-        table: the table as Markdown, to print.
-        notes: remarks on what was left out, to print below it.
-        files: every file written.
-    """
-
-    table: str
-    notes: tuple[str, ...]
-    files: tuple[Path, ...]
+_LANGUAGES_ON_A_TERMINAL = 40
 
 
-def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
-    """What each run is called: the names given, or else the folders' own.
+def make_folder(out: Path) -> None:
+    """Makes the folder to write into, before anything is computed.
 
     Raises:
-        UserError: not as many names as folders, or a name twice.
+        UserError: it cannot be made.
     """
-    if names is not None:
-        if len(names) != len(folders) or len(set(names)) != len(names):
-            raise UserError(
-                f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
-            )
-        return list(names)
-    own = [folder.resolve().name for folder in folders]
-    if len(set(own)) == len(own):
-        return own
-    longer = ["/".join(folder.resolve().parts[-2:]) for folder in folders]
-    if len(set(longer)) == len(longer):
-        return longer
-    raise UserError(f"the folders {', '.join(own)} are not told apart by name; give --names")
-
-
-def metric_label(metric: str, signature: str) -> str:
-    """How a metric is called in titles: BLEU by a SentencePiece tokenizer is spBLEU."""
-    if metric == "chrf":
-        return "chrF++"
-    tokenizer = next((part[4:] for part in signature.split("|") if part.startswith("tok:")), "")
-    return "spBLEU" if tokenizer in _SPM_TOKENIZERS else f"BLEU ({tokenizer})" if tokenizer else "BLEU"
-
-
-def common_scores(runs: Sequence[Run], metric: str) -> tuple[list[dict[Direction, float]], int]:
-    """Restricts the runs to the directions that all of them have.
-
-    Returns:
-        Each run's scores, and how many directions of the runs were left out.
-
-    Raises:
-        UserError: no direction is common to all, or a run lacks the metric.
-    """
-    scores = [run.metric(metric) for run in runs]
-    common = [direction for direction in scores[0] if all(direction in other for other in scores)]
-    if not common:
-        raise UserError(f"{', '.join(str(run.folder) for run in runs)} have no direction in common; nothing to compare")
-    left_out = len({direction for run in scores for direction in run} - set(common))
-    return [{direction: run[direction] for direction in common} for run in scores], left_out
-
-
-def table_columns(rows: Sequence[GroupRow], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The table's header and cells as text: group, directions, each run's mean, each later run's difference."""
-    header = ["group", "directions", *names, *(f"{name} − {names[0]}" for name in names[1:])]
-    cells = [
-        [
-            row.label,
-            str(row.directions),
-            *(f"{mean:.2f}" for mean in row.means),
-            *(f"{difference:+.2f}" for difference in row.differences[1:]),
-        ]
-        for row in rows
-    ]
-    return header, cells
-
-
-def markdown_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are aligned in plain text as well: the first left, the others right."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in [header, *cells]]
-    widths = [max(3, *(len(line[i]) for line in escaped)) for i in range(len(header))]
-
-    def line(texts: Sequence[str]) -> str:
-        first, *others = texts
-        padded = [first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(others, widths[1:], strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(escaped[0]), line(rule), *map(line, escaped[1:])])
-
-
-def write_report(
-    folders: Sequence[Path],
-    levels: Mapping[str, str],
-    out: Path,
-    names: Sequence[str] | None = None,
-    metric: str = "bleu",
-) -> Report:
-    """Reads results folders and writes ``report.md``, ``report.csv`` and the heat maps.
-
-    Args:
-        folders: results folders; the first is what the others are compared with.
-        levels: resource level of each language.
-        out: the folder to write into.
-        names: what each run is called; the folders' names where None.
-        metric: ``bleu`` or ``chrf``.
-
-    Raises:
-        UserError: a folder is no results folder, a language has no level, or the runs share no direction.
-    """
-    from langspec_lora.evaluation.heatmap import draw_heatmap
-
-    runs = [read_run(folder, name) for folder, name in zip(folders, run_names(folders, names), strict=True)]
-    scores, left_out = common_scores(runs, metric)
-    signatures = [run.signatures.get(metric, "") for run in runs]
-    rows = group_rows(scores, levels)
-    labels = {metric_label(metric, signature) for signature in signatures}
-    label = labels.pop() if len(labels) == 1 else "BLEU"
-    header, cells = table_columns(rows, [run.name for run in runs])
-    table = markdown_table(header, cells)
-
-    notes = [f"{label}, mean over directions"]
-    if left_out:
-        notes.append(f"directions left out because not every run has them: {left_out}")
-    if len({_comparable(signature) for signature in signatures}) > 1:
-        notes.append("the runs were scored with different signatures, so their scores do not compare")
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}; give a folder that can be written as --out") from error
-    pictures = []
-    top = max(max(run.values()) for run in scores)
-    for run, values in zip(runs, scores, strict=True):
-        path = out / f"heatmap.{_file_name(run.name)}.png"
-        subtitle = f"mean {rows[-1].means[runs.index(run)]:.2f} over {len(values)} directions, source × target"
-        draw_heatmap(values, levels, path, f"{label}: {run.name}", subtitle, limits=(0.0, top))
-        pictures.append((run.name, path))
-    for number, run in enumerate(runs[1:], start=1):
-        path = out / f"heatmap.{_file_name(run.name)}-minus-{_file_name(runs[0].name)}.png"
-        differences = {direction: scores[number][direction] - scores[0][direction] for direction in scores[0]}
-        better = sum(value > 0 for value in differences.values())
-        subtitle = f"mean {rows[-1].differences[number]:+.2f}; higher in {better} of {len(differences)} directions"
-        title = f"{label}: {run.name} − {runs[0].name}"
-        draw_heatmap(differences, levels, path, title, subtitle, differences=True)
-        pictures.append((f"{run.name} − {runs[0].name}", path))
-
-    write_whole(out / "report.csv", _csv(header, cells))
-    write_whole(out / "report.md", _markdown(label, table, notes, runs, signatures, pictures))
-    return Report(table, tuple(notes), (out / "report.md", out / "report.csv", *(path for _, path in pictures)))
 
 
-def _comparable(signature: str) -> str:
-    """A signature without the version, which does not change scores between sacrebleu's releases of today."""
-    return "|".join(part for part in signature.split("|") if not part.startswith("version:"))
+def terminal_text(analysis: Analysis) -> str:
+    """The tables and remarks as Markdown, as much of them as a terminal holds."""
+    parts = _summary(analysis)
+    if len(analysis.languages) <= _LANGUAGES_ON_A_TERMINAL:
+        parts += ["## From and into each language", language_table(analysis, differences=False).markdown()]
+    return "\n\n".join(parts)
 
 
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+def _summary(analysis: Analysis) -> list[str]:
+    parts = [
+        f"# {analysis.label} by resource group",
+        group_table(analysis).markdown(),
+        _list([f"{analysis.label}, means over directions", *analysis.notes]),
+    ]
+    if analysis.comparisons or analysis.off_target:
+        parts += ["## Runs", overview_table(analysis).markdown()]
+    if analysis.off_target and analysis.off_target.bounds:
+        parts.append("≥ is a lower bound: a script does not tell all languages apart.")
+    if analysis.comparisons:
+        parts += ["## Wins, ties and losses", verdict_table(analysis).markdown(), significance_note(analysis)]
+    return parts
 
 
-def _csv(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *cells])
-    return text.getvalue()
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def _markdown(
-    label: str,
-    table: str,
-    notes: Sequence[str],
-    runs: Sequence[Run],
-    signatures: Sequence[str],
-    pictures: Sequence[tuple[str, Path]],
-) -> str:
-    lines = [f"# {label} by resource group", "", table, "", *(f"- {note}" for note in notes), ""]
-    for run, signature in zip(runs, signatures, strict=True):
+def write_files(analysis: Analysis, out: Path) -> list[Path]:
+    """Writes ``report.html``, ``.md`` and ``.csv``, ``report.directions.csv`` and the heat maps as PNG and SVG.
+
+    Args:
+        analysis: what there is to say.
+        out: the folder to write into.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a file cannot be written; those before it are there and whole.
+    """
+    from langspec_lora.evaluation.heatmap import draw_heatmap
+    from langspec_lora.evaluation.html import html_report
+
+    maps = [*score_maps(analysis), *difference_maps(analysis)]
+    pictures = [[out / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")] for name in _file_names(maps)]
+    texts = {
+        "report.html": html_report(analysis),
+        "report.md": _report_md(
+            analysis, [(heatmap.title, paths[0]) for heatmap, paths in zip(maps, pictures, strict=True)]
+        ),
+        "report.csv": group_table(analysis).csv(),
+        "report.directions.csv": directions_table(analysis, full=True).csv(),
+    }
+    for name, text in texts.items():
+        write_whole(out / name, text)
+    for heatmap, paths in zip(maps, pictures, strict=True):
+        title = f"{analysis.label}: {heatmap.title}"
+        draw_heatmap(
+            heatmap.values, analysis.levels, paths, title, heatmap.subtitle, heatmap.differences, heatmap.limits
+        )
+    return [*(out / name for name in texts), *(path for paths in pictures for path in paths)]
+
+
+def _file_names(maps: Sequence[Heatmap]) -> list[str]:
+    """Names of files for the maps, no two the same."""
+    names: list[str] = []
+    for heatmap in maps:
+        plain = heatmap.title.replace(" − ", "-minus-") if heatmap.differences else heatmap.title
+        plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
+        names.append(plain if plain not in names else f"{plain}.{len(names)}")
+    return names
+
+
+def _report_md(analysis: Analysis, pictures: Sequence[tuple[str, Path]]) -> str:
+    parts = [*_summary(analysis), "## From and into each language", language_table(analysis).markdown()]
+    if analysis.off_target:
+        parts += ["## Wrong language", off_target_table(analysis).markdown(), _list(off_target_notes(analysis))]
+    parts += ["## Heat maps", *(f"![{name}]({path.name})" for name, path in pictures)]
+    runs = []
+    for run in analysis.runs:
         checkpoint = f", {run.checkpoint}" if run.checkpoint else ""
-        lines.append(f"- **{run.name}**: `{signature}`{checkpoint}")
-    lines += ["", *(f"![{name}]({path.name})\n" for name, path in pictures)]
-    return "\n".join(lines).rstrip() + "\n"
+        runs.append(f"**{run.name}**: `{run.signatures.get(analysis.metric) or 'no signature'}`{checkpoint}")
+    parts += ["## How it was made", _list([*made_notes(analysis), *runs])]
+    return "\n\n".join(parts) + "\n"

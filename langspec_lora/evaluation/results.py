@@ -30,11 +30,17 @@ SCORES = "scores.json"
 SCORES_TABLE = "scores.csv"
 PUBLISHED = "all_direction.spbleu"
 
+TEXTS = "texts"
+
 METRICS = ("bleu", "chrf")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file under another name, then renames it: it appears whole or not at all.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        content: text, written as UTF-8, or bytes.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
@@ -42,7 +48,7 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give an output folder that can be written and has room") from error
@@ -72,7 +78,7 @@ def hypotheses_path(folder: Path, direction: Direction) -> Path:
 
 def text_path(folder: Path, language: str, digest: str) -> Path:
     """Where a source or reference text stands in a results folder, by the hash of its lines."""
-    return folder / "texts" / f"{language}.{digest[:12]}.txt"
+    return folder / TEXTS / f"{language}.{digest[:12]}.txt"
 
 
 def read_json(path: Path) -> dict:
@@ -122,6 +128,10 @@ class Run:
         scores: for each metric the score of each direction, in percent.
         signatures: sacrebleu's signature of each metric.
         checkpoint: the checkpoint that was evaluated, where the folder says so.
+        entries: all that ``scores.json`` holds of each direction; empty for a folder of the published loop.
+        settings: how the hypotheses were made, where the folder says so.
+        tokenize: sacrebleu's name of the BLEU tokenizer, where the folder says so.
+        references: the folder from which the references were read, where the folder says so.
     """
 
     name: str
@@ -129,6 +139,10 @@ class Run:
     scores: Mapping[str, Mapping[Direction, float]]
     signatures: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str = ""
+    entries: Mapping[Direction, Mapping] = field(default_factory=dict)
+    settings: Mapping = field(default_factory=dict)
+    tokenize: str = ""
+    references: str = ""
 
     def metric(self, name: str) -> Mapping[Direction, float]:
         """The score of each direction by one metric.
@@ -139,6 +153,10 @@ class Run:
         if not self.scores.get(name):
             raise UserError(f"{self.folder} has no {name} scores; it has {', '.join(self.scores)}")
         return self.scores[name]
+
+    def hypotheses(self, direction: Direction) -> Path:
+        """Where the hypotheses of a direction stand, or should; the published loop has a name of its own for them."""
+        return hypotheses_path(self.folder, direction) if self.entries else self.folder / f"{direction}.spbleu.h"
 
 
 def read_run(folder: Path, name: str) -> Run:
@@ -152,12 +170,24 @@ def read_run(folder: Path, name: str) -> Run:
         try:
             directions = {Direction.parse(text): score for text, score in content["directions"].items()}
             scores = {m: {d: float(score[m]) for d, score in directions.items()} for m in METRICS}
+            comet = {d: float(score["comet"]) for d, score in directions.items() if "comet" in score}
             signatures = dict(content["signatures"])
             checkpoint = content["settings"]["checkpoint"]
+            tokenize = content["scoring"]["tokenize"]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{folder / SCORES} lacks {error}; run 'langspec-lora evaluate' again") from error
         files = ", ".join(f"{Path(c['path']).name} (sha256 {c['sha256'][:12]})" for c in checkpoint)
-        return Run(name, folder, scores, signatures, files)
+        return Run(
+            name,
+            folder,
+            {**scores, "comet": comet} if comet else scores,
+            signatures,
+            files,
+            directions,
+            content["settings"],
+            tokenize,
+            content.get("references", ""),
+        )
     if (folder / PUBLISHED).is_file():
         blocks = dict(_published_blocks(read_lines(folder / PUBLISHED)))
         if not blocks:

@@ -14,11 +14,13 @@ import pytest
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction, choose_directions, find_directions
-from langspec_lora.evaluation.groups import group_rows, order_by_level
+from langspec_lora.evaluation.groups import group_rows, language_rows, order_by_level
 from langspec_lora.evaluation.heatmap import draw_heatmap
-from langspec_lora.evaluation.report import markdown_table, write_report
-from langspec_lora.evaluation.results import read_run
+from langspec_lora.evaluation.report import terminal_text
+from langspec_lora.evaluation.results import Run, read_run
+from langspec_lora.evaluation.tables import Table, settings_table
 from langspec_lora.languages import PAPER_LEVELS, read_resources
+from tests.reports import report
 
 LEVELS = {"en": "high", "fr": "high", "nl": "med", "wo": "low", "sd": "low"}
 CONFIGS = Path(__file__).parents[2] / "configs" / "languages"
@@ -66,6 +68,27 @@ def test_group_means_are_those_of_a_loop_over_all_directions() -> None:
     )
 
 
+def test_means_by_language_are_those_of_a_loop_over_its_directions() -> None:
+    runs = [random_scores(1), random_scores(2)]
+    del runs[0][Direction("sd", "en")], runs[1][Direction("sd", "en")]
+    rows = language_rows(runs, LEVELS)
+    assert [(row.language, row.level) for row in rows] == list(LEVELS.items())
+    for row in rows:
+        for side, found in (("source", row.source), ("target", row.target)):
+            for run, mean in zip(runs, found.means, strict=True):
+                own = [score for direction, score in run.items() if getattr(direction, side) == row.language]
+                assert found.directions == len(own)
+                assert mean == pytest.approx(sum(own) / len(own))
+
+
+def test_a_language_that_is_only_translated_from_has_no_mean_into_it() -> None:
+    rows = language_rows([{Direction("en", "fr"): 1.0}], LEVELS)
+    assert [(row.language, row.source is None, row.target is None) for row in rows] == [
+        ("en", False, True),
+        ("fr", True, False),
+    ]
+
+
 def test_the_papers_twelve_languages_make_groups_of_12_and_16_directions() -> None:
     rows = group_rows([random_scores(1, tuple(PAPER_LEVELS))], PAPER_LEVELS)
     assert [row.label for row in rows] == [
@@ -92,8 +115,8 @@ def test_report_compares_the_runs_on_their_common_directions(tmp_path) -> None:
     base, tuned = random_scores(1), random_scores(2)
     del tuned[Direction("wo", "sd")]
     folders = [write_published(tmp_path / "base", base), write_published(tmp_path / "fine tuned", tuned)]
-    report = write_report(folders, LEVELS, tmp_path / "out")
-    assert any("left out" in note and note.endswith(": 1") for note in report.notes)
+    analysis, files = report(folders, LEVELS, tmp_path / "out")
+    assert any("left out" in note and note.endswith(": 1") for note in analysis.notes)
     with (tmp_path / "out" / "report.csv").open() as file:
         rows = {row["group"]: row for row in csv.DictReader(file)}
     common = [direction for direction in base if direction in tuned]
@@ -102,9 +125,9 @@ def test_report_compares_the_runs_on_their_common_directions(tmp_path) -> None:
     assert rows["all"]["base"] == f"{means[0]:.2f}"
     assert rows["all"]["fine tuned − base"] == f"{means[1] - means[0]:+.2f}"
     markdown = (tmp_path / "out" / "report.md").read_text()
-    assert report.table in markdown
+    assert markdown.startswith(terminal_text(analysis).split("##")[0])
     assert markdown.startswith("# spBLEU")
-    for path in report.files:
+    for path in files:
         assert path.stat().st_size > 0
         assert path.suffix != ".png" or f"({path.name})" in markdown
 
@@ -147,16 +170,24 @@ def test_folders_without_scores_and_damaged_ones_are_named(tmp_path) -> None:
 def test_names_have_to_fit_the_folders(tmp_path, names, words) -> None:
     folders = [write_published(tmp_path / name, random_scores(1)) for name in ("base", "tuned")]
     with pytest.raises(UserError, match=words):
-        write_report(folders, LEVELS, tmp_path / "out", names)
+        report(folders, LEVELS, tmp_path / "out", names=names)
 
 
 def test_folders_of_the_same_name_are_told_apart_by_their_parents(tmp_path) -> None:
     folders = [write_published(tmp_path / run / "results", random_scores(1)) for run in ("one", "two")]
-    assert "one/results" in write_report(folders, LEVELS, tmp_path / "out").table
+    analysis, _ = report(folders, LEVELS, tmp_path / "out")
+    assert [run.name for run in analysis.runs] == ["one/results", "two/results"]
+
+
+def test_settings_are_compared_among_the_runs_that_say_them() -> None:
+    said = [{"generation": {"beam": 5}, "subset": "test"}, {}, {"generation": {"beam": 4}, "subset": "test"}]
+    runs = [Run(str(number), Path(), {}, settings=settings) for number, settings in enumerate(said)]
+    assert settings_table(runs).cells == [["beam", "5", "not said", "4"]]
+    assert settings_table(runs[:2]).cells == []
 
 
 def test_markdown_columns_are_aligned() -> None:
-    lines = markdown_table(["group", "a|b"], [["high→high", "1.00"], ["all", "-12.34"]]).splitlines()
+    lines = Table(["group", "a|b"], [["high→high", "1.00"], ["all", "-12.34"]]).markdown().splitlines()
     assert len({len(line) for line in lines}) == 1
     assert "a\\|b" in lines[0]
 
@@ -170,7 +201,8 @@ def test_heat_maps_show_every_cell_where_it_belongs(tmp_path, name, differences)
     corner = Direction(languages[-1], languages[0])  # bottom left: sources run down, targets to the right
     scores[corner] = 30.0
     path = tmp_path / "map.png"
-    draw_heatmap(scores, levels, path, "title", "subtitle", differences)
+    draw_heatmap(scores, levels, [path, path.with_suffix(".svg")], "title", "subtitle", differences)
+    assert "<svg" in path.with_suffix(".svg").read_text()
     picture = matplotlib.image.imread(path)[..., :3]
     assert picture.shape[1] > 1280
     darkest = picture.sum(axis=2) < 0.9  # nothing but the deepest colour of the scale and text

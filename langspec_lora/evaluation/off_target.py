@@ -1,0 +1,156 @@
+"""Hypotheses in a wrong language, told by a language identifier where one is installed, else by their script.
+
+What a judge can know differs from language to language, and each says it: the identifier (py3langid, the extra
+``lid``) is trusted with a language only after it has recognised that language's own references, and a script tells only
+languages apart that are written differently.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+
+from fontTools import unicodedata
+
+IDENTIFIER = "py3langid"
+
+_TRUSTED_ERROR = 0.1  # share of a language's references that the identifier may take for another's
+_RIVAL_SHARE = 0.01  # share of references from which on a language outside the evaluation is not considered
+_SCRIPT_SHARE = 0.1  # share of references from which on a script is one of the language's
+_KANA_SHARE = 0.1  # share of a sentence's letters from which on it is Japanese
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How wrong language is told for one target language.
+
+    Attributes:
+        language: the target language.
+        scripts: ISO 15924 codes of the scripts of its references.
+        identified: whether the identifier judges; else the script does.
+        ignored: languages that the identifier leaves out of its choice.
+        error: share of the references that the identifier takes for another language.
+    """
+
+    language: str
+    scripts: tuple[str, ...]
+    identified: bool = False
+    ignored: tuple[str, ...] = ()
+    error: float = 0.0
+
+    def wrong(self, sentence: str) -> bool | None:
+        """Whether a hypothesis is in another language; None where it has no letter to tell by."""
+        script = script_of(sentence)
+        if not script:
+            return None
+        if self.identified:
+            return identify(sentence, self.ignored) != code(self.language)
+        return script not in self.scripts
+
+    def can_tell(self, source_scripts: Sequence[str]) -> bool:
+        """Whether it tells the target from a source language written in these scripts, and so a mere copy of it."""
+        return self.identified or not set(self.scripts) & set(source_scripts)
+
+    @property
+    def method(self) -> str:
+        """How it judges, in words."""
+        if self.identified:
+            return IDENTIFIER
+        return f"script ({', '.join(script_name(script) for script in self.scripts)})"
+
+
+def count_wrong(judge: Judge, hypotheses: Sequence[str]) -> tuple[int, int]:
+    """How many hypotheses are in another language, and how many are empty or without any letter."""
+    verdicts = Counter(judge.wrong(sentence) for sentence in hypotheses)
+    return verdicts[True], verdicts[None]
+
+
+def build_judges(texts: Mapping[str, Sequence[str]], use_identifier: bool = True) -> dict[str, Judge]:
+    """Decides for each language how hypotheses in it are judged.
+
+    Args:
+        texts: sentences in each language of the evaluation, known to be in that language.
+        use_identifier: False judges by script alone.
+    """
+    known = identifier_languages() if use_identifier else frozenset()
+    evaluated = {code(language) for language in texts}
+    judged = {language: lines for language, lines in texts.items() if code(language) in known}
+    ignored: set[str] = set()
+    for lines in judged.values():
+        answers = Counter(identify(line) for line in lines)
+        ignored |= {name for name, n in answers.items() if name not in evaluated and n > _RIVAL_SHARE * len(lines)}
+    judges = {}
+    for language, lines in texts.items():
+        scripts = scripts_of(lines)
+        judges[language] = Judge(language, scripts)
+        if language in judged and len(judged) > 1:
+            missed = sum(identify(line, tuple(sorted(ignored))) != code(language) for line in lines)
+            error = missed / len(lines)
+            if error <= _TRUSTED_ERROR:
+                judges[language] = Judge(language, scripts, True, tuple(sorted(ignored)), error)
+    return judges
+
+
+def code(language: str) -> str:
+    """The code by which the identifier may know a language: ``en`` of ``en`` and of mBART's ``en_XX``."""
+    return language.partition("_")[0]
+
+
+def identifier_version() -> str:
+    """The identifier's version, or nothing where it is not installed."""
+    return metadata.version(IDENTIFIER) if importlib.util.find_spec(IDENTIFIER) else ""
+
+
+def identifier_languages() -> frozenset[str]:
+    """The languages that the installed identifier knows; none where there is none."""
+    return frozenset(_identifier(()).labels) if importlib.util.find_spec(IDENTIFIER) else frozenset()
+
+
+def identify(sentence: str, ignored: tuple[str, ...] = ()) -> str:
+    """The language of a sentence, by the installed identifier."""
+    return _identifier(ignored).classify(sentence)[0]
+
+
+@cache
+def _identifier(ignored: tuple[str, ...]):
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
+    if ignored:
+        identifier.set_languages([name for name in identifier.labels if name not in ignored])
+    return identifier
+
+
+_script = cache(unicodedata.script)
+_NO_SCRIPT = ("Zyyy", "Zinh", "Zzzz")  # common, inherited, unknown
+
+
+def script_of(sentence: str) -> str:
+    """The script of most letters of a sentence, as ISO 15924 code; Japanese (``Jpan``) is told by its kana.
+
+    Returns:
+        The code, or nothing where there is no letter.
+    """
+    counts: Counter[str] = Counter()
+    for char, number in Counter(sentence).items():
+        script = _script(char)
+        if script not in _NO_SCRIPT and char.isalpha():
+            counts["Kana" if script == "Hira" else script] += number
+    if counts["Kana"] and counts["Kana"] >= _KANA_SHARE * counts.total():
+        return "Jpan"
+    return max(counts, key=counts.__getitem__) if counts.total() else ""
+
+
+def scripts_of(lines: Sequence[str]) -> tuple[str, ...]:
+    """The scripts of a text, the most frequent first; such as stand in a tenth of its sentences at least."""
+    found = Counter(filter(None, map(script_of, lines)))
+    return tuple(script for script, number in found.most_common() if number >= _SCRIPT_SHARE * found.total())
+
+
+def script_name(script: str) -> str:
+    """A script's name in words."""
+    return {"Jpan": "Japanese"}.get(script) or unicodedata.script_name(script, script).replace("_", " ")

@@ -1,0 +1,157 @@
+"""Wrong language, told by an identifier where one is installed and by the script elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from langspec_lora.evaluation import off_target
+from langspec_lora.evaluation.off_target import build_judges, count_wrong, script_name, script_of, scripts_of
+from langspec_lora.evaluation.tables import off_target_table
+from tests.reports import noisy, report, write_results
+
+TEXTS = {
+    "en": ["The president met the workers of the hospital.", "It was raining when we arrived at the station."],
+    "fr": ["Le président a rencontré les ouvriers de l'hôpital.", "Il pleuvait quand nous sommes arrivés à la gare."],
+    "wo": ["Njiit li daje na ak liggéeykati raglu bi.", "Dafa doon taw bi nu agsee ci gaar bi."],
+    "sd": ["صدر اسپتال جي ڪارڪنن سان ملاقات ڪئي.", "جڏهن اسان اسٽيشن تي پهتاسين ته مينهن پئي پيو."],
+    "ja": ["大統領は病院の労働者と会った。", "駅に着いたとき、雨が降っていた。"],
+    "zh": ["总统会见了医院的工人。", "我们到达车站时正在下雨。"],
+    "ko": ["대통령은 병원 직원들을 만났다.", "우리가 역에 도착했을 때 비가 오고 있었다."],
+    "or": ["ରାଷ୍ଟ୍ରପତି ଡାକ୍ତରଖାନାର କର୍ମଚାରୀଙ୍କୁ ଭେଟିଲେ।", "ଆମେ ଷ୍ଟେସନରେ ପହଞ୍ଚିବା ବେଳେ ବର୍ଷା ହେଉଥିଲା।"],
+}
+LEVELS = {
+    **dict.fromkeys(("en", "fr"), "high"),
+    **dict.fromkeys(("zh", "ja", "ko"), "med"),
+    **dict.fromkeys(("or", "sd", "wo"), "low"),
+}
+installed = pytest.mark.skipif(not importlib.util.find_spec("py3langid"), reason="py3langid is not installed")
+
+
+@pytest.fixture
+def no_identifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(off_target, "identifier_version", lambda: "")
+    monkeypatch.setattr(off_target, "identifier_languages", frozenset)
+
+
+def test_the_script_of_a_sentence_is_that_of_most_letters_by_their_unicode_names() -> None:
+    names = {"Arab": "ARABIC", "Latn": "LATIN", "Hang": "HANGUL", "Orya": "ORIYA", "Hani": "CJK"}
+    for language, lines in TEXTS.items():
+        for line in lines:
+            found = script_of(line)
+            if language == "ja":
+                assert found == "Jpan"
+                continue
+            letters = [c for c in line if c.isalpha()]
+            own = [c for c in letters if unicodedata.name(c).startswith(names[found])]
+            assert len(own) > len(letters) / 2
+
+
+@pytest.mark.parametrize("line", ["", "  ", "12:30, 14 %", "…!?"])
+def test_a_line_without_letters_has_no_script(line) -> None:
+    assert script_of(line) == ""
+
+
+def test_a_few_foreign_words_do_not_change_a_sentences_script() -> None:
+    assert script_of("我们在 IBM 和 NATO 工作了很多年很多年") == "Hani"
+    assert script_of("He said 东京 and Москва in one breath") == "Latn"
+    assert scripts_of(["abc"] * 30 + ["где"] * 2) == ("Latn",)
+    assert scripts_of(["abc"] * 30 + ["где"] * 20) == ("Latn", "Cyrl")
+    assert script_name("Orya") == "Oriya"
+    assert script_name("Jpan") == "Japanese"
+
+
+def test_the_script_judges_what_it_can_tell_and_nothing_else(no_identifier) -> None:
+    judges = build_judges(TEXTS)
+    hypotheses = [*TEXTS["zh"], TEXTS["ja"][0], TEXTS["en"][0], "", "42"]
+    assert count_wrong(judges["zh"], hypotheses) == (2, 2)
+    assert count_wrong(judges["ja"], hypotheses) == (3, 2)
+    assert count_wrong(judges["en"], TEXTS["fr"]) == (0, 0)  # which is why en and fr are not told apart:
+    assert not judges["en"].can_tell(judges["fr"].scripts)
+    assert judges["en"].can_tell(judges["sd"].scripts)
+
+
+def test_shares_of_languages_of_one_script_are_left_out_or_lower_bounds(no_identifier, tmp_path: Path) -> None:
+    hypotheses = noisy(TEXTS, 1.0, 1)
+    hypotheses["sd", "wo"] = [TEXTS["sd"][0], TEXTS["wo"][1]]
+    hypotheses["en", "or"] = [TEXTS["en"][0], ""]
+    folder = write_results(tmp_path / "run", TEXTS, hypotheses)
+    analysis, _ = report([folder], LEVELS, tmp_path / "out", skip=("significance", "sentences"))
+    found = analysis.off_target
+    latin = ("en", "fr", "wo")
+    untold = {(a, b) for a in latin for b in latin if a != b}
+    assert set(analysis.directions) - set(found.shares[0]) == untold
+    assert found.shares[0]["sd", "wo"] == found.shares[0]["en", "or"] == 0.5
+    assert sum(found.shares[0].values()) == 1.0
+    assert found.silent == (1,)
+    assert found.bounds == set(latin)
+    cells = {row[0]: row[-1] for row in off_target_table(analysis).cells}
+    assert cells["or"] == f"{100 * 0.5 / 7:.1f} %"
+    assert cells["wo"] == f"≥ {100 * 0.5 / 5:.1f} %"
+    assert cells["all"] == f"≥ {100 / 50:.1f} %"
+    assert "50 of 56 directions" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_where_nothing_can_be_told_nothing_is_claimed(no_identifier, tmp_path: Path) -> None:
+    texts = {name: TEXTS[name] for name in ("en", "fr", "wo")}
+    folder = write_results(tmp_path / "run", texts, noisy(texts, 1.0, 1))
+    analysis, _ = report([folder], LEVELS, tmp_path / "out")
+    assert analysis.off_target is None
+    assert any("share a script" in note for note in analysis.notes)
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An identifier that reads the language off marks in the text, the first that it does not ignore."""
+    known = ("xx", "de", "en", "fr")
+
+    def identify(sentence: str, ignored: tuple[str, ...] = ()) -> str:
+        return next(name for name in known if name not in ignored and f"<{name}>" in sentence)
+
+    monkeypatch.setattr(off_target, "identifier_languages", lambda: frozenset(known))
+    monkeypatch.setattr(off_target, "identify", identify)
+    monkeypatch.setattr(off_target, "identifier_version", lambda: "1")
+
+
+def test_an_identifier_judges_the_languages_that_it_knows_by_code(marked) -> None:
+    judges = build_judges({"en": ["a <en>"] * 9, "fr_XX": ["b <fr>"] * 9, "wo": ["c <fr>"] * 9})
+    assert [judges[name].identified for name in ("en", "fr_XX", "wo")] == [True, True, False]
+    assert count_wrong(judges["en"], ["a <en>", "b <fr>", "c <de>", "..."]) == (2, 1)
+    assert judges["fr_XX"].wrong("b <fr>") is False
+
+
+def test_an_identifier_is_not_trusted_with_a_language_whose_references_it_does_not_recognise(marked) -> None:
+    judges = build_judges({"en": ["a <en>"] * 19 + ["a <fr>"], "fr": ["b <fr>"] * 8 + ["b <en>"] * 2, "de": ["d <de>"]})
+    assert judges["en"].identified
+    assert judges["en"].error == 0.05
+    assert not judges["fr"].identified  # a fifth is taken for English
+    assert judges["fr"].method == "script (Latin)"
+
+
+def test_a_language_outside_the_evaluation_that_references_are_taken_for_is_not_considered(marked) -> None:
+    judges = build_judges({"en": ["a <en>"] * 90 + ["a <en> <xx>"] * 10, "fr": ["b <fr>"] * 9})
+    assert judges["en"].ignored == ("xx",)
+    assert judges["en"].error == 0
+    assert judges["en"].wrong("a <en> <xx>") is False
+    # One that only few are taken for stays: text in it is wrong.
+    judges = build_judges({"en": ["a <en>"] * 199 + ["a <xx>"], "fr": ["b <fr>"] * 9})
+    assert judges["en"].ignored == ()
+
+
+@installed
+def test_py3langid_tells_languages_of_one_script_apart() -> None:
+    judges = build_judges(TEXTS)
+    assert {name for name, judge in judges.items() if judge.identified} >= {"en", "fr", "zh", "ja", "ko"}
+    assert not judges["wo"].identified
+    assert count_wrong(judges["fr"], [*TEXTS["fr"], TEXTS["en"][0], ""]) == (1, 1)
+    assert judges["fr"].can_tell(judges["en"].scripts)
+
+
+@installed
+def test_py3langid_knows_the_languages_of_this_module_by_their_codes() -> None:
+    assert {"en", "fr", "zh", "ja", "ko", "or"} <= off_target.identifier_languages()
+    assert off_target.identify(TEXTS["en"][0]) == "en"
+    assert off_target.identify(TEXTS["en"][0], ("en",)) != "en"

@@ -1,0 +1,140 @@
+"""The paired bootstrap against sacrebleu's command line, its formulas against sacrebleu's, and Holm's correction."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import numpy as np
+import pytest
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.resampling import bleu_scores, chrf_scores, resampled_sums
+from langspec_lora.evaluation.results import Run
+from langspec_lora.evaluation.significance import (
+    ALPHA,
+    MetricSettings,
+    comparable,
+    default_samples,
+    holm,
+    metric_settings,
+    paired_p_values,
+    verdict,
+)
+from tests.reports import invented_texts, noisy, sacrebleu, write_lines
+
+BLEU = MetricSettings("bleu", "", (("tokenize", "13a"), ("force", True)))
+CHRF = MetricSettings("chrf", "", (("word_order", 2),))
+TEXTS = invented_texts(("en", "fr"), 60)
+REFERENCES = TEXTS["fr"]
+
+
+def hypotheses(keep: float, seed: int) -> list[str]:
+    return noisy(TEXTS, keep, seed)[("en", "fr")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [(BLEU, ("--tokenize", "13a", "--force")), (CHRF, ("-m", "chrf", "--chrf-word-order", "2"))],
+    ids=["bleu", "chrf"],
+)
+def test_p_values_are_those_of_the_sacrebleu_command_line(settings, flags, tmp_path) -> None:
+    base, others = hypotheses(0.7, 1), [hypotheses(0.72, 2), hypotheses(0.68, 3), hypotheses(0.9, 4)]
+    files = [tmp_path / name for name in ("ref", "base", "one", "two", "three")]
+    for path, lines in zip(files, [REFERENCES, base, *others], strict=True):
+        write_lines(path, lines)
+    # More than one chunk of resamples, and a last one that is not full.
+    found = paired_p_values(settings, settings.build(REFERENCES), base, others, 2500)
+    printed = sacrebleu(files[0], "-i", *files[1:], *flags, "--paired-bs", "--paired-bs-n", 2500, "-f", "text")
+    assert [f"{p:.4f}" for p in found] == re.findall(r"p = ([0-9.]+)", printed)
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(("settings", "formula"), [(BLEU, bleu_scores), (CHRF, chrf_scores)], ids=["bleu", "chrf"])
+def test_scores_of_resamples_are_sacrebleus_own_of_their_sums(settings, formula) -> None:
+    # Short and poor sentences, so that some resamples lack matches of an order, or all n-grams of one.
+    references = ["a b c d e f g", "a b", "c", "d e f a b c", "b b b", "f e d c b a"]
+    poor = ["a b c d x", "a b", "", "d e f y", "b", "a f"]
+    metric = settings.build(references)
+    sums = resampled_sums(metric._extract_corpus_statistics(poor, None), 1500)
+    # Lists of Python's floats: compute_bleu takes them as it takes sums of a corpus.
+    expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
+    assert formula(sums) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert len(set(expected)) > 100
+    assert settings is CHRF or 0 in expected
+
+
+def test_no_hypothesis_at_all_scores_nothing() -> None:
+    for settings, formula in ((BLEU, bleu_scores), (CHRF, chrf_scores)):
+        metric = settings.build(["a b c d e"])
+        assert formula(resampled_sums(metric._extract_corpus_statistics([""], None), 3)).tolist() == [0, 0, 0]
+
+
+def test_equal_runs_do_not_differ() -> None:
+    base = hypotheses(0.7, 1)
+    assert paired_p_values(BLEU, BLEU.build(REFERENCES), base, [list(base)], 1000) == [1.0]
+    assert verdict(0.0, 1.0) == "tie"
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
+    draw = random.Random(7)
+    for size in (1, 2, 5, 40):
+        p_values = [round(draw.random() ** 4, 3) for _ in range(size)]  # with ties
+        corrected = holm(p_values)
+        for alpha in (0.001, 0.01, 0.05, 0.2, 0.9):
+            rejected = set()
+            for step, index in enumerate(sorted(range(size), key=lambda i: p_values[i])):
+                if p_values[index] > alpha / (size - step):
+                    break
+                rejected.add(index)
+            assert {i for i in range(size) if corrected[i] <= alpha + 1e-12} == rejected
+        assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
+
+
+@pytest.mark.parametrize("directions", [1, 2, 40, 132, 870])
+def test_the_default_resamples_leave_room_for_significance_in_every_direction(directions) -> None:
+    samples = default_samples(directions)
+    least = 1 / (samples + 1)
+    assert max(holm([least] * directions)) < ALPHA
+    assert samples >= 1000  # sacrebleu's own
+
+
+def test_verdicts_follow_the_sign_of_what_is_significant() -> None:
+    assert [verdict(1.0, 0.01), verdict(-1.0, 0.01), verdict(5.0, 0.05)] == ["win", "loss", "tie"]
+
+
+def run_with(metric: str, signature: str, tokenize: str = "") -> Run:
+    return Run("x", None, {}, {metric: signature}, tokenize=tokenize)
+
+
+def test_the_metric_is_that_of_the_signature() -> None:
+    found = metric_settings(run_with("bleu", "nrefs:1|case:lc|eff:no|tok:char|smooth:exp|version:2.4.0"), "bleu")
+    assert dict(found.arguments) == {"tokenize": "char", "lowercase": True, "force": True}
+    chrf = metric_settings(run_with("chrf", "nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:2.4.0"), "chrf")
+    assert dict(chrf.arguments) == {"word_order": 2, "char_order": 6}
+
+
+@pytest.mark.parametrize(
+    ("run", "metric", "words"),
+    [
+        (run_with("bleu", ""), "bleu", "does not say how"),
+        (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:floor[0.10]|version:2"), "bleu", "not repeated"),
+        (run_with("comet", "x"), "comet", "--metric bleu or chrf"),
+        (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:none-such|smooth:exp|version:2"), "bleu", "no tokenizer"),
+    ],
+)
+def test_what_cannot_be_tested_says_why(run, metric, words) -> None:
+    with pytest.raises(UserError, match=words):
+        metric_settings(run, metric)
+
+
+def test_signatures_compare_without_version_and_by_the_tokenizers_newer_name() -> None:
+    assert comparable("nrefs:1|tok:spm|version:2.0.0") == comparable("nrefs:1|tok:flores101|version:2.6.0")
+    assert comparable("nrefs:1|tok:13a|version:2.0.0") != comparable("nrefs:1|tok:char|version:2.0.0")
+    assert comparable("BLEU+case.mixed+tok.spm") == ""
+
+
+def test_resamples_add_up_to_whole_test_sets() -> None:
+    sums = resampled_sums(np.ones((17, 2)), 1003)
+    assert sums.shape == (1003, 2)
+    assert (sums == 17).all()
