@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 
 from langspec_lora.errors import UserError, command_line
-from langspec_lora.evaluation.groups import group_rows
 from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
+from langspec_lora.reporting.groups import group_rows
 
 PRETRAIN_EPOCHS = 15
 FINETUNE_EPOCHS = 15

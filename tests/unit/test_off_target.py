@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.evaluation import off_target
-from langspec_lora.evaluation.off_target import build_judges, count_wrong, script_name, script_of, scripts_of
-from langspec_lora.evaluation.tables import off_target_table
+from langspec_lora.reporting import off_target
+from langspec_lora.reporting.off_target import build_judges, count_wrong, script_name, script_of, scripts_of
+from langspec_lora.reporting.tables import off_target_table
 from tests.reports import noisy, report, write_results
 
 TEXTS = {

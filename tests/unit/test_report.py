@@ -14,12 +14,12 @@ import pytest
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction, choose_directions, find_directions
-from langspec_lora.evaluation.groups import group_rows, language_rows, order_by_level
-from langspec_lora.evaluation.heatmap import draw_heatmap
-from langspec_lora.evaluation.report import terminal_text
 from langspec_lora.evaluation.results import Run, read_run
-from langspec_lora.evaluation.tables import Table, settings_table
 from langspec_lora.languages import PAPER_LEVELS, read_resources
+from langspec_lora.reporting.groups import group_rows, language_rows, order_by_level
+from langspec_lora.reporting.heatmap import draw_heatmap
+from langspec_lora.reporting.report import terminal_text
+from langspec_lora.reporting.tables import Table, settings_table
 from tests.reports import report
 
 LEVELS = {"en": "high", "fr": "high", "nl": "med", "wo": "low", "sd": "low"}

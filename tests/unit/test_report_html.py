@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.evaluation.colours import STEPS, contrast, step, stylesheet
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.heat_table import cell_shape, heat_table
-from langspec_lora.evaluation.maps import Heatmap
+from langspec_lora.reporting.colours import STEPS, contrast, step, stylesheet
+from langspec_lora.reporting.heat_table import cell_shape, heat_table
+from langspec_lora.reporting.maps import Heatmap
 from tests.reports import invented_texts, noisy, report, write_results
 
 LEVELS = {"en": "high", "fr": "med", "ar": "low"}

@@ -13,9 +13,9 @@ import pytest
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation import measure, worst
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.scoring import text_sha256
+from langspec_lora.reporting import measure, worst
 from tests.reports import change_scores, invented_texts, noisy, report, sacrebleu, write_lines, write_results
 
 LEVELS = {"en": "high", "fr": "med", "wo": "low"}
@@ -322,11 +322,11 @@ def test_bad_flags_are_one_sentence(runs, tmp_path, flags, words) -> None:
         main(["report", *map(str, runs), "--lang-resources", str(levels), "--out", str(tmp_path / "out"), *flags])
 
 
-def test_comet_is_reported_in_percent_where_every_run_has_it(own, tmp_path) -> None:
+def test_comet_is_reported_where_every_run_has_it(own, tmp_path) -> None:
     for folder in own:
         change_scores(
             folder,
-            lambda c: [c["signatures"].update(comet="x"), *(d.update(comet=0.75) for d in c["directions"].values())],
+            lambda c: [c["signatures"].update(comet="x"), *(d.update(comet=75.0) for d in c["directions"].values())],
         )
     analysis, _ = report(own, LEVELS, tmp_path / "out", metric="comet")
     assert analysis.groups["comet"][-1].means == (75.0, 75.0)

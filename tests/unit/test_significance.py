@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.resampling import bleu_scores, chrf_scores, resampled_sums
 from langspec_lora.evaluation.results import Run
-from langspec_lora.evaluation.significance import (
+from langspec_lora.reporting.resampling import bleu_scores, chrf_scores, resampled_sums
+from langspec_lora.reporting.significance import (
     ALPHA,
     MetricSettings,
     comparable,

@@ -7,10 +7,10 @@ import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from langspec_lora.evaluation.analysis import Analysis, Comparison
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.groups import GroupRow
 from langspec_lora.evaluation.results import Run
+from langspec_lora.reporting.analysis import Analysis, Comparison
+from langspec_lora.reporting.groups import GroupRow
 
 
 @dataclass(frozen=True)

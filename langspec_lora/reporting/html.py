@@ -10,14 +10,14 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from langspec_lora.evaluation import colours, tables, worst
-from langspec_lora.evaluation.analysis import Analysis
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.heat_table import cell_shape, heat_table
-from langspec_lora.evaluation.maps import Heatmap, difference_maps, score_maps
-from langspec_lora.evaluation.notes import difference_note, made_notes, off_target_notes, significance_note
-from langspec_lora.evaluation.tables import Table, percent
-from langspec_lora.evaluation.texts import TextFile
+from langspec_lora.reporting import colours, tables, worst
+from langspec_lora.reporting.analysis import Analysis
+from langspec_lora.reporting.heat_table import cell_shape, heat_table
+from langspec_lora.reporting.maps import Heatmap, difference_maps, score_maps
+from langspec_lora.reporting.notes import difference_note, made_notes, off_target_notes, significance_note
+from langspec_lora.reporting.tables import Table, percent
+from langspec_lora.reporting.texts import TextFile
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.results import Run
-from langspec_lora.evaluation.significance import comparable
+from langspec_lora.reporting.significance import comparable
 
 _SPM_TOKENIZERS = ("spm", "flores101", "flores200", "spBLEU-1K")
 

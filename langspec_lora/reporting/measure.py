@@ -18,13 +18,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation import off_target, significance, worst
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.off_target import Judge
-from langspec_lora.evaluation.resampling import SEED
 from langspec_lora.evaluation.results import write_whole
-from langspec_lora.evaluation.significance import MetricSettings
-from langspec_lora.evaluation.texts import DirectionTexts, TextFile
+from langspec_lora.reporting import off_target, significance, worst
+from langspec_lora.reporting.off_target import Judge
+from langspec_lora.reporting.resampling import SEED
+from langspec_lora.reporting.significance import MetricSettings
+from langspec_lora.reporting.texts import DirectionTexts, TextFile
 
 _FORMAT = 1  # of what is measured; another number leaves the caches of earlier versions aside
 _SECONDS_BETWEEN_SAVES = 20.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.significance import MetricSettings
+from langspec_lora.reporting.significance import MetricSettings
 
 SHOWN = 20
 

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from langspec_lora.evaluation.colours import DIFFERENCES, EMPTY, FAINT, INK, SCORES, ink_on
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.groups import order_by_level
 from langspec_lora.evaluation.results import write_whole
+from langspec_lora.reporting.colours import DIFFERENCES, EMPTY, FAINT, INK, SCORES, ink_on
+from langspec_lora.reporting.groups import order_by_level
 
 _FIGURES_UP_TO = 44
 """Languages up to which the cells hold figures."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from itertools import groupby
 from types import MappingProxyType
 
-from langspec_lora.evaluation import colours
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.groups import order_by_level
-from langspec_lora.evaluation.maps import Heatmap
+from langspec_lora.reporting import colours
+from langspec_lora.reporting.groups import order_by_level
+from langspec_lora.reporting.maps import Heatmap
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
 _ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.resampling import bleu_scores, chrf_scores, resampled_sums
 from langspec_lora.evaluation.results import Run
 from langspec_lora.evaluation.tokenizers import require_tokenizer
+from langspec_lora.reporting.resampling import bleu_scores, chrf_scores, resampled_sums
 
 ALPHA = 0.05
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from langspec_lora.evaluation.analysis import Analysis
 from langspec_lora.evaluation.directions import Direction
+from langspec_lora.reporting.analysis import Analysis
 
 _LEAST_REACH = 0.1  # of a scale, so that equal values have one
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.analysis import Analysis
-from langspec_lora.evaluation.maps import Heatmap, difference_maps, score_maps
-from langspec_lora.evaluation.notes import made_notes, off_target_notes, significance_note
 from langspec_lora.evaluation.results import write_whole
-from langspec_lora.evaluation.tables import (
+from langspec_lora.reporting.analysis import Analysis
+from langspec_lora.reporting.maps import Heatmap, difference_maps, score_maps
+from langspec_lora.reporting.notes import made_notes, off_target_notes, significance_note
+from langspec_lora.reporting.tables import (
     directions_table,
     group_table,
     language_table,
@@ -76,8 +76,8 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
     """
-    from langspec_lora.evaluation.heatmap import draw_heatmap
-    from langspec_lora.evaluation.html import html_report
+    from langspec_lora.reporting.heatmap import draw_heatmap
+    from langspec_lora.reporting.html import html_report
 
     maps = [*score_maps(analysis), *difference_maps(analysis)]
     pictures = [[out / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")] for name in _file_names(maps)]

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation import significance, worst
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
-from langspec_lora.evaluation.measure import Cache, Measured, Plan, build_judges, measure
-from langspec_lora.evaluation.off_target import IDENTIFIER, Judge, identifier_version
 from langspec_lora.evaluation.results import Run, read_run
-from langspec_lora.evaluation.runs import (
+from langspec_lora.reporting import significance, worst
+from langspec_lora.reporting.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
+from langspec_lora.reporting.measure import Cache, Measured, Plan, build_judges, measure
+from langspec_lora.reporting.off_target import IDENTIFIER, Judge, identifier_version
+from langspec_lora.reporting.runs import (
     common_scores,
     metric_label,
     require_comparable,
     run_names,
     shared_metrics,
 )
-from langspec_lora.evaluation.significance import MetricSettings
-from langspec_lora.evaluation.texts import DirectionTexts, find_texts
+from langspec_lora.reporting.significance import MetricSettings
+from langspec_lora.reporting.texts import DirectionTexts, find_texts
 
 PARTS = ("significance", "off-target", "sentences")
 """What is read from the sentences, and can be skipped."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from langspec_lora.evaluation.analysis import Analysis
-from langspec_lora.evaluation.off_target import IDENTIFIER, identifier_version
-from langspec_lora.evaluation.resampling import SEED
-from langspec_lora.evaluation.significance import ALPHA
+from langspec_lora.reporting.analysis import Analysis
+from langspec_lora.reporting.off_target import IDENTIFIER, identifier_version
+from langspec_lora.reporting.resampling import SEED
+from langspec_lora.reporting.significance import ALPHA
 
 
 def significance_note(analysis: Analysis) -> str:
