@@ -149,9 +149,8 @@ def check_generation_checkpoints(paths: list[str], languages: list[str], vocabul
         args = layout.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model
-        expected = adapter_shapes(args, _stored_config(args, source))
-        if not check_entries(_adapter_entries(layout), expected, source):
-            raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+        expected = adapter_shapes(args, stored_config(args, source))
+        check_adapters_are_whole(_adapter_entries(layout), expected, source)
         check_shapes(layout.shapes, expected, source)
         held = stored_languages(layout)
         unknown = [] if held is None else [name for name in languages if name not in held.names]
@@ -159,7 +158,29 @@ def check_generation_checkpoints(paths: list[str], languages: list[str], vocabul
             raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
 
 
-def _stored_config(args: Namespace, source: str) -> AdapterConfig:
+def check_adapters_are_whole(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    """Makes sure that a checkpoint which was trained with adapters holds them all.
+
+    Args:
+        found: shapes of the checkpoint's adapter entries, by name.
+        expected: shapes of those that its arguments say, by name.
+        source: how to call the checkpoint in a message.
+
+    Raises:
+        UserError: some or all of them are missing, or there are others.
+    """
+    if not check_entries(found, expected, source):
+        raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+
+
+def stored_config(args: Namespace, source: str) -> AdapterConfig:
+    """Which pairs the model of a checkpoint has, by the arguments that it was trained with.
+
+    Raises:
+        UserError: the arguments are damaged.
+    """
     try:
         return AdapterConfig.from_args(args)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
