@@ -111,6 +111,14 @@ def add_adapter_flags(parser) -> None:
             metavar="R",
             help=f"rank of the pairs of {level}-resource languages",
         )
+    add(
+        "--save-adapters-only",
+        type=parse_bool,
+        default=None,
+        metavar="BOOL",
+        help="save checkpoints without the frozen base, which is found again where it lay (default: True where the "
+        "base is frozen and came from --finetune-from-model)",
+    )
     for stack in POSITIONS:
         add(
             f"--{stack}-lora-layer",

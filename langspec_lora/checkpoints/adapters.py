@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapter_state import MANIFEST, MASK_EPOCH, check_shapes, is_adapter_entry, read_manifest
+from langspec_lora.checkpoints.adapter_state import (
+    MANIFEST,
+    MASK_EPOCH,
+    base_of,
+    check_shapes,
+    is_adapter_entry,
+    read_manifest,
+)
+from langspec_lora.checkpoints.base import fill_base, stated_base, stored_base_path
 from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 from langspec_lora.checkpoints.preflight import adapter_shapes, check_adapters_are_whole, stored_config
 from langspec_lora.config import POSITIONS, AdapterConfig
@@ -19,8 +26,6 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import PairLayout
 from langspec_lora.pruning.magnitude import AdaptedPlace
-
-_FAST_PATH_COPY = re.compile(r"^encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
 
 
 class PackedPairs(NamedTuple):
@@ -158,11 +163,8 @@ def read_base_state(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged or hostile.
     """
-    return base_of(entries(load_checkpoint(path)))
-
-
-def base_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The base model's entries of a model's state; see :func:`read_base_state`."""
-    return {
-        name: value for name, value in state.items() if not is_adapter_entry(name) and not _FAST_PATH_COPY.match(name)
-    }
+    state = load_checkpoint(path)
+    tensors = entries(state)
+    if stated_base(tensors) is not None:
+        fill_base(tensors, stored_base_path(arguments(state, path)), f"checkpoint {path}")
+    return base_of(tensors)

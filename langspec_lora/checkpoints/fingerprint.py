@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapters import base_of
+from langspec_lora.checkpoints.adapter_state import base_of
 from langspec_lora.errors import UserError
 
 _NO_WEIGHTS = ("._float_tensor", ".version")  # one element of uninitialised memory; the format of an old fairseq

@@ -58,6 +58,15 @@ def arguments(state: dict[str, Any], path: str | Path) -> Namespace:
     raise UserError(f"checkpoint {path} holds no training arguments; give a file written by fairseq-train")
 
 
+def load_entries(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's model, by name.
+
+    Raises:
+        UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
+    """
+    return entries(load_checkpoint(path))
+
+
 def entries(state: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint's model, by name."""
     return {name: value for name, value in state["model"].items() if isinstance(value, Tensor)}

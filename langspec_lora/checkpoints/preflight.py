@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from langspec_lora.checkpoints.adapter_state import (
+    BASE,
     MANIFEST,
     MASK_EPOCH,
     check_entries,
@@ -18,6 +19,7 @@ from langspec_lora.checkpoints.adapter_state import (
     is_adapter_entry,
     language_manifest,
 )
+from langspec_lora.checkpoints.base import layout_with_base, stored_base_path
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
 from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
@@ -97,6 +99,35 @@ def check_start_flags(args: Namespace) -> None:
         )
 
 
+def settle_base(args: Namespace, frozen: bool) -> None:
+    """Decides whether checkpoints are saved without their base, and where that lies; written into the arguments.
+
+    Args:
+        args: the arguments of the training command.
+        frozen: whether only adapters train.
+
+    Raises:
+        UserError: ``--save-adapters-only True`` was given where the base is not to be found again.
+    """
+    start = starting_checkpoint(args)
+    layout = None if start is None else read_layout(start[0])
+    lacks_base = layout is not None and BASE in layout.shapes
+    if lacks_base:
+        base = args.base_checkpoint or stored_base_path(layout.model_args)
+    else:
+        base = start[0] if start is not None and not start[1] and args.finetune_from_model else None
+    wanted = args.save_adapters_only
+    if wanted and not frozen:
+        raise UserError("--save-adapters-only True was given, but the base trains as well; leave it out, or freeze it")
+    if wanted and base is None:
+        raise UserError(
+            "--save-adapters-only True needs a base that stays where it is; start with --finetune-from-model"
+            + (", since the checkpoint to resume from holds its base itself" if start and start[1] else "")
+        )
+    args.save_adapters_only = bool(frozen and base) if wanted is None else wanted
+    args.base_checkpoint = str(Path(base).resolve()) if base else None
+
+
 def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, vocabulary: int) -> None:
     """Makes sure that the checkpoint a training command starts from fits its model.
 
@@ -112,7 +143,7 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
     if start is None:
         return
     path, resumes = start
-    layout = read_layout(path)
+    layout = layout_with_base(read_layout(path), stored_base_path(args))
     _check_sizes(layout, args, vocabulary)
     expected = {} if config is None else adapter_shapes(args, config)
     source = f"checkpoint {path}"
@@ -131,20 +162,23 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
         check_shapes(layout.shapes, expected, source)
 
 
-def check_generation_checkpoints(paths: list[str], languages: list[str], vocabulary: int) -> None:
+def check_generation_checkpoints(
+    paths: list[str], languages: list[str], vocabulary: int, base_checkpoint: str | None = None
+) -> None:
     """Makes sure that checkpoints can be loaded for generation.
 
     Args:
         paths: the files, of one model or of an ensemble.
         languages: names of the languages that will be translated from and to.
         vocabulary: number of entries of the dictionary, language tokens included.
+        base_checkpoint: where the base of checkpoints lies that hold adapters only, in place of what they say.
 
     Raises:
         UserError: a file is missing, damaged, hostile, of another dictionary, lacks part of its adapters, or knows not
             all languages.
     """
     for path in paths:
-        layout, source = read_layout(path), f"checkpoint {path}"
+        layout, source = layout_with_base(read_layout(path), base_checkpoint), f"checkpoint {path}"
         _check_vocabulary(layout, vocabulary)
         args = layout.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:

@@ -24,9 +24,10 @@ from langspec_lora.checkpoints.preflight import (
     check_start_flags,
     check_stored_arguments,
     check_training_checkpoint,
+    settle_base,
     starting_checkpoint,
 )
-from langspec_lora.config import AdapterConfig, add_pruning_flags, has_adapters, pruning_from_args
+from langspec_lora.config import AdapterConfig, add_pruning_flags, freezes_base, has_adapters, pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
 from langspec_lora.errors import UserError, exit_on_user_error
@@ -52,6 +53,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
+        parser.add_argument(
+            "--base-checkpoint",
+            metavar="FILE",
+            help="the base of checkpoints that hold adapters only (default: where it lay in training)",
+        )
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
@@ -115,6 +121,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if from_checkpoint:
             with exit_on_user_error():
                 _check_stored_model(args)
+            if getattr(self.args, "base_checkpoint", None):
+                args.base_checkpoint = self.args.base_checkpoint
+            args.save_adapters_only = False  # what is loaded is whole
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
@@ -138,7 +147,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             for path in utils.split_paths(args.path)
             for shard in range(shards)
         ]
-        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary))
+        base = getattr(args, "base_checkpoint", None)
+        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary), base)
         if getattr(args, "lm_path", None):
             read_layout(args.lm_path)
         if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
@@ -154,6 +164,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if is_stock and start is not None:
             read_layout(start[0])
         if not is_stock:
+            settle_base(args, config is not None and freezes_base(args))
             check_training_checkpoint(args, config, len(self.source_dictionary))
         for split in (args.train_subset, *args.valid_subset.split(",")):
             self.data_manager.check_files(split)
