@@ -97,6 +97,13 @@ def add_adapter_flags(parser) -> None:
         help="train the pairs only (default: True with --add-lora True)",
     )
     add(
+        "--train-languages",
+        default=None,
+        metavar="A,B",
+        help="train the pairs of these languages only; all others, and so every direction between them, stay as they "
+        "are (default: all train)",
+    )
+    add(
         "--lang-resources",
         default=None,
         metavar="FILE",
@@ -257,6 +264,33 @@ def has_adapters(args: Namespace) -> bool:
 def freezes_base(args: Namespace) -> bool:
     """Whether only the pairs train."""
     return args.add_lora if args.freeze_original_parameters is None else args.freeze_original_parameters
+
+
+def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, ...]:
+    """The ids of the languages whose pairs train.
+
+    Args:
+        args: the arguments of a training.
+        languages: those of its model.
+
+    Raises:
+        UserError: ``--train-languages`` names others, or the base would train beside them.
+    """
+    names = getattr(args, "train_languages", None)
+    if names is None:
+        return tuple(range(len(languages)))
+    if not freezes_base(args):
+        raise UserError(
+            f"--train-languages {names} keeps all other languages as they are, but --freeze-original-parameters False "
+            "trains the base below them; give one of the two"
+        )
+    unknown = [name for name in names.split(",") if name not in languages.names]
+    if unknown:
+        raise UserError(
+            f"--train-languages names {unknown[0]!r}, which is not in --langs {','.join(languages.names)}; "
+            "name languages of the model, joined by commas"
+        )
+    return tuple(index for index, name in enumerate(languages.names) if name in names.split(","))
 
 
 def _languages(args: Namespace) -> LanguageTable:

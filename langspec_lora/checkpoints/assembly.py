@@ -12,20 +12,19 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.adapter_state import MANIFEST, MASK_EPOCH, check_shapes, language_manifest
 from langspec_lora.checkpoints.adapters import Adapters, linear_name
-from langspec_lora.checkpoints.preflight import adapter_shapes
+from langspec_lora.checkpoints.preflight import adapter_shapes, stored_langs
 from langspec_lora.config import (
     POSITIONS,
     AdapterConfig,
     add_adapter_flags,
     add_pruning_flags,
-    languages_from_json,
     languages_to_json,
 )
 from langspec_lora.errors import UserError
 
 _SETTINGS = ("encoder_langtok", "decoder_langtok", "lora_init")
 _ANY_SIZE = "langspec_transformer_lora"
-_PATHS = ("user_dir", "finetune_from_model", "lang_resources")
+_OF_THE_RUN = ("user_dir", "finetune_from_model", "lang_resources", "train_languages")
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
         UserError: the pairs do not stand at the same positions in every layer of a stack.
     """
     args = Namespace(**{**_defaults(), **vars(base)})
-    for name in _PATHS:
+    for name in _OF_THE_RUN:
         setattr(args, name, None)
     for name in _SETTINGS:
         if name in settings:
@@ -96,9 +95,12 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
     args.task = "translation_multi_simple_epoch_lora"
     args.add_lora, args.freeze_original_parameters, args.language_num = True, True, None
     args.dim, args.start_idx = adapters.dim, adapters.start
-    args.langs = list(adapters.languages.names)
+    # Languages only join the list: a dictionary without language tokens gets them in its order.
+    langs = stored_langs(base)
+    args.langs = [*langs, *(name for name in adapters.languages.names if name not in langs)]
     args.adapter_languages = languages_to_json(adapters.languages)
-    languages_from_json(args.adapter_languages)
+    for level, rank in zip(adapters.languages.levels, adapters.languages.ranks, strict=True):
+        setattr(args, f"{level}_rank", rank)
     for stack, positions in POSITIONS.items():
         found = [place for place in adapters.pairs if place.stack == stack]
         layers = sorted({place.layer for place in found})
@@ -122,7 +124,7 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
     """
     ours = {*_defaults(), "adapter_languages", "lang_resources"}
     stock = Namespace(**{name: value for name, value in vars(args).items() if name not in ours})
-    for name in _PATHS:
+    for name in _OF_THE_RUN:
         if hasattr(stock, name):
             setattr(stock, name, None)
     stock.arch = stock._name = arch

@@ -251,6 +251,12 @@ def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
     return languages_from_json(text) if text else None
 
 
+def stored_langs(args: Namespace | None) -> tuple[str, ...]:
+    """The ``--langs`` that a checkpoint was trained with; none where its arguments do not say."""
+    langs = getattr(args, "langs", None) or ()
+    return tuple(langs.split(",")) if isinstance(langs, str) else tuple(langs)
+
+
 def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in layout.shapes.items() if is_adapter_entry(name)}
 

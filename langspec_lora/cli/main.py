@@ -25,6 +25,9 @@ COMMANDS = (
     "inspect",
     "export",
     "import",
+    "add-language",
+    "remove-language",
+    "join",
     "bench",
 )
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""

@@ -370,11 +370,17 @@ class LanguageSpecificTransformer(TransformerModel):
                     f"the checkpoint does not fit the model: {first[:200]}; give the --arch and flags of its model"
                 ) from error
 
-    def parameter_summary(self) -> str:
-        """Says in one line how many parameters the base has, how many train, and how many each language owns."""
+    def parameter_summary(self, trained: Sequence[int] | None = None) -> str:
+        """Says in one line how many parameters the base has, how many train, and how many each language owns.
+
+        Args:
+            trained: ids of the languages that train; None for all.
+        """
         pairs = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
         base = sum(parameter.numel() for parameter in self.parameters()) - pairs
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        if trained is not None:
+            trainable = pairs * sum(self.config.languages.ranks[own] for own in trained) // self.routing.layout.rows
         text = f"parameters | base {base:,} | adapters {pairs:,} | trainable {trainable:,}"
         if self.config is None:
             return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ class GradualPruning:
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
         state: the module of the model that has the buffer ``mask_epoch``, one whole number: the epoch in which the
             masks were chosen, 0 for none.
+        trained: ids of the languages that train; the masks of others stay as they are. None for all.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class GradualPruning:
         schedule: PruningSchedule,
         scope: str,
         state: nn.Module,
+        trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears
         self.languages = languages
         self.schedule = schedule
         self.state = state
         self._forget = False
-        self._groups = group_blocks(linears, range(len(languages)), scope)
+        self._trained = range(len(languages)) if trained is None else trained
+        self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
             linear.lora_B.register_hook(_MaskGradient(linear))
 
@@ -72,9 +75,9 @@ class GradualPruning:
         apply_masks(self.linears.values())
 
     def _summary(self) -> str:
-        shares = {"all": pruned_share(self._blocks(range(len(self.languages))))}
+        shares = {"all": pruned_share(self._blocks(self._trained))}
         for level in LEVELS:
-            ids = [i for i, own in enumerate(self.languages.levels) if own == level]
+            ids = [i for i in self._trained if self.languages.levels[i] == level]
             if ids:
                 shares[level] = pruned_share(self._blocks(ids))
         return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())

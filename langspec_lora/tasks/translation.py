@@ -27,10 +27,18 @@ from langspec_lora.checkpoints.preflight import (
     settle_base,
     starting_checkpoint,
 )
-from langspec_lora.config import AdapterConfig, add_pruning_flags, freezes_base, has_adapters, pruning_from_args
+from langspec_lora.config import (
+    AdapterConfig,
+    add_pruning_flags,
+    freezes_base,
+    has_adapters,
+    pruning_from_args,
+    trained_languages,
+)
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
 from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.lora import FrozenLanguages
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 from langspec_lora.pruning.callback import GradualPruning
 
@@ -45,6 +53,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     """
 
     pruning: GradualPruning | None = None
+    frozen: FrozenLanguages | None = None
     one_direction = False
     """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
@@ -130,8 +139,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         with exit_on_user_error():
             model.bind_languages(self.langs, _used_languages(self.args))
         if trains:
-            logger.info(model.parameter_summary())
-            self._attach_pruning(model)
+            trained = self._freeze_languages(model)
+            logger.info(model.parameter_summary(trained))
+            self._attach_pruning(model, trained)
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any):
@@ -160,6 +170,10 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
         if pruning_from_args(args) and config is None:
             raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
+        if config is not None:
+            trained_languages(args, config.languages)
+        elif getattr(args, "train_languages", None):
+            raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
         start = starting_checkpoint(args)
         if is_stock and start is not None:
             read_layout(start[0])
@@ -169,12 +183,22 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         for split in (args.train_subset, *args.valid_subset.split(",")):
             self.data_manager.check_files(split)
 
-    def _attach_pruning(self, model: LanguageSpecificTransformer) -> None:
+    def _freeze_languages(self, model: LanguageSpecificTransformer) -> tuple[int, ...] | None:
+        """Freezes what ``--train-languages`` leaves out; gives the ids of those that train, None for all."""
+        if model.config is None or self.args.train_languages is None:
+            return None
+        trained = trained_languages(self.args, model.config.languages)
+        if len(trained) == len(model.config.languages):
+            return None
+        self.frozen = FrozenLanguages(model.adapted.values(), model.routing.layout, trained)
+        return trained
+
+    def _attach_pruning(self, model: LanguageSpecificTransformer, trained: tuple[int, ...] | None) -> None:
         settings = pruning_from_args(self.args)
         if settings is None:
             return
         schedule, scope = settings
-        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters)
+        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters, trained)
         start = starting_checkpoint(self.args)
         if start is None or not start[1]:
             self.pruning.forget_masks_at_first_epoch()
@@ -182,12 +206,16 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         """Chooses the pruning masks of the epoch."""
         super().begin_epoch(epoch, model)
+        if self.frozen is not None:
+            self.frozen.remember()  # only now is the checkpoint loaded
         if self.pruning is not None:
             self.pruning.begin_epoch(epoch)
 
     def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
-        """Steps the optimizer, then sets what is pruned back to zero."""
+        """Steps the optimizer, then sets what is frozen back to what it was, and what is pruned to zero."""
         super().optimizer_step(optimizer, model=model, update_num=update_num)
+        if self.frozen is not None:
+            self.frozen.restore()
         if self.pruning is not None:
             self.pruning.end_update()
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import stored_languages
+from langspec_lora.checkpoints.preflight import stored_langs, stored_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, dictionary_tokens
 from langspec_lora.errors import UserError
-from langspec_lora.translation.settings import Model, stored_langs
+from langspec_lora.translation.settings import Model
 
 _DICTIONARIES = ("dict.txt", "model_dict.128k.txt")  # the second is that of M2M100's own release
 _SENTENCEPIECE_MODELS = (SENTENCEPIECE, "spm.model")
@@ -103,7 +103,7 @@ def _languages(layouts: Sequence[CheckpointLayout], langs: Sequence[str], dictio
     if tables:
         names = [name for name in tables[0] if all(name in table for table in tables)]
     else:
-        names = list(dict.fromkeys((*stored_langs(layouts[0]), *langs))) or _token_languages(dictionary)
+        names = list(dict.fromkeys((*stored_langs(layouts[0].model_args), *langs))) or _token_languages(dictionary)
     if len(names) < 2:
         raise UserError(
             f"checkpoint {layouts[0].path} and its dictionary name no two languages; give those that the model was "
@@ -125,7 +125,7 @@ class _Places:
 
     def __init__(self, layout: CheckpointLayout) -> None:
         self._checkpoint, self._args = layout.path, layout.model_args
-        self._languages = stored_langs(layout)
+        self._languages = stored_langs(layout.model_args)
         data = [path for path in self._stored("data") if path.is_dir()]
         folders = [layout.path.parent, *data, *(path.parent for path in data)]
         folders += [path.parent for path in self._stored("finetune_from_model")]

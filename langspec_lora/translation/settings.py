@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.preflight import stored_langs
 from langspec_lora.errors import UserError
 
 MAX_TOKENS = 12000
@@ -145,7 +146,7 @@ class Model:
                 than in M2M100.
         """
         layouts = [read_layout(path) for path in checkpoints]
-        known = stored_langs(layouts[0])
+        known = stored_langs(layouts[0].model_args)
         args = layouts[0].model_args
         if getattr(args, "lang_tok_replacing_bos_eos", False):
             raise UserError(
@@ -166,9 +167,3 @@ class Model:
             "cpu" if cpu else None,
             pairs,
         )
-
-
-def stored_langs(layout: CheckpointLayout) -> tuple[str, ...]:
-    """The ``--langs`` that a checkpoint was trained with; none where it does not say."""
-    langs = getattr(layout.model_args, "langs", None) or ()
-    return tuple(langs.split(",")) if isinstance(langs, str) else tuple(langs)
