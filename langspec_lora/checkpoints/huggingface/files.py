@@ -158,7 +158,9 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool = False) -> I
         for name in set(names) - set(new):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}; give a folder that can be, and has room") from error
+        raise UserError(
+            f"{out} cannot be written: {error.strerror}; give a folder that can be, and has room"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -54,9 +54,7 @@ class ImportedModel:
     flags: str
 
 
-def import_model(
-    folder: Path, out: Path, spm: Path | None = None, overwrite: bool = False
-) -> ImportedModel:
+def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bool = False) -> ImportedModel:
     """Makes a fairseq base model of M2M100's or NLLB-200's dense weights in Hugging Face's format.
 
     Args:

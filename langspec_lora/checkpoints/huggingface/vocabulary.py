@@ -57,11 +57,13 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     by_id: dict[int, str] = {}
     for token, number in ids.items():
         if not isinstance(number, int) or number < 0 or by_id.setdefault(number, token) != token:
-            raise UserError(f"{folder}: its tokenizer gives {token[:40]!r} the id {number!r}; each needs one of its own")
+            raise UserError(
+                f"{folder}: its tokenizer gives {token[:40]!r} the id {number!r}; each needs one of its own"
+            )
     if max(by_id, default=0) >= rows:
         raise UserError(
-            f"{folder}: its tokenizer has the id {max(by_id)}, but its weights only {rows} embeddings; the files belong "
-            "to different models"
+            f"{folder}: its tokenizer has the id {max(by_id)}, but its weights only {rows} embeddings; the files "
+            "belong to different models"
         )
     missing = [token for token in SPECIALS if token not in ids]
     if missing:

@@ -46,7 +46,9 @@ def weight_shapes(args: Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
         attentions = ("self_attn",) if stack == "encoder" else ("self_attn", "encoder_attn")
         for layer in range(getattr(args, f"{stack}_layers")):
             prefix = f"{stack}.layers.{layer}"
-            linears = {f"{prefix}.{name}.{p}_proj": (width, width) for name in attentions for p in ("k", "v", "q", "out")}
+            linears = {
+                f"{prefix}.{name}.{p}_proj": (width, width) for name in attentions for p in ("k", "v", "q", "out")
+            }
             linears |= {f"{prefix}.fc1": (ffn, width), f"{prefix}.fc2": (width, ffn)}
             norms = [f"{prefix}.{name}_layer_norm" for name in (*attentions, "final")]
             for name, shape in linears.items():
