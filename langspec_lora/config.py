@@ -287,7 +287,7 @@ def languages_from_json(text: str) -> LanguageTable:
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:
     count = getattr(args, f"{stack}_layers")
-    directions = _parse_directions(args, stack, count)
+    directions = activation_directions(args, stack)
     text = getattr(args, f"{stack}_lora_layer")
     if text == "none":
         return StackConfig((), (), directions)
@@ -325,7 +325,17 @@ def _without_repeats(items: Sequence, flag: str) -> Sequence:
     return items
 
 
-def _parse_directions(args: Namespace, stack: str, count: int) -> tuple[str, ...]:
+def activation_directions(args: Namespace, stack: str) -> tuple[str, ...]:
+    """For each layer of a stack whether the source or the target language selects the pair.
+
+    Args:
+        args: fairseq's arguments.
+        stack: ``encoder`` or ``decoder``.
+
+    Raises:
+        UserError: the flag holds other words, or not as many as there are layers.
+    """
+    count = getattr(args, f"{stack}_layers")
     text = getattr(args, f"{stack}_activation_direction")
     if text is None:
         by_source = count * 3 // 4 if stack == "encoder" else 0

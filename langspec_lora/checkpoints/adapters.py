@@ -81,6 +81,11 @@ class Adapters:
         rows = self.rows(language)
         return self.pairs[place].a[rows], self.pairs[place].b[rows]
 
+    @property
+    def features(self) -> slice | None:
+        """The features of input and output that the pairs cover; None for all."""
+        return slice(self.start, self.start + self.dim) if self.dim else None
+
     def direction(self, place: AdaptedPlace) -> str:
         """Whose language selects the pair at a place: ``src`` or ``tgt``."""
         return self.directions[place.stack][place.layer]

@@ -1,7 +1,7 @@
 """The mathematics of language-specific LoRA; knows torch and not fairseq."""
 
 from langspec_lora.lora.linear import INITS, LanguageSpecificLinear
-from langspec_lora.lora.merge import MergedWeights, merged_weight
+from langspec_lora.lora.merge import MergedWeights, add_pair, merged_weight
 from langspec_lora.lora.routing import DIRECTIONS, SOURCE, TARGET, LanguageRouting, Languages, PairLayout
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "Languages",
     "MergedWeights",
     "PairLayout",
+    "add_pair",
     "merged_weight",
 ]

@@ -1,0 +1,41 @@
+"""Our own adapter folder: to it from a checkpoint, and back onto a base model."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
+from langspec_lora.checkpoints.adapters import adapters_of, base_of
+from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_settings
+from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
+from langspec_lora.checkpoints.formats import check_flags
+from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+
+_DIRECTION = {"source_lang": "--source-lang", "target_lang": "--target-lang"}
+
+
+def export(args: Namespace) -> list[Path]:
+    """Writes the adapters of a checkpoint into a folder of ``adapter.safetensors`` and ``adapter_config.json``."""
+    check_flags(args, "--format adapter", {}, _DIRECTION)
+    for name in ("adapter.safetensors", "adapter_config.json"):
+        check_free(args.out / name, args.overwrite)
+    state = load_checkpoint(args.checkpoint)
+    trained = arguments(state, args.checkpoint)
+    adapters = adapters_of(entries(state), trained, f"checkpoint {args.checkpoint}")
+    content = AdapterFile(adapters, base_fingerprint(entries(state)), model_settings(trained))
+    return write_adapter_folder(content, args.out, args.overwrite)
+
+
+def import_checkpoint(args: Namespace) -> list[Path]:
+    """Writes a checkpoint of ours from an adapter folder and the base model that it was trained on."""
+    check_flags(args, "--from adapter", {"base": "--base"}, {"langs": "--langs", "lang_resources": "--lang-resources"})
+    check_free(args.out, args.overwrite)
+    content = read_adapter_file(args.path)
+    state = load_checkpoint(args.base)
+    base = base_of(entries(state))
+    check_same_base(base_fingerprint(base), content.base, f"--base {args.base}", str(args.path))
+    whole = adapted_checkpoint(base, arguments(state, args.base), content.adapters, content.settings)
+    write_checkpoint(whole, args.out)
+    return [args.out]

@@ -1,0 +1,48 @@
+"""One direction's model as a plain checkpoint of stock fairseq: the pairs added to the weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from torch import Tensor
+
+from langspec_lora.checkpoints.adapters import Adapters, adapters_of, base_of, linear_name
+from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
+from langspec_lora.checkpoints.formats import check_flags
+from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.lora import SOURCE, add_pair
+
+
+def export(args: Namespace) -> list[Path]:
+    """Writes a checkpoint that fairseq loads without this plugin, for ``--source-lang`` to ``--target-lang``."""
+    check_flags(args, "--format merged", {"source_lang": "--source-lang", "target_lang": "--target-lang"}, {})
+    check_free(args.out, args.overwrite)
+    state = load_checkpoint(args.checkpoint)
+    trained = arguments(state, args.checkpoint)
+    adapters = adapters_of(entries(state), trained, f"checkpoint {args.checkpoint}")
+    model = base_of(entries(state))
+    model.update(merged_weights(model, adapters, args.source_lang, args.target_lang))
+    write_checkpoint(checkpoint_of(stock_arguments(trained), model), args.out)
+    return [args.out]
+
+
+def merged_weights(base: dict[str, Tensor], adapters: Adapters, source: str, target: str) -> dict[str, Tensor]:
+    """The adapted weights of one direction, by their names in the base model.
+
+    Args:
+        base: entries of the base model.
+        adapters: its pairs.
+        source: name of the source language.
+        target: name of the target language.
+
+    Raises:
+        UserError: a language has no pairs.
+    """
+    merged = {}
+    for place in adapters.pairs:
+        name = f"{linear_name(place)}.weight"
+        language = source if adapters.direction(place) == SOURCE else target
+        merged[name] = add_pair(base[name], *adapters.pair(place, language), adapters.features)
+    return merged

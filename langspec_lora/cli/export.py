@@ -1,0 +1,27 @@
+"""``langspec-lora export``: a checkpoint's adapters, or the model of a direction, in another format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from langspec_lora.checkpoints.formats import EXPORTS, carry_out
+
+HELP = "write the adapters as one small file, or a direction as a plain fairseq model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument("checkpoint", type=Path, metavar="CK", help="checkpoint with adapters")
+    parser.add_argument("--format", choices=tuple(EXPORTS), required=True, help="what to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file or folder to write")
+    parser.add_argument("-s", "--source-lang", metavar="LANG", help="source language of the direction")
+    parser.add_argument("-t", "--target-lang", metavar="LANG", help="its target language")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and prints what was written."""
+    for path in carry_out(EXPORTS, args.format, args):
+        print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
