@@ -21,7 +21,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 SIZES = {
-    "even": {"d_model": 16, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24},
+    "even": {"d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48},
     "uneven": {
         "d_model": 24,
         "encoder_layers": 4,
@@ -57,8 +57,8 @@ def write_tokenizer(folder: Path, text: Path) -> int:
     return len(tokens) + 100 + 8
 
 
-def random_model(size: str, rows: int, steps: int = 100) -> nn.Module:
-    """A model that has learned a little of copying short sentences of any ids, so that its hypotheses end."""
+def random_model(size: str, rows: int, steps: int = 150) -> nn.Module:
+    """A model that has begun to copy short sentences of one repeated id, so that hypotheses differ, and end."""
     config = transformers.M2M100Config(
         vocab_size=rows, dropout=0, attention_dropout=0, decoder_layerdrop=0, **{**DEFAULTS, **SIZES[size]}
     )
@@ -68,9 +68,9 @@ def random_model(size: str, rows: int, steps: int = 100) -> nn.Module:
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or "layer_norm" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(steps):
-        words = torch.randint(4, rows - 108, (24, 9))
+        words = torch.randint(4, rows - 108, (24, 1)).repeat(1, 9)
         words[torch.arange(9) > torch.randint(1, 9, (24, 1))] = 1
         languages = torch.randint(rows - 108, rows - 8, (24, 2))
         words = torch.cat([words, torch.ones(24, 1, dtype=torch.int64)], 1)
@@ -166,11 +166,11 @@ def random_batch(source: int, target: int, vocabulary: int, sentences: int = 7) 
     """
     torch.manual_seed(3)
     sources = [
-        torch.cat([torch.tensor([source]), torch.randint(4, vocabulary, (3 + number,)), torch.tensor([2])])
+        torch.cat([torch.tensor([source]), torch.randint(4, vocabulary, (1 + number % 8,)), torch.tensor([2])])
         for number in range(sentences)
     ]
     targets = [
-        torch.cat([torch.tensor([2, target]), torch.randint(4, vocabulary, (9 - number,))])
+        torch.cat([torch.tensor([2, target]), torch.randint(4, vocabulary, (8 - number % 8,))])
         for number in range(sentences)
     ]
     pad = nn.utils.rnn.pad_sequence

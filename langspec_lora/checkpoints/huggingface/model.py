@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from langspec_lora.checkpoints.assembly import checkpoint_of
 from langspec_lora.checkpoints.huggingface.architecture import (
     BOS,
     EOS,
@@ -30,13 +30,19 @@ from langspec_lora.checkpoints.huggingface.files import (
 from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.checkpoints.huggingface.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.checkpoints.huggingface.weights import to_fairseq, to_huggingface
+from langspec_lora.checkpoints.writing import write_checkpoint
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError
 
 IMPORTED_FILES = ("model.pt", "dict.txt", SENTENCEPIECE)
 """What an imported base model consists of; the names are those of fairseq's own releases."""
 
-EXPORTED_FILES = ("config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES)
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
+
+
+def exported_files(with_tokenizer: bool) -> tuple[str, ...]:
+    """What :func:`export_model` may write."""
+    return (*MODEL_FILES, *TOKENIZER_FILES) if with_tokenizer else MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -99,27 +105,7 @@ def save_base(path: Path, state: dict[str, Tensor], args: Namespace) -> None:
 
     args = Namespace(**vars(args))
     base_architecture(args)
-    content = {
-        "args": args,
-        "cfg": None,
-        "model": state,
-        "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": "LabelSmoothedCrossEntropyCriterion",
-                "optimizer_name": "FairseqAdam",
-                "lr_scheduler_state": {},
-                "num_updates": 0,
-            }
-        ],
-        "task_state": {},
-        "extra_state": {},
-        "last_optimizer_state": None,
-    }
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:  # torch's writer hides the system's error
-        raise UserError(f"{path} cannot be written; give a folder on a disk with room") from error
+    write_checkpoint(checkpoint_of(args, state), path)
 
 
 def export_model(
@@ -127,10 +113,9 @@ def export_model(
     args: Namespace,
     out: Path,
     source: str,
-    target: str | None = None,
+    languages: tuple[str | None, str | None] = (None, None),
     dictionary: Path | None = None,
     spm: Path | None = None,
-    source_language: str | None = None,
     overwrite: bool = False,
 ) -> str | None:
     """Writes a model as a folder that plain ``transformers`` loads (``M2M100ForConditionalGeneration``).
@@ -142,10 +127,9 @@ def export_model(
         args: the arguments of the checkpoint.
         out: the folder.
         source: how to call the checkpoint in a message.
-        target: the target language, which generation then starts with by default.
+        languages: source and target language, which tokenizer and generation then have by default.
         dictionary: the fairseq dictionary; with it and ``spm`` the tokenizer's files are written.
         spm: the SentencePiece model.
-        source_language: the source language, which the tokenizer then has by default.
         overwrite: whether files there may be replaced.
 
     Returns:
@@ -154,10 +138,11 @@ def export_model(
     Raises:
         UserError: Hugging Face's M2M100 has no such model, a language has no token, or something would be overwritten.
     """
-    check_output(out, EXPORTED_FILES, overwrite)
+    names = exported_files(dictionary is not None)
+    check_output(out, names, overwrite)
     rows = state["encoder.embed_tokens.weight"].size(0) if "encoder.embed_tokens.weight" in state else 0
     config = huggingface_config(args, rows, source)
-    tokens = None if dictionary is None else check_tokenizer(dictionary, spm, rows, source_language, target)
+    tokens = None if dictionary is None else check_tokenizer(dictionary, spm, rows, languages)
     generation: dict[str, Any] = {
         "bos_token_id": BOS,
         "pad_token_id": PAD,
@@ -168,12 +153,12 @@ def export_model(
         "early_stopping": True,  # as fairseq: after as many finished hypotheses as beams
         "suppress_tokens": [PAD],  # as fairseq
     }
-    if tokens is not None and target is not None:
-        generation["forced_bos_token_id"] = tokens.index(f"__{target}__")
+    if tokens is not None and languages[1] is not None:
+        generation["forced_bos_token_id"] = tokens.index(f"__{languages[1]}__")
     tensors = to_huggingface(state, args, source)
     config["dtype"] = str(tensors["model.shared.weight"].dtype).removeprefix("torch.")
-    with output_folder(out, EXPORTED_FILES, overwrite) as partial:
+    with output_folder(out, names, overwrite) as partial:
         write_json(partial / "config.json", config)
         write_json(partial / "generation_config.json", generation)
         write_tensors(partial / "model.safetensors", tensors)
-        return None if tokens is None else write_tokenizer(partial, tokens, spm, source_language, target)
+        return None if tokens is None else write_tokenizer(partial, tokens, spm, languages)

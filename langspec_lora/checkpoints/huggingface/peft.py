@@ -31,7 +31,7 @@ from langspec_lora.checkpoints.huggingface.files import (
 from langspec_lora.checkpoints.huggingface.weights import PREFIX
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LanguageTable
+from langspec_lora.languages import LEVELS, LanguageTable, Resources
 from langspec_lora.lora import SOURCE
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
@@ -61,7 +61,7 @@ _HARMLESS = {  # settings that change nothing in what a trained LoRA computes, o
     "loftq_config",  # likewise, without init_lora_weights=loftq
 }
 _NEUTRAL = (None, False, 0, "none", [], {}, ())
-_PLAIN_INITS = (True, False, "gaussian", "orthogonal")
+_PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
 _TENSOR = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 _LINEAR = re.compile(r"model\.(?P<stack>encoder|decoder)\.layers\.(?P<layer>\d+)\.(?P<path>.+)")
 
@@ -135,7 +135,7 @@ def import_lora(
     target: str,
     sizes: Mapping[str, tuple[int, ...]],
     directions: Mapping[str, tuple[str, ...]],
-    levels: Mapping[str, str],
+    resources: Resources,
 ) -> Adapters:
     """Reads a PEFT LoRA folder as the pairs of two languages; see the module for which pair goes where.
 
@@ -145,13 +145,11 @@ def import_lora(
         target: the target language.
         sizes: shapes of the base model's weights, by fairseq's names.
         directions: for ``encoder`` and ``decoder`` by layer ``src`` or ``tgt``.
-        levels: resource level of languages; those not in it are low.
+        resources: levels of the languages.
 
     Raises:
         UserError: the folder is damaged, belongs to another model, or its LoRA computes more than ``B A x``.
     """
-    if source == target:
-        raise UserError(f"source and target language are both {source!r}; give two different ones")
     settings = read_json(folder / "adapter_config.json")
     _check_settings(settings, folder)
     updates: dict[AdaptedPlace, dict[str, Tensor]] = {}
@@ -166,7 +164,9 @@ def import_lora(
     ranks = tuple(
         max((len(a) for place, (a, _) in scaled.items() if owners[place] == name), default=1) for name in names
     )
-    languages = LanguageTable(names, tuple(levels.get(name, "low") for name in names), ranks)
+    by_level = dict.fromkeys(LEVELS, 1)  # of which only the levels are of use: the ranks are the LoRA's
+    levels = LanguageTable.build(names, resources, by_level, "paper's twelve, or --lang-resources").levels
+    languages = LanguageTable(names, levels, ranks)
     draw = torch.Generator().manual_seed(0)
     pairs = {}
     for place in _whole_grid(scaled):
@@ -179,6 +179,12 @@ def import_lora(
             a[start : start + len(own_a)], b[start : start + len(own_b)] = own_a, own_b
         pairs[place] = PackedPairs(a, b, torch.ones_like(b, dtype=torch.uint8))
     return Adapters(languages, dict(directions), 0, 0, pairs, 0)
+
+
+def base_model_name(folder: Path) -> str | None:
+    """What a PEFT folder says it was trained on."""
+    name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    return str(name) if name else None
 
 
 def _whole_grid(places: Collection[AdaptedPlace]) -> Iterator[AdaptedPlace]:
@@ -262,10 +268,11 @@ def _scaled(
 def _setting(settings: Mapping[str, Any], key: str, pattern: str, name: str, folder: Path) -> float:
     """A module's rank or alpha, found as PEFT finds it (``peft.utils.other.get_pattern_key``)."""
     value = settings.get(key, 8)
-    for expression, special in (settings.get(pattern) or {}).items():
-        if re.match(rf"(.*\.)?({expression})$", name):
-            value = special
-            break
+    try:
+        matches = [own for text, own in (settings.get(pattern) or {}).items() if re.match(rf"(.*\.)?({text})$", name)]
+    except (AttributeError, re.error):
+        raise UserError(f"{folder / 'adapter_config.json'}: {pattern} is no table of names and numbers") from None
+    value = matches[0] if matches else value
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
         raise UserError(f"{folder / 'adapter_config.json'}: {key} is {value!r} for {name}; expected a positive number")
     return value

@@ -20,7 +20,7 @@ TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "special_tokens_map.js
 _CODES = ("m2m100", "wmt21")
 
 
-def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, *languages: str | None) -> list[str]:
+def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, languages: Sequence[str | None]) -> list[str]:
     """Reads a dictionary and makes sure that it belongs to a model.
 
     Args:
@@ -59,7 +59,7 @@ def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, *languages: s
 
 
 def write_tokenizer(
-    folder: Path, tokens: Sequence[str], spm: Path | None, source: str | None = None, target: str | None = None
+    folder: Path, tokens: Sequence[str], spm: Path | None, languages: Sequence[str | None]
 ) -> str | None:
     """Writes the tokenizer's files.
 
@@ -67,8 +67,7 @@ def write_tokenizer(
         folder: where.
         tokens: the tokens by id.
         spm: the SentencePiece model.
-        source: the source language by default.
-        target: the target language by default.
+        languages: source and target language by default, or None.
 
     Returns:
         A remark, where no tokenizer of transformers reads these tokens; ``vocab.json`` then holds all ids.
@@ -84,7 +83,7 @@ def write_tokenizer(
             f"(a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
         )
     codes, _ = form
-    languages = [f"__{name}__" for name in m2m100_languages(codes, "the export")]
+    names = [f"__{name}__" for name in m2m100_languages(codes, "the export")]
     specials = {
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -95,15 +94,15 @@ def write_tokenizer(
     settings = {
         "tokenizer_class": "M2M100Tokenizer",
         "language_codes": codes,
-        "num_madeup_words": len(tokens) - size - len(languages),
-        "additional_special_tokens": languages,
+        "num_madeup_words": len(tokens) - size - len(names),
+        "additional_special_tokens": names,
         "model_max_length": 1024,
-        "src_lang": source,
-        "tgt_lang": target,
+        "src_lang": languages[0],
+        "tgt_lang": languages[1],
         **specials,
     }
     write_json(folder / "tokenizer_config.json", {key: value for key, value in settings.items() if value is not None})
-    write_json(folder / "special_tokens_map.json", {**specials, "additional_special_tokens": languages})
+    write_json(folder / "special_tokens_map.json", {**specials, "additional_special_tokens": names})
     return None if spm is not None else f"the tokenizer lacks {SENTENCEPIECE}: give it as --sentencepiece-model"
 
 
