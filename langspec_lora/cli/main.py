@@ -22,6 +22,7 @@ COMMANDS = (
     "translate",
     "evaluate",
     "report",
+    "inspect",
     "export",
     "import",
     "bench",
