@@ -19,7 +19,11 @@ _OPTION = "--format huggingface"
 def export(args: Namespace) -> list[Path]:
     """Writes a model folder: of a direction, its pairs merged into the weights, or of the base model alone."""
     check_flags(args, _OPTION, {}, {"all": "--all"})
-    names = exported_files(args.fixed_dictionary is not None)
+    files = (args.fixed_dictionary, args.sentencepiece_model)
+    if any(files):
+        both = {"fixed_dictionary": "--fixed-dictionary", "sentencepiece_model": "--sentencepiece-model"}
+        check_flags(args, "a tokenizer", both, {})
+    names = exported_files(any(files))
     check_output(args.out, names, args.overwrite)
     direction = args.source_lang or args.target_lang
     if direction:
@@ -38,8 +42,7 @@ def export(args: Namespace) -> list[Path]:
         args.out,
         source,
         languages=(args.source_lang, args.target_lang),
-        dictionary=args.fixed_dictionary,
-        spm=args.sentencepiece_model,
+        tokenizer=files if all(files) else None,
         overwrite=args.overwrite,
     )
     if remark:

@@ -114,8 +114,7 @@ def export_model(
     out: Path,
     source: str,
     languages: tuple[str | None, str | None] = (None, None),
-    dictionary: Path | None = None,
-    spm: Path | None = None,
+    tokenizer: tuple[Path, Path] | None = None,
     overwrite: bool = False,
 ) -> str | None:
     """Writes a model as a folder that plain ``transformers`` loads (``M2M100ForConditionalGeneration``).
@@ -128,8 +127,7 @@ def export_model(
         out: the folder.
         source: how to call the checkpoint in a message.
         languages: source and target language, which tokenizer and generation then have by default.
-        dictionary: the fairseq dictionary; with it and ``spm`` the tokenizer's files are written.
-        spm: the SentencePiece model.
+        tokenizer: the fairseq dictionary and the SentencePiece model; without them no tokenizer's files are written.
         overwrite: whether files there may be replaced.
 
     Returns:
@@ -138,11 +136,11 @@ def export_model(
     Raises:
         UserError: Hugging Face's M2M100 has no such model, a language has no token, or something would be overwritten.
     """
-    names = exported_files(dictionary is not None)
+    names = exported_files(tokenizer is not None)
     check_output(out, names, overwrite)
     rows = state["encoder.embed_tokens.weight"].size(0) if "encoder.embed_tokens.weight" in state else 0
     config = huggingface_config(args, rows, source)
-    tokens = None if dictionary is None else check_tokenizer(dictionary, spm, rows, languages)
+    tokens = None if tokenizer is None else check_tokenizer(*tokenizer, rows, languages)
     generation: dict[str, Any] = {
         "bos_token_id": BOS,
         "pad_token_id": PAD,
@@ -161,4 +159,4 @@ def export_model(
         write_json(partial / "config.json", config)
         write_json(partial / "generation_config.json", generation)
         write_tensors(partial / "model.safetensors", tensors)
-        return None if tokens is None else write_tokenizer(partial, tokens, spm, languages)
+        return None if tokens is None else write_tokenizer(partial, tokens, tokenizer[1], languages)

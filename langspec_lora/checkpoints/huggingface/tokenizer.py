@@ -20,7 +20,7 @@ TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "special_tokens_map.js
 _CODES = ("m2m100", "wmt21")
 
 
-def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, languages: Sequence[str | None]) -> list[str]:
+def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[str | None]) -> list[str]:
     """Reads a dictionary and makes sure that it belongs to a model.
 
     Args:
@@ -38,11 +38,10 @@ def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, languages: Se
     """
     from fairseq.data import Dictionary
 
-    for path, what in ((dictionary, "dictionary"), *([(spm, "SentencePiece model")] if spm else [])):
+    for path, what in ((dictionary, "dictionary"), (spm, "SentencePiece model")):
         if not path.is_file():
             raise UserError(f"there is no {what} {path}; check the path")
-    if spm is not None:
-        check_fit(spm, dictionary)
+    check_fit(spm, dictionary)
     try:
         tokens = list(Dictionary.load(str(dictionary)).symbols)
     except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
@@ -58,9 +57,7 @@ def check_tokenizer(dictionary: Path, spm: Path | None, rows: int, languages: Se
     return tokens
 
 
-def write_tokenizer(
-    folder: Path, tokens: Sequence[str], spm: Path | None, languages: Sequence[str | None]
-) -> str | None:
+def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: Sequence[str | None]) -> str | None:
     """Writes the tokenizer's files.
 
     Args:
@@ -75,8 +72,7 @@ def write_tokenizer(
     form = _m2m100_form(tokens)
     size = len(tokens) if form is None else form[1]
     write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens[:size])})
-    if spm is not None:
-        shutil.copyfile(spm, folder / SENTENCEPIECE)
+    shutil.copyfile(spm, folder / SENTENCEPIECE)
     if form is None:
         return (
             "no tokenizer of transformers has these languages in this order: vocab.json holds the ids of all tokens "
@@ -103,7 +99,7 @@ def write_tokenizer(
     }
     write_json(folder / "tokenizer_config.json", {key: value for key, value in settings.items() if value is not None})
     write_json(folder / "special_tokens_map.json", {**specials, "additional_special_tokens": names})
-    return None if spm is not None else f"the tokenizer lacks {SENTENCEPIECE}: give it as --sentencepiece-model"
+    return None
 
 
 def _m2m100_form(tokens: Sequence[str]) -> tuple[str, int] | None:
