@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from pathlib import Path
 
 from langspec_lora.checkpoints.formats import IMPORTS, carry_out
@@ -47,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Imports and prints what was written."""
+    # Before fairseq sets up logging of its own.
+    logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
     for path in carry_out(IMPORTS, args.format, args):
         print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

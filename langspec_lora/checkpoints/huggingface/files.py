@@ -118,8 +118,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         UserError: the disk is full, say.
     """
     safetensors = optional_module("safetensors.torch")
+    path.touch()
+    mode = path.stat().st_mode  # safetensors would leave the file to its owner alone
     try:
         safetensors.save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
+        path.chmod(mode)
     except Exception as error:  # SafetensorError wraps the system's errors in its own text
         raise UserError(f"{path} cannot be written ({error}); give an output folder that has room") from error
 

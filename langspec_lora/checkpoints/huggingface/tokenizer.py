@@ -1,7 +1,8 @@
-"""Tokenizer files for an exported model, where transformers' ``M2M100Tokenizer`` can give every token its id.
+"""Tokenizer files for an exported model, in which every token has the id that fairseq's dictionary gives it.
 
-That tokenizer knows the languages of M2M100 (or of WMT21) in one order and counts their ids from the end of its
-vocabulary. Dictionaries that end otherwise, such as those of the twelve FLORES languages, it would misread.
+transformers' ``M2M100Tokenizer`` knows the languages of M2M100 (or of WMT21) in one order and counts their ids from the
+end of its vocabulary. Dictionaries of that form get it, with SentencePiece itself splitting the text. Others, such as
+those of FLORES-101's languages, it would misread; they get a tokenizer of the library ``tokenizers``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.checkpoints.huggingface.files import write_json
+from langspec_lora.checkpoints.huggingface.sentencepiece import build_tokenizer, read_pieces
 from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS, m2m100_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError
 
-TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", SENTENCEPIECE)
+TOKENIZER_FILES = (
+    "vocab.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    SENTENCEPIECE,
+)
 
 _CODES = ("m2m100", "wmt21")
+_SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
 def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[str | None]) -> list[str]:
@@ -30,22 +39,17 @@ def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[
         languages: names that must have a token there; None is passed over.
 
     Returns:
-        The tokens by id. Where the model was trained with more languages than the dictionary has, fairseq has put their
-        tokens at its end; they are not among these.
+        The tokens by id.
 
     Raises:
         UserError: a file is missing, or they do not belong together.
     """
-    from fairseq.data import Dictionary
-
     for path, what in ((dictionary, "dictionary"), (spm, "SentencePiece model")):
         if not path.is_file():
             raise UserError(f"there is no {what} {path}; check the path")
     check_fit(spm, dictionary)
-    try:
-        tokens = list(Dictionary.load(str(dictionary)).symbols)
-    except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
-        raise UserError(f"dictionary {dictionary} is damaged ({error}); expected lines such as 'word 1'") from error
+    lines = dictionary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    tokens = [*SPECIALS, *(line.rpartition(" ")[0] for line in lines)]
     if len(tokens) != rows:
         raise UserError(
             f"dictionary {dictionary} has {len(tokens)} tokens, but the model {rows} embeddings; give the model's own "
@@ -67,26 +71,34 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
         languages: source and target language by default, or None.
 
     Returns:
-        A remark, where no tokenizer of transformers reads these tokens; ``vocab.json`` then holds all ids.
+        A remark for the user, where something is not as in M2M100, or None.
     """
-    form = _m2m100_form(tokens)
-    size = len(tokens) if form is None else form[1]
-    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens[:size])})
     shutil.copyfile(spm, folder / SENTENCEPIECE)
-    if form is None:
+    form = _m2m100_form(tokens)
+    if form is not None:
+        _write_m2m100(folder, tokens, *form, languages)
+        return None
+    pieces = read_pieces(spm)
+    if not pieces.is_plain:
+        write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
         return (
-            "no tokenizer of transformers has these languages in this order: vocab.json holds the ids of all tokens "
+            f"no tokenizer of transformers splits text as {spm} does: vocab.json holds the ids of all tokens "
             f"(a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
         )
-    codes, _ = form
+    source = None if languages[0] is None else f"__{languages[0]}__"
+    build_tokenizer(pieces, tokens, source).save(str(folder / "tokenizer.json"))
+    names = [token for token in tokens if token.startswith("__") and token.endswith("__")]
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **_SPECIAL_TOKENS, "model_max_length": 1024}
+    write_json(folder / "tokenizer_config.json", {**settings, "clean_up_tokenization_spaces": False})
+    write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
+    if source is None:
+        return "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t"
+    return None
+
+
+def _write_m2m100(folder: Path, tokens: Sequence[str], codes: str, size: int, languages: Sequence[str | None]) -> None:
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens[:size])})
     names = [f"__{name}__" for name in m2m100_languages(codes, "the export")]
-    specials = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-    }
     settings = {
         "tokenizer_class": "M2M100Tokenizer",
         "language_codes": codes,
@@ -95,11 +107,11 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
         "model_max_length": 1024,
         "src_lang": languages[0],
         "tgt_lang": languages[1],
-        **specials,
+        **_SPECIAL_TOKENS,
+        "sep_token": "</s>",
     }
     write_json(folder / "tokenizer_config.json", {key: value for key, value in settings.items() if value is not None})
-    write_json(folder / "special_tokens_map.json", {**specials, "additional_special_tokens": names})
-    return None
+    write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
 
 
 def _m2m100_form(tokens: Sequence[str]) -> tuple[str, int] | None:
