@@ -41,9 +41,10 @@ def write(folder: Path, text: list[str], kind: str, **settings) -> tuple[Path, P
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text),
         model_writer=model,
-        vocab_size=60,
+        vocab_size=70,
         model_type=kind,
         minloglevel=2,
+        character_coverage=1.0,
         **({"hard_vocab_limit": False} if kind == "unigram" else {}),
         **settings,
     )
