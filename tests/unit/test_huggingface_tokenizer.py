@@ -74,6 +74,7 @@ def test_other_dictionaries_get_a_tokenizer_with_their_ids(tmp_path, text, kind)
     assert tokenizer.convert_tokens_to_ids(["__wo__", "<pad>"]) == [tokens.index("__wo__"), 1]
     assert (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token) == ("<pad>", "</s>", "<unk>")
     batch = tokenizer([text[0], text[0] + text[1]], padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
     assert set(batch.input_ids[0][len(tokenizer(text[0]).input_ids) :]) == {1}
 
 

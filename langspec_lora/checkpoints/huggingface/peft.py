@@ -112,8 +112,8 @@ def export_lora(
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": sorted(ranks),
-        "rank_pattern": {re.escape(name): rank for name, rank in others.items()},
-        "alpha_pattern": {re.escape(name): rank for name, rank in others.items()},
+        "rank_pattern": others,  # names, whose dots PEFT may read as wildcards: no two names are alike but for them
+        "alpha_pattern": others,
     }
     with output_folder(out, PEFT_FILES, overwrite) as partial:
         write_json(partial / "adapter_config.json", config)

@@ -88,8 +88,14 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
     source = None if languages[0] is None else f"__{languages[0]}__"
     build_tokenizer(pieces, tokens, source).save(str(folder / "tokenizer.json"))
     names = [token for token in tokens if token.startswith("__") and token.endswith("__")]
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **_SPECIAL_TOKENS, "model_max_length": 1024}
-    write_json(folder / "tokenizer_config.json", {**settings, "clean_up_tokenization_spaces": False})
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **_SPECIAL_TOKENS,
+        "model_max_length": 1024,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
     if source is None:
         return "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t"
