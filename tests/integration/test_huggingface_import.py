@@ -234,6 +234,8 @@ def test_damaged_folders_are_refused(home, tmp_path) -> None:
     assert "has a 'BertTokenizer'" in message(write("tokenizer_config.json", '{"tokenizer_class": "BertTokenizer"}'))
     assert "each needs one of its own" in message(write("vocab.json", '{"<s>": 0, "<pad>": 0}'))
     assert "its tokenizer has no <s>" in message(write("vocab.json", '{"a": 0}'))
+    broken = '{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a\\nb": 4}'
+    assert "cannot stand in a fairseq dictionary" in message(write("vocab.json", broken))
     assert "is damaged" in message(lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 40))
     assert "was refused" in message(hostile)
     assert not (tmp_path / "ran").exists()

@@ -73,7 +73,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     spare = _spare_names(ids)
     tokens = tuple(by_id[number] if number in by_id else next(spare) for number in order)
     for token in tokens:
-        if not token or token != token.strip(" \t\n\v\f\r") or "\n" in token or "\r" in token:
+        if "\n" in token or "\r" in token:
             raise UserError(f"{folder}: the token {token[:40]!r} cannot stand in a fairseq dictionary, which is a text")
     languages = tuple(match[1] for match in map(_LANGUAGE_TOKEN.fullmatch, tokens) if match)
     return Vocabulary(tokens, order, languages)
