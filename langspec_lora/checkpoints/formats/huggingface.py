@@ -9,7 +9,7 @@ from langspec_lora.checkpoints.adapter_state import is_adapter_entry
 from langspec_lora.checkpoints.adapters import adapters_of, base_of
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
-from langspec_lora.checkpoints.huggingface.files import check_output
+from langspec_lora.checkpoints.huggingface.files import check_output, optional_module
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
 from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 
@@ -28,6 +28,7 @@ def export(args: Namespace) -> list[Path]:
     direction = args.source_lang or args.target_lang
     if direction:
         check_one_direction(args, _OPTION)
+    optional_module("safetensors.torch")
     state = load_checkpoint(args.checkpoint)
     trained, source = arguments(state, args.checkpoint), f"checkpoint {args.checkpoint}"
     model = base_of(entries(state))
