@@ -9,7 +9,7 @@ from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_fil
 from langspec_lora.checkpoints.adapters import adapters_of, base_of
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_settings
 from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
-from langspec_lora.checkpoints.formats import check_flags
+from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 
@@ -18,7 +18,7 @@ _DIRECTION = {"source_lang": "--source-lang", "target_lang": "--target-lang"}
 
 def export(args: Namespace) -> list[Path]:
     """Writes the adapters of a checkpoint into a folder of ``adapter.safetensors`` and ``adapter_config.json``."""
-    check_flags(args, "--format adapter", {}, _DIRECTION)
+    check_flags(args, "--format adapter", {}, {**_DIRECTION, **HUGGINGFACE_EXPORT})
     for name in ("adapter.safetensors", "adapter_config.json"):
         check_free(args.out / name, args.overwrite)
     state = load_checkpoint(args.checkpoint)
@@ -30,7 +30,12 @@ def export(args: Namespace) -> list[Path]:
 
 def import_checkpoint(args: Namespace) -> list[Path]:
     """Writes a checkpoint of ours from an adapter folder and the base model that it was trained on."""
-    check_flags(args, "--from adapter", {"base": "--base"}, {"langs": "--langs", "lang_resources": "--lang-resources"})
+    check_flags(
+        args,
+        "--from adapter",
+        {"base": "--base"},
+        {"langs": "--langs", "lang_resources": "--lang-resources", **HUGGINGFACE_IMPORT},
+    )
     check_free(args.out, args.overwrite)
     content = read_adapter_file(args.path)
     state = load_checkpoint(args.base)

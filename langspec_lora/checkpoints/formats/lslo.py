@@ -17,7 +17,7 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs, base_of
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_settings
-from langspec_lora.checkpoints.formats import check_flags
+from langspec_lora.checkpoints.formats import HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
@@ -31,7 +31,7 @@ _ENTRY = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.([a-z0-9]+)_lora\.lang_
 
 def import_checkpoint(args: Namespace) -> list[Path]:
     """Writes a checkpoint of ours from one of the released implementation, with the same outputs."""
-    check_flags(args, "--from lslo", {}, {"base": "--base"})
+    check_flags(args, "--from lslo", {}, {"base": "--base", **HUGGINGFACE_IMPORT})
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     state = load_checkpoint(args.path)

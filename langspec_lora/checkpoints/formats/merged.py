@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, adapters_of, base_of, linear_name
 from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
-from langspec_lora.checkpoints.formats import check_flags
+from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags
 from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 from langspec_lora.lora import SOURCE, add_pair
@@ -17,7 +17,9 @@ from langspec_lora.lora import SOURCE, add_pair
 
 def export(args: Namespace) -> list[Path]:
     """Writes a checkpoint that fairseq loads without this plugin, for ``--source-lang`` to ``--target-lang``."""
-    check_flags(args, "--format merged", {"source_lang": "--source-lang", "target_lang": "--target-lang"}, {})
+    check_flags(
+        args, "--format merged", {"source_lang": "--source-lang", "target_lang": "--target-lang"}, HUGGINGFACE_EXPORT
+    )
     check_free(args.out, args.overwrite)
     state = load_checkpoint(args.checkpoint)
     trained = arguments(state, args.checkpoint)
