@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from langspec_lora.lora.functional import compute_type
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 
-CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**28}
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 """Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of
 them. A GPU needs more rows at once to be busy for longer than it takes to read the vocabulary's matrix."""
 

@@ -15,6 +15,7 @@ from langspec_lora.errors import UserError
 
 if TYPE_CHECKING:
     from langspec_lora.evaluation.evaluate import Options
+    from langspec_lora.evaluation.share import Share
 
 HELP = "translate all directions in one process and score them"
 
@@ -84,11 +85,15 @@ def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
     # A line of fairseq's log for each file that is opened would bury the progress bar.
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    from langspec_lora.evaluation.evaluate import carry_out, mean_scores, plan
     from langspec_lora.evaluation.share import Share
 
-    share = Share.from_environment()
-    share.start()
+    with Share.together() as share:
+        return _evaluate(args, share)
+
+
+def _evaluate(args: argparse.Namespace, share: Share) -> int:
+    from langspec_lora.evaluation.evaluate import carry_out, mean_scores, plan
+
     runs = _runs(args)
     plans = share.first(lambda: [plan(options) for options in runs.values()])
     for name, planned in zip(runs, plans, strict=True):

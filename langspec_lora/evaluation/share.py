@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,29 +23,33 @@ class Share:
     Attributes:
         rank: its number, from 0.
         count: how many there are.
-        local_rank: its number on this machine, and so the GPU that is its own.
+        board: where they leave values for each other; None for a single process.
     """
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
+    board: Board | None = None
 
     @classmethod
-    def from_environment(cls) -> Share:
-        """Reads what torchrun tells its processes (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``); alone without it."""
-        return cls(*(int(os.environ.get(name, default)) for name, default in _TORCHRUN.items()))
-
-    def start(self) -> None:
-        """Meets the other processes, and takes the GPU that is its own."""
-        if self.count == 1:
+    @contextmanager
+    def together(cls) -> Iterator[Share]:
+        """Meets the other processes that torchrun started, if any, and takes the GPU that is its own."""
+        rank, count, local_rank = (int(os.environ.get(name, default)) for name, default in _TORCHRUN.items())
+        if count == 1:
+            yield cls()
             return
         import torch
         from torch import distributed
 
         if torch.cuda.is_available():
-            torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+        # A key-value store is all that is needed. A process group would be more: that of Gloo deadlocks in torch 2.0
+        # when it ends while its threads release the last tensors.
+        store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        store.set_timeout(_PATIENCE)
+        share = cls(rank, count, Board(distributed.PrefixStore("langspec_lora", store)))
+        yield share
+        share.gather(None)  # the store lives in the first process, which must not end before the others
 
     def first(self, compute: Callable[[], Value]) -> Value:
         """What the first process computes, for all; where that fails there, the others end quietly.
@@ -54,31 +60,30 @@ class Share:
         Raises:
             SystemExit: in the other processes, where the first one failed.
         """
-        if self.count == 1:
+        if self.board is None:
             return compute()
-        from torch import distributed
-
-        carrier: list[Any] = [None]
+        carrier = None
         if self.rank == 0:
             try:
-                carrier[0] = (compute(),)
+                carrier = (compute(),)
             finally:
-                distributed.broadcast_object_list(carrier)
+                self.board.put("first", carrier)
+                self.gather(None)
         else:
-            distributed.broadcast_object_list(carrier)
-        if carrier[0] is None:
+            carrier = self.board.take("first")
+            self.gather(None)
+        if carrier is None:
             raise SystemExit(1)
-        return carrier[0][0]
+        return carrier[0]
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all processes in the first one, and nothing in the others."""
-        if self.count == 1:
+        if self.board is None:
             return [value]
-        from torch import distributed
-
-        values = [None] * self.count if self.rank == 0 else None
-        distributed.gather_object(value, values)
-        return values or []
+        if self.rank:
+            self.board.put(f"gather/{self.rank}", value)
+            return []
+        return [value, *(self.board.take(f"gather/{rank}") for rank in range(1, self.count))]
 
     def part(self, items: Sequence[Value], weights: Sequence[float]) -> list[Value]:
         """This process's part of a list: neighbours stay together, and all parts weigh about the same.
@@ -96,3 +101,37 @@ class Share:
 
 
 _TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+
+
+class Board:
+    """Values that processes leave for each other in a store of torch's, under names that may be used again.
+
+    Args:
+        store: any store of :mod:`torch.distributed`.
+    """
+
+    PIECE = 2**20
+    """Bytes of one entry; torch's stores take no more than 8 MiB."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._used: dict[str, int] = {}
+
+    def put(self, name: str, value: object) -> None:
+        """Leaves a picklable value for those that take it."""
+        key, content = self._next(name), pickle.dumps(value)
+        pieces = [content[start : start + self.PIECE] for start in range(0, len(content), self.PIECE)]
+        for number, piece in enumerate(pieces):
+            self._store.set(f"{key}/{number}", piece)
+        self._store.set(key, str(len(pieces)))
+
+    def take(self, name: str) -> Any:
+        """Waits for the value that another process leaves under this name."""
+        key = self._next(name)
+        pieces = int(self._store.get(key))
+        return pickle.loads(b"".join(self._store.get(f"{key}/{number}") for number in range(pieces)))
+
+    def _next(self, name: str) -> str:
+        """A key for each use of a name: all processes put and take under it in one order."""
+        self._used[name] = self._used.get(name, -1) + 1
+        return f"{name}/{self._used[name]}"

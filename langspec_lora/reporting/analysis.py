@@ -213,7 +213,7 @@ def _measured(
         if found.shares[0]:
             fields["off_target"] = found
         else:
-            knows = f"{IDENTIFIER} knows them not" if identifier_version() else f"{IDENTIFIER} is not installed"
+            knows = f"{IDENTIFIER} does not know them" if identifier_version() else f"{IDENTIFIER} is not installed"
             notes.append(f"off-target left out: the languages share a script, and {knows}")
     if plan.sentences:
         ranked = [{direction: own.worst[run] for direction, own in measured.items()} for run in range(len(runs))]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.evaluate import evaluate, plan
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.evaluation.share import Share
+from langspec_lora.evaluation.share import Board, Share
 from langspec_lora.translation.loaded import LoadedModel
 from langspec_lora.translation.settings import Generation
 from tests import toy
@@ -208,6 +210,25 @@ def test_the_parts_of_all_processes_are_the_whole_in_its_order(count, weights) -
     assert [item for part in parts for item in part] == items
     heaviest = max(sum(weights[item] for item in part) for part in parts)
     assert heaviest <= sum(weights) / count + max(weights)
+
+
+def test_values_of_any_size_pass_from_process_to_process() -> None:
+    store = torch.distributed.HashStore()
+    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
+    content = random.Random(0).randbytes(3 * Board.PIECE + 5)
+    with ThreadPoolExecutor(3) as pool:
+        for value in (content, b"", "again"):
+            read = pool.map(lambda share, value=value: share.first(lambda: (value, share.rank)), shares)
+            assert list(read) == [(value, 0)] * 3
+            gathered = pool.map(lambda share: share.gather((share.rank, content)), shares)
+            assert list(gathered) == [[(rank, content) for rank in range(3)], [], []]
+
+
+def test_a_failure_of_the_first_process_ends_the_others() -> None:
+    store = torch.distributed.HashStore()
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(Share(rank, 2, Board(store)).first, lambda: 1 / 0) for rank in range(2)]
+        assert [type(future.exception()) for future in futures] == [ZeroDivisionError, SystemExit]
 
 
 FAKE_COMET = '''
