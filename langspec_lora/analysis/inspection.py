@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from langspec_lora.analysis.parameters import Cell, Count, base_parameters, count_pairs, sum_by
-from langspec_lora.checkpoints.adapter_file import read_adapter_file
-from langspec_lora.checkpoints.adapter_state import is_adapter_entry
-from langspec_lora.checkpoints.adapters import Adapters, adapters_of, base_of
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.adapters import Adapters
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.config import POSITIONS, freezes_base, pruning_from_args
 from langspec_lora.languages import LEVELS
 from langspec_lora.reporting.tables import Table
@@ -26,9 +24,11 @@ class Inspection:
         path: the file or folder.
         adapters: its adapters, or None for a model without.
         cells: what each pair consists of.
-        base: number of parameters of the base model, or None where the file does not hold it.
+        base: number of parameters of the base model, or None where it is not to be found.
         frozen: whether only the pairs train, or None where the file does not say.
         pruning: schedule and scope of the pruning it was trained with, or None.
+        base_path: where the base lies that is not in the file, as far as that is known.
+        fingerprint: of a base that is not in the file.
     """
 
     path: Path
@@ -37,6 +37,8 @@ class Inspection:
     base: int | None
     frozen: bool | None = None
     pruning: Mapping[str, Any] | None = None
+    base_path: str | None = None
+    fingerprint: str | None = None
 
     @property
     def total(self) -> Count:
@@ -51,23 +53,31 @@ class Inspection:
         return self.total.parameters + (0 if self.frozen else self.base)
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, base_checkpoint: Path | None = None) -> Inspection:
     """Looks into a checkpoint, with adapters or without, or an adapter folder.
 
+    Args:
+        path: the file or folder.
+        base_checkpoint: where the base lies of a checkpoint that was saved without; None for where it says.
+
     Raises:
-        UserError: it is missing, damaged or hostile.
+        UserError: it is missing, damaged or hostile, or the base is another one.
     """
-    if path.is_dir() or path.suffix == ".safetensors":
-        adapters = read_adapter_file(path).adapters
-        return Inspection(path, adapters, count_pairs(adapters), None)
-    state = load_checkpoint(path)
-    tensors = entries(state)
-    base = base_parameters(base_of(tensors)) or None
-    if not any(map(is_adapter_entry, tensors)):
+    source = Source(path, base_checkpoint)
+    base = where = None
+    if source.holds_base:
+        base = base_parameters(source.base) or None
+    else:
+        where = source.base_path
+        if where and Path(where).is_file():
+            base = base_parameters(source.base)
+    if not source.has_adapters:
         return Inspection(path, None, [], base)
-    args = arguments(state, path)
-    adapters = adapters_of(tensors, args, f"checkpoint {path}")
-    return Inspection(path, adapters, count_pairs(adapters), base, freezes_base(args), _pruning(args))
+    cells, stated = count_pairs(source.adapters), None if source.holds_base else source.fingerprint
+    if not source.is_checkpoint:
+        return Inspection(path, source.adapters, cells, base, base_path=where, fingerprint=stated)
+    frozen = freezes_base(source.args)
+    return Inspection(path, source.adapters, cells, base, frozen, _pruning(source.args), where, stated)
 
 
 def _pruning(args: Namespace) -> dict[str, Any] | None:
@@ -85,7 +95,7 @@ def as_json(found: Inspection) -> dict[str, Any]:
     """The same as plain data for other programs."""
     content: dict[str, Any] = {
         "path": str(found.path),
-        "base": {"parameters": found.base},
+        "base": {"parameters": found.base, "path": found.base_path, "fingerprint": found.fingerprint},
         "trainable": found.trainable,
         "frozen": found.frozen,
         "adapters": None,
@@ -128,8 +138,7 @@ def _by_level(cells: list[Cell]) -> list[tuple[str, Count]]:
 
 def as_text(found: Inspection) -> str:
     """The same as Markdown for a terminal."""
-    base = "not in the file" if found.base is None else f"{found.base:,}"
-    lines = [f"# {found.path}", "", f"- base parameters: {base}"]
+    lines = [f"# {found.path}", "", f"- base parameters: {_base_text(found)}"]
     if found.adapters is None:
         return "\n".join([*lines, "- adapters: none"])
     adapters, total, table = found.adapters, found.total, found.adapters.languages
@@ -159,6 +168,16 @@ def as_text(found: Inspection) -> str:
     rows = [[f"{stack} {position}", *_figures(count)] for (stack, position), count in spots.items()]
     tables["Positions"] = Table(["position", *_COLUMNS], rows)
     return "\n".join([*lines, *(f"\n## {title}\n\n{table.markdown()}" for title, table in tables.items())])
+
+
+def _base_text(found: Inspection) -> str:
+    count = "not in the file" if found.base is None else f"{found.base:,}"
+    if found.fingerprint is None:
+        return count
+    where = ""
+    if found.base_path:
+        where = f", in {found.base_path}" if found.base else f"; they lay in {found.base_path}, which is not there"
+    return f"{count}{where} (fingerprint {found.fingerprint[:19]})"
 
 
 _COLUMNS = ("parameters", "not zero", "of B survives")

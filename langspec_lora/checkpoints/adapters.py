@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,13 +12,10 @@ from torch import Tensor
 from langspec_lora.checkpoints.adapter_state import (
     MANIFEST,
     MASK_EPOCH,
-    base_of,
     check_shapes,
     is_adapter_entry,
     read_manifest,
 )
-from langspec_lora.checkpoints.base import fill_base, stated_base, stored_base_path
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
 from langspec_lora.checkpoints.preflight import adapter_shapes, check_adapters_are_whole, stored_config
 from langspec_lora.config import POSITIONS, AdapterConfig
 from langspec_lora.errors import UserError
@@ -96,23 +92,6 @@ class Adapters:
         return self.directions[place.stack][place.layer]
 
 
-def read_adapters(path: str | Path) -> Adapters:
-    """Reads the adapters of a file.
-
-    Args:
-        path: a fairseq checkpoint with adapters, or an ``adapter.safetensors`` or its folder.
-
-    Raises:
-        UserError: the file is missing, damaged, hostile, or holds no adapters.
-    """
-    if Path(path).is_dir() or str(path).endswith(".safetensors"):
-        from langspec_lora.checkpoints.adapter_file import read_adapter_file
-
-        return read_adapter_file(path).adapters
-    state = load_checkpoint(path)
-    return adapters_of(entries(state), arguments(state, path), f"checkpoint {path}")
-
-
 def adapters_of(state: Mapping[str, Tensor], args: Namespace, source: str) -> Adapters:
     """Takes the adapters out of a model's state.
 
@@ -153,18 +132,3 @@ def places(config: AdapterConfig) -> dict[AdaptedPlace, str]:
 def linear_name(place: AdaptedPlace) -> str:
     """The name of a place's linear in a fairseq model, such as ``encoder.layers.0.self_attn.q_proj``."""
     return f"{place.stack}.layers.{place.layer}.{POSITIONS[place.stack][place.position]}"
-
-
-def read_base_state(path: str | Path) -> dict[str, Tensor]:
-    """The base model's entries of a checkpoint, by fairseq's names.
-
-    Adapters are left out, and so are the copies of weights that fairseq 0.12.2's encoder layers keep.
-
-    Raises:
-        UserError: the file is missing, damaged or hostile.
-    """
-    state = load_checkpoint(path)
-    tensors = entries(state)
-    if stated_base(tensors) is not None:
-        fill_base(tensors, stored_base_path(arguments(state, path)), f"checkpoint {path}")
-    return base_of(tensors)

@@ -27,11 +27,15 @@ def stated_base(state: Mapping[str, Tensor]) -> str | None:
     return bytes(state[BASE].tolist()).decode("ascii") if BASE in state else None
 
 
+def base_entry(fingerprint: str) -> dict[str, Tensor]:
+    """What stands in place of the base."""
+    # Whole numbers, so that averaging checkpoints leaves them as they are.
+    return {BASE: torch.tensor(list(fingerprint.encode("ascii")), dtype=torch.int64)}
+
+
 def without_base(state: Mapping[str, Tensor], fingerprint: str) -> dict[str, Tensor]:
     """The adapters' entries of a model's state, and its base's fingerprint in place of the base."""
-    adapters = {name: value for name, value in state.items() if is_adapter_entry(name)}
-    # Whole numbers, so that averaging checkpoints leaves them as they are.
-    return {**adapters, BASE: torch.tensor(list(fingerprint.encode("ascii")), dtype=torch.int64)}
+    return {**{name: value for name, value in state.items() if is_adapter_entry(name)}, **base_entry(fingerprint)}
 
 
 def fill_base(state: dict[str, Any], base_checkpoint: str | None, source: str = "the checkpoint") -> None:

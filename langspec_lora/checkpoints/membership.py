@@ -92,7 +92,7 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
     Raises:
         UserError: they stand at different places, or a language is in both and ``prefer`` is None.
     """
-    _check_alike(first, second)
+    check_alike(first, second)
     both = [name for name in first.languages.names if name in second.languages.names]
     if both and prefer is None:
         raise UserError(f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose pairs to take")
@@ -119,8 +119,19 @@ def _join_tables(first: LanguageTable, second: LanguageTable) -> LanguageTable:
     return LanguageTable(first.names + second.names, first.levels + second.levels, first.ranks + second.ranks)
 
 
-def _check_alike(first: Adapters, second: Adapters) -> None:
-    for what, one, other in (
+def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
+    """Makes sure that two sets of adapters stand at the same places of one model.
+
+    Args:
+        first: one set.
+        second: the other.
+        one: how to call the first in a message.
+        other: how to call the second.
+
+    Raises:
+        UserError: they do not.
+    """
+    for flag, own, their in (
         ("--dim", first.dim, second.dim),
         ("--start-idx", first.start, second.start),
         *(
@@ -128,20 +139,21 @@ def _check_alike(first: Adapters, second: Adapters) -> None:
             for stack in first.directions
         ),
     ):
-        if one != other:
+        if own != their:
             raise UserError(
-                f"A has {what} {one} and B {other}; only adapters that stand alike in one base can be joined"
+                f"{one} has {flag} {own} and {other} {their}; only adapters that stand alike in one base come together"
             )
     for place in sorted(first.pairs.keys() ^ second.pairs.keys()):
-        without = "B" if place in first.pairs else "A"
+        lacking, having = (other, one) if place in first.pairs else (one, other)
         raise UserError(
-            f"{without} has no pairs at {'.'.join(map(str, place))}, which the other has; "
-            "only adapters at the same layers and positions can be joined"
+            f"{lacking} has no pairs at {'.'.join(map(str, place))}, which {having} has; "
+            "only adapters at the same layers and positions come together"
         )
     for place, packed in first.pairs.items():
-        for part, one, other in zip("AB", packed, second.pairs[place], strict=False):
-            if (one.dtype, one.shape[1:]) != (other.dtype, other.shape[1:]):
+        for part, own, their in zip("AB", packed, second.pairs[place], strict=False):
+            if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):
                 raise UserError(
-                    f"at {'.'.join(map(str, place))} {part} is of {one.dtype} and width {one.size(1)} in A, of "
-                    f"{other.dtype} and width {other.size(1)} in B; only adapters of one base and precision can join"
+                    f"at {'.'.join(map(str, place))} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
+                    f"{their.dtype} and width {their.size(1)} in {other}; only adapters of one base and precision "
+                    "come together"
                 )

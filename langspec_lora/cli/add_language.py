@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from langspec_lora.cli.checkpoint_flags import add_base_flag
 from langspec_lora.languages import LEVELS
 
 HELP = "let new languages join trained adapters, which stay as they are"
@@ -23,20 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the drawing of A (default: 1)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add_base_flag(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says how to train the new languages."""
     from langspec_lora.checkpoints.membership import add_languages
-    from langspec_lora.checkpoints.source import AdapterSource
+    from langspec_lora.checkpoints.source import Source
     from langspec_lora.checkpoints.writing import check_free
     from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
 
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    source = AdapterSource.read(args.checkpoint)
-    held = {f"{level}_rank": 8 if level == "low" else 2 for level in LEVELS} | vars(source.args or argparse.Namespace())
+    source = Source(args.checkpoint, args.base_checkpoint)
+    held = {f"{level}_rank": 8 if level == "low" else 2 for level in LEVELS} | vars(source.args)
     given = {name: value for name, value in vars(args).items() if value is not None}
     ranks = {level: {**held, **given}[f"{level}_rank"] for level in LEVELS}
     where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"

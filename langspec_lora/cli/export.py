@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from langspec_lora.checkpoints.formats import EXPORTS, carry_out
+from langspec_lora.cli.checkpoint_flags import add_base_flag
 
 HELP = "write the adapters as one small file, or a direction as a model of fairseq, or for Hugging Face"
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="and the SentencePiece model that belongs to it",
     )
+    add_base_flag(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     "add-language",
     "remove-language",
     "join",
+    "average",
     "bench",
 )
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""

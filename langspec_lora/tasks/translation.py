@@ -27,6 +27,7 @@ from langspec_lora.checkpoints.preflight import (
     settle_base,
     starting_checkpoint,
 )
+from langspec_lora.checkpoints.saving import copy_checkpoints_whole
 from langspec_lora.config import (
     AdapterConfig,
     add_pruning_flags,
@@ -127,6 +128,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 args.langs = self.langs  # from --lang-dict, or inferred from the pairs
             with exit_on_user_error():
                 self._check_training(args)
+            copy_checkpoints_whole()
         if from_checkpoint:
             with exit_on_user_error():
                 _check_stored_model(args)

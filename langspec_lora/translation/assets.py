@@ -57,6 +57,7 @@ def find_assets(
     decoder_langtok: bool | None = None,
     precision: str = "fp32",
     device: str | None = None,
+    base_checkpoint: str | Path | None = None,
 ) -> Assets:
     """Finds what belongs to a checkpoint. No model is built.
 
@@ -72,6 +73,7 @@ def find_assets(
         decoder_langtok: likewise.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
+        base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
 
     Raises:
         UserError: a file is missing or damaged, or dictionary and SentencePiece model do not belong together.
@@ -88,7 +90,8 @@ def find_assets(
     languages = _languages(layouts, langs, dictionary)
     model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
     adapted = any(stored_languages(layout) for layout in layouts)
-    return Assets(replace(model, device=device), sentencepiece_model, languages, adapted)
+    model = replace(model, device=device, base_checkpoint=None if base_checkpoint is None else Path(base_checkpoint))
+    return Assets(model, sentencepiece_model, languages, adapted)
 
 
 def _given(path: str | Path, what: str, flag: str) -> Path:
@@ -128,7 +131,7 @@ class _Places:
         self._languages = stored_langs(layout.model_args)
         data = [path for path in self._stored("data") if path.is_dir()]
         folders = [layout.path.parent, *data, *(path.parent for path in data)]
-        folders += [path.parent for path in self._stored("finetune_from_model")]
+        folders += [path.parent for name in ("finetune_from_model", "base_checkpoint") for path in self._stored(name)]
         self._folders = list(dict.fromkeys(folders))
 
     def dictionary(self) -> Path:

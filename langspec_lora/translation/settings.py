@@ -106,6 +106,7 @@ class Model:
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
         pairs: whether its language-specific pairs take part, or only the base model below them.
+        base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
     """
 
     checkpoints: tuple[Path, ...]
@@ -116,6 +117,7 @@ class Model:
     precision: str = "fp32"
     device: str | None = None
     pairs: bool = True
+    base_checkpoint: Path | None = None
 
     @classmethod
     def from_checkpoints(
@@ -128,6 +130,7 @@ class Model:
         precision: str = "fp32",
         cpu: bool = False,
         pairs: bool = True,
+        base_checkpoint: Path | None = None,
     ) -> Model:
         """Reads from the first checkpoint how it was trained: its languages and language tokens.
 
@@ -140,6 +143,7 @@ class Model:
             precision: ``fp32``, ``fp16`` or ``bf16``.
             cpu: do not use a GPU.
             pairs: as the attribute.
+            base_checkpoint: likewise.
 
         Raises:
             UserError: a file is missing, damaged or no checkpoint of fairseq, or its language tokens stand elsewhere
@@ -166,4 +170,5 @@ class Model:
             precision,
             "cpu" if cpu else None,
             pairs,
+            base_checkpoint,
         )

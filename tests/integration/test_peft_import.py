@@ -10,7 +10,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 
-from langspec_lora.checkpoints.adapters import read_adapters
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.cli.main import main
 from tests import hf, toy
 from tests.bad_input import PREFIX
@@ -84,7 +84,7 @@ def logits_of(checkpoint: Path, home: hf.Home, batch: hf.Batch) -> torch.Tensor:
 def test_what_lies_in_a_layer_becomes_the_pair_of_its_language(home, lora, tmp_path) -> None:
     out = tmp_path / "adapted.pt"
     run("import", lora, *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
-    adapters = read_adapters(out)
+    adapters = Source(out).adapters
     assert adapters.languages.names == ("en", "wo")
     assert adapters.languages.levels == ("high", "low")
     assert adapters.languages.ranks == (3, 3)
@@ -103,7 +103,7 @@ def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
     run("import", lora, *COMMON, *base, "--out", first)
     run("export", first, "--format", "peft", "-s", "en", "-t", "wo", "--out", tmp_path / "lora")
     run("import", tmp_path / "lora", *COMMON, *base, "--out", again)
-    adapters, others = read_adapters(first), read_adapters(again)
+    adapters, others = Source(first).adapters, Source(again).adapters
     assert adapters.pairs.keys() == others.pairs.keys()
     for place, pairs in adapters.pairs.items():
         assert torch.equal(pairs.b, others.pairs[place].b)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
-from langspec_lora.checkpoints.adapters import Adapters, PackedPairs, read_adapters
+from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.pruning.magnitude import AdaptedPlace
@@ -47,7 +48,7 @@ def test_every_bit_comes_back(tmp_path, pruned, zero, dtype) -> None:
     for path in (tmp_path / "out", tmp_path / "out" / "adapter.safetensors"):
         back = read_adapter_file(path)
         assert (back.base, back.settings) == (content.base, content.settings)
-        held, wanted = read_adapters(path), content.adapters
+        held, wanted = Source(path).adapters, content.adapters
         assert (held.languages, held.directions, held.mask_epoch) == (
             wanted.languages, wanted.directions, wanted.mask_epoch,
         )  # fmt: skip
@@ -121,7 +122,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     write_adapter_folder(make(0.5), tmp_path, overwrite=True)
     assert len(list(tmp_path.iterdir())) == 2
-    assert int((read_adapters(tmp_path).pairs[AdaptedPlace("encoder", 0, "q")].mask == 0).sum()) > 0
+    assert int((Source(tmp_path).adapters.pairs[AdaptedPlace("encoder", 0, "q")].mask == 0).sum()) > 0
 
 
 def change_config(folder: Path, **changes) -> None:

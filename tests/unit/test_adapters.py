@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from langspec_lora.checkpoints.adapters import read_adapters, read_base_state
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.errors import UserError
 from tests import toy
 from tests.bad_input import STOCK, without_one_adapter, write_checkpoint
@@ -16,7 +16,7 @@ ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 @pytest.mark.parametrize("flags", [(), ("--dim", "6", "--start-idx", "2")], ids=["whole", "slice"])
 def test_pairs_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) -> None:
     path = write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data, *flags), fill_b)
-    adapters = read_adapters(path)
+    adapters = Source(path).adapters
     model = torch.load(path, weights_only=False)["model"]
     assert adapters.languages.names == toy.LANGUAGES
     assert (adapters.dim, adapters.start) == ((6, 2) if flags else (0, 0))
@@ -41,8 +41,8 @@ def fill_b(state: dict) -> None:
 
 
 def test_base_entries_are_those_of_the_stock_model(toy_data, tmp_path) -> None:
-    adapted = read_base_state(write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data)))
-    stock = read_base_state(write_checkpoint(tmp_path / "b.pt", toy.base_flags(toy_data, *STOCK)))
+    adapted = Source(write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data))).base
+    stock = Source(write_checkpoint(tmp_path / "b.pt", toy.base_flags(toy_data, *STOCK))).base
     assert adapted.keys() == stock.keys()
     assert not any("lora" in name or name.startswith("adapters.") for name in adapted)
     assert "encoder.layers.0.in_proj_weight" not in stock
@@ -52,9 +52,9 @@ def test_base_entries_are_those_of_the_stock_model(toy_data, tmp_path) -> None:
 def test_checkpoints_without_their_adapters_are_refused(toy_data, tmp_path) -> None:
     base = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK))
     with pytest.raises(UserError, match="holds no adapters"):
-        read_adapters(base)
+        _ = Source(base).adapters
     part = write_checkpoint(tmp_path / "part.pt", toy.plugin_flags(toy_data), without_one_adapter)
     with pytest.raises(UserError, match="holds only part of the adapters: 1 of"):
-        read_adapters(part)
+        _ = Source(part).adapters
     with pytest.raises(UserError, match="does not exist"):
-        read_adapters(tmp_path / "none.pt")
+        _ = Source(tmp_path / "none.pt").adapters

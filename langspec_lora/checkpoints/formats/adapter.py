@@ -6,11 +6,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
-from langspec_lora.checkpoints.adapters import adapters_of, base_of
-from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_settings
-from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
+from langspec_lora.checkpoints.assembly import adapted_checkpoint
+from langspec_lora.checkpoints.fingerprint import check_same_base
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, HUGGINGFACE_IMPORT, check_flags
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 
 _DIRECTION = {"source_lang": "--source-lang", "target_lang": "--target-lang"}
@@ -21,10 +20,8 @@ def export(args: Namespace) -> list[Path]:
     check_flags(args, "--format adapter", {}, {**_DIRECTION, **HUGGINGFACE_EXPORT})
     for name in ("adapter.safetensors", "adapter_config.json"):
         check_free(args.out / name, args.overwrite)
-    state = load_checkpoint(args.checkpoint)
-    trained = arguments(state, args.checkpoint)
-    adapters = adapters_of(entries(state), trained, f"checkpoint {args.checkpoint}")
-    content = AdapterFile(adapters, base_fingerprint(entries(state)), model_settings(trained))
+    source = Source(args.checkpoint, args.base_checkpoint)
+    content = AdapterFile(source.adapters, source.fingerprint, source.settings)
     return write_adapter_folder(content, args.out, args.overwrite)
 
 
@@ -38,9 +35,8 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     )
     check_free(args.out, args.overwrite)
     content = read_adapter_file(args.path)
-    state = load_checkpoint(args.base)
-    base = base_of(entries(state))
-    check_same_base(base_fingerprint(base), content.base, f"--base {args.base}", str(args.path))
-    whole = adapted_checkpoint(base, arguments(state, args.base), content.adapters, content.settings)
+    base = Source(args.base)
+    check_same_base(base.fingerprint, content.base, f"--base {args.base}", str(args.path))
+    whole = adapted_checkpoint(base.base, base.args, content.adapters, content.settings)
     write_checkpoint(whole, args.out)
     return [args.out]

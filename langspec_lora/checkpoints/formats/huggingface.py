@@ -5,13 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from langspec_lora.checkpoints.adapter_state import is_adapter_entry
-from langspec_lora.checkpoints.adapters import adapters_of, base_of
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
 from langspec_lora.checkpoints.huggingface.files import check_output, optional_module
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.source import Source
 
 _OPTION = "--format huggingface"
 
@@ -29,19 +27,17 @@ def export(args: Namespace) -> list[Path]:
     if direction:
         check_one_direction(args, _OPTION)
     optional_module("safetensors.torch")
-    state = load_checkpoint(args.checkpoint)
-    trained, source = arguments(state, args.checkpoint), f"checkpoint {args.checkpoint}"
-    model = base_of(entries(state))
+    source = Source(args.checkpoint, args.base_checkpoint)
+    model = source.base
     if direction:
-        adapters = adapters_of(entries(state), trained, source)
-        model.update(merged_weights(model, adapters, args.source_lang, args.target_lang))
-    elif any(is_adapter_entry(name) for name in state["model"]):
+        model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
+    elif source.has_adapters:
         say("this is the base model alone; -s and -t merge the pairs of a direction into it")
     remark = export_model(
         model,
-        trained,
+        source.args,
         args.out,
-        source,
+        str(source),
         languages=(args.source_lang, args.target_lang),
         tokenizer=files if all(files) else None,
         overwrite=args.overwrite,

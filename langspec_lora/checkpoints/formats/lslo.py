@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapters import Adapters, PackedPairs, base_of
+from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_settings
 from langspec_lora.checkpoints.formats import HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 from langspec_lora.config import POSITIONS, activation_directions
 from langspec_lora.errors import UserError
@@ -34,14 +34,14 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     check_flags(args, "--from lslo", {}, {"base": "--base", **HUGGINGFACE_IMPORT})
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    state = load_checkpoint(args.path)
-    trained = arguments(state, args.path)
+    released = Source(args.path)
+    trained = released.args
     names = args.langs or getattr(trained, "langs", None) or ()
     names = names.split(",") if isinstance(names, str) else list(names)
     source = f"checkpoint {args.path}"
     epoch = read_layout(args.path).epoch or 0
-    adapters = released_adapters(entries(state), trained, names, resources, epoch, source)
-    base = {name: value for name, value in base_of(entries(state)).items() if not _ENTRY.match(name)}
+    adapters = released_adapters(released.entries, trained, names, resources, epoch, source)
+    base = {name: value for name, value in released.base.items() if not _ENTRY.match(name)}
     strange = sorted(name for name in base if "_lora." in name)
     if strange:
         raise UserError(f"{source} holds {strange[0]}, which the released implementation has not; it cannot be read")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapters import Adapters, adapters_of, base_of, linear_name
+from langspec_lora.checkpoints.adapters import Adapters, linear_name
 from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 from langspec_lora.lora import SOURCE, add_pair
 
@@ -21,12 +21,9 @@ def export(args: Namespace) -> list[Path]:
         args, "--format merged", {"source_lang": "--source-lang", "target_lang": "--target-lang"}, HUGGINGFACE_EXPORT
     )
     check_free(args.out, args.overwrite)
-    state = load_checkpoint(args.checkpoint)
-    trained = arguments(state, args.checkpoint)
-    adapters = adapters_of(entries(state), trained, f"checkpoint {args.checkpoint}")
-    model = base_of(entries(state))
-    model.update(merged_weights(model, adapters, args.source_lang, args.target_lang))
-    write_checkpoint(checkpoint_of(stock_arguments(trained), model), args.out)
+    source = Source(args.checkpoint, args.base_checkpoint)
+    merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)
+    write_checkpoint(checkpoint_of(stock_arguments(source.args), {**source.base, **merged}), args.out)
     return [args.out]
 
 

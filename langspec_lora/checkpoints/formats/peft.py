@@ -6,15 +6,13 @@ from argparse import Namespace
 from itertools import permutations
 from pathlib import Path
 
-from langspec_lora.checkpoints.adapters import adapters_of, base_of, linear_name
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.huggingface.files import check_output, optional_module
 from langspec_lora.checkpoints.huggingface.peft import PEFT_FILES, base_model_name, export_lora, import_lora
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 from langspec_lora.config import POSITIONS, activation_directions
-from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 
 _FILES = {"fixed_dictionary": "--fixed-dictionary", "sentencepiece_model": "--sentencepiece-model"}
@@ -28,13 +26,9 @@ def export(args: Namespace) -> list[Path]:
     else:
         check_one_direction(args, "--format peft without --all")
     optional_module("safetensors.torch")
-    state = load_checkpoint(args.checkpoint)
-    trained, source = arguments(state, args.checkpoint), f"checkpoint {args.checkpoint}"
-    adapters = adapters_of(entries(state), trained, source)
-    sizes = {name: tuple(value.shape) for name, value in base_of(entries(state)).items()}
-    missing = [place for place in adapters.pairs if f"{linear_name(place)}.weight" not in sizes]
-    if missing:
-        raise UserError(f"{source} holds no {linear_name(missing[0])}.weight; give it together with its base model")
+    source = Source(args.checkpoint, args.base_checkpoint)
+    adapters = source.adapters
+    sizes = {name: tuple(value.shape) for name, value in source.base.items()}
     folders = {(args.source_lang, args.target_lang): args.out}
     if args.all:
         folders = {pair: args.out / "-".join(pair) for pair in permutations(adapters.languages.names, 2)}
@@ -53,15 +47,14 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     check_one_direction(args, "--from peft")
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    state = load_checkpoint(args.base)
-    trained, base = arguments(state, args.base), base_of(entries(state))
-    sizes = {name: tuple(value.shape) for name, value in base.items()}
+    source = Source(args.base)
+    trained, sizes = source.args, {name: tuple(value.shape) for name, value in source.base.items()}
     for stack in POSITIONS:
         flag = f"{stack}_activation_direction"
         setattr(trained, flag, getattr(args, flag))
     directions = {stack: activation_directions(trained, stack) for stack in POSITIONS}
     adapters = import_lora(args.path, args.source_lang, args.target_lang, sizes, directions, resources)
-    write_checkpoint(adapted_checkpoint(base, trained, adapters, {}), args.out)
+    write_checkpoint(adapted_checkpoint(source.base, trained, adapters, {}), args.out)
     name = base_model_name(args.path)
     if name:
         say(f"the LoRA was trained on {name}: its outputs are the same only if --base {args.base} is that model")
