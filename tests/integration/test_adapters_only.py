@@ -136,9 +136,10 @@ def saving(state, file, *rest, **options):
         half(file.name)
 
 def copying(source, path, *rest, **options):
-    copyfile(source, path, *rest, **options)
+    copied = copyfile(source, path, *rest, **options)
     if when == "copying" and target in str(source):
         half(path)
+    return copied
 
 torch.save, shutil.copyfile = saving, copying
 cli_main()
