@@ -16,7 +16,6 @@ from langspec_lora.data.vocabulary import train_sentencepiece
 from tests import toy
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
-pytest.importorskip("safetensors", reason="needs the extra hf: safetensors is not installed")
 if not transformers.is_torch_available():
     pytest.skip("this transformers does not work with this torch", allow_module_level=True)
 transformers.logging.set_verbosity_error()

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
@@ -67,17 +69,16 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
         The files.
 
     Raises:
-        UserError: a file is there already or cannot be written, or safetensors is not installed.
+        UserError: a file is there already or cannot be written.
     """
-    save = _safetensors("torch").save_file
     paths = [folder / TENSORS, folder / CONFIG]
     for path in paths:
         check_free(path, overwrite)
     config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
     with whole_files(*paths) as (tensors, text):
         try:
-            save(_tensors(content.adapters), str(tensors), metadata={"format": "pt", _METADATA: config})
-        except _safetensors().SafetensorError as error:  # which hides the system's error
+            save_file(_tensors(content.adapters), str(tensors), metadata={"format": "pt", _METADATA: config})
+        except SafetensorError as error:  # which hides the system's error
             raise OSError(None, str(error)) from error
         text.write_text(f"{config}\n", encoding="utf-8")
     return paths
@@ -93,12 +94,11 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
     tensors = path / TENSORS if path.is_dir() else path
     if not tensors.is_file():
         raise UserError(f"{tensors} does not exist; give a folder that 'langspec-lora export --format adapter' wrote")
-    library = _safetensors()
     try:
-        with library.safe_open(str(tensors), framework="pt") as file:
+        with safe_open(str(tensors), framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
             state = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
-    except (library.SafetensorError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{tensors} is damaged or cut off ({error}); export it again") from error
     if text is None:
         raise UserError(f"{tensors} holds no adapters of ours; give one that 'langspec-lora export' wrote")
@@ -111,15 +111,6 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
         raise UserError(f"{tensors}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
-
-
-def _safetensors(module: str = "") -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"safetensors.{module}" if module else "safetensors")
-    except ImportError:
-        raise UserError("adapter files need the package safetensors: pip install 'langspec_lora[hf]'") from None
 
 
 def _read(config: Path) -> str:

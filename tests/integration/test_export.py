@@ -75,7 +75,6 @@ def stock_base(checkpoint: Path, data: Path, path: Path) -> Path:
 def test_a_checkpoint_comes_back_bit_for_bit_from_its_adapters_and_base(
     kind, base, toy_data, tmp_path, request
 ) -> None:
-    pytest.importorskip("safetensors")
     checkpoint = request.getfixturevalue(kind)
     source = checkpoint if base == "own" else stock_base(checkpoint, toy_data, tmp_path / "base.pt")
     run("export", checkpoint, "--format", "adapter", "--out", tmp_path / "adapter")
@@ -99,7 +98,6 @@ def test_a_checkpoint_comes_back_bit_for_bit_from_its_adapters_and_base(
 
 
 def test_another_base_is_refused_before_anything_is_written(pruned, toy_data, tmp_path) -> None:
-    pytest.importorskip("safetensors")
     run("export", pruned, "--format", "adapter", "--out", tmp_path / "adapter")
     other = stock_base(pruned, toy_data, tmp_path / "base.pt")
     state = load(other)

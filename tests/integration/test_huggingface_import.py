@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq_cli import train
+from safetensors.torch import load_file, save_file
 
 from langspec_lora.checkpoints.huggingface.model import import_model
 from langspec_lora.checkpoints.layout import read_layout
@@ -19,9 +20,6 @@ from tests.bad_input import write_checkpoint
 from tests.evaluations import run_stock
 from tests.integration.test_huggingface import run
 from tests.integration.test_peft_import import Hostile, refusal
-
-safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra hf: safetensors is not installed")
-load_file, save_file = safetensors.load_file, safetensors.save_file
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,6 @@ def test_terminal_says_ranks_directions_and_pruning(checkpoint, capsys) -> None:
 
 
 def test_adapter_folder_says_the_same_of_its_pairs(checkpoint, tmp_path, capsys) -> None:
-    pytest.importorskip("safetensors")
     main(["export", str(checkpoint), "--format", "adapter", "--out", str(tmp_path / "a")])
     capsys.readouterr()
     own, exported = (inspected(path, capsys)["adapters"] for path in (checkpoint, tmp_path / "a"))

@@ -174,7 +174,6 @@ def test_two_trainings_come_together(prefer, order, three, other, tmp_path) -> N
 
 
 def test_an_adapter_folder_joins_too(three, other, tmp_path) -> None:
-    pytest.importorskip("safetensors")
     run("export", other, "--format", "adapter", "--out", tmp_path / "other")
     for first, second, name in ((three, tmp_path / "other", "one"), (three, other, "two")):
         run("join", first, second, "--prefer", "B", "--out", tmp_path / f"{name}.pt")

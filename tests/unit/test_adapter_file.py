@@ -17,8 +17,6 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
-pytest.importorskip("safetensors")
-
 LANGUAGES = LanguageTable(("en", "ଓଡ଼ିଆ", "wo"), ("high", "med", "low"), (2, 1, 4))
 WIDTHS = {AdaptedPlace("encoder", 0, "q"): (10, 10), AdaptedPlace("decoder", 1, "fc1"): (10, 23)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
-from langspec_lora.checkpoints.huggingface.files import check_output, optional_module
+from langspec_lora.checkpoints.huggingface.files import check_output
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
 from langspec_lora.checkpoints.source import Source
 
@@ -26,7 +26,6 @@ def export(args: Namespace) -> list[Path]:
     direction = args.source_lang or args.target_lang
     if direction:
         check_one_direction(args, _OPTION)
-    optional_module("safetensors.torch")
     source = Source(args.checkpoint, args.base_checkpoint)
     model = source.base
     if direction:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
-from langspec_lora.checkpoints.huggingface.files import check_output, optional_module
+from langspec_lora.checkpoints.huggingface.files import check_output
 from langspec_lora.checkpoints.huggingface.peft import PEFT_FILES, base_model_name, export_lora, import_lora
 from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
@@ -25,7 +25,6 @@ def export(args: Namespace) -> list[Path]:
         check_flags(args, "--all", {}, {"source_lang": "--source-lang", "target_lang": "--target-lang"})
     else:
         check_one_direction(args, "--format peft without --all")
-    optional_module("safetensors.torch")
     source = Source(args.checkpoint, args.base_checkpoint)
     adapters = source.adapters
     sizes = {name: tuple(value.shape) for name, value in source.base.items()}

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from langspec_lora.checkpoints.layout import read_outline
@@ -94,9 +95,8 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        safetensors = optional_module("safetensors.torch")
         try:
-            return safetensors.load_file(path)
+            return load_file(path)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; take it from its source again") from None
         except Exception as error:  # SafetensorError, and whatever else a cut-off file leads to
@@ -117,11 +117,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: the disk is full, say.
     """
-    safetensors = optional_module("safetensors.torch")
     path.touch()
     mode = path.stat().st_mode  # safetensors would leave the file to its owner alone
     try:
-        safetensors.save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
         path.chmod(mode)
     except Exception as error:  # SafetensorError wraps the system's errors in its own text
         raise UserError(f"{path} cannot be written ({error}); give an output folder that has room") from error
