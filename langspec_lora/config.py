@@ -164,6 +164,15 @@ def add_adapter_flags(parser) -> None:
     )
 
 
+def add_base_flag(parser) -> None:
+    """Adds where the base lies of checkpoints that hold adapters only."""
+    parser.add_argument(
+        "--base-checkpoint",
+        metavar="FILE",
+        help="the base of checkpoints that hold adapters only (default: where it lay in training)",
+    )
+
+
 def add_pruning_flags(parser) -> None:
     """Declares the task's flags on an argparse parser or group."""
     add = _adder(parser)

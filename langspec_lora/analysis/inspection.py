@@ -53,7 +53,7 @@ class Inspection:
         return self.total.parameters + (0 if self.frozen else self.base)
 
 
-def inspect(path: Path, base_checkpoint: Path | None = None) -> Inspection:
+def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection:
     """Looks into a checkpoint, with adapters or without, or an adapter folder.
 
     Args:

@@ -17,6 +17,7 @@ from langspec_lora.config import (
     POSITIONS,
     AdapterConfig,
     add_adapter_flags,
+    add_base_flag,
     add_pruning_flags,
     languages_to_json,
 )
@@ -155,4 +156,5 @@ def _defaults() -> dict[str, Any]:
     parser = argparse.ArgumentParser(add_help=False)
     add_adapter_flags(parser)
     add_pruning_flags(parser)
+    add_base_flag(parser)
     return vars(parser.parse_args([]))

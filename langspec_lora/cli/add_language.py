@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.cli.checkpoint_flags import add_base_flag
+from langspec_lora.config import add_base_flag
 from langspec_lora.languages import LEVELS
 
 HELP = "let new languages join trained adapters, which stay as they are"

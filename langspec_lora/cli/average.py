@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.cli.checkpoint_flags import add_base_flag
+from langspec_lora.config import add_base_flag
 from langspec_lora.errors import UserError
 
 HELP = "average the adapters of several checkpoints of one training"

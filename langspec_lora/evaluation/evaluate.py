@@ -76,7 +76,7 @@ class Options:
     decoder_langtok: bool | None = None
     precision: str = "fp32"
     cpu: bool = False
-    base_checkpoint: Path | None = None
+    base_checkpoint: str | Path | None = None
     max_tokens: int = MAX_TOKENS
     batch_size: int | None = None
     batching: str = "auto"

@@ -30,6 +30,7 @@ from langspec_lora.checkpoints.preflight import (
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
 from langspec_lora.config import (
     AdapterConfig,
+    add_base_flag,
     add_pruning_flags,
     freezes_base,
     has_adapters,
@@ -63,11 +64,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
-        parser.add_argument(
-            "--base-checkpoint",
-            metavar="FILE",
-            help="the base of checkpoints that hold adapters only (default: where it lay in training)",
-        )
+        add_base_flag(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)

@@ -90,7 +90,7 @@ def find_assets(
     languages = _languages(layouts, langs, dictionary)
     model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
     adapted = any(stored_languages(layout) for layout in layouts)
-    model = replace(model, device=device, base_checkpoint=None if base_checkpoint is None else Path(base_checkpoint))
+    model = replace(model, device=device, base_checkpoint=base_checkpoint)
     return Assets(model, sentencepiece_model, languages, adapted)
 
 

@@ -117,7 +117,7 @@ class Model:
     precision: str = "fp32"
     device: str | None = None
     pairs: bool = True
-    base_checkpoint: Path | None = None
+    base_checkpoint: str | Path | None = None
 
     @classmethod
     def from_checkpoints(
@@ -130,7 +130,7 @@ class Model:
         precision: str = "fp32",
         cpu: bool = False,
         pairs: bool = True,
-        base_checkpoint: Path | None = None,
+        base_checkpoint: str | Path | None = None,
     ) -> Model:
         """Reads from the first checkpoint how it was trained: its languages and language tokens.
 

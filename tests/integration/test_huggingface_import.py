@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from langspec_lora.checkpoints.huggingface.model import import_model
 from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.source import Source
 from langspec_lora.data.vocabulary import load_splitter
 from langspec_lora.errors import UserError
 from tests import hf, toy
@@ -40,7 +41,7 @@ def test_training_starts_from_imported_weights(home, tmp_path, monkeypatch) -> N
     flags += ["--finetune-from-model", str(home.fairseq / "model.pt"), "--save-dir", str(tmp_path)]
     flags += ["--user-dir", str(Path(toy.__file__).parents[1] / "langspec_lora"), "--disable-validation"]
     run_stock(monkeypatch, train, *flags, "--required-batch-size-multiple", "1", "--num-workers", "0")
-    state = torch.load(tmp_path / "checkpoint_last.pt", weights_only=False)["model"]
+    state = Source(tmp_path / "checkpoint_last.pt").base
     theirs = load_file(home.huggingface / "model.safetensors")
     assert torch.equal(state["encoder.embed_tokens.weight"], theirs["model.shared.weight"])
     assert torch.equal(state["decoder.layers.2.fc1.weight"], theirs["model.decoder.layers.2.fc1.weight"])

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from langspec_lora.checkpoints import adapter_file
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
 from langspec_lora.checkpoints.source import Source
@@ -192,13 +194,11 @@ def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> N
 
 
 def test_no_file_is_left_half_written(tmp_path, monkeypatch) -> None:
-    import safetensors.torch
-
     def fail(tensors, path, metadata):
         Path(path).write_bytes(b"half")
-        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(adapter_file, "save_file", fail)
     with pytest.raises(UserError, match="No space left on device"):
         write_adapter_folder(make(0.5), tmp_path)
     assert not list(tmp_path.iterdir())
