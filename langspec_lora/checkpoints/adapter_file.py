@@ -76,10 +76,13 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
         check_free(path, overwrite)
     config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
     with whole_files(*paths) as (tensors, text):
+        tensors.touch()
+        mode = tensors.stat().st_mode  # safetensors would leave the file to its owner alone
         try:
             save_file(_tensors(content.adapters), str(tensors), metadata={"format": "pt", _METADATA: config})
         except SafetensorError as error:  # which hides the system's error
             raise OSError(None, str(error)) from error
+        tensors.chmod(mode)
         text.write_text(f"{config}\n", encoding="utf-8")
     return paths
 

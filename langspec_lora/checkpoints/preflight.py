@@ -275,7 +275,8 @@ def _check_vocabulary(layout: CheckpointLayout, vocabulary: int) -> None:
     if size != vocabulary:
         raise UserError(
             f"checkpoint {layout.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
-            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary"
+            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary, and in --langs only "
+            "languages that the model has tokens for"
         )
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from langspec_lora.checkpoints.formats import EXPORTS, carry_out
+from langspec_lora.cli.written import print_written
 from langspec_lora.config import add_base_flag
 
 HELP = "write the adapters as one small file, or a direction as a model of fairseq, or for Hugging Face"
@@ -42,6 +43,5 @@ def run(args: argparse.Namespace) -> int:
     """Exports and prints what was written."""
     # Before fairseq sets up logging of its own.
     logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
-    for path in carry_out(EXPORTS, args.format, args):
-        print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print_written(carry_out(EXPORTS, args.format, args))
     return 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from langspec_lora.checkpoints.formats import IMPORTS, carry_out
+from langspec_lora.cli.written import print_written
 from langspec_lora.config import POSITIONS
 
 HELP = "make a checkpoint from an adapter folder, the released implementation, Hugging Face or PEFT"
@@ -51,6 +52,5 @@ def run(args: argparse.Namespace) -> int:
     """Imports and prints what was written."""
     # Before fairseq sets up logging of its own.
     logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
-    for path in carry_out(IMPORTS, args.format, args):
-        print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print_written(carry_out(IMPORTS, args.format, args))
     return 0
