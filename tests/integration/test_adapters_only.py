@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -240,7 +241,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
     assert "--dim 0 and" in refusal(last, sliced)
 
 
-def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy_data, tmp_path) -> None:
+def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy_data, tmp_path, capsys) -> None:
     lean, whole = (folder / "checkpoint_last.pt" for folder in runs)
     moved, other = tmp_path / "moved.pt", tmp_path / "other.pt"
     changed = torch.load(base, weights_only=False)
@@ -263,14 +264,26 @@ def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy
         main([str(word) for word in [*words, "--out", tmp_path / name, *flags]])
         return state(tmp_path / name)
 
+    def look(checkpoint: Path, *flags: object) -> dict:
+        capsys.readouterr()
+        main([str(word) for word in ("inspect", checkpoint, "--json", *flags)])
+        return json.loads(capsys.readouterr().out)
+
     (tmp_path / "levels.yaml").write_text("low: [xh]\n")
     direction = ("-s", "wo", "-t", "nl")
     expected = evaluate(whole, "whole", "--base"), export(whole, *direction), add(whole, "added-whole.pt")
     assert evaluate(lean, "lean", "--base") == expected[0]
+    inside, seen = look(whole), look(lean)
+    assert inside["base"]["path"] is None
+    assert seen["base"]["path"] == str(base)
+    assert seen["base"]["parameters"] == inside["base"]["parameters"]
+    assert {**seen, "base": 0, "path": 0} == {**inside, "base": 0, "path": 0}
     base.rename(moved)
     try:
         given = ("--base-checkpoint", moved)
         assert evaluate(lean, "given", "--base", *given) == expected[0]
+        assert look(lean)["base"]["parameters"] is None
+        assert look(lean, *given)["base"]["parameters"] == inside["base"]["parameters"]
         merged, added = export(lean, *direction, *given), add(lean, "added.pt", *given)
         for words in (
             ("evaluate", toy_data, "--checkpoint", lean, "--cpu", "--tokenize", "13a", "--out", tmp_path / "none"),
