@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 
 import pytest
 import torch
 
-from langspec_lora.benchmark import compare, contenders, measure, report
+from langspec_lora.benchmark import compare, contenders, huggingface, measure, report
 from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
 from langspec_lora.cli.main import main
 from langspec_lora.lora import routing
@@ -64,7 +63,7 @@ def test_trained_parameters_are_those_of_each_contender() -> None:
 
 
 @pytest.mark.skipif(
-    not (find_spec("peft") and find_spec("transformers")), reason="transformers and peft: pip install .[hf]"
+    not huggingface.is_usable(), reason="transformers and peft: pip install .[hf], with a torch that they take"
 )
 def test_peft_contender_has_one_shared_pair_of_the_same_rank_at_the_same_positions() -> None:
     update = contenders.peft(SETTING)
