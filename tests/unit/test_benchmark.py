@@ -80,7 +80,9 @@ def test_an_update_changes_what_trains_and_nothing_else(name) -> None:
     for _ in range(2):
         update()
     trained = {key for key, parameter in update.model.named_parameters() if parameter.requires_grad}
-    changed = {key for key, value in update.model.state_dict().items() if not torch.equal(value, before[key])}
+    # fairseq's _float_tensor is uninitialised memory: now and then NaN, which equals nothing
+    after = {key: value for key, value in update.model.state_dict().items() if not key.endswith("_float_tensor")}
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed
     assert {key.replace("output_projection", "embed_tokens").split(".", 1)[1] for key in changed} <= {
         key.split(".", 1)[1] for key in trained
