@@ -35,7 +35,8 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     for place in first.pairs:
         parts = [adapters.pairs[place] for adapters in sets]
         mask = torch.stack([own.mask for own in parts]).amin(0)
-        pairs[place] = PackedPairs(_mean([own.a for own in parts]), _mean([own.b for own in parts]) * mask, mask)
+        b = _mean([own.b for own in parts]).masked_fill(mask == 0, 0)
+        pairs[place] = PackedPairs(_mean([own.a for own in parts]), b, mask)
     return replace(first, pairs=pairs, mask_epoch=max(adapters.mask_epoch for adapters in sets))
 
 

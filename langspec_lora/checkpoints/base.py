@@ -6,6 +6,7 @@ fingerprint, an entry of the model's state, and where it lay, the argument ``bas
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +37,29 @@ def base_entry(fingerprint: str) -> dict[str, Tensor]:
 def without_base(state: Mapping[str, Tensor], fingerprint: str) -> dict[str, Tensor]:
     """The adapters' entries of a model's state, and its base's fingerprint in place of the base."""
     return {**{name: value for name, value in state.items() if is_adapter_entry(name)}, **base_entry(fingerprint)}
+
+
+class BaseFile:
+    """A file of the base that checkpoints are saved without.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._seen = self._look()
+
+    def has_changed(self) -> bool:
+        """Whether it has been removed or written to since."""
+        return self._look() != self._seen
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)  # noqa: PTH116  not Path, to which some errors are none
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
 
 def fill_base(state: dict[str, Any], base_checkpoint: str | None, source: str = "the checkpoint") -> None:
@@ -85,7 +109,7 @@ def stored_base_path(args: Namespace | None) -> str | None:
 
 
 def _existing(path: str | None, source: str) -> Path:
-    if not path or not Path(path).is_file():
+    if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises where a folder may not be entered
         raise UserError(
             f"{source} holds adapters only, and its base{f' {path}' if path else ''} is not there; give the model that "
             "the training started from as --base-checkpoint"

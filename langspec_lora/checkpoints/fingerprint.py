@@ -59,7 +59,7 @@ def check_same_base(held: str, wanted: str, held_by: str, wanted_by: str) -> Non
 
 
 def _digest(value: Tensor) -> str:
-    value = value.detach()
+    value = value.detach().cpu()
     if value.dtype in (torch.float16, torch.bfloat16):
         value = value.float()
     digest = hashlib.sha256()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from langspec_lora.checkpoints.adapter_state import (
-    BASE,
     MANIFEST,
     MASK_EPOCH,
     check_entries,
@@ -97,35 +96,6 @@ def check_start_flags(args: Namespace) -> None:
         raise UserError(
             f"{others[0]} was given beside --finetune-from-model, which starts a new run by itself; drop one of them"
         )
-
-
-def settle_base(args: Namespace, frozen: bool) -> None:
-    """Decides whether checkpoints are saved without their base, and where that lies; written into the arguments.
-
-    Args:
-        args: the arguments of the training command.
-        frozen: whether only adapters train.
-
-    Raises:
-        UserError: ``--save-adapters-only True`` was given where the base is not to be found again.
-    """
-    start = starting_checkpoint(args)
-    layout = None if start is None else read_layout(start[0])
-    lacks_base = layout is not None and BASE in layout.shapes
-    if lacks_base:
-        base = args.base_checkpoint or stored_base_path(layout.model_args)
-    else:
-        base = start[0] if start is not None and not start[1] and args.finetune_from_model else None
-    wanted = args.save_adapters_only
-    if wanted and not frozen:
-        raise UserError("--save-adapters-only True was given, but the base trains as well; leave it out, or freeze it")
-    if wanted and base is None:
-        raise UserError(
-            "--save-adapters-only True needs a base that stays where it is; start with --finetune-from-model"
-            + (", since the checkpoint to resume from holds its base itself" if start and start[1] else "")
-        )
-    args.save_adapters_only = bool(frozen and base) if wanted is None else wanted
-    args.base_checkpoint = str(Path(base).resolve()) if base else None
 
 
 def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, vocabulary: int) -> None:

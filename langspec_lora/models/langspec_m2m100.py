@@ -15,7 +15,7 @@ from fairseq.models.transformer.transformer_legacy import base_architecture
 from torch import Tensor, nn
 
 from langspec_lora.checkpoints.adapter_state import complete_state, language_manifest
-from langspec_lora.checkpoints.base import fill_base, stated_base, without_base
+from langspec_lora.checkpoints.base import BaseFile, fill_base, stated_base, without_base
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.config import (
     AdapterConfig,
@@ -185,7 +185,7 @@ class LanguageSpecificTransformer(TransformerModel):
         self._merged_weights = MergedWeights(())
         self._base_checkpoint: str | None = None
         self._base_fingerprint: str | None = None
-        self._saves_base = True
+        self._base_file: BaseFile | None = None
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -220,7 +220,8 @@ class LanguageSpecificTransformer(TransformerModel):
         if freezes_base(args):
             model.freeze_base()
         model._base_checkpoint = getattr(args, "base_checkpoint", None)
-        model._saves_base = not getattr(args, "save_adapters_only", False)
+        if getattr(args, "save_adapters_only", False):
+            model._base_file = BaseFile(args.base_checkpoint)
         if recompute:
             for layer in (*model.encoder.layers.children(), *model.decoder.layers.children()):
                 checkpoint_activations(layer, model.routing, offload)
@@ -339,7 +340,7 @@ class LanguageSpecificTransformer(TransformerModel):
         with exit_on_user_error():
             stated = stated_base(state_dict)
             fill_base(state_dict, self._base_checkpoint)
-        if not self._saves_base:
+        if self._base_file is not None and self._base_fingerprint is None:
             self._base_fingerprint = stated or base_fingerprint(state_dict)
         super().upgrade_state_dict_named(state_dict, name)
         for index in range(len(self.encoder.layers)):
@@ -351,7 +352,11 @@ class LanguageSpecificTransformer(TransformerModel):
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The model's entries; without the base where it is not saved. See torch."""
         state = super().state_dict(*args, **kwargs)
-        if self._saves_base or self._base_fingerprint is None:
+        if self._base_file is None or self._base_fingerprint is None:
+            return state
+        if self._base_file.has_changed():
+            logger.warning("%s is not what it was: checkpoints hold their base from now on", self._base_file.path)
+            self._base_file = None
             return state
         return without_base(state, self._base_fingerprint)
 

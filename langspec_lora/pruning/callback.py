@@ -86,6 +86,46 @@ class GradualPruning:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
 
 
+class DenseTraining:
+    """Training without pruning, in place of :class:`GradualPruning`.
+
+    What an earlier training has pruned grows again, so no mask may call it pruned any longer.
+
+    Args:
+        linears: the adapted linears of the model.
+        languages: the model's languages.
+        state: the module of the model that has the buffer ``mask_epoch``.
+        trained: ids of the languages that train; the masks of others stay as they are. None for all.
+    """
+
+    def __init__(
+        self,
+        linears: Mapping[AdaptedPlace, LanguageSpecificLinear],
+        languages: LanguageTable,
+        state: nn.Module,
+        trained: Sequence[int] | None = None,
+    ) -> None:
+        self.linears = linears
+        self.state = state
+        self._all = trained is None
+        self._trained = range(len(languages)) if trained is None else trained
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lifts the masks.
+
+        Args:
+            epoch: fairseq's epoch.
+        """
+        for linear in self.linears.values():
+            for language in self._trained:
+                linear.lora_mask[linear.routing.layout.slice(language)] = 1
+        if self._all:
+            self.state.mask_epoch.zero_()
+
+    def end_update(self) -> None:
+        """Does nothing."""
+
+
 class _MaskGradient:
     """Clears the gradient of pruned entries, so that they count neither in its norm nor in the optimizer's state."""
 

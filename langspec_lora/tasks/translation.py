@@ -24,10 +24,9 @@ from langspec_lora.checkpoints.preflight import (
     check_start_flags,
     check_stored_arguments,
     check_training_checkpoint,
-    settle_base,
     starting_checkpoint,
 )
-from langspec_lora.checkpoints.saving import copy_checkpoints_whole
+from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
 from langspec_lora.config import (
     AdapterConfig,
     add_base_flag,
@@ -42,7 +41,7 @@ from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.lora import FrozenLanguages
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
-from langspec_lora.pruning.callback import GradualPruning
+from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     Stock models work with it too: they get batches without language ids.
     """
 
-    pruning: GradualPruning | None = None
+    pruning: GradualPruning | DenseTraining | None = None
     frozen: FrozenLanguages | None = None
     one_direction = False
     """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
@@ -173,11 +172,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             trained_languages(args, config.languages)
         elif getattr(args, "train_languages", None):
             raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
+        if config is not None and getattr(args, "store_ema", False):
+            raise UserError("--store-ema averages weights only, and pairs have masks besides; leave it out")
         start = starting_checkpoint(args)
         if is_stock and start is not None:
             read_layout(start[0])
         if not is_stock:
             settle_base(args, config is not None and freezes_base(args))
+            self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
         for split in (args.train_subset, *args.valid_subset.split(",")):
             self.data_manager.check_files(split)
@@ -193,8 +195,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return trained
 
     def _attach_pruning(self, model: LanguageSpecificTransformer, trained: tuple[int, ...] | None) -> None:
+        if model.config is None:
+            return
         settings = pruning_from_args(self.args)
         if settings is None:
+            self.pruning = DenseTraining(model.adapted, model.config.languages, model.adapters, trained)
             return
         schedule, scope = settings
         self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters, trained)
@@ -209,14 +214,16 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             self.frozen.remember()  # only now is the checkpoint loaded
         if self.pruning is not None:
             self.pruning.begin_epoch(epoch)
-
-    def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
-        """Steps the optimizer, then sets what is frozen back to what it was, and what is pruned to zero."""
-        super().optimizer_step(optimizer, model=model, update_num=update_num)
         if self.frozen is not None:
             self.frozen.restore()
+
+    def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
+        """Steps the optimizer, then sets what is pruned to zero, and what is frozen back to what it was."""
+        super().optimizer_step(optimizer, model=model, update_num=update_num)
         if self.pruning is not None:
             self.pruning.end_update()
+        if self.frozen is not None:
+            self.frozen.restore()
 
     def train_step(self, sample: dict, model: torch.nn.Module, *args: Any, **kwargs: Any):
         """See fairseq's task."""
