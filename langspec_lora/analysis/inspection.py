@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from langspec_lora.analysis.parameters import Cell, Count, base_parameters, count_pairs, sum_by
 from langspec_lora.checkpoints.adapters import Adapters
 from langspec_lora.checkpoints.source import Source
-from langspec_lora.config import POSITIONS, freezes_base, pruning_from_args
+from langspec_lora.config import POSITIONS, freezes_base, pruning_from_args, trained_languages
+from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
 from langspec_lora.reporting.tables import Table
 
@@ -29,6 +31,7 @@ class Inspection:
         pruning: schedule and scope of the pruning it was trained with, or None.
         base_path: where the base lies that is not in the file, as far as that is known.
         fingerprint: of a base that is not in the file.
+        trained: names of the languages that train; None for all.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class Inspection:
     pruning: Mapping[str, Any] | None = None
     base_path: str | None = None
     fingerprint: str | None = None
+    trained: Set[str] | None = None
 
     @property
     def total(self) -> Count:
@@ -50,7 +54,8 @@ class Inspection:
         """How many parameters train, where the file says so."""
         if self.frozen is None or (self.base is None and not self.frozen):
             return None
-        return self.total.parameters + (0 if self.frozen else self.base)
+        pairs = (cell.count for cell in self.cells if self.trained is None or cell.language in self.trained)
+        return sum(pairs, Count()).parameters + (0 if self.frozen else self.base)
 
 
 def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection:
@@ -69,15 +74,35 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
         base = base_parameters(source.base) or None
     else:
         where = source.base_path
-        if where and Path(where).is_file():
-            base = base_parameters(source.base)
+        base = _base_elsewhere(source, given=base_checkpoint is not None)
+    if any("lang_spec_lora" in name for name in source.entries):
+        raise UserError(
+            f"{source} is of the released implementation; 'langspec-lora import {path} --from lslo' makes one of ours"
+        )
     if not source.has_adapters:
         return Inspection(path, None, [], base)
     cells, stated = count_pairs(source.adapters), None if source.holds_base else source.fingerprint
     if not source.is_checkpoint:
         return Inspection(path, source.adapters, cells, base, base_path=where, fingerprint=stated)
-    frozen = freezes_base(source.args)
-    return Inspection(path, source.adapters, cells, base, frozen, _pruning(source.args), where, stated)
+    frozen = freezes_base(source.args) if hasattr(source.args, "freeze_original_parameters") else None
+    table = source.adapters.languages
+    try:
+        own = {table.names[index] for index in trained_languages(source.args, table)}
+    except UserError:  # flags that no training of ours would take
+        own = set(table.names)
+    return Inspection(path, source.adapters, cells, base, frozen, _pruning(source.args), where, stated, own)
+
+
+def _base_elsewhere(source: Source, given: bool) -> int | None:
+    """The parameters of a base that is not in the file; where it is not to be found, it is asked for only if given."""
+    if not source.base_path or not (given or os.path.isfile(source.base_path)):  # noqa: PTH113
+        return None
+    try:
+        return base_parameters(source.base)
+    except UserError:
+        if given:
+            raise
+        return None
 
 
 def _pruning(args: Namespace) -> dict[str, Any] | None:
@@ -176,7 +201,9 @@ def _base_text(found: Inspection) -> str:
         return count
     where = ""
     if found.base_path:
-        where = f", in {found.base_path}" if found.base else f"; they lay in {found.base_path}, which is not there"
+        where = (
+            f", in {found.base_path}" if found.base else f"; they lay in {found.base_path}, where they are no longer"
+        )
     return f"{count}{where} (fingerprint {found.fingerprint[:19]})"
 
 

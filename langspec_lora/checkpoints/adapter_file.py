@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
-from langspec_lora.checkpoints.writing import check_free, whole_files
+from langspec_lora.checkpoints.writing import check_free, whole_files, write_tensors
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable
@@ -76,13 +75,7 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
         check_free(path, overwrite)
     config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
     with whole_files(*paths) as (tensors, text):
-        tensors.touch()
-        mode = tensors.stat().st_mode  # safetensors would leave the file to its owner alone
-        try:
-            save_file(_tensors(content.adapters), str(tensors), metadata={"format": "pt", _METADATA: config})
-        except SafetensorError as error:  # which hides the system's error
-            raise OSError(None, str(error)) from error
-        tensors.chmod(mode)
+        write_tensors(tensors, _tensors(content.adapters), {_METADATA: config})
         text.write_text(f"{config}\n", encoding="utf-8")
     return paths
 
@@ -112,7 +105,7 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
         return _build(_parse(text, tensors), state)
     except UserError as error:
         raise UserError(f"{tensors}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
 
 
@@ -208,7 +201,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     if state:
         raise ValueError(f"it holds {min(state)}, which it does not describe")
     numbers = [config[key] for key in ("dim", "start", "mask_epoch")]
-    if any(not isinstance(number, int) or number < 0 for number in numbers):
+    if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
         raise ValueError("dim, start and mask_epoch have to be whole numbers")
     dim, start, mask_epoch = numbers
     adapters = Adapters(languages, directions, dim, start, pairs, mask_epoch)
@@ -233,6 +226,9 @@ def _pairs(
     if tuple(a.shape) != tuple(shapes["A"]) or a.dim() != 2 or len(shape) != 2 or {a.size(0), shape[0]} != {rows}:
         raise ValueError(f"{key} has not the size that it is said to have")
     packed = state.pop(f"{key}.B.mask", None)
+    stored = state.get(f"{key}.B")
+    if packed is None and (stored is None or tuple(stored.shape) != shape):  # before memory is taken for the mask
+        raise ValueError(f"{key}.B has not the size that it is said to have")
     mask = torch.ones(shape, dtype=torch.uint8) if packed is None else _unpack(packed, shape, key)
     if f"{key}.B" in state:
         b = state.pop(f"{key}.B")
@@ -249,6 +245,6 @@ def _pairs(
 
 def _unpack(packed: Tensor, shape: tuple[int, ...], key: str) -> Tensor:
     count = shape[0] * shape[1]
-    if packed.dtype != torch.uint8 or tuple(packed.shape) != ((count + 7) // 8,):
+    if min(shape) < 1 or packed.dtype != torch.uint8 or tuple(packed.shape) != ((count + 7) // 8,):
         raise ValueError(f"{key}.B.mask has not the size of B")
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count)).view(shape)

@@ -43,8 +43,17 @@ def language_manifest(languages: LanguageTable) -> Tensor:
 
 
 def read_manifest(manifest: Tensor) -> LanguageTable:
-    """Reads what :func:`language_manifest` wrote."""
-    return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
+    """Reads what :func:`language_manifest` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's {MANIFEST} is damaged ({error}); take the file from its source again") from (
+            error
+        )
 
 
 def check_entries(

@@ -115,7 +115,7 @@ def adapters_of(state: Mapping[str, Tensor], args: Namespace, source: str) -> Ad
         pairs[place] = PackedPairs(*(state[f"{prefix}.lora_{part}"] for part in ("A", "B", "mask")))
     directions = {stack: settings.directions for stack, settings in config.stacks.items()}
     languages = read_manifest(state[MANIFEST])
-    return Adapters(languages, directions, config.dim, config.start, pairs, int(state[MASK_EPOCH]))
+    return Adapters(languages, directions, config.dim, config.start, pairs, int(state[MASK_EPOCH].flatten()[0]))
 
 
 def places(config: AdapterConfig) -> dict[AdaptedPlace, str]:

@@ -25,7 +25,7 @@ from langspec_lora.errors import UserError
 
 _SETTINGS = ("encoder_langtok", "decoder_langtok", "lora_init")
 _ANY_SIZE = "langspec_transformer_lora"
-_OF_THE_RUN = ("user_dir", "finetune_from_model", "lang_resources", "train_languages")
+_OF_THE_RUN = ("save_adapters_only", "user_dir", "finetune_from_model", "lang_resources", "train_languages")
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:
@@ -114,6 +114,13 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
         setattr(args, f"{stack}_lora_position", "_".join(used) or None)
         setattr(args, f"{stack}_activation_direction", "_".join(adapters.directions[stack]))
     return args
+
+
+def untrained_arguments(args: Namespace) -> Namespace:
+    """The arguments of a base model without what they say of the pairs that it was trained with."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_pruning_flags(parser)
+    return Namespace(**{**vars(args), **vars(parser.parse_args([]))})
 
 
 def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:

@@ -24,8 +24,20 @@ from langspec_lora.errors import UserError
 
 
 def stated_base(state: Mapping[str, Tensor]) -> str | None:
-    """The fingerprint of the base that a checkpoint was saved without, or None where it holds its base."""
-    return bytes(state[BASE].tolist()).decode("ascii") if BASE in state else None
+    """The fingerprint of the base that a checkpoint was saved without, or None where it holds its base.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if BASE not in state:
+        return None
+    try:
+        fingerprint = bytes(state[BASE].tolist()).decode("ascii")
+        if not fingerprint.startswith("sha256:"):
+            raise ValueError("it is no fingerprint")
+        return fingerprint
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's {BASE} is damaged ({error}); take the file from its source again") from error
 
 
 def base_entry(fingerprint: str) -> dict[str, Tensor]:

@@ -16,15 +16,17 @@ _TIED = ("decoder.output_projection.weight", "decoder.embed_tokens.weight")
 _PART = 1 << 24  # bytes hashed at a time
 
 
-def base_fingerprint(state: Mapping[str, Tensor]) -> str:
+def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = None) -> str:
     """The SHA-256 of a base model: of the names, shapes, types and bytes of its entries, whatever their order.
 
-    A checkpoint that was trained with the base frozen has the fingerprint of the file it started from. So what fairseq
+    A checkpoint that was trained with the base frozen has the fingerprint of the file it started from, unless it was
+    saved in half precision with the base in it, which is then rounded. So what fairseq
     adds, drops or widens on the way does not count: copies of weights, uninitialised entries, an output projection
     that repeats the embedding, and half precision beside the same numbers in single precision.
 
     Args:
         state: entries of a model by fairseq's names; those of adapters are left out.
+        rounded: half precision to which its numbers are rounded first, as training with ``--fp16`` does.
 
     Returns:
         ``sha256:`` and 64 digits.
@@ -36,7 +38,7 @@ def base_fingerprint(state: Mapping[str, Tensor]) -> str:
             continue
         key = (value.data_ptr(), value.dtype, value.shape, value.stride())
         if key not in known or not value.numel():
-            known[key] = _digest(value)
+            known[key] = _digest(value, rounded)
         lines[name] = f"{tuple(value.shape)} {known[key]}"
     projection, embedding = _TIED
     if lines.get(projection) == lines.get(embedding):
@@ -58,8 +60,10 @@ def check_same_base(held: str, wanted: str, held_by: str, wanted_by: str) -> Non
         )
 
 
-def _digest(value: Tensor) -> str:
+def _digest(value: Tensor, rounded: torch.dtype | None) -> str:
     value = value.detach().cpu()
+    if rounded is not None and value.is_floating_point():
+        value = value.to(rounded)
     if value.dtype in (torch.float16, torch.bfloat16):
         value = value.float()
     digest = hashlib.sha256()

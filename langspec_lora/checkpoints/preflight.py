@@ -224,7 +224,9 @@ def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
 def stored_langs(args: Namespace | None) -> tuple[str, ...]:
     """The ``--langs`` that a checkpoint was trained with; none where its arguments do not say."""
     langs = getattr(args, "langs", None) or ()
-    return tuple(langs.split(",")) if isinstance(langs, str) else tuple(langs)
+    if isinstance(langs, str):
+        return tuple(langs.split(","))
+    return tuple(langs) if isinstance(langs, (list, tuple)) else ()
 
 
 def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:

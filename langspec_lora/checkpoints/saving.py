@@ -34,8 +34,8 @@ def settle_base(args: Namespace, frozen: bool) -> None:
         base = args.base_checkpoint or _base_of_start(args, start[0], stored_base_path(layout.model_args))
     elif args.base_checkpoint:
         raise UserError(
-            f"--base-checkpoint {args.base_checkpoint} belongs to checkpoints that hold adapters only, and this training "
-            "starts with none; leave it out, or give it as --finetune-from-model"
+            f"--base-checkpoint {args.base_checkpoint} belongs to checkpoints that hold adapters only, and this "
+            "training starts with none; leave it out, or give it as --finetune-from-model"
         )
     else:
         base = args.finetune_from_model if start is not None and start[0] == args.finetune_from_model else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file
@@ -37,7 +39,8 @@ class Source:
         self._base_checkpoint = base_checkpoint
         self._folder: AdapterFile | None = None
         self._state: dict[str, Any] = {"model": {}}
-        if self.path.is_dir() or self.path.suffix == ".safetensors":
+        # Not Path.is_dir, which raises where a folder may not be entered.
+        if os.path.isdir(self.path) or self.path.suffix == ".safetensors":  # noqa: PTH112
             self._folder = read_adapter_file(path)
         else:
             self._state = load_checkpoint(path)
@@ -116,6 +119,17 @@ class Source:
         """The fingerprint of the base model."""
         stated = self._folder.base if self._folder else stated_base(self.entries)
         return stated or base_fingerprint(self.base)
+
+    def stands_on(self, fingerprint: str) -> bool:
+        """Whether the base model has a fingerprint, or would have it in half precision.
+
+        Training with ``--fp16`` rounds the base that it started from.
+        """
+        if self.fingerprint == fingerprint:
+            return True
+        at_hand = self.is_checkpoint and (self.holds_base or os.path.isfile(self.base_path or ""))  # noqa: PTH113
+        halves = (torch.float16, torch.bfloat16)
+        return at_hand and any(base_fingerprint(self.base, rounded) == fingerprint for rounded in halves)
 
     def write(self, adapters: Adapters, out: Path) -> None:
         """Writes a checkpoint of other adapters on the same base, with the base in it or without as this one.

@@ -1,14 +1,17 @@
-"""Large files written whole or not at all, and never over what is there unless told to."""
+"""Files written whole or not at all, and never over what is there unless told to."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from langspec_lora.errors import UserError
 
@@ -17,12 +20,24 @@ def check_free(path: Path, overwrite: bool) -> None:
     """Makes sure that a file may be written, before the work that leads to it begins.
 
     Raises:
-        UserError: it is there already, and ``overwrite`` was not given.
+        UserError: it is there already, and ``overwrite`` was not given, or it cannot be there.
     """
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:  # noqa: PTH110  Path.exists raises for names that are too long
         raise UserError(f"{path} is there already; give another --out, or --overwrite to replace it")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112
         raise UserError(f"{path} is a folder; give the name of a file")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Makes sure that a folder is there or can be.
+
+    Raises:
+        UserError: there is a file in its place.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.isfile(place):  # noqa: PTH113
+            raise UserError(f"--out lies in {place}, which is a file; give another")
 
 
 @contextmanager
@@ -50,7 +65,8 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         raise UserError(f"{paths[0]}: {reason}; give an --out that can be written and has room") from error
     finally:
         for written in partial:
-            written.unlink(missing_ok=True)
+            with suppress(OSError):
+                written.unlink()
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -64,3 +80,19 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
             torch.save(state, partial)
         except RuntimeError as error:  # torch's own writer hides the system's error
             raise OSError(None, " ".join(str(error).split())[:200]) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file, readable for whom other new files are.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.touch()
+    mode = path.stat().st_mode  # safetensors would leave the file to its owner alone
+    content = {name: value.contiguous() for name, value in tensors.items()}
+    try:
+        save_file(content, str(path), {"format": "pt", **(metadata or {})})
+    except SafetensorError as error:  # which wraps the system's error in its own text
+        raise OSError(None, str(error)) from error
+    path.chmod(mode)

@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     source = Source(args.checkpoint, args.base_checkpoint)
-    held = {f"{level}_rank": 8 if level == "low" else 2 for level in LEVELS} | vars(source.args)
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    ranks = {level: {**held, **given}[f"{level}_rank"] for level in LEVELS}
+    ranks = {"high": 2, "med": 2, "low": 8}
+    for own in (source.args, args):
+        said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}
+        ranks.update({level: rank for level, rank in said.items() if rank is not None})
     where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"
     new = LanguageTable.build(args.langs.split(","), resources, ranks, where)
     adapters = add_languages(source.adapters, new, source.settings.get("lora_init") or "rank", args.seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.formats import IMPORTS, carry_out
 from langspec_lora.cli.written import print_written
-from langspec_lora.config import POSITIONS
+from langspec_lora.config import POSITIONS, add_base_flag
 
 HELP = "make a checkpoint from an adapter folder, the released implementation, Hugging Face or PEFT"
 
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the checkpoint, or for huggingface the folder, to write",
     )
     parser.add_argument("--base", type=Path, metavar="CK", help="checkpoint of the base model that adapters belong to")
+    add_base_flag(parser)
     parser.add_argument("--langs", metavar="A,B", help="languages by their ids (default: as the checkpoint says)")
     parser.add_argument(
         "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"

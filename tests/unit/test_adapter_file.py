@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from langspec_lora.checkpoints import adapter_file
+from langspec_lora.checkpoints import writing
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
 from langspec_lora.checkpoints.source import Source
@@ -181,6 +181,9 @@ WRONG_RANK = [{"name": "en", "level": "high", "rank": 6}]
         (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": ["up"]}), "neither src nor"),
         (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": []}), "no model has"),
         (lambda folder: change_metadata(folder, dim=-1), "whole numbers"),
+        (lambda folder: change_metadata(folder, mask_epoch=10**40), "whole numbers"),
+        (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 10**13]}}), "damaged"),
+        (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, -3]}}), "is damaged"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 10]}}), "not describe"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 99]}}), "size of B"),
     ],
@@ -198,7 +201,7 @@ def test_no_file_is_left_half_written(tmp_path, monkeypatch) -> None:
         Path(path).write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(adapter_file, "save_file", fail)
+    monkeypatch.setattr(writing, "save_file", fail)
     with pytest.raises(UserError, match="No space left on device"):
         write_adapter_folder(make(0.5), tmp_path)
     assert not list(tmp_path.iterdir())

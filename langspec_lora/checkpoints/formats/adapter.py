@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from langspec_lora.checkpoints.adapter_file import AdapterFile, read_adapter_file, write_adapter_folder
-from langspec_lora.checkpoints.assembly import adapted_checkpoint
+from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.fingerprint import check_same_base
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.source import Source
@@ -35,8 +35,9 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     )
     check_free(args.out, args.overwrite)
     content = read_adapter_file(args.path)
-    base = Source(args.base)
-    check_same_base(base.fingerprint, content.base, f"--base {args.base}", str(args.path))
-    whole = adapted_checkpoint(base.base, base.args, content.adapters, content.settings)
+    base = Source(args.base, args.base_checkpoint)
+    if not base.stands_on(content.base):
+        check_same_base(base.fingerprint, content.base, f"--base {args.base}", str(args.path))
+    whole = adapted_checkpoint(base.base, untrained_arguments(base.args), content.adapters, content.settings)
     write_checkpoint(whole, args.out)
     return [args.out]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, linear_name
 from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
-from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags
+from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags, check_one_direction
 from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import check_free, write_checkpoint
 from langspec_lora.lora import SOURCE, add_pair
@@ -17,9 +17,8 @@ from langspec_lora.lora import SOURCE, add_pair
 
 def export(args: Namespace) -> list[Path]:
     """Writes a checkpoint that fairseq loads without this plugin, for ``--source-lang`` to ``--target-lang``."""
-    check_flags(
-        args, "--format merged", {"source_lang": "--source-lang", "target_lang": "--target-lang"}, HUGGINGFACE_EXPORT
-    )
+    check_flags(args, "--format merged", {}, HUGGINGFACE_EXPORT)
+    check_one_direction(args, "--format merged")
     check_free(args.out, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
     merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)

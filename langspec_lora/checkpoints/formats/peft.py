@@ -6,7 +6,7 @@ from argparse import Namespace
 from itertools import permutations
 from pathlib import Path
 
-from langspec_lora.checkpoints.assembly import adapted_checkpoint
+from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.huggingface.files import check_output
 from langspec_lora.checkpoints.huggingface.peft import PEFT_FILES, base_model_name, export_lora, import_lora
@@ -46,8 +46,8 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     check_one_direction(args, "--from peft")
     check_free(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    source = Source(args.base)
-    trained, sizes = source.args, {name: tuple(value.shape) for name, value in source.base.items()}
+    source = Source(args.base, args.base_checkpoint)
+    trained, sizes = untrained_arguments(source.args), {name: tuple(value.shape) for name, value in source.base.items()}
     for stack in POSITIONS:
         flag = f"{stack}_activation_direction"
         setattr(trained, flag, getattr(args, flag))

@@ -13,10 +13,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from langspec_lora.checkpoints.layout import read_outline
+from langspec_lora.checkpoints.writing import check_folder
 from langspec_lora.errors import UserError
 
 
@@ -111,21 +112,6 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file.
-
-    Raises:
-        UserError: the disk is full, say.
-    """
-    path.touch()
-    mode = path.stat().st_mode  # safetensors would leave the file to its owner alone
-    try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"})
-        path.chmod(mode)
-    except Exception as error:  # SafetensorError wraps the system's errors in its own text
-        raise UserError(f"{path} cannot be written ({error}); give an output folder that has room") from error
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file, for reading by people too."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -147,6 +133,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool = False) -> I
         UserError: ``out`` holds such a file, or cannot be written.
     """
     check_output(out, names, overwrite)
+    out = out.absolute()  # "." has no name
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -161,7 +148,7 @@ def output_folder(out: Path, names: Sequence[str], overwrite: bool = False) -> I
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written: {error.strerror}; give a folder that can be, and has room"
+            f"{out} cannot be written: {error.strerror or error}; give a folder that can be, and has room"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -173,8 +160,9 @@ def check_output(out: Path, names: Sequence[str], overwrite: bool) -> None:
     Raises:
         UserError: the folder holds one of these files, or is no folder.
     """
-    if out.exists() and not out.is_dir():
+    if out.is_file():
         raise UserError(f"--out {out} is a file; give a folder")
+    check_folder(out.parent)
     there = [name for name in names if (out / name).exists()]
     if there and not overwrite:
         raise UserError(f"--out {out} holds {there[0]} already; give another folder, or --overwrite")

@@ -25,12 +25,11 @@ from langspec_lora.checkpoints.huggingface.files import (
     read_json,
     read_tensors,
     write_json,
-    write_tensors,
 )
 from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.checkpoints.huggingface.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.checkpoints.huggingface.weights import to_fairseq, to_huggingface
-from langspec_lora.checkpoints.writing import write_checkpoint
+from langspec_lora.checkpoints.writing import write_checkpoint, write_tensors
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError
 

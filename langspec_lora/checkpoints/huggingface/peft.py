@@ -26,9 +26,9 @@ from langspec_lora.checkpoints.huggingface.files import (
     read_json,
     read_tensors,
     write_json,
-    write_tensors,
 )
 from langspec_lora.checkpoints.huggingface.weights import PREFIX
+from langspec_lora.checkpoints.writing import write_tensors
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable, Resources
@@ -60,6 +60,10 @@ _HARMLESS = {  # settings that change nothing in what a trained LoRA computes, o
     "qalora_group_size",  # likewise, without use_qalora
     "loftq_config",  # likewise, without init_lora_weights=loftq
 }
+_LARGEST = 1e9  # of ranks and alphas; NaN is not below it
+_LONGEST_PATTERN = 300
+_QUANTIFIER = re.compile(r"[*+?{]")
+_REPEATED_GROUP = re.compile(r"\)[*+?{]")  # may take exponential time
 _NEUTRAL = (None, False, 0, "none", [], {}, ())
 _PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
 _TENSOR = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
@@ -267,12 +271,20 @@ def _scaled(
 
 def _setting(settings: Mapping[str, Any], key: str, pattern: str, name: str, folder: Path) -> float:
     """A module's rank or alpha, found as PEFT finds it (``peft.utils.other.get_pattern_key``)."""
-    value = settings.get(key, 8)
+    value, table = settings.get(key, 8), settings.get(pattern) or {}
     try:
-        matches = [own for text, own in (settings.get(pattern) or {}).items() if re.match(rf"(.*\.)?({text})$", name)]
-    except (AttributeError, re.error):
+        for text in table:
+            if len(text) > _LONGEST_PATTERN or len(_QUANTIFIER.findall(text)) > 2 or _REPEATED_GROUP.search(text):
+                raise UserError(
+                    f"{folder / 'adapter_config.json'}: {pattern} has {text[:60]!r}, too intricate to be the name of a "
+                    "module; write the names out"
+                )
+        matches = [own for text, own in table.items() if re.match(rf"(.*\.)?({text})$", name)]
+    except UserError:
+        raise
+    except (AttributeError, TypeError, re.error):
         raise UserError(f"{folder / 'adapter_config.json'}: {pattern} is no table of names and numbers") from None
     value = matches[0] if matches else value
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _LARGEST:
         raise UserError(f"{folder / 'adapter_config.json'}: {key} is {value!r} for {name}; expected a positive number")
     return value
