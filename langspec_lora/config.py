@@ -97,6 +97,13 @@ def add_adapter_flags(parser) -> None:
         help="train the pairs only (default: True with --add-lora True)",
     )
     add(
+        "--train-languages",
+        default=None,
+        metavar="A,B",
+        help="train the pairs of these languages only; all others, and so every direction between them, stay as they "
+        "are (default: all train)",
+    )
+    add(
         "--lang-resources",
         default=None,
         metavar="FILE",
@@ -111,6 +118,14 @@ def add_adapter_flags(parser) -> None:
             metavar="R",
             help=f"rank of the pairs of {level}-resource languages",
         )
+    add(
+        "--save-adapters-only",
+        type=parse_bool,
+        default=None,
+        metavar="BOOL",
+        help="save checkpoints without the frozen base, which is found again where it lay (default: True where the "
+        "base is frozen and came from --finetune-from-model)",
+    )
     for stack in POSITIONS:
         add(
             f"--{stack}-lora-layer",
@@ -146,6 +161,15 @@ def add_adapter_flags(parser) -> None:
         metavar="|".join(INITS),
         help="draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, "
         "or from standard LoRA's U(-1/√d, 1/√d)",
+    )
+
+
+def add_base_flag(parser) -> None:
+    """Adds where the base lies of checkpoints that hold adapters only."""
+    parser.add_argument(
+        "--base-checkpoint",
+        metavar="FILE",
+        help="the base of checkpoints that hold adapters only (default: where it lay in training)",
     )
 
 
@@ -251,6 +275,33 @@ def freezes_base(args: Namespace) -> bool:
     return args.add_lora if args.freeze_original_parameters is None else args.freeze_original_parameters
 
 
+def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, ...]:
+    """The ids of the languages whose pairs train.
+
+    Args:
+        args: the arguments of a training.
+        languages: those of its model.
+
+    Raises:
+        UserError: ``--train-languages`` names others, or the base would train beside them.
+    """
+    names = getattr(args, "train_languages", None)
+    if names is None:
+        return tuple(range(len(languages)))
+    if not freezes_base(args):
+        raise UserError(
+            f"--train-languages {names} keeps all other languages as they are, but --freeze-original-parameters False "
+            "trains the base below them; give one of the two"
+        )
+    unknown = [name for name in names.split(",") if name not in languages.names]
+    if unknown:
+        raise UserError(
+            f"--train-languages names {unknown[0]!r}, which is not in --langs {','.join(languages.names)}; "
+            "name languages of the model, joined by commas"
+        )
+    return tuple(index for index, name in enumerate(languages.names) if name in names.split(","))
+
+
 def _languages(args: Namespace) -> LanguageTable:
     stored = getattr(args, "adapter_languages", None)
     if stored:  # from a checkpoint: the YAML file of the training may be gone
@@ -287,7 +338,7 @@ def languages_from_json(text: str) -> LanguageTable:
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:
     count = getattr(args, f"{stack}_layers")
-    directions = _parse_directions(args, stack, count)
+    directions = activation_directions(args, stack)
     text = getattr(args, f"{stack}_lora_layer")
     if text == "none":
         return StackConfig((), (), directions)
@@ -325,7 +376,17 @@ def _without_repeats(items: Sequence, flag: str) -> Sequence:
     return items
 
 
-def _parse_directions(args: Namespace, stack: str, count: int) -> tuple[str, ...]:
+def activation_directions(args: Namespace, stack: str) -> tuple[str, ...]:
+    """For each layer of a stack whether the source or the target language selects the pair.
+
+    Args:
+        args: fairseq's arguments.
+        stack: ``encoder`` or ``decoder``.
+
+    Raises:
+        UserError: the flag holds other words, or not as many as there are layers.
+    """
+    count = getattr(args, f"{stack}_layers")
     text = getattr(args, f"{stack}_activation_direction")
     if text is None:
         by_source = count * 3 // 4 if stack == "encoder" else 0

@@ -239,7 +239,7 @@ read -r -a torch_words <<<"$torch"
 step "$torch" "$python" -m pip install "${torch_words[@]}"
 numpy=${numpy:-$(numpy_for_torch)}
 choices >"$stamp"
-step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint]"
+step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint,hf]"
 if [[ -z $(fairseq_distribution) || -n ${FAIRSEQ:-} ]]; then
     check_compiler
     # Its own requirements cannot be met any more: setup.py says which.

@@ -1,6 +1,6 @@
 """Tries a machine at the real size: a random M2M100 of the 615M shape is fine-tuned for two updates and translates.
 
-Usage: python scripts/real_size.py FOLDER   (needs 10 GB of disk there; prints time, memory and parameter counts)
+Usage: python scripts/real_size.py FOLDER   (needs 10 GB of disk there; prints time, memory, parameters and file sizes)
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ from langspec_lora.models.layers import FAST_PATH_COPIES
 
 VOCABULARY = 256_206  # entries of M2M100's dictionary, fairseq's four special symbols and the language tokens included
 SENTENCES = {"train": 12, "valid": 2, "test": 2}
+TRAININGS = (
+    ("out", "two updates of the published command", ()),
+    (
+        "whole",
+        "the same, saved with the base, nine tenths pruned from the start",
+        ("--save-adapters-only", "False", "--pruning-t1", "0", "--pruning-t2", "1"),
+    ),
+)
 
 
 def write_dictionary(path: Path) -> Dictionary:
@@ -94,21 +102,28 @@ def main() -> None:
         dictionary = write_dictionary(folder / "dict.txt")
         write_data(folder, folder / "dict.txt")
         print(f"{write_model(folder / 'base.pt', dictionary):,} parameters in {folder / 'base.pt'}", flush=True)
-    shutil.rmtree(folder / "out", ignore_errors=True)
-    run(
-        "two updates of the published command",
-        [
-            *("bash", str(scripts / "train.sh"), "--max-update", "2", "--no-epoch-checkpoints", "--disable-validation"),
-            *("--num-workers", "0"),
-        ],
-        folder / "train.log",
-        DATA_BIN=str(folder / "bin"),
-        BASE=str(folder / "base.pt"),
-        SAVE_DIR=str(folder / "out"),
-        UPDATE_FREQ="1",
-        MAX_TOKENS="2000",
-    )
-    print(re.search(r"parameters \| .*", (folder / "train.log").read_text(encoding="utf-8"))[0])
+    for name, title, flags in TRAININGS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        run(
+            title,
+            [
+                *("bash", str(scripts / "train.sh"), "--max-update", "2", "--no-epoch-checkpoints"),
+                *("--disable-validation", "--num-workers", "0", *flags),
+            ],
+            folder / f"{name}.log",
+            DATA_BIN=str(folder / "bin"),
+            BASE=str(folder / "base.pt"),
+            SAVE_DIR=str(folder / name),
+            UPDATE_FREQ="1",
+            MAX_TOKENS="2000",
+        )
+        checkpoint = folder / name / "checkpoint_last.pt"
+        adapter = folder / name / "adapter"
+        export = [str(Path(sys.executable).parent / "langspec-lora"), "export", str(checkpoint), "--format", "adapter"]
+        run("export of its adapters", [*export, "--out", str(adapter)], folder / f"{name}-export.log")
+        for path in (checkpoint, adapter / "adapter.safetensors"):
+            print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB", flush=True)
+    print(re.search(r"parameters \| .*", (folder / "out.log").read_text(encoding="utf-8"))[0])
     names = ",".join(PAPER_LEVELS)
     run(
         "two sentences of en-wo at beam 5",

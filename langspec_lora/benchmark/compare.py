@@ -8,12 +8,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from langspec_lora.benchmark import huggingface
 from langspec_lora.benchmark.contenders import TRANSLATIONS, UPDATES, Setting
 from langspec_lora.benchmark.measure import peak_cpu_memory, peak_gpu_memory, time_in_turns
 from langspec_lora.benchmark.workload import SHAPES, Ranks
@@ -90,7 +90,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> Results:
     """
     torch.set_num_threads(plan.threads)
     results = Results(machine(plan), {**asdict(plan), "ranks": [str(ranks) for ranks in plan.ranks]})
-    hugging_face = all(find_spec(name) for name in ("transformers", "peft"))
+    hugging_face = huggingface.is_usable()
     for kind, table in (("update", UPDATES), ("translation", TRANSLATIONS)):
         if kind not in plan.parts:
             continue
@@ -153,7 +153,8 @@ def _free(device: torch.device) -> None:
 def machine(plan: Plan) -> dict[str, Any]:
     """Names the machine and the versions of what ran on it."""
     # By the module: a fork of fairseq is installed under another name.
-    versions = {name: import_module(name).__version__ for name in PACKAGES if find_spec(name)}
+    packages = PACKAGES if huggingface.is_usable() else PACKAGES[:2]
+    versions = {name: import_module(name).__version__ for name in packages}
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from langspec_lora.benchmark.workload import Shape
+
+
+def is_usable() -> bool:
+    """Whether transformers and PEFT are installed, and this torch is new enough for them."""
+    if not all(map(find_spec, ("transformers", "peft"))):
+        return False
+    from transformers import is_torch_available
+
+    return is_torch_available()
 
 
 def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,14 +13,28 @@ from langspec_lora.config import languages_from_json, languages_to_json
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 
+Entry = TypeVar("Entry")
+
 _PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
+_FAST_PATH_COPY = re.compile(r"^encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
 MANIFEST = "adapters.manifest"
 MASK_EPOCH = "adapters.mask_epoch"
+BASE = "adapters.base"
 
 
 def is_adapter_entry(name: str) -> bool:
     """Whether an entry of a model's state belongs to the adapters."""
-    return name in (MANIFEST, MASK_EPOCH) or _PAIR_ENTRY.search(name) is not None
+    return name in (MANIFEST, MASK_EPOCH, BASE) or _PAIR_ENTRY.search(name) is not None
+
+
+def base_of(state: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The base model's entries of a model's state (or their shapes, by the same names).
+
+    Adapters are left out, and so are the copies of weights that fairseq 0.12.2's encoder layers keep.
+    """
+    return {
+        name: value for name, value in state.items() if not is_adapter_entry(name) and not _FAST_PATH_COPY.match(name)
+    }
 
 
 def language_manifest(languages: LanguageTable) -> Tensor:
@@ -28,8 +43,17 @@ def language_manifest(languages: LanguageTable) -> Tensor:
 
 
 def read_manifest(manifest: Tensor) -> LanguageTable:
-    """Reads what :func:`language_manifest` wrote."""
-    return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
+    """Reads what :func:`language_manifest` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's {MANIFEST} is damaged ({error}); take the file from its source again") from (
+            error
+        )
 
 
 def check_entries(

@@ -179,11 +179,24 @@ def read_layout(path: str | Path) -> CheckpointLayout:
         UserError: the file is missing, damaged, no fairseq checkpoint, or names functions that no checkpoint needs.
     """
     path = Path(path)
+    state = read_outline(path)
+    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
+        raise UserError(f"checkpoint {path} is not fairseq's: it holds no model; give a file written by fairseq-train")
+    shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
+    return CheckpointLayout(path, shapes, _model_args(state), _epoch(state))
+
+
+def read_outline(path: Path) -> Any:
+    """Reads what a file of ``torch.save`` holds, with a :class:`TensorStub` in place of each tensor.
+
+    Raises:
+        UserError: the file is missing, damaged, or names functions that no checkpoint needs.
+    """
     try:
         with path.open("rb") as file:
             # Told apart by the first bytes, as torch does: a file that is both would else be checked as one and loaded
             # as the other.
-            state = _read_zip(file) if file.read(4) == b"PK\x03\x04" else _read_legacy(file)
+            return _read_zip(file) if file.read(4) == b"PK\x03\x04" else _read_legacy(file)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check the path") from None
     except OSError as error:
@@ -196,10 +209,6 @@ def read_layout(path: str | Path) -> CheckpointLayout:
         raise UserError(
             f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__}); take it from its source again"
         ) from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"checkpoint {path} is not fairseq's: it holds no model; give a file written by fairseq-train")
-    shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
-    return CheckpointLayout(path, shapes, _model_args(state), _epoch(state))
 
 
 def _read_zip(file: BinaryIO) -> Any:

@@ -18,6 +18,7 @@ from langspec_lora.checkpoints.adapter_state import (
     is_adapter_entry,
     language_manifest,
 )
+from langspec_lora.checkpoints.base import layout_with_base, stored_base_path
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
 from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
@@ -112,7 +113,7 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
     if start is None:
         return
     path, resumes = start
-    layout = read_layout(path)
+    layout = layout_with_base(read_layout(path), stored_base_path(args))
     _check_sizes(layout, args, vocabulary)
     expected = {} if config is None else adapter_shapes(args, config)
     source = f"checkpoint {path}"
@@ -131,27 +132,29 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
         check_shapes(layout.shapes, expected, source)
 
 
-def check_generation_checkpoints(paths: list[str], languages: list[str], vocabulary: int) -> None:
+def check_generation_checkpoints(
+    paths: list[str], languages: list[str], vocabulary: int, base_checkpoint: str | None = None
+) -> None:
     """Makes sure that checkpoints can be loaded for generation.
 
     Args:
         paths: the files, of one model or of an ensemble.
         languages: names of the languages that will be translated from and to.
         vocabulary: number of entries of the dictionary, language tokens included.
+        base_checkpoint: where the base of checkpoints lies that hold adapters only, in place of what they say.
 
     Raises:
         UserError: a file is missing, damaged, hostile, of another dictionary, lacks part of its adapters, or knows not
             all languages.
     """
     for path in paths:
-        layout, source = read_layout(path), f"checkpoint {path}"
+        layout, source = layout_with_base(read_layout(path), base_checkpoint), f"checkpoint {path}"
         _check_vocabulary(layout, vocabulary)
         args = layout.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model
-        expected = adapter_shapes(args, _stored_config(args, source))
-        if not check_entries(_adapter_entries(layout), expected, source):
-            raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+        expected = adapter_shapes(args, stored_config(args, source))
+        check_adapters_are_whole(_adapter_entries(layout), expected, source)
         check_shapes(layout.shapes, expected, source)
         held = stored_languages(layout)
         unknown = [] if held is None else [name for name in languages if name not in held.names]
@@ -159,7 +162,29 @@ def check_generation_checkpoints(paths: list[str], languages: list[str], vocabul
             raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
 
 
-def _stored_config(args: Namespace, source: str) -> AdapterConfig:
+def check_adapters_are_whole(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    """Makes sure that a checkpoint which was trained with adapters holds them all.
+
+    Args:
+        found: shapes of the checkpoint's adapter entries, by name.
+        expected: shapes of those that its arguments say, by name.
+        source: how to call the checkpoint in a message.
+
+    Raises:
+        UserError: some or all of them are missing, or there are others.
+    """
+    if not check_entries(found, expected, source):
+        raise UserError(f"{source} was trained with adapters but holds none; give a whole checkpoint")
+
+
+def stored_config(args: Namespace, source: str) -> AdapterConfig:
+    """Which pairs the model of a checkpoint has, by the arguments that it was trained with.
+
+    Raises:
+        UserError: the arguments are damaged.
+    """
     try:
         return AdapterConfig.from_args(args)
     except (AttributeError, TypeError, ValueError) as error:  # a UserError is a ValueError
@@ -196,6 +221,14 @@ def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
     return languages_from_json(text) if text else None
 
 
+def stored_langs(args: Namespace | None) -> tuple[str, ...]:
+    """The ``--langs`` that a checkpoint was trained with; none where its arguments do not say."""
+    langs = getattr(args, "langs", None) or ()
+    if isinstance(langs, str):
+        return tuple(langs.split(","))
+    return tuple(langs) if isinstance(langs, (list, tuple)) else ()
+
+
 def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in layout.shapes.items() if is_adapter_entry(name)}
 
@@ -214,7 +247,8 @@ def _check_vocabulary(layout: CheckpointLayout, vocabulary: int) -> None:
     if size != vocabulary:
         raise UserError(
             f"checkpoint {layout.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
-            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary"
+            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary, and in --langs only "
+            "languages that the model has tokens for"
         )
 
 

@@ -157,7 +157,7 @@ def check_fairseq() -> Iterator[Finding]:
 
 def check_libraries() -> Iterator[Finding]:
     """What fairseq and this package import beside torch and NumPy."""
-    for name in ("hydra-core", "omegaconf", "sentencepiece", "sacrebleu", "matplotlib", "pyyaml"):
+    for name in ("hydra-core", "omegaconf", "sentencepiece", "sacrebleu", "matplotlib", "pyyaml", "safetensors"):
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:
@@ -194,6 +194,20 @@ def check_apex() -> Iterator[Finding]:
     yield Finding("apex", found)
 
 
+def check_extras() -> Iterator[Finding]:
+    """The libraries of our extras, all optional."""
+    for name, extra, purpose in (
+        ("transformers", "hf", "export and import of Hugging Face's models"),
+        ("peft", "hf", "loads exported LoRA folders; the benchmark"),
+        ("py3langid", "lid", "wrong language in reports"),
+        ("unbabel-comet", "comet", "evaluate --comet"),
+    ):
+        try:
+            yield Finding(name, version(name))
+        except PackageNotFoundError:
+            yield Finding(name, f'not installed (optional: {purpose}; pip install ".[{extra}]")')
+
+
 def check_user_dir() -> Iterator[Finding]:
     """The path that ``--user-dir`` takes."""
     yield Finding("--user-dir", str(PACKAGE))
@@ -208,6 +222,7 @@ CHECKS = (
     check_libraries,
     check_tokenizers,
     check_apex,
+    check_extras,
     check_user_dir,
 )
 

@@ -139,6 +139,7 @@ def _runs(args: argparse.Namespace) -> dict[str, Options]:
             decoder_langtok=decoder_langtok(args),
             precision=precision(args),
             cpu=args.cpu,
+            base_checkpoint=args.base_checkpoint,
             max_tokens=args.max_tokens,
             batch_size=args.batch_size,
             batching=args.batching,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from langspec_lora.config import add_base_flag
+
 
 def add_model_flags(parser: argparse.ArgumentParser, dictionary: str) -> None:
     """Adds what the model is besides its checkpoint.
@@ -15,6 +17,7 @@ def add_model_flags(parser: argparse.ArgumentParser, dictionary: str) -> None:
     """
     model = parser.add_argument_group("model")
     model.add_argument("--fixed-dictionary", type=Path, metavar="FILE", help=f"dictionary ({dictionary})")
+    add_base_flag(model)
     model.add_argument(
         "--encoder-langtok", choices=("src", "tgt", "none"), help="default: as the checkpoint was trained"
     )

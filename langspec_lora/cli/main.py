@@ -15,7 +15,22 @@ from types import ModuleType
 from langspec_lora import __version__
 from langspec_lora.errors import command_line
 
-COMMANDS = ("doctor", "prepare-flores", "make-example", "translate", "evaluate", "report", "bench")
+COMMANDS = (
+    "doctor",
+    "prepare-flores",
+    "make-example",
+    "translate",
+    "evaluate",
+    "report",
+    "inspect",
+    "export",
+    "import",
+    "add-language",
+    "remove-language",
+    "join",
+    "average",
+    "bench",
+)
 """The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""
 
 

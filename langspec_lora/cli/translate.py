@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         decoder_langtok(args),
         precision(args),
         "cpu" if args.cpu else None,
+        args.base_checkpoint,
     )
     assets.check_direction(args.source_lang, args.target_lang)
     translator = Translator(assets, generation, args.max_tokens, args.batch_size)

@@ -53,6 +53,7 @@ class Options:
         decoder_langtok: whether targets start with their language token; as the checkpoint was trained where None.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         cpu: do not use a GPU.
+        base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
         max_tokens: tokens in a batch.
         batch_size: sentences in a batch at most.
         batching: see :class:`~langspec_lora.evaluation.decoding.Decoder`.
@@ -75,6 +76,7 @@ class Options:
     decoder_langtok: bool | None = None
     precision: str = "fp32"
     cpu: bool = False
+    base_checkpoint: str | Path | None = None
     max_tokens: int = MAX_TOKENS
     batch_size: int | None = None
     batching: str = "auto"
@@ -125,6 +127,7 @@ def plan(options: Options) -> Plan:
         options.precision,
         options.cpu,
         options.pairs,
+        options.base_checkpoint,
     )
     settings = settings_of(options.data_bin, options.subset, model, options.generation, directions)
     held = {} if options.overwrite else held_sources(options.out, settings)

@@ -19,6 +19,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give an output folder that can be written and has room") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def read_lines(path: Path) -> list[str]:

@@ -1,7 +1,8 @@
 """The mathematics of language-specific LoRA; knows torch and not fairseq."""
 
-from langspec_lora.lora.linear import INITS, LanguageSpecificLinear
-from langspec_lora.lora.merge import MergedWeights, merged_weight
+from langspec_lora.lora.freezing import FrozenLanguages
+from langspec_lora.lora.linear import INITS, LanguageSpecificLinear, draw_a
+from langspec_lora.lora.merge import MergedWeights, add_pair, merged_weight
 from langspec_lora.lora.routing import DIRECTIONS, SOURCE, TARGET, LanguageRouting, Languages, PairLayout
 
 __all__ = [
@@ -9,10 +10,13 @@ __all__ = [
     "INITS",
     "SOURCE",
     "TARGET",
+    "FrozenLanguages",
     "LanguageRouting",
     "LanguageSpecificLinear",
     "Languages",
     "MergedWeights",
     "PairLayout",
+    "add_pair",
+    "draw_a",
     "merged_weight",
 ]

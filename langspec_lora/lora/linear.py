@@ -14,6 +14,19 @@ from langspec_lora.lora.routing import LanguageRouting
 INITS = ("rank", "standard")
 
 
+def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> None:
+    """Draws the A of a new pair, in place.
+
+    Args:
+        a: ``(r, d_in)``, one language's rows.
+        init: ``"rank"``: from U(-1/√r, 1/√r), as the released implementation does; ``"standard"``: from
+            U(-1/√d, 1/√d) with d the number of features that A reads.
+        generator: where the numbers come from.
+    """
+    bound = 1 / math.sqrt(a.size(0) if init == "rank" else a.size(1))
+    a.uniform_(-bound, bound, generator=generator)
+
+
 class LanguageSpecificLinear(nn.Linear):
     """A linear layer to which each sentence's language adds its own low-rank update.
 
@@ -33,8 +46,7 @@ class LanguageSpecificLinear(nn.Linear):
         dim: 0 adapts the whole layer; otherwise the pair reads features ``start`` to ``start + dim`` of the input and
             adds to the same features of the output.
         start: first feature of that slice.
-        init: ``"rank"`` draws A from U(-1/√r, 1/√r), as the released implementation does; ``"standard"`` from
-            U(-1/√d, 1/√d) with d the number of features that A reads.
+        init: how A is drawn, see :func:`draw_a`.
     """
 
     def __init__(
@@ -75,9 +87,8 @@ class LanguageSpecificLinear(nn.Linear):
             init: ``"rank"`` or ``"standard"``.
         """
         layout = self.routing.layout
-        for language, rank in enumerate(layout.ranks):
-            bound = 1 / math.sqrt(rank if init == "rank" else self.lora_A.size(1))
-            self.lora_A[layout.slice(language)].uniform_(-bound, bound)
+        for language in range(len(layout.ranks)):
+            draw_a(self.lora_A[layout.slice(language)], init)
         self.lora_B.zero_()
 
     def forward(self, input: Tensor) -> Tensor:

@@ -24,13 +24,29 @@ def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:
         ``(d_out, d_in)``, of the weight's type; the linear stays as it is.
     """
     rows = linear.routing.layout.slice(language)
-    kind = torch.promote_types(linear.weight.dtype, torch.float32)
-    a, b = linear.lora_A[rows].to(kind), linear.lora_B[rows].to(kind)
-    if linear.slice is None:
-        return torch.addmm(linear.weight.to(kind), b.t(), a).to(linear.weight.dtype)
-    weight = linear.weight.to(kind, copy=True)
-    weight[linear.slice, linear.slice].addmm_(b.t(), a)
-    return weight.to(linear.weight.dtype)
+    return add_pair(linear.weight, linear.lora_A[rows], linear.lora_B[rows], linear.slice)
+
+
+@torch.no_grad()
+def add_pair(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None) -> Tensor:
+    """``W + B A``, computed in single precision or better and rounded once.
+
+    Args:
+        weight: ``(d_out, d_in)``.
+        a: ``(r, d_in)``, or as wide as the slice.
+        b: ``(r, d_out)``, likewise.
+        part: the features of input and output that the pair covers; None for all.
+
+    Returns:
+        ``(d_out, d_in)``, of the weight's type; the weight stays as it is.
+    """
+    kind = torch.promote_types(weight.dtype, torch.float32)
+    a, b = a.to(kind), b.to(kind)
+    if part is None:
+        return torch.addmm(weight.to(kind), b.t(), a).to(weight.dtype)
+    merged = weight.to(kind, copy=True)
+    merged[part, part].addmm_(b.t(), a)
+    return merged.to(weight.dtype)
 
 
 class MergedWeights:

@@ -15,6 +15,8 @@ from fairseq.models.transformer.transformer_legacy import base_architecture
 from torch import Tensor, nn
 
 from langspec_lora.checkpoints.adapter_state import complete_state, language_manifest
+from langspec_lora.checkpoints.base import BaseFile, fill_base, stated_base, without_base
+from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.config import (
     AdapterConfig,
     add_adapter_flags,
@@ -181,6 +183,9 @@ class LanguageSpecificTransformer(TransformerModel):
         self.routing: LanguageRouting | None = None
         self.adapted: dict[AdaptedPlace, LanguageSpecificLinear] = {}
         self._merged_weights = MergedWeights(())
+        self._base_checkpoint: str | None = None
+        self._base_fingerprint: str | None = None
+        self._base_file: BaseFile | None = None
 
     @classmethod
     def add_args(cls, parser) -> None:
@@ -214,6 +219,9 @@ class LanguageSpecificTransformer(TransformerModel):
             model.add_pairs(config)
         if freezes_base(args):
             model.freeze_base()
+        model._base_checkpoint = getattr(args, "base_checkpoint", None)
+        if getattr(args, "save_adapters_only", False):
+            model._base_file = BaseFile(args.base_checkpoint)
         if recompute:
             for layer in (*model.encoder.layers.children(), *model.decoder.layers.children()):
                 checkpoint_activations(layer, model.routing, offload)
@@ -329,12 +337,28 @@ class LanguageSpecificTransformer(TransformerModel):
         Raises:
             SystemExit: with one line, if the checkpoint holds other adapters, or only part of them.
         """
+        with exit_on_user_error():
+            stated = stated_base(state_dict)
+            fill_base(state_dict, self._base_checkpoint)
+        if self._base_file is not None and self._base_fingerprint is None:
+            self._base_fingerprint = stated or base_fingerprint(state_dict)
         super().upgrade_state_dict_named(state_dict, name)
         for index in range(len(self.encoder.layers)):
             for copy in FAST_PATH_COPIES:
                 state_dict.pop(f"encoder.layers.{index}.{copy}", None)
         with exit_on_user_error():
-            complete_state(state_dict, self.state_dict(), None if self.config is None else self.config.languages)
+            complete_state(state_dict, super().state_dict(), None if self.config is None else self.config.languages)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The model's entries; without the base where it is not saved. See torch."""
+        state = super().state_dict(*args, **kwargs)
+        if self._base_file is None or self._base_fingerprint is None:
+            return state
+        if self._base_file.has_changed():
+            logger.warning("%s is not what it was: checkpoints hold their base from now on", self._base_file.path)
+            self._base_file = None
+            return state
+        return without_base(state, self._base_fingerprint)
 
     def load_state_dict(self, *args: Any, **kwargs: Any):
         """Loads a checkpoint's state; see fairseq's model.
@@ -351,11 +375,17 @@ class LanguageSpecificTransformer(TransformerModel):
                     f"the checkpoint does not fit the model: {first[:200]}; give the --arch and flags of its model"
                 ) from error
 
-    def parameter_summary(self) -> str:
-        """Says in one line how many parameters the base has, how many train, and how many each language owns."""
+    def parameter_summary(self, trained: Sequence[int] | None = None) -> str:
+        """Says in one line how many parameters the base has, how many train, and how many each language owns.
+
+        Args:
+            trained: ids of the languages that train; None for all.
+        """
         pairs = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
         base = sum(parameter.numel() for parameter in self.parameters()) - pairs
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+        if trained is not None:
+            trainable = pairs * sum(self.config.languages.ranks[own] for own in trained) // self.routing.layout.rows
         text = f"parameters | base {base:,} | adapters {pairs:,} | trainable {trainable:,}"
         if self.config is None:
             return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ class GradualPruning:
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
         state: the module of the model that has the buffer ``mask_epoch``, one whole number: the epoch in which the
             masks were chosen, 0 for none.
+        trained: ids of the languages that train; the masks of others stay as they are. None for all.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class GradualPruning:
         schedule: PruningSchedule,
         scope: str,
         state: nn.Module,
+        trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears
         self.languages = languages
         self.schedule = schedule
         self.state = state
         self._forget = False
-        self._groups = group_blocks(linears, range(len(languages)), scope)
+        self._trained = range(len(languages)) if trained is None else trained
+        self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
             linear.lora_B.register_hook(_MaskGradient(linear))
 
@@ -72,15 +75,55 @@ class GradualPruning:
         apply_masks(self.linears.values())
 
     def _summary(self) -> str:
-        shares = {"all": pruned_share(self._blocks(range(len(self.languages))))}
+        shares = {"all": pruned_share(self._blocks(self._trained))}
         for level in LEVELS:
-            ids = [i for i, own in enumerate(self.languages.levels) if own == level]
+            ids = [i for i in self._trained if self.languages.levels[i] == level]
             if ids:
                 shares[level] = pruned_share(self._blocks(ids))
         return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())
 
     def _blocks(self, languages):
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
+
+
+class DenseTraining:
+    """Training without pruning, in place of :class:`GradualPruning`.
+
+    What an earlier training has pruned grows again, so no mask may call it pruned any longer.
+
+    Args:
+        linears: the adapted linears of the model.
+        languages: the model's languages.
+        state: the module of the model that has the buffer ``mask_epoch``.
+        trained: ids of the languages that train; the masks of others stay as they are. None for all.
+    """
+
+    def __init__(
+        self,
+        linears: Mapping[AdaptedPlace, LanguageSpecificLinear],
+        languages: LanguageTable,
+        state: nn.Module,
+        trained: Sequence[int] | None = None,
+    ) -> None:
+        self.linears = linears
+        self.state = state
+        self._all = trained is None
+        self._trained = range(len(languages)) if trained is None else trained
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Lifts the masks.
+
+        Args:
+            epoch: fairseq's epoch.
+        """
+        for linear in self.linears.values():
+            for language in self._trained:
+                linear.lora_mask[linear.routing.layout.slice(language)] = 1
+        if self._all:
+            self.state.mask_epoch.zero_()
+
+    def end_update(self) -> None:
+        """Does nothing."""
 
 
 class _MaskGradient:

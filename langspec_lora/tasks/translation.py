@@ -26,12 +26,22 @@ from langspec_lora.checkpoints.preflight import (
     check_training_checkpoint,
     starting_checkpoint,
 )
-from langspec_lora.config import AdapterConfig, add_pruning_flags, has_adapters, pruning_from_args
+from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
+from langspec_lora.config import (
+    AdapterConfig,
+    add_base_flag,
+    add_pruning_flags,
+    freezes_base,
+    has_adapters,
+    pruning_from_args,
+    trained_languages,
+)
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
 from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.lora import FrozenLanguages
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
-from langspec_lora.pruning.callback import GradualPruning
+from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +53,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     Stock models work with it too: they get batches without language ids.
     """
 
-    pruning: GradualPruning | None = None
+    pruning: GradualPruning | DenseTraining | None = None
+    frozen: FrozenLanguages | None = None
     one_direction = False
     """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
@@ -52,6 +63,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
+        add_base_flag(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
@@ -112,17 +124,22 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 args.langs = self.langs  # from --lang-dict, or inferred from the pairs
             with exit_on_user_error():
                 self._check_training(args)
+            copy_checkpoints_whole()
         if from_checkpoint:
             with exit_on_user_error():
                 _check_stored_model(args)
+            if getattr(self.args, "base_checkpoint", None):
+                args.base_checkpoint = self.args.base_checkpoint
+            args.save_adapters_only = False  # what is loaded is whole
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
         with exit_on_user_error():
             model.bind_languages(self.langs, _used_languages(self.args))
         if trains:
-            logger.info(model.parameter_summary())
-            self._attach_pruning(model)
+            trained = self._freeze_languages(model)
+            logger.info(model.parameter_summary(trained))
+            self._attach_pruning(model, trained)
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any):
@@ -138,7 +155,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             for path in utils.split_paths(args.path)
             for shard in range(shards)
         ]
-        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary))
+        base = getattr(args, "base_checkpoint", None)
+        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary), base)
         if getattr(args, "lm_path", None):
             read_layout(args.lm_path)
         if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
@@ -150,20 +168,41 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
         if pruning_from_args(args) and config is None:
             raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
+        if config is not None:
+            trained_languages(args, config.languages)
+        elif getattr(args, "train_languages", None):
+            raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
+        if config is not None and getattr(args, "store_ema", False):
+            raise UserError("--store-ema averages weights only, and pairs have masks besides; leave it out")
         start = starting_checkpoint(args)
         if is_stock and start is not None:
             read_layout(start[0])
         if not is_stock:
+            settle_base(args, config is not None and freezes_base(args))
+            self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
         for split in (args.train_subset, *args.valid_subset.split(",")):
             self.data_manager.check_files(split)
 
-    def _attach_pruning(self, model: LanguageSpecificTransformer) -> None:
+    def _freeze_languages(self, model: LanguageSpecificTransformer) -> tuple[int, ...] | None:
+        """Freezes what ``--train-languages`` leaves out; gives the ids of those that train, None for all."""
+        if model.config is None or self.args.train_languages is None:
+            return None
+        trained = trained_languages(self.args, model.config.languages)
+        if len(trained) == len(model.config.languages):
+            return None
+        self.frozen = FrozenLanguages(model.adapted.values(), model.routing.layout, trained)
+        return trained
+
+    def _attach_pruning(self, model: LanguageSpecificTransformer, trained: tuple[int, ...] | None) -> None:
+        if model.config is None:
+            return
         settings = pruning_from_args(self.args)
         if settings is None:
+            self.pruning = DenseTraining(model.adapted, model.config.languages, model.adapters, trained)
             return
         schedule, scope = settings
-        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters)
+        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters, trained)
         start = starting_checkpoint(self.args)
         if start is None or not start[1]:
             self.pruning.forget_masks_at_first_epoch()
@@ -171,14 +210,20 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         """Chooses the pruning masks of the epoch."""
         super().begin_epoch(epoch, model)
+        if self.frozen is not None:
+            self.frozen.remember()  # only now is the checkpoint loaded
         if self.pruning is not None:
             self.pruning.begin_epoch(epoch)
+        if self.frozen is not None:
+            self.frozen.restore()
 
     def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
-        """Steps the optimizer, then sets what is pruned back to zero."""
+        """Steps the optimizer, then sets what is pruned to zero, and what is frozen back to what it was."""
         super().optimizer_step(optimizer, model=model, update_num=update_num)
         if self.pruning is not None:
             self.pruning.end_update()
+        if self.frozen is not None:
+            self.frozen.restore()
 
     def train_step(self, sample: dict, model: torch.nn.Module, *args: Any, **kwargs: Any):
         """See fairseq's task."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import stored_languages
+from langspec_lora.checkpoints.preflight import stored_langs, stored_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, dictionary_tokens
 from langspec_lora.errors import UserError
-from langspec_lora.translation.settings import Model, stored_langs
+from langspec_lora.translation.settings import Model
 
 _DICTIONARIES = ("dict.txt", "model_dict.128k.txt")  # the second is that of M2M100's own release
 _SENTENCEPIECE_MODELS = (SENTENCEPIECE, "spm.model")
@@ -57,6 +57,7 @@ def find_assets(
     decoder_langtok: bool | None = None,
     precision: str = "fp32",
     device: str | None = None,
+    base_checkpoint: str | Path | None = None,
 ) -> Assets:
     """Finds what belongs to a checkpoint. No model is built.
 
@@ -72,6 +73,7 @@ def find_assets(
         decoder_langtok: likewise.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
+        base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
 
     Raises:
         UserError: a file is missing or damaged, or dictionary and SentencePiece model do not belong together.
@@ -88,7 +90,8 @@ def find_assets(
     languages = _languages(layouts, langs, dictionary)
     model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
     adapted = any(stored_languages(layout) for layout in layouts)
-    return Assets(replace(model, device=device), sentencepiece_model, languages, adapted)
+    model = replace(model, device=device, base_checkpoint=base_checkpoint)
+    return Assets(model, sentencepiece_model, languages, adapted)
 
 
 def _given(path: str | Path, what: str, flag: str) -> Path:
@@ -103,7 +106,7 @@ def _languages(layouts: Sequence[CheckpointLayout], langs: Sequence[str], dictio
     if tables:
         names = [name for name in tables[0] if all(name in table for table in tables)]
     else:
-        names = list(dict.fromkeys((*stored_langs(layouts[0]), *langs))) or _token_languages(dictionary)
+        names = list(dict.fromkeys((*stored_langs(layouts[0].model_args), *langs))) or _token_languages(dictionary)
     if len(names) < 2:
         raise UserError(
             f"checkpoint {layouts[0].path} and its dictionary name no two languages; give those that the model was "
@@ -125,10 +128,10 @@ class _Places:
 
     def __init__(self, layout: CheckpointLayout) -> None:
         self._checkpoint, self._args = layout.path, layout.model_args
-        self._languages = stored_langs(layout)
+        self._languages = stored_langs(layout.model_args)
         data = [path for path in self._stored("data") if path.is_dir()]
         folders = [layout.path.parent, *data, *(path.parent for path in data)]
-        folders += [path.parent for path in self._stored("finetune_from_model")]
+        folders += [path.parent for name in ("finetune_from_model", "base_checkpoint") for path in self._stored(name)]
         self._folders = list(dict.fromkeys(folders))
 
     def dictionary(self) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.preflight import stored_langs
 from langspec_lora.errors import UserError
 
 MAX_TOKENS = 12000
@@ -105,6 +106,7 @@ class Model:
         precision: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
         pairs: whether its language-specific pairs take part, or only the base model below them.
+        base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
     """
 
     checkpoints: tuple[Path, ...]
@@ -115,6 +117,7 @@ class Model:
     precision: str = "fp32"
     device: str | None = None
     pairs: bool = True
+    base_checkpoint: str | Path | None = None
 
     @classmethod
     def from_checkpoints(
@@ -127,6 +130,7 @@ class Model:
         precision: str = "fp32",
         cpu: bool = False,
         pairs: bool = True,
+        base_checkpoint: str | Path | None = None,
     ) -> Model:
         """Reads from the first checkpoint how it was trained: its languages and language tokens.
 
@@ -139,13 +143,14 @@ class Model:
             precision: ``fp32``, ``fp16`` or ``bf16``.
             cpu: do not use a GPU.
             pairs: as the attribute.
+            base_checkpoint: likewise.
 
         Raises:
             UserError: a file is missing, damaged or no checkpoint of fairseq, or its language tokens stand elsewhere
                 than in M2M100.
         """
         layouts = [read_layout(path) for path in checkpoints]
-        known = stored_langs(layouts[0])
+        known = stored_langs(layouts[0].model_args)
         args = layouts[0].model_args
         if getattr(args, "lang_tok_replacing_bos_eos", False):
             raise UserError(
@@ -165,10 +170,5 @@ class Model:
             precision,
             "cpu" if cpu else None,
             pairs,
+            base_checkpoint,
         )
-
-
-def stored_langs(layout: CheckpointLayout) -> tuple[str, ...]:
-    """The ``--langs`` that a checkpoint was trained with; none where it does not say."""
-    langs = getattr(layout.model_args, "langs", None) or ()
-    return tuple(langs.split(",")) if isinstance(langs, str) else tuple(langs)

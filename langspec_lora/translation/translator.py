@@ -88,6 +88,7 @@ class Translator:
         decoder_langtok: bool | None = None,
         precision: str = "fp32",
         device: str | None = None,
+        base_checkpoint: str | Path | None = None,
         max_tokens: int = MAX_TOKENS,
         batch_size: int | None = None,
         **generation: Any,
@@ -105,6 +106,7 @@ class Translator:
             decoder_langtok: likewise.
             precision: ``fp32``, ``fp16`` or ``bf16``.
             device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
+            base_checkpoint: the base of a checkpoint that holds adapters only; where it lay in training if None.
             max_tokens: tokens in a batch, padding included.
             batch_size: sentences in a batch at most; no limit where None.
             **generation: settings of :class:`~langspec_lora.translation.settings.Generation`, such as ``beam=1``.
@@ -116,7 +118,15 @@ class Translator:
         checkpoints = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
         settings = Generation(**generation)
         assets = find_assets(
-            checkpoints, dictionary, sentencepiece_model, langs, encoder_langtok, decoder_langtok, precision, device
+            checkpoints,
+            dictionary,
+            sentencepiece_model,
+            langs,
+            encoder_langtok,
+            decoder_langtok,
+            precision,
+            device,
+            base_checkpoint,
         )
         return cls(assets, settings, max_tokens, batch_size)
 

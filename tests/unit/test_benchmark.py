@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 
 import pytest
 import torch
 
-from langspec_lora.benchmark import compare, contenders, measure, report
+from langspec_lora.benchmark import compare, contenders, huggingface, measure, report
 from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
 from langspec_lora.cli.main import main
 from langspec_lora.lora import routing
@@ -64,7 +63,7 @@ def test_trained_parameters_are_those_of_each_contender() -> None:
 
 
 @pytest.mark.skipif(
-    not (find_spec("peft") and find_spec("transformers")), reason="transformers and peft: pip install .[hf]"
+    not huggingface.is_usable(), reason="transformers and peft: pip install .[hf], with a torch that they take"
 )
 def test_peft_contender_has_one_shared_pair_of_the_same_rank_at_the_same_positions() -> None:
     update = contenders.peft(SETTING)
@@ -81,7 +80,9 @@ def test_an_update_changes_what_trains_and_nothing_else(name) -> None:
     for _ in range(2):
         update()
     trained = {key for key, parameter in update.model.named_parameters() if parameter.requires_grad}
-    changed = {key for key, value in update.model.state_dict().items() if not torch.equal(value, before[key])}
+    # fairseq's _float_tensor is uninitialised memory: now and then NaN, which equals nothing
+    after = {key: value for key, value in update.model.state_dict().items() if not key.endswith("_float_tensor")}
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed
     assert {key.replace("output_projection", "embed_tokens").split(".", 1)[1] for key in changed} <= {
         key.split(".", 1)[1] for key in trained

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,21 @@ def test_another_project_called_apex_is_told_from_the_one_of_nvidia(
     assert code == 0
     assert found in output
     assert ("note: apex" in output) is noted
+
+
+def test_extras_that_are_missing_are_named_with_what_installs_them(monkeypatch, capsys) -> None:
+    def version(name: str) -> str:
+        if name == "peft":
+            return "1.2.3"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    code, output = account(capsys, doctor.check_extras)
+    assert code == 0
+    assert [line.split()[:2] for line in output.splitlines()[:4]] == [
+        ["transformers", "not"], ["peft", "1.2.3"], ["py3langid", "not"], ["unbabel-comet", "not"],
+    ]  # fmt: skip
+    assert 'evaluate --comet; pip install ".[comet]"' in output
 
 
 def test_a_version_with_a_local_part_is_compared_by_its_numbers():

@@ -1,0 +1,46 @@
+"""One direction's model as a plain checkpoint of stock fairseq: the pairs added to the weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from torch import Tensor
+
+from langspec_lora.checkpoints.adapters import Adapters, linear_name
+from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
+from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags, check_one_direction
+from langspec_lora.checkpoints.source import Source
+from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.lora import SOURCE, add_pair
+
+
+def export(args: Namespace) -> list[Path]:
+    """Writes a checkpoint that fairseq loads without this plugin, for ``--source-lang`` to ``--target-lang``."""
+    check_flags(args, "--format merged", {}, HUGGINGFACE_EXPORT)
+    check_one_direction(args, "--format merged")
+    check_free(args.out, args.overwrite)
+    source = Source(args.checkpoint, args.base_checkpoint)
+    merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)
+    write_checkpoint(checkpoint_of(stock_arguments(source.args), {**source.base, **merged}), args.out)
+    return [args.out]
+
+
+def merged_weights(base: dict[str, Tensor], adapters: Adapters, source: str, target: str) -> dict[str, Tensor]:
+    """The adapted weights of one direction, by their names in the base model.
+
+    Args:
+        base: entries of the base model.
+        adapters: its pairs.
+        source: name of the source language.
+        target: name of the target language.
+
+    Raises:
+        UserError: a language has no pairs.
+    """
+    merged = {}
+    for place in adapters.pairs:
+        name = f"{linear_name(place)}.weight"
+        language = source if adapters.direction(place) == SOURCE else target
+        merged[name] = add_pair(base[name], *adapters.pair(place, language), adapters.features)
+    return merged

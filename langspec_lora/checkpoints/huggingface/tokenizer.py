@@ -1,0 +1,136 @@
+"""Tokenizer files for an exported model, in which every token has the id that fairseq's dictionary gives it.
+
+transformers' ``M2M100Tokenizer`` knows the languages of M2M100 (or of WMT21) in one order and counts their ids from the
+end of its vocabulary. Dictionaries of that form get it, with SentencePiece itself splitting the text. Others, such as
+those of FLORES-101's languages, it would misread; they get a tokenizer of the library ``tokenizers``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from langspec_lora.checkpoints.huggingface.files import write_json
+from langspec_lora.checkpoints.huggingface.sentencepiece import build_tokenizer, read_pieces
+from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS, m2m100_languages
+from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
+from langspec_lora.errors import UserError
+
+TOKENIZER_FILES = (
+    "vocab.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    SENTENCEPIECE,
+)
+
+_CODES = ("m2m100", "wmt21")
+_SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+
+def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[str | None]) -> list[str]:
+    """Reads a dictionary and makes sure that it belongs to a model.
+
+    Args:
+        dictionary: the fairseq dictionary.
+        spm: the SentencePiece model.
+        rows: number of embeddings.
+        languages: names that must have a token there; None is passed over.
+
+    Returns:
+        The tokens by id.
+
+    Raises:
+        UserError: a file is missing, or they do not belong together.
+    """
+    for path, what in ((dictionary, "dictionary"), (spm, "SentencePiece model")):
+        if not path.is_file():
+            raise UserError(f"there is no {what} {path}; check the path")
+    check_fit(spm, dictionary)
+    lines = dictionary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    tokens = [*SPECIALS, *(line.rpartition(" ")[0] for line in lines)]
+    if len(tokens) != rows:
+        raise UserError(
+            f"dictionary {dictionary} has {len(tokens)} tokens, but the model {rows} embeddings; give the model's own "
+            "dictionary, language tokens included"
+        )
+    for name in languages:
+        if name is not None and f"__{name}__" not in tokens:
+            raise UserError(f"dictionary {dictionary} has no token __{name}__; give a language that the model knows")
+    return tokens
+
+
+def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: Sequence[str | None]) -> str | None:
+    """Writes the tokenizer's files.
+
+    Args:
+        folder: where.
+        tokens: the tokens by id.
+        spm: the SentencePiece model.
+        languages: source and target language by default, or None.
+
+    Returns:
+        A remark for the user, where something is not as in M2M100, or None.
+    """
+    shutil.copyfile(spm, folder / SENTENCEPIECE)
+    form = _m2m100_form(tokens)
+    if form is not None:
+        _write_m2m100(folder, tokens, *form, languages)
+        return None
+    pieces = read_pieces(spm)
+    if not pieces.is_plain:
+        write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+        return (
+            f"no tokenizer of transformers splits text as {spm} does: vocab.json holds the ids of all tokens "
+            f"(a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
+        )
+    source = None if languages[0] is None else f"__{languages[0]}__"
+    build_tokenizer(pieces, tokens, source).save(str(folder / "tokenizer.json"))
+    names = [token for token in tokens if token.startswith("__") and token.endswith("__")]
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **_SPECIAL_TOKENS,
+        "model_max_length": 1024,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
+    if source is None:
+        return "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t"
+    return None
+
+
+def _write_m2m100(folder: Path, tokens: Sequence[str], codes: str, size: int, languages: Sequence[str | None]) -> None:
+    write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens[:size])})
+    names = [f"__{name}__" for name in m2m100_languages(codes, "the export")]
+    settings = {
+        "tokenizer_class": "M2M100Tokenizer",
+        "language_codes": codes,
+        "num_madeup_words": len(tokens) - size - len(names),
+        "additional_special_tokens": names,
+        "model_max_length": 1024,
+        "src_lang": languages[0],
+        "tgt_lang": languages[1],
+        **_SPECIAL_TOKENS,
+        "sep_token": "</s>",
+    }
+    write_json(folder / "tokenizer_config.json", {key: value for key, value in settings.items() if value is not None})
+    write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
+
+
+def _m2m100_form(tokens: Sequence[str]) -> tuple[str, int] | None:
+    """The tokenizer's list of languages, and the number of tokens before it; None where there is no such list."""
+    if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
+        return None
+    for codes in _CODES:
+        languages = [f"__{name}__" for name in m2m100_languages(codes, "the export")]
+        if languages[0] not in tokens:
+            continue
+        start = tokens.index(languages[0])
+        rest = tokens[start + len(languages) :]
+        unused = all(token.startswith("madeupword") for token in rest)
+        if list(tokens[start : start + len(languages)]) == languages and unused:
+            return codes, start
+    return None

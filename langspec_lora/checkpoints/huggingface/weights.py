@@ -1,0 +1,137 @@
+"""The one table of names between fairseq's state of an M2M100 and Hugging Face's, and what checks it.
+
+Below their stacks both name all weights alike: ``encoder.layers.0.self_attn.k_proj.weight`` is
+``model.encoder.layers.0.self_attn.k_proj.weight`` there. The embedding is one matrix under several names, and fairseq
+keeps a few entries that are no weights. Sinusoidal positions are computed on both sides, from the same formula and the
+same first position (``padding_idx + 1``).
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from langspec_lora.errors import UserError
+
+PREFIX = "model."
+"""What Hugging Face's names have before fairseq's."""
+
+EMBEDDING = "model.shared.weight"
+_EMBEDDING_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+_FAIRSEQ_EMBEDDINGS = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+)
+_POSITIONS = re.compile(r"model\.(encoder|decoder)\.embed_positions\.weights")  # stored by early transformers
+_NO_WEIGHTS = {  # of fairseq, and their values
+    **{f"{stack}.version": 3.0 for stack in ("encoder", "decoder")},  # before 2 the final norms were missing
+    **{f"{stack}.embed_positions._float_tensor": 1.0 for stack in ("encoder", "decoder")},
+}
+
+
+def weight_shapes(args: Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """fairseq's name and the shape of every weight but the embedding.
+
+    Args:
+        args: fairseq's arguments of a pre-norm Transformer with one width.
+    """
+    width = args.encoder_embed_dim
+    for stack in ("encoder", "decoder"):
+        ffn = getattr(args, f"{stack}_ffn_embed_dim")
+        attentions = ("self_attn",) if stack == "encoder" else ("self_attn", "encoder_attn")
+        for layer in range(getattr(args, f"{stack}_layers")):
+            prefix = f"{stack}.layers.{layer}"
+            linears = {
+                f"{prefix}.{name}.{p}_proj": (width, width) for name in attentions for p in ("k", "v", "q", "out")
+            }
+            linears |= {f"{prefix}.fc1": (ffn, width), f"{prefix}.fc2": (width, ffn)}
+            norms = [f"{prefix}.{name}_layer_norm" for name in (*attentions, "final")]
+            for name, shape in linears.items():
+                yield f"{name}.weight", shape
+                yield f"{name}.bias", shape[:1]
+            for name in norms:
+                yield f"{name}.weight", (width,)
+                yield f"{name}.bias", (width,)
+        yield f"{stack}.layer_norm.weight", (width,)
+        yield f"{stack}.layer_norm.bias", (width,)
+
+
+def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[int], source: str) -> dict[str, Tensor]:
+    """Hugging Face's weights under fairseq's names.
+
+    Args:
+        tensors: the weights by Hugging Face's names.
+        args: the arguments of the model that they belong to.
+        order: for each id of the fairseq dictionary the id that Hugging Face's tokenizer gives the same token.
+        source: how to call the folder in a message.
+
+    Raises:
+        UserError: a weight is missing, of another shape, or unknown, or the embeddings are not one.
+    """
+    names = [name for name in (EMBEDDING, *_EMBEDDING_COPIES) if name in tensors]
+    if not names:
+        raise UserError(f"{source} has no {EMBEDDING}; give the weights of an M2M100 or NLLB-200")
+    embedding = tensors[names[0]]
+    for name in names[1:]:
+        if embedding.shape != tensors[name].shape or not torch.equal(embedding, tensors[name]):
+            raise UserError(f"{source}: {name} differs from {names[0]}; the published command shares all embeddings")
+    expected = {name: (PREFIX + name, shape) for name, shape in weight_shapes(args)}
+    expected[EMBEDDING] = names[0], (len(order), args.encoder_embed_dim)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    _check(shapes, dict(expected.values()), source)
+    known = {name for name, _ in expected.values()} | set(_EMBEDDING_COPIES)
+    _refuse_unknown((name for name in tensors if name not in known and not _POSITIONS.fullmatch(name)), source)
+    del expected[EMBEDDING]
+    if list(order) != list(range(len(order))):
+        embedding = embedding[torch.tensor(order)]
+    state = dict.fromkeys(_FAIRSEQ_EMBEDDINGS, embedding)
+    state |= {name: tensors[other] for name, (other, _) in expected.items()}
+    return state | {name: torch.tensor([value]) for name, value in _NO_WEIGHTS.items()}
+
+
+def to_huggingface(state: Mapping[str, Tensor], args: Namespace, source: str) -> dict[str, Tensor]:
+    """fairseq's weights under Hugging Face's names; ids stay as they are.
+
+    Args:
+        state: the base entries of a checkpoint.
+        args: the arguments of the model that they belong to.
+        source: how to call the checkpoint in a message.
+
+    Returns:
+        The weights, the embedding once.
+
+    Raises:
+        UserError: a weight is missing, of another shape, or unknown, or the embeddings are not one.
+    """
+    first = state.get(_FAIRSEQ_EMBEDDINGS[0])
+    for name in _FAIRSEQ_EMBEDDINGS:
+        other = state.get(name, first)  # old checkpoints leave out the last one
+        if first is None or first.shape != other.shape or not torch.equal(first, other):
+            raise UserError(
+                f"{source} has no {name} that is its encoder's embedding, but Hugging Face's M2M100 shares it; only "
+                "models with --share-all-embeddings can be written in that format"
+            )
+    expected = dict(weight_shapes(args))
+    _check({name: tuple(tensor.shape) for name, tensor in state.items()}, expected, source)
+    known = {*expected, *_FAIRSEQ_EMBEDDINGS, *_NO_WEIGHTS}
+    _refuse_unknown((name for name in state if name not in known), source)
+    return {EMBEDDING: first, **{PREFIX + name: state[name] for name in expected}}
+
+
+def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str) -> None:
+    for name, shape in expected.items():
+        if name not in found:
+            raise UserError(f"{source} lacks {name}; take it from its source again, or give the folder of one model")
+        if found[name] != shape:
+            raise UserError(f"{source} has {name} of size {found[name]}, but its settings say {shape}")
+
+
+def _refuse_unknown(names: Iterator[str], source: str) -> None:
+    name = next(names, None)
+    if name is not None:
+        raise UserError(f"{source} holds {name[:120]}, which M2M100 does not have; it is another kind of model")

@@ -1,0 +1,72 @@
+"""Checkpoints as torch loads them, after their outline has been read without running anything."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.errors import UserError
+
+_CAN_MAP = "mmap" in inspect.signature(torch.load).parameters  # from torch 2.1 on
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Loads a fairseq checkpoint on the CPU; of a file in torch's present format only what is used is read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What fairseq saved: ``model``, ``args`` or ``cfg``, and the state of the training.
+
+    Raises:
+        UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
+    """
+    read_layout(path)
+    with Path(path).open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    options = {"mmap": True} if is_zip and _CAN_MAP else {}
+    try:
+        # read_layout has refused every name that torch.load could run, which torch itself does only from 2.6 on.
+        return torch.load(path, map_location="cpu", weights_only=False, **options)
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); take it from its source again") from (
+            error
+        )
+
+
+def arguments(state: dict[str, Any], path: str | Path) -> Namespace:
+    """The arguments that a checkpoint's model was built from, a copy.
+
+    Args:
+        state: what :func:`load_checkpoint` returned.
+        path: the file, for the message.
+
+    Raises:
+        UserError: the checkpoint holds none.
+    """
+    settings = state.get("cfg")
+    for found in (state.get("args"), settings.get("model") if isinstance(settings, dict) else None):
+        if isinstance(found, Namespace):
+            return Namespace(**vars(found))
+    raise UserError(f"checkpoint {path} holds no training arguments; give a file written by fairseq-train")
+
+
+def load_entries(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's model, by name.
+
+    Raises:
+        UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
+    """
+    return entries(load_checkpoint(path))
+
+
+def entries(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's model, by name."""
+    return {name: value for name, value in state["model"].items() if isinstance(value, Tensor)}

@@ -1,0 +1,159 @@
+"""Languages that join, leave, or come together in a set of adapters; the pairs of all others stay bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
+from langspec_lora.lora import draw_a
+
+
+def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
+    """Adds fresh pairs: A drawn, B zero, nothing pruned, so that they add nothing until they train.
+
+    Args:
+        adapters: what is there.
+        new: the languages that join, after those that are there.
+        init: how A is drawn, see :func:`~langspec_lora.lora.draw_a`.
+        seed: of the drawing.
+
+    Raises:
+        UserError: a language is there already.
+    """
+    there = [name for name in new.names if name in adapters.languages.names]
+    if there:
+        raise UserError(
+            f"--langs names {there[0]}, which has pairs already (there are {', '.join(adapters.languages.names)}); "
+            "name only languages that join"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    pairs = {}
+    for place, (a, b, mask) in adapters.pairs.items():
+        drawn = [torch.empty(rank, a.size(1)) for rank in new.ranks]
+        for own in drawn:
+            draw_a(own, init, generator)
+        rows = sum(new.ranks)
+        pairs[place] = PackedPairs(
+            torch.cat([a, *(own.to(a.dtype) for own in drawn)]),
+            torch.cat([b, b.new_zeros(rows, b.size(1))]),
+            torch.cat([mask, mask.new_ones(rows, mask.size(1))]),
+        )
+    return replace(adapters, languages=_join_tables(adapters.languages, new), pairs=pairs)
+
+
+def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
+    """Leaves languages out.
+
+    Raises:
+        UserError: a language is not there, or none would remain.
+    """
+    for name in names:
+        adapters.languages.id(name)
+    remaining = [name for name in adapters.languages.names if name not in names]
+    if not remaining:
+        raise UserError(f"--langs {','.join(names)} are all languages there are; leave one in")
+    return select_languages(adapters, remaining)
+
+
+def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
+    """The pairs of some languages, in the order given.
+
+    Raises:
+        UserError: a language has no pairs.
+    """
+    rows = [adapters.rows(name) for name in names]
+
+    def select(packed: Tensor) -> Tensor:
+        return torch.cat([packed[own] for own in rows])
+
+    pairs = {place: PackedPairs(*map(select, packed)) for place, packed in adapters.pairs.items()}
+    table = adapters.languages
+    ids = [table.id(name) for name in names]
+    languages = LanguageTable(
+        tuple(names), tuple(table.levels[own] for own in ids), tuple(table.ranks[own] for own in ids)
+    )
+    return replace(adapters, languages=languages, pairs=pairs)
+
+
+def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapters:
+    """Puts the languages of two sets of adapters over one base into one set.
+
+    Args:
+        first: one set; its languages come first.
+        second: the other.
+        prefer: ``A`` or ``B``: whose pairs a language gets that is in both; None where there must be none.
+
+    Raises:
+        UserError: they stand at different places, or a language is in both and ``prefer`` is None.
+    """
+    check_alike(first, second)
+    both = [name for name in first.languages.names if name in second.languages.names]
+    if both and prefer is None:
+        raise UserError(f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose pairs to take")
+    left_out = set(both)
+    parts = [first, second]
+    loser = 1 if prefer == "A" else 0
+    kept = [name for name in parts[loser].languages.names if name not in left_out]
+    if not kept:
+        return parts[1 - loser]
+    parts[loser] = select_languages(parts[loser], kept)
+    pairs = {
+        place: PackedPairs(*(torch.cat(both) for both in zip(packed, parts[1].pairs[place], strict=True)))
+        for place, packed in parts[0].pairs.items()
+    }
+    return replace(
+        first,
+        languages=_join_tables(parts[0].languages, parts[1].languages),
+        pairs=pairs,
+        mask_epoch=max(first.mask_epoch, second.mask_epoch),
+    )
+
+
+def _join_tables(first: LanguageTable, second: LanguageTable) -> LanguageTable:
+    return LanguageTable(first.names + second.names, first.levels + second.levels, first.ranks + second.ranks)
+
+
+def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
+    """Makes sure that two sets of adapters stand at the same places of one model.
+
+    Args:
+        first: one set.
+        second: the other.
+        one: how to call the first in a message.
+        other: how to call the second.
+
+    Raises:
+        UserError: they do not.
+    """
+    for flag, own, their in (
+        ("--dim", first.dim, second.dim),
+        ("--start-idx", first.start, second.start),
+        *(
+            (f"--{stack}-activation-direction", "_".join(first.directions[stack]), "_".join(second.directions[stack]))
+            for stack in first.directions
+        ),
+    ):
+        if own != their:
+            raise UserError(
+                f"{one} has {flag} {own} and {other} {their}; only adapters that stand alike in one base come together"
+            )
+    for place in sorted(first.pairs.keys() ^ second.pairs.keys()):
+        lacking, having = (other, one) if place in first.pairs else (one, other)
+        raise UserError(
+            f"{lacking} has no pairs at {'.'.join(map(str, place))}, which {having} has; "
+            "only adapters at the same layers and positions come together"
+        )
+    for place, packed in first.pairs.items():
+        for part, own, their in zip("AB", packed, second.pairs[place], strict=False):
+            if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):
+                raise UserError(
+                    f"at {'.'.join(map(str, place))} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
+                    f"{their.dtype} and width {their.size(1)} in {other}; only adapters of one base and precision "
+                    "come together"
+                )

@@ -1,0 +1,52 @@
+"""``langspec-lora add-language``: new languages join a trained set of adapters."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from langspec_lora.config import add_base_flag
+from langspec_lora.languages import LEVELS
+
+HELP = "let new languages join trained adapters, which stay as they are"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument("checkpoint", type=Path, metavar="CK", help="checkpoint with adapters")
+    parser.add_argument("--langs", required=True, metavar="A,B", help="the languages that join")
+    parser.add_argument(
+        "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
+    )
+    for level in LEVELS:
+        parser.add_argument(
+            f"--{level}-rank", type=int, metavar="R", help=f"rank of new {level}-resource languages (default: as in CK)"
+        )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the drawing of A (default: 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add_base_flag(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the checkpoint and says how to train the new languages."""
+    from langspec_lora.checkpoints.membership import add_languages
+    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.checkpoints.writing import check_free
+    from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
+
+    check_free(args.out, args.overwrite)
+    resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+    source = Source(args.checkpoint, args.base_checkpoint)
+    ranks = {"high": 2, "med": 2, "low": 8}
+    for own in (source.args, args):
+        said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}
+        ranks.update({level: rank for level, rank in said.items() if rank is not None})
+    where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"
+    new = LanguageTable.build(args.langs.split(","), resources, ranks, where)
+    adapters = add_languages(source.adapters, new, source.settings.get("lora_init") or "rank", args.seed)
+    source.write(adapters, args.out)
+    everyone = ",".join(adapters.languages.names)
+    print(f"written: {args.out}")
+    print(f"train them with --finetune-from-model {args.out} --langs {everyone} --train-languages {args.langs}")
+    return 0

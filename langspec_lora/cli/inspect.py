@@ -1,0 +1,36 @@
+"""``langspec-lora inspect``: what a checkpoint or an adapter folder holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from langspec_lora.config import add_base_flag
+
+HELP = "count the parameters of a checkpoint and what pruning has left of them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument("path", type=Path, metavar="CK", help="checkpoint, or adapter folder")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every single pair, for other programs")
+    add_base_flag(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write heat maps of what survives there, as PNG and SVG"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what the file holds, and draws it."""
+    import json
+    import sys
+
+    from langspec_lora.analysis.inspection import as_json, as_text, inspect
+
+    found = inspect(args.path, args.base_checkpoint)
+    print(json.dumps(as_json(found), indent=1, ensure_ascii=False) if args.json else as_text(found))
+    if args.out is not None:
+        from langspec_lora.analysis.pictures import draw_survival
+
+        print("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), sep="\n", file=sys.stderr)
+    return 0

@@ -1,0 +1,43 @@
+"""``langspec-lora join``: the adapters of two trainings on one base, in one checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from langspec_lora.config import add_base_flag
+from langspec_lora.errors import UserError
+
+HELP = "put the adapters of two trainings on one base into one checkpoint"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's flags."""
+    parser.add_argument("first", type=Path, metavar="A", help="checkpoint with adapters, or adapter folder")
+    parser.add_argument("second", type=Path, metavar="B", help="another; at least one of the two is a checkpoint")
+    parser.add_argument("--prefer", choices=("A", "B"), help="whose pairs a language gets that is in both")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add_base_flag(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the checkpoint and says which languages it has."""
+    from langspec_lora.checkpoints.fingerprint import check_same_base
+    from langspec_lora.checkpoints.membership import join
+    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.checkpoints.writing import check_free
+
+    check_free(args.out, args.overwrite)
+    first, second = Source(args.first, args.base_checkpoint), Source(args.second, args.base_checkpoint)
+    for flag in ("encoder_langtok", "decoder_langtok"):
+        one, other = first.settings.get(flag), second.settings.get(flag)
+        if one != other:
+            name = f"--{flag.replace('_', '-')}"
+            raise UserError(f"A was trained with {name} {one} and B with {other}; only adapters trained alike can join")
+    adapters = join(first.adapters, second.adapters, args.prefer)
+    if not (first.stands_on(second.fingerprint) or second.stands_on(first.fingerprint)):
+        check_same_base(second.fingerprint, first.fingerprint, f"the base of {args.second}", str(args.first))
+    (first if first.is_checkpoint else second).write(adapters, args.out)
+    print(f"written: {args.out}, with pairs for {', '.join(adapters.languages.names)}")
+    return 0

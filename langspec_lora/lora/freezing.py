@@ -1,0 +1,51 @@
+"""Pairs of some languages that stay bit for bit as they are while those of others train."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import torch
+from torch import Tensor
+
+from langspec_lora.lora.linear import LanguageSpecificLinear
+from langspec_lora.lora.routing import PairLayout
+
+
+class FrozenLanguages:
+    """Keeps rows of the packed pairs.
+
+    They get no gradient, so that they count neither in its norm nor in the optimizer's state, and are set back after
+    each update, because weight decay moves them all the same.
+
+    Args:
+        linears: the adapted linears of one model.
+        layout: how the languages' rows lie.
+        trained: ids of the languages that train.
+    """
+
+    def __init__(self, linears: Iterable[LanguageSpecificLinear], layout: PairLayout, trained: Collection[int]) -> None:
+        frozen = [language for language in range(len(layout.ranks)) if language not in trained]
+        rows = torch.cat([torch.arange(layout.rows)[layout.slice(language)] for language in frozen])
+        self._parameters = [parameter for linear in linears for parameter in (linear.lora_A, linear.lora_B)]
+        self._rows = rows
+        self._kept: list[Tensor] = []
+        for parameter in self._parameters:
+            parameter.register_hook(self._clear)
+
+    def _clear(self, gradient: Tensor) -> Tensor:
+        return gradient.index_fill(0, self._rows_on(gradient.device), 0)
+
+    def _rows_on(self, device: torch.device) -> Tensor:
+        self._rows = self._rows.to(device)
+        return self._rows
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Takes what the rows hold now for what they have to hold."""
+        self._kept = [parameter[self._rows_on(parameter.device)] for parameter in self._parameters]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Sets the rows back, in place, to what they held when :meth:`remember` was called."""
+        for parameter, kept in zip(self._parameters, self._kept, strict=True):
+            parameter.index_copy_(0, self._rows_on(parameter.device), kept)
