@@ -66,7 +66,7 @@ class Decoder:
         """Opens the data of one direction.
 
         Raises:
-            UserError: a sentence is longer than the model can take.
+            UserError: a sentence is longer than the model can take, or than a batch may be.
         """
         source, target = direction
         task = self._loaded.task
@@ -81,14 +81,16 @@ class Decoder:
             data_category="main",
             langtok_spec=task.args.langtoks["main"],
         )
-        limits = self._loaded.max_positions
-        for side, sizes, limit in zip(direction, np.asarray(dataset.sizes).T, limits, strict=True):
-            too_long = np.flatnonzero(sizes > limit)
-            if len(too_long):
-                raise UserError(
-                    f"{self.subset} data of {direction}, {side}, line {too_long[0] + 1}: {sizes[too_long[0]]} tokens, "
-                    f"but the model takes {limit}; shorten the sentence in the data"
-                )
+        positions, tokens = self._loaded.max_positions, self._loaded.max_tokens
+        for side, sizes, limit in zip(direction, np.asarray(dataset.sizes).T, positions, strict=True):
+            for most, remedy in (
+                (limit, f"the model takes {limit}; shorten the sentence in the data"),
+                (tokens, f"--max-tokens is {tokens}; give at least the length of the longest sentence"),
+            ):
+                too_long = np.flatnonzero(sizes > most)
+                if len(too_long):
+                    place = f"{self.subset} data of {direction}, {side}, line {too_long[0] + 1}"
+                    raise UserError(f"{place}: {sizes[too_long[0]]} tokens, but {remedy}")
         return dataset
 
     def translate(

@@ -29,7 +29,7 @@ from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
 from langspec_lora.evaluation.share import Share
 from langspec_lora.evaluation.split_text import SplitText, languages_of
-from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model
+from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model, check_batch_limits
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def plan(options: Options) -> Plan:
     """
     from langspec_lora.evaluation.tokenizers import require_tokenizer
 
+    check_batch_limits(options.max_tokens, options.batch_size)
     require_tokenizer(options.tokenize)
     available = find_directions(options.data_bin, options.subset)
     directions = choose_directions(available, options.langs, options.lang_pairs)
@@ -225,12 +226,12 @@ def _decode(planned: Plan, share: Share, board: Scoreboard) -> None:
             file=sys.stderr,
         )
     loaded = time.monotonic()
+    sentences = share.everywhere(lambda: sum(len(decoder.load(direction)) for direction in own))
     share.first(lambda: _begin(planned))
     if not (options.out / SETTINGS).is_file():
         raise UserError(
             f"--out {options.out} is not the same folder for all processes; give one that all machines share"
         )
-    sentences = sum(len(decoder.load(direction)) for direction in own)
     with _Progress(None, "decoding", "sentence", sentences, share) as bar:
         bar.set_postfix_str(f"0/{len(own)} directions")
         for number, (direction, hypotheses) in enumerate(decoder.translate(own, bar.update), start=1):

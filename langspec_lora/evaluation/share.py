@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from langspec_lora.errors import UserError
+
 Value = TypeVar("Value")
 
 _PATIENCE = timedelta(days=30)
@@ -76,6 +78,25 @@ class Share:
             raise SystemExit(1)
         return carrier[0]
 
+    def everywhere(self, compute: Callable[[], Value]) -> Value:
+        """What each process computes for itself; none goes on where that fails in one.
+
+        Args:
+            compute: called in all processes.
+
+        Raises:
+            UserError: in the first process, as it was raised in any of them.
+            SystemExit: in the other processes then.
+        """
+        value = problem = None
+        try:
+            value = compute()
+        except UserError as error:
+            problem = error
+        problems = [found for found in self.gather(problem) if found]
+        self.first(lambda: _raise(problems))
+        return value
+
     def gather(self, value: Value) -> list[Value]:
         """The values of all processes in the first one, and nothing in the others."""
         if self.board is None:
@@ -98,6 +119,11 @@ class Share:
                 part.append(item)
             before += weight
         return part
+
+
+def _raise(problems: Sequence[Exception]) -> None:
+    if problems:
+        raise problems[0]
 
 
 _TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}

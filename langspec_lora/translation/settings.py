@@ -15,6 +15,17 @@ MAX_TOKENS = 12000
 """``fairseq-generate``'s own default of ``--max-tokens``."""
 
 
+def check_batch_limits(max_tokens: int, batch_size: int | None) -> None:
+    """Makes sure that a batch can hold something.
+
+    Raises:
+        UserError: one of them is below 1.
+    """
+    for name, value in (("max-tokens", max_tokens), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: expected a number of at least 1")
+
+
 @dataclass(frozen=True)
 class Generation:
     """What decides the hypotheses besides model and data; names and defaults are those of ``fairseq-generate``.

@@ -13,7 +13,7 @@ from langspec_lora.data.vocabulary import load_splitter
 from langspec_lora.errors import UserError
 from langspec_lora.translation.assets import Assets, find_assets
 from langspec_lora.translation.loaded import LoadedModel
-from langspec_lora.translation.settings import MAX_TOKENS, Generation
+from langspec_lora.translation.settings import MAX_TOKENS, Generation, check_batch_limits
 
 if TYPE_CHECKING:
     from fairseq.data import FairseqDataset
@@ -64,9 +64,7 @@ class Translator:
         batch_size: int | None = None,
     ) -> None:
         generation = generation or Generation()
-        for name, value in (("max-tokens", max_tokens), ("batch-size", batch_size)):
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value}: expected a number of at least 1")
+        check_batch_limits(max_tokens, batch_size)
         self._assets, self.languages = assets, assets.languages
         self._split = load_splitter(assets.sentencepiece_model)
         self._shares_batches = not generation.depends_on_batch

@@ -179,6 +179,8 @@ def sha256(text: str) -> str:
         ({"checkpoints": (Path("nowhere.pt"),)}, "nowhere.pt does not exist"),
         ({"references": Path("nowhere")}, "nowhere/test"),
         ({"precision": "fp16"}, "--fp16"),
+        ({"max_tokens": 0}, "--max-tokens 0"),
+        ({"batch_size": -1}, "--batch-size -1"),
         ({"data_bin": Path("nowhere")}, "no folder"),
     ],
 )
@@ -194,6 +196,13 @@ def test_a_dictionary_of_another_model_is_named(toy_data, adapted, tmp_path) -> 
     shorter.write_text("".join((toy_data.parent / "dict.txt").read_text().splitlines(keepends=True)[3:]))
     with pytest.raises(SystemExit, match=r"vocabulary of \d+.*--fixed-dictionary"):
         evaluate(options(toy_data, adapted, tmp_path / "out", dictionary=shorter))
+
+
+def test_a_sentence_longer_than_a_batch_is_named_before_results_are_replaced(own, toy_data, adapted) -> None:
+    before = contents(own)
+    with pytest.raises(UserError, match=r"test data of \w+-\w+, \w+, line \d+: \d+ tokens, but --max-tokens is 4"):
+        evaluate(options(toy_data, adapted, own, max_tokens=4, overwrite=True))
+    assert contents(own) == before
 
 
 def test_the_command_evaluates_and_reports(toy_data, adapted, tmp_path, capsys) -> None:

@@ -231,6 +231,24 @@ def test_a_failure_of_the_first_process_ends_the_others() -> None:
         assert [type(future.exception()) for future in futures] == [ZeroDivisionError, SystemExit]
 
 
+def test_a_failure_in_any_process_is_said_once_and_ends_all() -> None:
+    store = torch.distributed.HashStore()
+    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
+
+    def refuse_in_the_last(share: Share) -> int:
+        if share.rank == 2:
+            raise UserError("too long")
+        return share.rank
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(share.everywhere, lambda share=share: 10 + share.rank) for share in shares]
+        assert [future.result() for future in futures] == [10, 11, 12]
+        futures = [pool.submit(share.everywhere, lambda share=share: refuse_in_the_last(share)) for share in shares]
+        problems = [future.exception() for future in futures]
+    assert [type(problem) for problem in problems] == [UserError, SystemExit, SystemExit]
+    assert str(problems[0]) == "too long"
+
+
 FAKE_COMET = '''
 """Stands in for unbabel-comet: its two functions and its model's ``predict``."""
 from types import SimpleNamespace
