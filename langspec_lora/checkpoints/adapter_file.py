@@ -28,9 +28,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
-from langspec_lora.checkpoints.writing import check_free, whole_files, write_tensors
+from langspec_lora.checkpoints.writing import write_tensors
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
+from langspec_lora.files import check_file, whole_files
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import DIRECTIONS
 from langspec_lora.pruning.magnitude import AdaptedPlace
@@ -72,7 +73,7 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
     """
     paths = [folder / TENSORS, folder / CONFIG]
     for path in paths:
-        check_free(path, overwrite)
+        check_file(path, overwrite)
     config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
     with whole_files(*paths) as (tensors, text):
         write_tensors(tensors, _tensors(content.adapters), {_METADATA: config})

@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says how to train the new languages."""
     from langspec_lora.checkpoints.membership import add_languages
     from langspec_lora.checkpoints.source import Source
-    from langspec_lora.checkpoints.writing import check_free
+    from langspec_lora.files import check_file
     from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
 
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     source = Source(args.checkpoint, args.base_checkpoint)
     ranks = {"high": 2, "med": 2, "low": 8}

@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
     from langspec_lora.checkpoints.averaging import average
     from langspec_lora.checkpoints.source import Source
-    from langspec_lora.checkpoints.writing import check_free
+    from langspec_lora.files import check_file
 
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     if len(args.checkpoints) < 2:
         raise UserError("one checkpoint is its own average; name two or more")
     sources = [Source(path, args.base_checkpoint) for path in args.checkpoints]

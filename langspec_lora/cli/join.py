@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.checkpoints.fingerprint import check_same_base
     from langspec_lora.checkpoints.membership import join
     from langspec_lora.checkpoints.source import Source
-    from langspec_lora.checkpoints.writing import check_free
+    from langspec_lora.files import check_file
 
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     first, second = Source(args.first, args.base_checkpoint), Source(args.second, args.base_checkpoint)
     for flag in ("encoder_langtok", "decoder_langtok"):
         one, other = first.settings.get(flag), second.settings.get(flag)

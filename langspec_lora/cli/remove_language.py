@@ -23,9 +23,9 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says which languages it has."""
     from langspec_lora.checkpoints.membership import remove_languages
     from langspec_lora.checkpoints.source import Source
-    from langspec_lora.checkpoints.writing import check_free
+    from langspec_lora.files import check_file
 
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
     adapters = remove_languages(source.adapters, args.langs.split(","))
     source.write(adapters, args.out)

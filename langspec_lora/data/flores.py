@@ -34,6 +34,7 @@ from tqdm import tqdm
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
 from langspec_lora.errors import UserError
+from langspec_lora.files import sha256, write_json, write_whole
 from langspec_lora.languages import Resources
 
 URL = "https://dl.fbaipublicfiles.com/flores101/dataset/flores101_dataset.tar.gz"
@@ -107,7 +108,7 @@ def prepare(
     if spm is not None:
         check_fit(spm, dictionary)
 
-    _write(out / _SETTINGS, json.dumps({**settings, "complete": False}, indent=1, ensure_ascii=False).encode())
+    write_json(out / _SETTINGS, {**settings, "complete": False})
     files = _write_text(out / "mono", text, valid_lines)
     if spm is None and not (out / "dict.txt").is_file():
         say(f"training a SentencePiece model of {vocab_size:,} pieces on dev")
@@ -119,7 +120,7 @@ def prepare(
     unknown = summary.unknown / summary.tokens
     if unknown > _UNKNOWN_TOKENS:
         notes.append(f"{unknown:.1%} of the tokens are unknown to the dictionary")
-    _write(out / _SETTINGS, json.dumps({**settings, "complete": True}, indent=1, ensure_ascii=False).encode())
+    write_json(out / _SETTINGS, {**settings, "complete": True})
     return Prepared(out / "data-bin", summary, _count_lines(out / "dict.txt"), tuple(notes))
 
 
@@ -216,8 +217,8 @@ def _settings(
         "text_sha256": digest.hexdigest(),
         "valid_lines": valid_lines,
         "vocab_size": None if spm else vocab_size,
-        "spm_sha256": _sha256(spm),
-        "dict_sha256": _sha256(dictionary),
+        "spm_sha256": sha256(spm) if spm else None,
+        "dict_sha256": sha256(dictionary) if dictionary else None,
     }
 
 
@@ -255,7 +256,7 @@ def _write_text(
         devtest = text["devtest"][name]
         for split, lines in (("train", dev), ("valid", devtest[:valid_lines]), ("test", devtest)):
             files[split][name] = folder / f"{split}.{name}"
-            _write(files[split][name], "".join(f"{line}\n" for line in lines).encode())
+            write_whole(files[split][name], "".join(f"{line}\n" for line in lines))
     return files
 
 
@@ -266,11 +267,11 @@ def _place_vocabulary(
     if spm is None or dictionary is None:
         if not (out / "dict.txt").is_file():
             model = train_sentencepiece([line for lines in training.values() for line in lines], vocab_size)
-            _write(out / "spm.model", model)
-            _write(out / "dict.txt", dictionary_text(model, training).encode())
+            write_whole(out / "spm.model", model)
+            write_whole(out / "dict.txt", dictionary_text(model, training))
         return []
-    _write(out / "spm.model", spm.read_bytes())
-    _write(out / "dict.txt", dictionary.read_bytes())
+    write_whole(out / "spm.model", spm.read_bytes())
+    write_whole(out / "dict.txt", dictionary.read_bytes())
     lacking = [name for name in training if f"__{name}__" not in dictionary_tokens(dictionary)]
     if not lacking:
         return []
@@ -282,25 +283,6 @@ def _place_vocabulary(
 
 def _count_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
-
-
-def _sha256(path: Path | None) -> str | None:
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole: under another name, then renamed.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give an --out that can be written and has room") from error
 
 
 def download(url: str, out: Path) -> Path:

@@ -22,13 +22,12 @@ from langspec_lora.evaluation.results import (
     SETTINGS,
     hypotheses_path,
     text_path,
-    write_json,
-    write_whole,
 )
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
 from langspec_lora.evaluation.share import Share
 from langspec_lora.evaluation.split_text import SplitText, languages_of
+from langspec_lora.files import write_json, write_whole
 from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model, check_batch_limits
 
 

@@ -16,10 +16,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,28 +32,6 @@ PUBLISHED = "all_direction.spbleu"
 TEXTS = "texts"
 
 METRICS = ("bleu", "chrf")
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file under another name, then renames it: it appears whole or not at all.
-
-    Args:
-        path: the file; its folder is made where it is missing.
-        content: text, written as UTF-8, or bytes.
-
-    Raises:
-        UserError: the file cannot be written, for example because the disk is full.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give an output folder that can be written and has room") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def read_lines(path: Path) -> list[str]:
@@ -96,11 +72,6 @@ def read_json(path: Path) -> dict:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
     return content
-
-
-def write_json(path: Path, content: Mapping) -> None:
-    """Writes a JSON file whole."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:

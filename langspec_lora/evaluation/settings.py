@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+from langspec_lora import files
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.decoding import Generation, Model
 from langspec_lora.evaluation.directions import Direction, side_path
@@ -107,8 +107,4 @@ def _difference(then: object, now: object) -> str:
 
 @cache
 def _sha256_of(path: Path, changed: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    return files.sha256(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import shlex
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from langspec_lora.errors import UserError
+from langspec_lora.files import sha256, write_json
 
 _SECONDS_BETWEEN_LINES = 15.0
 _LINES_OF_A_FAILURE = 15
@@ -128,7 +128,7 @@ class Runner:
     def _start(self, stage: Stage) -> subprocess.Popen:
         for path in (self._log(stage), self._record(stage)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        _write_json(self._record(stage), {**self._identity(stage), "seconds": None})
+        write_json(self._record(stage), {**self._identity(stage), "seconds": None})
         with self._log(stage).open("a", encoding="utf-8") as log:
             log.write(f"{stage.text()}\n\n")
             log.flush()
@@ -157,7 +157,7 @@ class Runner:
                 line.clear()
                 if code:
                     raise UserError(self._failure(stage, code))
-                _write_json(self._record(stage), {**self._identity(stage), "seconds": round(seconds, 1)})
+                write_json(self._record(stage), {**self._identity(stage), "seconds": round(seconds, 1)})
                 print(f"    {stage.name}: done in {seconds:.0f} s", flush=True)
             states = [f"{stage.name} {stage.progress(_tail(self._log(stage)))}".strip() for stage in running]
             line.show(f"    {' | '.join(states)} | {time.monotonic() - started:.0f} s")
@@ -185,7 +185,7 @@ class Runner:
         program, *arguments = stage.command
         return {
             "command": [Path(program).name, *arguments],
-            "input": {str(path): _sha256(path) for path in stage.inputs},
+            "input": {str(path): sha256(path) for path in stage.inputs},
         }
 
     def _record(self, stage: Stage) -> Path:
@@ -254,13 +254,3 @@ def _tail(path: Path, size: int = 1 << 16) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - size))
         return file.read().decode(errors="replace")
-
-
-def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

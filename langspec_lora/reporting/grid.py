@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from langspec_lora.evaluation.results import write_whole
 from langspec_lora.reporting.colours import EMPTY, FAINT, INK, SCORES, ink_on
+from langspec_lora.reporting.figures import STYLE, save_figure
 from langspec_lora.reporting.groups import order_by_level
 
 _FIGURES_UP_TO = 44
@@ -56,7 +55,7 @@ def draw_grid(
     box = (cell_width * len(columns), high * len(languages))
     width = max(_LEFT + box[0] + _RIGHT, _LEFT + 0.13 * len(title), _LEFT + 0.08 * len(subtitle))
     height = _TOP + box[1] + _BOTTOM
-    with mpl.rc_context({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "svg.hashsalt": "langspec"}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
         axes = figure.add_axes((_LEFT / width, _BOTTOM / height, box[0] / width, box[1] / height))
         norm = Normalize(limits[0], max(limits[1], limits[0] + 0.1))
@@ -72,12 +71,7 @@ def draw_grid(
         bar = figure.colorbar(image, cax=bar_axes)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
-        for path in paths:
-            content = io.BytesIO()
-            # Neither date nor random names: the same values give the same file.
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(content, format=path.suffix[1:], dpi=figure.dpi, metadata=metadata)
-            write_whole(path, content.getvalue())
+        save_figure(figure, paths)
 
 
 def _write_cells(axes: Axes, matrix: np.ndarray, colour: Callable[[float], tuple[float, ...]], font: float) -> None:

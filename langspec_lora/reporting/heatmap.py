@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +13,8 @@ from matplotlib.colors import Colormap, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.results import write_whole
 from langspec_lora.reporting.colours import DIFFERENCES, EMPTY, FAINT, INK, SCORES, ink_on
+from langspec_lora.reporting.figures import STYLE, save_figure
 from langspec_lora.reporting.groups import order_by_level
 
 _FIGURES_UP_TO = 44
@@ -57,8 +56,7 @@ def draw_heatmap(
     top, left, right, bottom = 1.45, 1.05, 1.25, 0.35  # inches around the cells
     width = max(left + side + right, left + 0.13 * len(title), left + 0.08 * len(subtitle))
     height = top + side + bottom
-    # Fonts are settled here, so that a matplotlibrc of the user cannot make the figure unreadable.
-    with mpl.rc_context({"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "svg.hashsalt": "langspec"}):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
         axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
         norm, colours = _colours(values, differences, limits)
@@ -78,12 +76,7 @@ def draw_heatmap(
         bar = figure.colorbar(image, cax=bar_axes)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
-        for path in paths:
-            content = io.BytesIO()
-            # Neither date nor random names: the same scores give the same file.
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(content, format=path.suffix[1:], dpi=figure.dpi, metadata=metadata)
-            write_whole(path, content.getvalue())
+        save_figure(figure, paths)
 
 
 def _colours(values: np.ndarray, differences: bool, limits: tuple[float, float] | None) -> tuple[Normalize, Colormap]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.results import write_whole
+from langspec_lora.files import write_whole
 from langspec_lora.reporting import off_target, significance, worst
 from langspec_lora.reporting.off_target import Judge
 from langspec_lora.reporting.resampling import SEED

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.results import write_whole
+from langspec_lora.files import write_whole
 from langspec_lora.reporting.analysis import Analysis
 from langspec_lora.reporting.maps import Heatmap, difference_maps, score_maps
 from langspec_lora.reporting.notes import made_notes, off_target_notes, significance_note

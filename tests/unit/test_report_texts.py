@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_the_tables_on_the_terminal_and_whole_files(runs, tmp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     out = tmp_path / "out"
-    with pytest.raises(SystemExit, match=r"report\.html: No space left on device"):
+    with pytest.raises(SystemExit, match=r"report\.html cannot be written: No space left on device"):
         main(["report", *map(str, runs), "--lang-resources", str(levels), "--out", str(out), "--processes", "1"])
     printed = capsys.readouterr().out
     assert "| high→low" in printed

@@ -10,7 +10,8 @@ from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arg
 from langspec_lora.checkpoints.fingerprint import check_same_base
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.source import Source
-from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.checkpoints.writing import write_checkpoint
+from langspec_lora.files import check_file
 
 _DIRECTION = {"source_lang": "--source-lang", "target_lang": "--target-lang"}
 
@@ -19,7 +20,7 @@ def export(args: Namespace) -> list[Path]:
     """Writes the adapters of a checkpoint into a folder of ``adapter.safetensors`` and ``adapter_config.json``."""
     check_flags(args, "--format adapter", {}, {**_DIRECTION, **HUGGINGFACE_EXPORT})
     for name in ("adapter.safetensors", "adapter_config.json"):
-        check_free(args.out / name, args.overwrite)
+        check_file(args.out / name, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
     content = AdapterFile(source.adapters, source.fingerprint, source.settings)
     return write_adapter_folder(content, args.out, args.overwrite)
@@ -33,7 +34,7 @@ def import_checkpoint(args: Namespace) -> list[Path]:
         {"base": "--base"},
         {"langs": "--langs", "lang_resources": "--lang-resources", **HUGGINGFACE_IMPORT},
     )
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     content = read_adapter_file(args.path)
     base = Source(args.base, args.base_checkpoint)
     if not base.stands_on(content.base):

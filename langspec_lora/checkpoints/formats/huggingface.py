@@ -7,9 +7,9 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
-from langspec_lora.checkpoints.huggingface.files import check_output
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
 from langspec_lora.checkpoints.source import Source
+from langspec_lora.files import check_folder
 
 _OPTION = "--format huggingface"
 
@@ -22,7 +22,7 @@ def export(args: Namespace) -> list[Path]:
         both = {"fixed_dictionary": "--fixed-dictionary", "sentencepiece_model": "--sentencepiece-model"}
         check_flags(args, "a tokenizer", both, {})
     names = exported_files(any(files))
-    check_output(args.out, names, args.overwrite)
+    check_folder(args.out, names, args.overwrite)
     direction = args.source_lang or args.target_lang
     if direction:
         check_one_direction(args, _OPTION)

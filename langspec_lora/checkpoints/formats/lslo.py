@@ -20,9 +20,10 @@ from langspec_lora.checkpoints.assembly import adapted_checkpoint, model_setting
 from langspec_lora.checkpoints.formats import HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.source import Source
-from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.checkpoints.writing import write_checkpoint
 from langspec_lora.config import POSITIONS, activation_directions
 from langspec_lora.errors import UserError
+from langspec_lora.files import check_file
 from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, Resources, read_resources
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
@@ -32,7 +33,7 @@ _ENTRY = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.([a-z0-9]+)_lora\.lang_
 def import_checkpoint(args: Namespace) -> list[Path]:
     """Writes a checkpoint of ours from one of the released implementation, with the same outputs."""
     check_flags(args, "--from lslo", {}, {"base": "--base", **HUGGINGFACE_IMPORT})
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     released = Source(args.path)
     trained = released.args

@@ -11,7 +11,8 @@ from langspec_lora.checkpoints.adapters import Adapters, linear_name
 from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags, check_one_direction
 from langspec_lora.checkpoints.source import Source
-from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.checkpoints.writing import write_checkpoint
+from langspec_lora.files import check_file
 from langspec_lora.lora import SOURCE, add_pair
 
 
@@ -19,7 +20,7 @@ def export(args: Namespace) -> list[Path]:
     """Writes a checkpoint that fairseq loads without this plugin, for ``--source-lang`` to ``--target-lang``."""
     check_flags(args, "--format merged", {}, HUGGINGFACE_EXPORT)
     check_one_direction(args, "--format merged")
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
     merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)
     write_checkpoint(checkpoint_of(stock_arguments(source.args), {**source.base, **merged}), args.out)

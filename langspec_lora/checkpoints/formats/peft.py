@@ -8,11 +8,11 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
-from langspec_lora.checkpoints.huggingface.files import check_output
 from langspec_lora.checkpoints.huggingface.peft import PEFT_FILES, base_model_name, export_lora, import_lora
 from langspec_lora.checkpoints.source import Source
-from langspec_lora.checkpoints.writing import check_free, write_checkpoint
+from langspec_lora.checkpoints.writing import write_checkpoint
 from langspec_lora.config import POSITIONS, activation_directions
+from langspec_lora.files import check_file, check_folder
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 
 _FILES = {"fixed_dictionary": "--fixed-dictionary", "sentencepiece_model": "--sentencepiece-model"}
@@ -32,7 +32,7 @@ def export(args: Namespace) -> list[Path]:
     if args.all:
         folders = {pair: args.out / "-".join(pair) for pair in permutations(adapters.languages.names, 2)}
     for folder in folders.values():
-        check_output(folder, PEFT_FILES, args.overwrite)
+        check_folder(folder, PEFT_FILES, args.overwrite)
     for pair, folder in folders.items():
         export_lora(adapters, *pair, sizes, folder, args.overwrite)
     return [folder / name for folder in folders.values() for name in PEFT_FILES]
@@ -44,7 +44,7 @@ def import_checkpoint(args: Namespace) -> list[Path]:
         args, "--from peft", {"base": "--base"}, {"langs": "--langs", "sentencepiece_model": "--sentencepiece-model"}
     )
     check_one_direction(args, "--from peft")
-    check_free(args.out, args.overwrite)
+    check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     source = Source(args.base, args.base_checkpoint)
     trained, sizes = untrained_arguments(source.args), {name: tuple(value.shape) for name, value in source.base.items()}

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from langspec_lora.checkpoints.layout import read_outline
-from langspec_lora.checkpoints.writing import check_folder
 from langspec_lora.errors import UserError
 
 
@@ -115,54 +111,3 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file, for reading by people too."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def output_folder(out: Path, names: Sequence[str], overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write files to, which appear in ``out`` when the ``with`` block ends well, and else not at all.
-
-    Args:
-        out: the folder; made where it is missing, and kept with whatever else it holds.
-        names: all files that may be written there. Those of an earlier time are not left beside the new ones.
-        overwrite: whether files of these names may be replaced.
-
-    Yields:
-        A new folder beside ``out``.
-
-    Raises:
-        UserError: ``out`` holds such a file, or cannot be written.
-    """
-    check_output(out, names, overwrite)
-    out = out.absolute()  # "." has no name
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if not out.exists():
-            partial.rename(out)
-            return
-        new = sorted(path.name for path in partial.iterdir())
-        for name in new:
-            (partial / name).replace(out / name)
-        for name in set(names) - set(new):
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written: {error.strerror or error}; give a folder that can be, and has room"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_output(out: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Makes sure that files can be written into a folder, before the work that yields them.
-
-    Raises:
-        UserError: the folder holds one of these files, or is no folder.
-    """
-    if out.is_file():
-        raise UserError(f"--out {out} is a file; give a folder")
-    check_folder(out.parent)
-    there = [name for name in names if (out / name).exists()]
-    if there and not overwrite:
-        raise UserError(f"--out {out} holds {there[0]} already; give another folder, or --overwrite")

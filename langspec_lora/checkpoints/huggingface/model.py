@@ -19,19 +19,14 @@ from langspec_lora.checkpoints.huggingface.architecture import (
     huggingface_config,
     training_flags,
 )
-from langspec_lora.checkpoints.huggingface.files import (
-    check_output,
-    output_folder,
-    read_json,
-    read_tensors,
-    write_json,
-)
+from langspec_lora.checkpoints.huggingface.files import read_json, read_tensors, write_json
 from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.checkpoints.huggingface.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.checkpoints.huggingface.weights import to_fairseq, to_huggingface
 from langspec_lora.checkpoints.writing import write_checkpoint, write_tensors
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError
+from langspec_lora.files import check_folder, whole_folder
 
 IMPORTED_FILES = ("model.pt", "dict.txt", SENTENCEPIECE)
 """What an imported base model consists of; the names are those of fairseq's own releases."""
@@ -72,7 +67,7 @@ def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bo
     Raises:
         UserError: the folder lacks a file or holds another kind of model, or something would be overwritten.
     """
-    check_output(out, IMPORTED_FILES, overwrite)
+    check_folder(out, IMPORTED_FILES, overwrite)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that transformers wrote, with config.json and weights")
     config = read_json(folder / "config.json")
@@ -82,7 +77,7 @@ def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bo
         raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
     vocabulary = read_vocabulary(folder, rows)
     spm = spm or sentencepiece_model(folder)
-    with output_folder(out, IMPORTED_FILES, overwrite) as partial:
+    with whole_folder(out, IMPORTED_FILES, overwrite) as partial:
         (partial / "dict.txt").write_text(vocabulary.dictionary(), encoding="utf-8")
         check_fit(spm, partial / "dict.txt")
         shutil.copyfile(spm, partial / SENTENCEPIECE)
@@ -136,7 +131,7 @@ def export_model(
         UserError: Hugging Face's M2M100 has no such model, a language has no token, or something would be overwritten.
     """
     names = exported_files(tokenizer is not None)
-    check_output(out, names, overwrite)
+    check_folder(out, names, overwrite)
     rows = state["encoder.embed_tokens.weight"].size(0) if "encoder.embed_tokens.weight" in state else 0
     config = huggingface_config(args, rows, source)
     tokens = None if tokenizer is None else check_tokenizer(*tokenizer, rows, languages)
@@ -154,7 +149,7 @@ def export_model(
         generation["forced_bos_token_id"] = tokens.index(f"__{languages[1]}__")
     tensors = to_huggingface(state, args, source)
     config["dtype"] = str(tensors["model.shared.weight"].dtype).removeprefix("torch.")
-    with output_folder(out, names, overwrite) as partial:
+    with whole_folder(out, names, overwrite) as partial:
         write_json(partial / "config.json", config)
         write_json(partial / "generation_config.json", generation)
         write_tensors(partial / "model.safetensors", tensors)

@@ -20,17 +20,12 @@ import torch
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs, linear_name
-from langspec_lora.checkpoints.huggingface.files import (
-    check_output,
-    output_folder,
-    read_json,
-    read_tensors,
-    write_json,
-)
+from langspec_lora.checkpoints.huggingface.files import read_json, read_tensors, write_json
 from langspec_lora.checkpoints.huggingface.weights import PREFIX
 from langspec_lora.checkpoints.writing import write_tensors
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
+from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.languages import LEVELS, LanguageTable, Resources
 from langspec_lora.lora import SOURCE
 from langspec_lora.pruning.magnitude import AdaptedPlace
@@ -94,7 +89,7 @@ def export_lora(
     Raises:
         UserError: a language has no pairs, or something would be overwritten.
     """
-    check_output(out, PEFT_FILES, overwrite)
+    check_folder(out, PEFT_FILES, overwrite)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for place in adapters.pairs:
@@ -119,7 +114,7 @@ def export_lora(
         "rank_pattern": others,  # names, whose dots PEFT may read as wildcards: no two names are alike but for them
         "alpha_pattern": others,
     }
-    with output_folder(out, PEFT_FILES, overwrite) as partial:
+    with whole_folder(out, PEFT_FILES, overwrite) as partial:
         write_json(partial / "adapter_config.json", config)
         write_tensors(partial / "adapter_model.safetensors", tensors)
 
