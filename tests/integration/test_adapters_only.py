@@ -16,7 +16,7 @@ from langspec_lora.cli.main import main
 from tests import toy
 from tests.bad_input import STOCK, write_checkpoint
 from tests.evaluations import published_hypotheses
-from tests.integration.test_training import EPOCHS, TRAINING, command, run, state, train
+from tests.integration.test_training import EPOCHS, ONE_THREAD, TRAINING, command, run, state, train
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ cli_main()
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_whole(when, runs, base, toy_data, tmp_path) -> None:
     flags = toy.plugin_flags(toy_data, *TRAINING, "--save-dir", str(tmp_path), "--finetune-from-model", str(base))
     program = [sys.executable, "-c", KILLED, when, "checkpoint3.pt", *flags]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=ONE_THREAD)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     assert (tmp_path / "checkpoint3.pt").exists() == (when == "copying")
     for name in ("checkpoint_last.pt", "checkpoint_best.pt"):

@@ -27,6 +27,10 @@ TRAINING = (
 )
 
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""The environment of all runs that are compared bit by bit: sums depend on the number of threads."""
+
+
 def command(name: str) -> str:
     """A stock console script of the environment the tests run in."""
     return str(Path(sys.executable).parent / name)
@@ -34,9 +38,8 @@ def command(name: str) -> str:
 
 def run(*arguments: str, **kwargs) -> str:
     """Runs a command and gives back what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False, **kwargs
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, check=False, **kwargs
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
