@@ -64,8 +64,10 @@ class FrozenVocabularyLoss(torch.autograd.Function):
                 scale = HALF_SCALE if weight.dtype == torch.float16 else 1.0
                 p = log_p.exp_().mul_(scale) if scale != 1.0 else log_p.exp_()
                 whole = p.to(weight.dtype).mm(weight).float().div_(scale)
+                del p
                 whole.sub_(F.embedding(targets[part], weight).float(), alpha=certain).sub_(everywhere, alpha=spread)
                 gradient[part] = whole.masked_fill_(left_out.unsqueeze(1), 0)
+            del log_p  # before the next logits are made
         ctx.save_for_backward(gradient)
         ctx.kind = features.dtype
         ctx.mark_non_differentiable(likelihood)
