@@ -154,4 +154,4 @@ def _partial(path: Path) -> Path:
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = error.strerror or error
-    return UserError(f"{path} cannot be written: {reason}; give an --out that can be written and has room")
+    return UserError(f"{path} cannot be written: {reason}; choose a place that can be written and has room")

@@ -51,9 +51,8 @@ def read_manifest(manifest: Tensor) -> LanguageTable:
     try:
         return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the checkpoint's {MANIFEST} is damaged ({error}); take the file from its source again") from (
-            error
-        )
+        damage = f"the checkpoint's {MANIFEST} is damaged ({error})"
+        raise UserError(f"{damage}; take the file from its source again") from error
 
 
 def check_entries(

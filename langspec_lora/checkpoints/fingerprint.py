@@ -20,9 +20,9 @@ def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = 
     """The SHA-256 of a base model: of the names, shapes, types and bytes of its entries, whatever their order.
 
     A checkpoint that was trained with the base frozen has the fingerprint of the file it started from, unless it was
-    saved in half precision with the base in it, which is then rounded. So what fairseq
-    adds, drops or widens on the way does not count: copies of weights, uninitialised entries, an output projection
-    that repeats the embedding, and half precision beside the same numbers in single precision.
+    saved in half precision with the base in it, which is then rounded. So what fairseq adds, drops or widens on the way
+    does not count: copies of weights, uninitialised entries, an output projection that repeats the embedding, and half
+    precision beside the same numbers in single precision.
 
     Args:
         state: entries of a model by fairseq's names; those of adapters are left out.

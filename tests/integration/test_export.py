@@ -303,6 +303,6 @@ def test_a_full_disk_leaves_nothing_half(form, pruned, tmp_path) -> None:
         [*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT, preexec_fn=limit, check=False
     )
     assert done.returncode == 1
-    assert "give an --out that can be written and has room" in done.stderr
+    assert "choose a place that can be written and has room" in done.stderr
     assert done.stderr.count("\n") == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

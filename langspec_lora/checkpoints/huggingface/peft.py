@@ -275,8 +275,6 @@ def _setting(settings: Mapping[str, Any], key: str, pattern: str, name: str, fol
                     "module; write the names out"
                 )
         matches = [own for text, own in table.items() if re.match(rf"(.*\.)?({text})$", name)]
-    except UserError:
-        raise
     except (AttributeError, TypeError, re.error):
         raise UserError(f"{folder / 'adapter_config.json'}: {pattern} is no table of names and numbers") from None
     value = matches[0] if matches else value
