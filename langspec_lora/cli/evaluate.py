@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace, share: Share) -> int:
-    from langspec_lora.evaluation.evaluate import carry_out, mean_scores, plan
+    from langspec_lora.evaluation.evaluate import carry_out, counted, mean_scores, plan
 
     runs = _runs(args)
     plans = share.first(lambda: [plan(options) for options in runs.values()])
@@ -101,7 +101,7 @@ def _evaluate(args: argparse.Namespace, share: Share) -> int:
         if scores:
             means = mean_scores(scores)
             words = [f"{_LABELS[metric].format(args.tokenize)} {mean:.2f}" for metric, mean in means.items()]
-            print(f"{name + ': ' if len(runs) > 1 else ''}{len(scores)} directions: {', '.join(words)} on average")
+            print(f"{name + ': ' if len(runs) > 1 else ''}{counted(len(scores))}: {', '.join(words)} on average")
     if share.rank == 0:
         folders = shlex.join(str(options.out) for options in runs.values())
         print(f"'langspec-lora report {folders}' makes tables, heat maps and a page to read", file=sys.stderr)

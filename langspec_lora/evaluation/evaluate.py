@@ -194,6 +194,11 @@ def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
     return {metric: sum(score[metric] for score in scores.values()) / len(scores) for metric in metrics}
 
 
+def counted(directions: int) -> str:
+    """``1 direction``, ``132 directions``."""
+    return f"{directions} direction{'' if directions == 1 else 's'}"
+
+
 def _by_target(directions: Sequence[Direction]) -> list[Direction]:
     """Orders directions so that those into one language follow each other: its references are prepared once."""
     return sorted(directions, key=lambda direction: (direction.target, direction.source))
@@ -206,7 +211,7 @@ def _decode(planned: Plan, share: Share, board: Scoreboard) -> None:
     if share.rank == 0:
         others = f", by {share.count} processes" if share.count > 1 else ""
         print(
-            f"langspec-lora: {len(planned.missing)} directions to decode{others}, loading {_names(options)}",
+            f"langspec-lora: {counted(len(planned.missing))} to decode{others}, loading {_names(options)}",
             file=sys.stderr,
         )
     decoder = Decoder(
