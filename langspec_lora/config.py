@@ -14,6 +14,8 @@ from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
 from langspec_lora.pruning.magnitude import SCOPES
 from langspec_lora.pruning.schedule import PruningSchedule
 
+ABSENT = ("rest", "move")
+
 POSITIONS: Mapping[str, Mapping[str, str]] = {
     "encoder": {
         "q": "self_attn.q_proj",
@@ -199,6 +201,17 @@ def add_pruning_flags(parser) -> None:
         default=False,
         metavar="BOOL",
         help="the released code's name of --pruning-scope layer",
+    )
+
+
+def add_absent_flag(parser) -> None:
+    """Declares what becomes of languages that are absent from an update."""
+    parser.add_argument(
+        "--absent-languages",
+        default="rest",
+        choices=ABSENT,
+        help="what becomes of the adapters of languages of which an update has no sentence: they rest, with their "
+        "state in the optimizer (Adam's), or move with the others by momentum and weight decay",
     )
 
 

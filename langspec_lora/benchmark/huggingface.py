@@ -36,7 +36,7 @@ def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:
         vocab_size=shape.vocabulary,
         d_model=shape.width,
         dropout=0.1,
-        attention_dropout=0.0,
+        attention_dropout=0.1,
         activation_dropout=0.0,
         encoder_layerdrop=0.0,
         decoder_layerdrop=0.0,

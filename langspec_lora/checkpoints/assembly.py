@@ -16,6 +16,7 @@ from langspec_lora.checkpoints.preflight import adapter_shapes, stored_langs
 from langspec_lora.config import (
     POSITIONS,
     AdapterConfig,
+    add_absent_flag,
     add_adapter_flags,
     add_base_flag,
     add_pruning_flags,
@@ -164,4 +165,5 @@ def _defaults() -> dict[str, Any]:
     add_adapter_flags(parser)
     add_pruning_flags(parser)
     add_base_flag(parser)
+    add_absent_flag(parser)
     return vars(parser.parse_args([]))

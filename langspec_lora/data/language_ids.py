@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,8 +45,8 @@ class LanguageIdDataset(BaseWrapperDataset):
 
         Returns:
             The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each:
-            the places where fairseq has them, and keeps them when it merges batches. ``one_language`` holds, for source
-            and target, the id that all sentences have, or None: known here without asking a GPU.
+            the places where fairseq has them, and keeps them when it merges batches. ``languages`` holds the distinct
+            ids of the sources and of the targets: known here without asking a GPU.
         """
         # Each example's place stands in for its id while the inner collater reorders them.
         places = [{**sample, "id": place} for place, sample in enumerate(samples)]
@@ -58,7 +59,7 @@ class LanguageIdDataset(BaseWrapperDataset):
         batch["net_input"]["src_lang_id"] = languages[:, :1].contiguous()
         batch["tgt_lang_id"] = languages[:, 1:].contiguous()
         sides = zip(*(sample["languages"] for sample in samples), strict=True)
-        batch["one_language"] = tuple(side[0] if len(set(side)) == 1 else None for side in sides)
+        batch["languages"] = tuple(tuple(sorted(set(side))) for side in sides)
         return batch
 
     def __getattr__(self, name: str) -> Any:
@@ -134,6 +135,24 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
         # Monolingual (denoising) data have no source language of their own.
         return LanguageIdDataset(dataset, self.langs.index(src or tgt), self.langs.index(tgt))
+
+
+def distinct_languages(sample: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The distinct source and the distinct target language ids of a batch."""
+    if "languages" in sample:
+        return sample["languages"]
+    # fairseq has joined batches of several datasets (--lang-tok-replacing-bos-eos) and kept the sentences' ids only.
+    sides = (sample["net_input"]["src_lang_id"], sample["tgt_lang_id"])
+    return tuple(tuple(ids.unique().tolist()) for ids in sides)
+
+
+def one_language(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The source and the target language id that all sentences of a batch have; None where they differ.
+
+    A GPU is not asked: where a batch does not say so itself, the answer is None.
+    """
+    sides = sample.get("languages", ((), ()))
+    return tuple(side[0] if len(side) == 1 else None for side in sides)
 
 
 def language_ids(name: str, names: list[str], batch: int, like: Tensor) -> Tensor:

@@ -405,15 +405,25 @@ def _size(args: Namespace, layers: int, width: int, ffn: int, heads: int) -> Non
             "normalize_before": True,
         }.items():
             name = f"{stack}_{key}"
-            if getattr(args, name, None) is None:
-                setattr(args, name, value)
+            _set_default(args, name, value)
     base_architecture(args)
+
+
+def _set_default(args: Namespace, name: str, value: Any) -> None:
+    if getattr(args, name, None) is None:
+        setattr(args, name, value)
+
+
+def _m2m100(args: Namespace, layers: int, width: int, ffn: int) -> None:
+    """A size of M2M100, with the dropout of attention weights that it was pretrained with."""
+    _set_default(args, "attention_dropout", 0.1)
+    _size(args, layers, width, ffn, heads=16)
 
 
 @register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_base")
 def langspec_m2m100_lora_base(args: Namespace) -> None:
     """M2M100 615M (flores101_mm100_615M) and 418M: 12+12 layers, 1024, 4096, 16 heads, pre-norm."""
-    _size(args, layers=12, width=1024, ffn=4096, heads=16)
+    _m2m100(args, layers=12, width=1024, ffn=4096)
 
 
 @register_model_architecture("langspec_m2m100_lora", "global_pruning_langspec_m2m100_lora_base")
@@ -425,13 +435,13 @@ def global_pruning_langspec_m2m100_lora_base(args: Namespace) -> None:
 @register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_175m")
 def langspec_m2m100_lora_175m(args: Namespace) -> None:
     """M2M100 175M (flores101_mm100_175M): 6+6 layers, 512, 2048, 16 heads, pre-norm."""
-    _size(args, layers=6, width=512, ffn=2048, heads=16)
+    _m2m100(args, layers=6, width=512, ffn=2048)
 
 
 @register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_1_2b")
 def langspec_m2m100_lora_1_2b(args: Namespace) -> None:
     """M2M100 1.2B: 24+24 layers, 1024, 8192, 16 heads, pre-norm."""
-    _size(args, layers=24, width=1024, ffn=8192, heads=16)
+    _m2m100(args, layers=24, width=1024, ffn=8192)
 
 
 @register_model_architecture("langspec_m2m100_lora", "langspec_m2m100_lora_tiny")

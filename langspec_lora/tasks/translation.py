@@ -29,6 +29,7 @@ from langspec_lora.checkpoints.preflight import (
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
 from langspec_lora.config import (
     AdapterConfig,
+    add_absent_flag,
     add_base_flag,
     add_pruning_flags,
     freezes_base,
@@ -37,10 +38,11 @@ from langspec_lora.config import (
     trained_languages,
 )
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
-from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids
+from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.lora import FrozenLanguages
+from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.optimizer import AbsentLanguages
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 
     pruning: GradualPruning | DenseTraining | None = None
     frozen: FrozenLanguages | None = None
+    absent: AbsentLanguages | None = None
     one_direction = False
     """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
@@ -64,6 +67,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
         add_base_flag(parser)
+        add_absent_flag(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
@@ -140,6 +144,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             trained = self._freeze_languages(model)
             logger.info(model.parameter_summary(trained))
             self._attach_pruning(model, trained)
+            if model.config is not None and self.args.absent_languages == "rest":
+                self.absent = AbsentLanguages(model.routing, packed_parameters(model.adapted.values()))
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any):
@@ -219,15 +225,32 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 
     def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
         """Steps the optimizer, then sets what is pruned to zero, and what is frozen back to what it was."""
+        if self.absent is not None:
+            self.absent.begin_step(optimizer)
         super().optimizer_step(optimizer, model=model, update_num=update_num)
         if self.pruning is not None:
             self.pruning.end_update()
         if self.frozen is not None:
             self.frozen.restore()
 
-    def train_step(self, sample: dict, model: torch.nn.Module, *args: Any, **kwargs: Any):
+    def train_step(
+        self,
+        sample: dict,
+        model: torch.nn.Module,
+        criterion: Any,
+        optimizer: Any,
+        update_num: int,
+        ignore_grad: bool = False,
+        **kwargs: Any,
+    ):
         """See fairseq's task."""
-        return super().train_step(_for_model(sample, model), model, *args, **kwargs)
+        if self.absent is not None:
+            self.absent.begin_batch()
+        batch = _for_model(sample, model)
+        result = super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad, **kwargs)
+        if self.absent is not None and not ignore_grad:
+            self.absent.add_batch(sample)
+        return result
 
     def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any):
         """See fairseq's task."""
@@ -260,7 +283,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         with exit_on_user_error():
             if len(kinds) > 1:
                 raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
-        source, target = sample.get("one_language", (None, None))
+        source, target = one_language(sample)
         with ExitStack() as merged:
             if self.one_direction and None not in (source, target):
                 for model in models:
@@ -293,9 +316,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         batch = tokens.size(0)
         source = language_ids(self.args.source_lang, self.langs, batch, tokens)
         target = language_ids(self.args.target_lang, self.langs, batch, tokens)
-        one = (self.langs.index(self.args.source_lang), self.langs.index(self.args.target_lang))
+        languages = ((self.langs.index(self.args.source_lang),), (self.langs.index(self.args.target_lang),))
         net_input = {**net_input, "src_lang_id": source}
-        return {**sample, "net_input": net_input, "tgt_lang_id": target, "one_language": one}
+        return {**sample, "net_input": net_input, "tgt_lang_id": target, "languages": languages}
 
     def _language_tokens(self) -> Tensor | None:
         _, spec = self.args.langtoks["main"]
@@ -323,7 +346,7 @@ def _for_model(sample: dict, model: torch.nn.Module) -> dict:
         return sample
     net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}
     if _is_language_specific(model) and "src_lang_id" in sample["net_input"]:
-        source, target = sample.get("one_language", (None, None))
+        source, target = one_language(sample)
         all_sources, all_targets = sample["net_input"]["src_lang_id"], sample["tgt_lang_id"]
         net_input["src_lang_id"] = all_sources if source is None else all_sources[:1]
         net_input["tgt_lang_id"] = all_targets if target is None else all_targets[:1]

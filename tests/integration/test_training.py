@@ -113,6 +113,22 @@ def test_run_stopped_anywhere_and_resumed_ends_with_the_same_weights(whole_run, 
         assert torch.equal(expected[name], actual[name]), name
 
 
+def test_a_run_whose_updates_lack_languages_is_resumed_bit_for_bit(toy_data, tmp_path) -> None:
+    few = (*FEW_LANGUAGES, "--update-freq", "1", "--save-interval-updates", "10")
+    train(toy_data, tmp_path / "whole", *few)
+    (tmp_path / "part").mkdir()
+    shutil.copy(tmp_path / "whole" / "checkpoint_1_10.pt", tmp_path / "part" / "checkpoint_last.pt")
+    train(toy_data, tmp_path / "part", *few)
+    whole, part = (tmp_path / name / "checkpoint_last.pt" for name in ("whole", "part"))
+    expected, actual = state(whole), state(part)
+    for name in expected:
+        assert torch.equal(expected[name], actual[name]), name
+    optimizers = [torch.load(path, weights_only=False)["last_optimizer_state"]["state"] for path in (whole, part)]
+    rested = [next(own["rested"] for own in optimizer.values() if "rested" in own) for optimizer in optimizers]
+    assert torch.equal(*rested)
+    assert rested[0].min() > 0
+
+
 def test_only_the_pairs_train(whole_run) -> None:
     save, _ = whole_run
     first, last = state(save / "checkpoint1.pt"), state(save / f"checkpoint{EPOCHS}.pt")
@@ -170,9 +186,14 @@ def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> N
         assert words[name] == hypothesis
 
 
+FEW_LANGUAGES = ("--max-tokens", "40", "--max-update", "25", "--disable-validation")
+"""Batches of a few sentences, so that each update lacks languages."""
+
+
 @toy.needs_processes_on_cpu
-def test_two_processes_train_as_one_with_twice_the_update_frequency(toy_data, tmp_path) -> None:
-    short = ("--max-epoch", "3", "--dropout", "0", "--no-epoch-checkpoints")
+@pytest.mark.parametrize("size", [("--max-epoch", "3"), FEW_LANGUAGES], ids=["all languages", "few languages"])
+def test_two_processes_train_as_one_with_twice_the_update_frequency(toy_data, tmp_path, size) -> None:
+    short = (*size, "--dropout", "0", "--no-epoch-checkpoints")
     train(toy_data, tmp_path / "one", *short, "--update-freq", "2")
     flags = toy.plugin_flags(toy_data, *TRAINING, *short, "--update-freq", "1", "--save-dir", str(tmp_path / "two"))
     run(

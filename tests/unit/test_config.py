@@ -244,6 +244,27 @@ def test_released_architecture_is_the_base_size_and_never_changes_what_was_given
     assert parsed.decoder_normalize_before
 
 
+@pytest.mark.parametrize("size", ["base", "175m", "1_2b"])
+def test_what_the_published_command_leaves_open_is_as_m2m100_was_pretrained(size) -> None:
+    parsed = args("--arch", f"langspec_m2m100_lora_{size}")
+    assert {
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.0,
+        "activation_fn": "relu",
+        "encoder_layerdrop": 0,
+        "decoder_layerdrop": 0,
+        "encoder_learned_pos": False,
+        "decoder_learned_pos": False,
+        "layernorm_embedding": False,
+        "no_scale_embedding": False,
+        "adaptive_softmax_cutoff": None,
+        "cross_self_attention": False,
+        "no_cross_attention": False,
+        "no_token_positional_embeddings": False,
+    }.items() <= vars(parsed).items()
+    assert args("--arch", f"langspec_m2m100_lora_{size}", "--attention-dropout", "0").attention_dropout == 0
+
+
 def test_table_of_languages_survives_a_checkpoint_in_any_script() -> None:
     table = config("--langs", "wo,en").languages
     named = type(table)(("日本", "ქა"), table.levels, table.ranks)

@@ -7,6 +7,7 @@ import torch
 from fairseq.data import ConcatDataset
 from torch import nn
 
+from langspec_lora.data.language_ids import one_language
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights, PairLayout, merged_weight
 from tests import toy
 from tests.unit.test_generation import MIXED, assert_same, one_by_one, sharpen, translate
@@ -139,6 +140,6 @@ def test_mixed_batches_are_not_merged(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     task.one_direction = True
     batch = toy.mixed_batch(task, "test")
-    assert batch["one_language"] == (None, None)
+    assert one_language(batch) == (None, None)
     translate(task, [model.eval()], batch, 2)
     assert next(iter(model.adapted.values())).merged is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fairseq.models import ARCH_MODEL_INV_REGISTRY
 
-from langspec_lora.config import add_adapter_flags, add_base_flag, add_pruning_flags
+from langspec_lora.config import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -19,6 +19,7 @@ def test_every_flag_stands_in_the_table() -> None:
     add_adapter_flags(parser)
     add_pruning_flags(parser)
     add_base_flag(parser)
+    add_absent_flag(parser)
     rows = "\n".join(
         line.split("|")[1] for line in README.splitlines() if line.startswith("| `--") and "--arch" not in line
     )

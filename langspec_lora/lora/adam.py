@@ -1,0 +1,205 @@
+"""Adam for packed adapters: a language that is absent from an update rests.
+
+torch's optimizers step a parameter as a whole. The packed adapters hold the rows of all languages in one parameter, so
+a language without a sentence in the update would still be moved by its momentum and by weight decay. Were its rows a
+parameter of their own, they would have no gradient, and Adam would leave them, their moments and their step count
+alone. That is what happens here, without a loop over languages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langspec_lora.lora.linear import LanguageSpecificLinear
+from langspec_lora.lora.routing import DIRECTIONS, PairLayout
+
+
+class Packed(NamedTuple):
+    """Where packed rows lie in a parameter of the optimizer, which may be a flat copy of many parameters.
+
+    Attributes:
+        start: first element, in the flattened parameter.
+        shape: ``(R, features)``.
+        side: ``src`` or ``tgt``: whose languages select the rows.
+    """
+
+    start: int
+    shape: tuple[int, int]
+    side: str
+
+
+class _Rates(NamedTuple):
+    """How much one step moves each row, ``(R, 1)``; a row of an absent language not at all.
+
+    Attributes:
+        keep_mean: what the first moment is multiplied by: β₁, or 1 at rest.
+        keep_square: what the second moment is multiplied by: β₂, or 1.
+        size: the step size with its bias correction, or 0.
+        decay: what is added of the weight itself, or 0.
+    """
+
+    keep_mean: Tensor
+    keep_square: Tensor
+    size: Tensor
+    decay: Tensor
+
+
+class LanguageAdam(torch.optim.Optimizer):
+    """fairseq's Adam (decoupled weight decay), except that absent languages rest.
+
+    An optimizer of fairseq becomes one by :meth:`convert`; parameters that hold no packed rows are stepped as before,
+    and so is everything, to the last bit, while every language is in every update. Rows of absent languages need a
+    gradient of exactly zero, which :class:`~langspec_lora.lora.linear.LanguageSpecificLinear` gives them.
+
+    The state of each parameter is fairseq's: ``step``, ``exp_avg``, ``exp_avg_sq``. The first parameter's also holds
+    :attr:`RESTED`.
+    """
+
+    RESTED = "rested"
+    """The entry of the state with the number of steps that each language sat out, int64, ``(2, languages)``.
+
+    So a state that has none, and steps of a stock Adam in between, count as steps of all languages together.
+    """
+
+    packed: Mapping[Tensor, Sequence[Packed]]
+    layout: PairLayout
+    present: Tensor
+    """Whether a language is in the update, bool, ``(2, languages)``: as a source, as a target."""
+
+    @classmethod
+    def convert(
+        cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: PairLayout
+    ) -> LanguageAdam:
+        """Turns fairseq's Adam, or apex's fused one, into this class in place, with the state that it has.
+
+        Args:
+            optimizer: the optimizer.
+            packed: the packed rows in each of its parameters that has some, in ascending order.
+            layout: how the languages' rows lie.
+        """
+        optimizer.__class__ = cls
+        optimizer.packed, optimizer.layout = packed, layout
+        optimizer.present = torch.ones(2, len(layout.ranks), dtype=torch.bool)
+        for group in optimizer.param_groups:
+            steps = group.pop("step", 0)  # where apex counts them
+            for parameter in group["params"]:
+                if optimizer.state.get(parameter):
+                    optimizer.state[parameter].setdefault("step", steps)
+        return optimizer
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Does one step.
+
+        Args:
+            closure: computes the loss again and returns it; see torch.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        steps, rested = self._count()
+        for group in self.param_groups:
+            rates = self._rates(steps, rested, group)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step_parameter(parameter, group, rates)
+        return loss
+
+    def _count(self) -> tuple[int, Tensor]:
+        """The number of steps, with this one, and how many of them each language has sat out, ``(2, languages)``."""
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        steps = 1 + max(self.state[parameter].get("step", 0) for parameter in parameters)
+        state = self.state[parameters[0]]
+        rested = state.get(self.RESTED, torch.zeros(2, len(self.layout.ranks)))
+        # A state that was loaded is of its parameter's type, on its device.
+        state[self.RESTED] = rested.to("cpu", torch.int64) + (~self.present).long()
+        return steps, state[self.RESTED]
+
+    def _rates(self, steps: int, rested: Tensor, group: dict) -> dict[str, _Rates | None]:
+        """By side, the rates of each row; None where no language has rested, and all step as one parameter would."""
+        ranks = torch.tensor(self.layout.ranks)
+        found: dict[str, _Rates | None] = {}
+        (beta1, beta2), rate = group["betas"], group["lr"]
+        for side, sat_out, present in zip(DIRECTIONS, rested, self.present, strict=True):
+            if not sat_out.any():
+                found[side] = None
+                continue
+            own = (steps - sat_out).double()  # at least 1 for a language that is present
+            size = rate * (1 - beta2**own).sqrt() / (1 - beta1**own)
+            by_language = (
+                torch.where(present, beta1, 1.0),
+                torch.where(present, beta2, 1.0),
+                torch.where(present, size, 0.0),
+                torch.where(present, -group["weight_decay"] * rate, 0.0),
+            )
+            rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_language])
+            parameter = group["params"][0]
+            found[side] = _Rates(*rows.to(parameter.device, _single(parameter.data).dtype).unsqueeze(-1))
+        return found
+
+    def _step_parameter(self, parameter: Tensor, group: dict, rates: Mapping[str, _Rates | None]) -> None:
+        state = self.state[parameter]
+        weight, gradient = _single(parameter.data), _single(parameter.grad.data)
+        if "exp_avg" not in state:
+            state["step"] = 0
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        state["exp_avg"], state["exp_avg_sq"] = state["exp_avg"].to(weight), state["exp_avg_sq"].to(weight)
+        state["step"] += 1
+        step_size = _step_size(state["step"], group)
+        tensors = (weight, gradient, state["exp_avg"], state["exp_avg_sq"])
+        apart = [rows for rows in self.packed.get(parameter, ()) if rates[rows.side] is not None]
+        if not apart:
+            _step_alike(*tensors, group, step_size)
+        else:
+            tensors = tuple(tensor.reshape(-1) for tensor in tensors)
+            end = 0
+            for start, shape, side in apart:
+                _step_alike(*(tensor[end:start] for tensor in tensors), group, step_size)
+                end = start + math.prod(shape)
+                _step_rows(*(tensor[start:end].view(shape) for tensor in tensors), group, rates[side])
+            _step_alike(*(tensor[end:] for tensor in tensors), group, step_size)
+        if weight.dtype != parameter.dtype:
+            parameter.data.copy_(weight)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """In single precision, where it is in half."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _step_size(steps: int, group: dict) -> float:
+    beta1, beta2 = group["betas"]
+    return group["lr"] * math.sqrt(1 - beta2**steps) / (1 - beta1**steps)
+
+
+def _step_alike(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, group: dict, size: float) -> None:
+    """fairseq's step, in its order of operations."""
+    if not weight.numel():
+        return
+    beta1, beta2 = group["betas"]
+    mean.mul_(beta1).add_(gradient, alpha=1 - beta1)
+    square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    if group["weight_decay"]:
+        weight.add_(weight, alpha=-group["weight_decay"] * group["lr"])
+    weight.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
+
+
+def _step_rows(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, group: dict, rates: _Rates) -> None:
+    """The same for ``(R, features)`` with rates of each row; the gradient of rows at rest is zero."""
+    beta1, beta2 = group["betas"]
+    mean.mul_(rates.keep_mean).add_(gradient, alpha=1 - beta1)
+    square.mul_(rates.keep_square).addcmul_(gradient, gradient, value=1 - beta2)
+    if group["weight_decay"]:
+        weight.addcmul_(weight, rates.decay)
+    weight.addcdiv_(mean * rates.size, square.sqrt().add_(group["eps"]), value=-1)
+
+
+def packed_parameters(linears: Iterable[LanguageSpecificLinear]) -> dict[Tensor, str]:
+    """The packed parameters of a model's adapted linears, each with the side that selects its rows."""
+    return {parameter: linear.direction for linear in linears for parameter in (linear.lora_A, linear.lora_B)}

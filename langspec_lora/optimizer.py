@@ -1,0 +1,105 @@
+"""Which languages an update has, told to fairseq's optimizer, so that all others rest."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from fairseq.distributed import utils as distributed
+from fairseq.optim import FairseqOptimizer, adam, fused_adam
+from torch import Tensor
+
+from langspec_lora.data.language_ids import distinct_languages
+from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
+
+logger = logging.getLogger(__name__)
+
+
+class AbsentLanguages:
+    """Lets languages rest that are absent from an update: in all its batches, of all processes.
+
+    Their adapters, the optimizer's state of these and their own step counts stay as they are; see
+    :class:`~langspec_lora.lora.adam.LanguageAdam`.
+
+    Args:
+        routing: what the language ids of the batches mean.
+        packed: the model's packed parameters, each with the side that selects its rows.
+    """
+
+    def __init__(self, routing: LanguageRouting, packed: Mapping[Tensor, str]) -> None:
+        self._routing, self._packed = routing, packed
+        self._present = torch.zeros(2, len(routing.layout.ranks), dtype=torch.bool)
+        self._seen: FairseqOptimizer | None = None
+
+    def begin_batch(self) -> None:
+        """Begins a new update where no batch has left a gradient since the last, or all have been taken back."""
+        if all(parameter.grad is None for parameter in self._packed):
+            self._present.zero_()
+
+    def add_batch(self, sample: Mapping[str, Any]) -> None:
+        """Takes in the languages of a batch that has left its gradient."""
+        for present, ids in zip(self._present, distinct_languages(sample), strict=True):
+            present[[self._routing.own_ids[task_id] for task_id in ids]] = True
+
+    def begin_step(self, optimizer: FairseqOptimizer) -> None:
+        """Tells the optimizer, before its step, which languages the update has.
+
+        Args:
+            optimizer: fairseq's, as the trainer holds it.
+        """
+        if optimizer is not self._seen:
+            self._seen = optimizer
+            self._convert(optimizer)
+        inner = getattr(optimizer, "optimizer", None)
+        if isinstance(inner, LanguageAdam):
+            inner.present = self._in_all_processes()
+
+    def _convert(self, optimizer: FairseqOptimizer) -> None:
+        inner = getattr(optimizer, "optimizer", None)
+        located = dict(_locate(optimizer, self._packed))
+        held = {id(parameter) for group in getattr(inner, "param_groups", ()) for parameter in group["params"]}
+        if _is_adam(inner) and located and held.issuperset(map(id, located)):
+            LanguageAdam.convert(inner, located, self._routing.layout)
+        elif not isinstance(inner, LanguageAdam):
+            logger.warning(
+                "absent languages | only fairseq's Adam lets languages rest that are absent from an update; %s moves "
+                "them by momentum and weight decay",
+                type(inner).__name__,
+            )
+
+    def _in_all_processes(self) -> Tensor:
+        if not torch.distributed.is_initialized() or distributed.get_data_parallel_world_size() == 1:
+            return self._present.clone()
+        device = next(iter(self._packed)).device
+        present = self._present.to(device, torch.int32)
+        return distributed.all_reduce(present, distributed.get_data_parallel_group(), "max").bool().cpu()
+
+
+def _is_adam(optimizer: Any) -> bool:
+    kinds = {adam.Adam, fused_adam.FusedAdamV1, getattr(fused_adam, "FusedAdamV2", None)}
+    return type(optimizer) in kinds and not getattr(optimizer, "use_fp16_stats", False)
+
+
+def _locate(optimizer: FairseqOptimizer, packed: Mapping[Tensor, str]) -> Iterator[tuple[Tensor, list[Packed]]]:
+    """The optimizer's parameters that hold packed rows, and where: under ``--fp16`` they are copies, flat or not."""
+    if not hasattr(optimizer, "fp32_params"):
+        for parameter, side in packed.items():
+            yield parameter, [Packed(0, tuple(parameter.shape), side)]
+        return
+    if not optimizer.has_flat_params:
+        for half, single in zip(optimizer.fp16_params, optimizer.fp32_params, strict=True):
+            if half in packed:
+                yield single, [Packed(0, tuple(half.shape), packed[half])]
+        return
+    starts: dict[Any, int] = defaultdict(int)
+    found: dict[Any, list[Packed]] = defaultdict(list)
+    for half in optimizer.fp16_params:  # in the order of FP16Optimizer.build_fp32_params
+        device = half.device.index
+        if half in packed:
+            found[device].append(Packed(starts[device], tuple(half.shape), packed[half]))
+        starts[device] += half.numel()
+    for device, rows in found.items():
+        yield optimizer.fp32_params[device], rows
