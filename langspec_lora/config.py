@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, read_resources
 from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
 from langspec_lora.pruning.magnitude import SCOPES
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.values import names_of, number, whole_number
 
 ABSENT = ("rest", "move")
 
@@ -51,6 +52,7 @@ def parse_bool(text: str) -> bool:
 
 
 _EXPECTED = {parse_bool: "True or False", int: "a whole number", float: "a number"}
+_STRICT = {int: whole_number, float: number}
 
 
 class _Reader:
@@ -67,7 +69,7 @@ class _Reader:
     def __call__(self, text: str) -> Any:
         with exit_on_user_error():
             try:
-                return self.convert(text)
+                return _STRICT.get(self.convert, self.convert)(text)
             except ValueError:
                 raise UserError(f"{self.flag} {text}: expected {_EXPECTED[self.convert]}") from None
 
@@ -148,7 +150,13 @@ def add_adapter_flags(parser) -> None:
             help=f"for each {stack} layer whether the source or the target language selects the pair "
             + ("(default: src in the first three quarters, tgt after)" if stack == "encoder" else "(default: tgt)"),
         )
-    add("--language-num", type=int, default=None, metavar="N", help="number of languages; checked against --langs")
+    add(
+        "--language-num",
+        type=int,
+        default=None,
+        metavar="N",
+        help="number of languages; checked against --langs",
+    )
     add(
         "--dim",
         type=int,
@@ -180,7 +188,13 @@ def add_pruning_flags(parser) -> None:
     add = _adder(parser)
     add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the pairs gradually while training")
     add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
-    add("--pruning-t2", type=int, default=10, metavar="EPOCHS", help="number of epochs until the target is reached")
+    add(
+        "--pruning-t2",
+        type=int,
+        default=10,
+        metavar="EPOCHS",
+        help="number of epochs until the target is reached",
+    )
     add("--target-pruning-ratio", type=float, default=0.9, metavar="P", help="share of B's entries pruned at the end")
     add(
         "--pruning-scope",
@@ -258,15 +272,46 @@ class AdapterConfig:
         Raises:
             UserError: a flag has a wrong value; the message names the flag, what it holds and what it may hold.
         """
-        stacks = {stack: _parse_stack(args, stack) for stack in POSITIONS}
+        stacks = check_adapter_flags(args)
         if not any(stack.layers and stack.positions for stack in stacks.values()):
             raise UserError(
                 "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
             )
-        if args.lora_init not in INITS:
-            raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
-        _check_slice(args, stacks)
         return cls(_languages(args), stacks, args.dim, args.start_idx if args.dim else 0, args.lora_init)
+
+
+def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
+    """Parses and checks the flags of adapters that can be judged without the languages.
+
+    Args:
+        args: fairseq's arguments, architecture defaults filled in.
+
+    Returns:
+        Where each stack is adapted.
+
+    Raises:
+        UserError: a flag has a wrong value.
+    """
+    stacks = {stack: _parse_stack(args, stack) for stack in POSITIONS}
+    if args.lora_init not in INITS:
+        raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
+    _check_slice(args, stacks)
+    for level in LEVELS:
+        check_rank(getattr(args, f"{level}_rank"), f"--{level}-rank")
+    return stacks
+
+
+def check_language_number(args: Namespace, names: Sequence[str]) -> None:
+    """Compares ``--language-num``, where it is given, with the languages.
+
+    Raises:
+        UserError: they are not as many.
+    """
+    if args.language_num is not None and args.language_num != len(names):
+        raise UserError(
+            f"--language-num {args.language_num} was given, but --langs names {len(names)} languages; "
+            "make them agree, or leave --language-num out"
+        )
 
 
 def has_adapters(args: Namespace) -> bool:
@@ -306,13 +351,14 @@ def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, .
             f"--train-languages {names} keeps all other languages as they are, but --freeze-original-parameters False "
             "trains the base below them; give one of the two"
         )
-    unknown = [name for name in names.split(",") if name not in languages.names]
+    chosen = names_of(names, "--train-languages")
+    unknown = [name for name in chosen if name not in languages.names]
     if unknown:
         raise UserError(
             f"--train-languages names {unknown[0]!r}, which is not in --langs {','.join(languages.names)}; "
             "name languages of the model, joined by commas"
         )
-    return tuple(index for index, name in enumerate(languages.names) if name in names.split(","))
+    return tuple(index for index, name in enumerate(languages.names) if name in chosen)
 
 
 def _languages(args: Namespace) -> LanguageTable:
@@ -320,11 +366,7 @@ def _languages(args: Namespace) -> LanguageTable:
     if stored:  # from a checkpoint: the YAML file of the training may be gone
         return languages_from_json(stored)
     names = args.langs.split(",") if isinstance(args.langs, str) else list(args.langs or ())
-    if args.language_num is not None and args.language_num != len(names):
-        raise UserError(
-            f"--language-num {args.language_num} was given, but --langs names {len(names)} languages; "
-            "make them agree, or leave --language-num out"
-        )
+    check_language_number(args, names)
     ranks = {level: getattr(args, f"{level}_rank") for level in LEVELS}
     if args.lang_resources:
         return LanguageTable.build(names, read_resources(args.lang_resources), ranks, f"file {args.lang_resources}")
@@ -364,7 +406,7 @@ def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
     flag = f"--{stack}-lora-layer {text}"
     layers = []
     for word in text.split("_"):
-        if not word.isdecimal() or int(word) >= count:
+        if not (word.isascii() and word.isdecimal()) or int(word) >= count:
             raise UserError(
                 f"{flag}: {word!r} is no layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
             )
@@ -439,7 +481,7 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
 
 
 def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
-    """Parses and checks the pruning flags.
+    """Parses and checks the pruning flags, also where pruning is off.
 
     Returns:
         The schedule and the scope, or None where pruning is off.
@@ -447,9 +489,7 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
     Raises:
         UserError: a flag has a wrong value.
     """
-    if not (args.pruning or args.global_pruning):
-        return None
-    scope = args.pruning_scope or ("layer" if args.cross_language else "language")
+    scope = ("layer" if args.cross_language else "language") if args.pruning_scope is None else args.pruning_scope
     if scope not in SCOPES:
         raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
     if args.cross_language and scope != "layer":
@@ -462,4 +502,6 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
         raise UserError(
             f"--target-pruning-ratio {args.target_pruning_ratio}: expected a share from 0 to below 1, such as 0.9"
         )
+    if not (args.pruning or args.global_pruning):
+        return None
     return PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio), scope

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from langspec_lora.errors import UserError
+from langspec_lora.values import whole_number
 
 LEVELS = ("high", "med", "low")
 
@@ -41,10 +42,19 @@ class Resources:
 PAPER_RESOURCES = Resources(levels=PAPER_LEVELS)
 
 
+class _TextLoader(yaml.BaseLoader):
+    """Reads all values as text, so that Norwegian's ``no`` is a name; and no key twice, where YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise UserError(f"it holds the key {repeated[0]!r} twice; write each one once")
+        return super().construct_mapping(node, deep)
+
+
 def read_resources(path: str | Path) -> Resources:
     """Reads a YAML file ``high: [en, fr]``, ``med: […]``, ``low: […]``, optionally ``ranks: {wo: 16}``.
-
-    All values are read as text, so that Norwegian's ``no`` is a name and not YAML's false.
 
     Args:
         path: the file.
@@ -53,15 +63,18 @@ def read_resources(path: str | Path) -> Resources:
         Levels and ranks by language name.
 
     Raises:
-        UserError: the file is missing, is no such YAML, or gives a language two levels.
+        UserError: the file is missing, is no such YAML, holds a key twice or an empty name, or gives a language two
+            levels.
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
     except OSError as error:
         raise UserError(
             f"--lang-resources {path}: {error.strerror}; give a YAML file of levels and languages"
         ) from error
+    except UserError as error:
+        raise UserError(f"--lang-resources {path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"--lang-resources {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not set(content) & set(LEVELS):
@@ -75,7 +88,7 @@ def read_resources(path: str | Path) -> Resources:
     levels: dict[str, str] = {}
     for level in LEVELS:
         names = content.get(level) or []
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise UserError(f"--lang-resources {path}: {level!r} must hold a list of languages such as [en, fr]")
         for name in names:
             if name in levels:
@@ -84,7 +97,7 @@ def read_resources(path: str | Path) -> Resources:
     stray = [name for name, _ in _pairs(content, "ranks", path) if name not in levels]
     if stray:
         raise UserError(f"--lang-resources {path}: {stray[0]!r} has a rank but stands under no level; put it under one")
-    ranks = {name: _positive_rank(value, f"{path}: ranks: {name}") for name, value in _pairs(content, "ranks", path)}
+    ranks = {name: check_rank(value, f"{path}: ranks: {name}") for name, value in _pairs(content, "ranks", path)}
     return Resources(levels=levels, ranks=ranks, flores=dict(_pairs(content, "flores", path)))
 
 
@@ -92,12 +105,26 @@ def _pairs(content: dict, key: str, path: Path) -> Iterable[tuple[str, str]]:
     pairs = content.get(key) or {}
     if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
         raise UserError(f"--lang-resources {path}: {key!r} must map languages to single values, such as {{wo: 16}}")
+    empty = [name or value for name, value in pairs.items() if not (name and value)]
+    if empty:
+        raise UserError(
+            f"--lang-resources {path}: {key!r} holds an empty name or value beside {empty[0]!r}; fill it in"
+        )
     return pairs.items()
 
 
-def _positive_rank(value: str | int, where: str) -> int:
+def check_rank(value: str | int, where: str) -> int:
+    """Reads a rank.
+
+    Args:
+        value: the rank, as a number or as text.
+        where: where it comes from, for the message.
+
+    Raises:
+        UserError: it is no whole number of at least 1.
+    """
     try:
-        rank = int(value)
+        rank = whole_number(value) if isinstance(value, str) else value
     except ValueError:
         raise UserError(f"{where}: {value!r} is no rank; expected a whole number of at least 1") from None
     if rank < 1:
@@ -146,7 +173,7 @@ class LanguageTable:
                 "put every language under high, med or low in a YAML file and pass it as --lang-resources"
             )
         levels = tuple(resources.levels[name] for name in names)
-        checked = {level: _positive_rank(rank, f"--{level}-rank") for level, rank in level_ranks.items()}
+        checked = {level: check_rank(rank, f"--{level}-rank") for level, rank in level_ranks.items()}
         ranks = tuple(resources.ranks.get(name, checked[level]) for name, level in zip(names, levels, strict=True))
         return cls(tuple(names), levels, ranks)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from langspec_lora.config import add_base_flag
 from langspec_lora.languages import LEVELS
+from langspec_lora.values import names_of
 
 HELP = "let new languages join trained adapters, which stay as they are"
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}
         ranks.update({level: rank for level, rank in said.items() if rank is not None})
     where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"
-    new = LanguageTable.build(args.langs.split(","), resources, ranks, where)
+    new = LanguageTable.build(names_of(args.langs, "--langs"), resources, ranks, where)
     adapters = add_languages(source.adapters, new, source.settings.get("lora_init") or "rank", args.seed)
     source.write(adapters, args.out)
     everyone = ",".join(adapters.languages.names)

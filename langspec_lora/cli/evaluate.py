@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
 from langspec_lora.errors import UserError
+from langspec_lora.values import content_of, names_of
 
 if TYPE_CHECKING:
     from langspec_lora.evaluation.evaluate import Options
@@ -43,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", metavar="A,B,…", help="what several models are called (default: as their files)")
     parser.add_argument("--langs", metavar="A,B,…", help="languages between which to translate (default: the data's)")
     parser.add_argument(
-        "--lang-pairs", default="all", metavar="A-B,…", help="directions (default: all ordered pairs of --langs)"
+        "--lang-pairs",
+        default="all",
+        metavar="A-B,…",
+        help="directions, or a file that holds them (default: all ordered pairs of --langs)",
     )
     parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="split to translate (default: test)")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings in --out")
@@ -128,8 +132,8 @@ def _runs(args: argparse.Namespace) -> dict[str, Options]:
             out=args.out / name if len(runs) > 1 else args.out,
             pairs=pairs,
             subset=args.gen_subset,
-            langs=tuple(args.langs.split(",")) if args.langs else None,
-            lang_pairs=args.lang_pairs,
+            langs=tuple(names_of(args.langs, "--langs")) if args.langs else None,
+            lang_pairs=content_of(args.lang_pairs),
             references=args.references,
             dictionary=args.fixed_dictionary,
             tokenize=args.tokenize,

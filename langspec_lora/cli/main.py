@@ -14,6 +14,7 @@ from types import ModuleType
 
 from langspec_lora import __version__
 from langspec_lora.errors import command_line
+from langspec_lora.values import read_strictly
 
 COMMANDS = (
     "doctor",
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("give the command first")
     command = _module(arguments[0])
     parser = argparse.ArgumentParser(prog=f"langspec-lora {arguments[0]}", description=command.HELP)
+    read_strictly(parser)
     command.add_arguments(parser)
     # Intermixed: before Python 3.13 the text or folders of a command could not follow its flags otherwise.
     args = parser.parse_intermixed_args(arguments[1:])

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.config import add_base_flag
+from langspec_lora.values import names_of
 
 HELP = "leave languages out of a checkpoint's adapters"
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_file(args.out, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
-    adapters = remove_languages(source.adapters, args.langs.split(","))
+    adapters = remove_languages(source.adapters, names_of(args.langs, "--langs"))
     source.write(adapters, args.out)
     print(f"written: {args.out}, with pairs for {', '.join(adapters.languages.names)}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.values import names_of
 
 HELP = "tables, significance, heat maps and worst sentences of one or more evaluations, in one HTML file"
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.reporting.analysis import PARTS, Request, analyse
     from langspec_lora.reporting.report import CACHE, make_folder, terminal_text, write_files
 
-    skip = args.skip.split(",") if args.skip else []
+    skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
     unknown = [part for part in skip if part not in PARTS]
     if unknown:
         raise UserError(f"--skip names {unknown[0]!r}; choose from {', '.join(PARTS)}")
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"{name} {value} was given; expected a whole number of at least 1")
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     out = args.out or (args.folders[0] if len(args.folders) == 1 else args.folders[0].resolve().parent / "report")
-    names = args.names.split(",") if args.names else None
+    names = names_of(args.names, "--names", "base,mine") if args.names else None
     make_folder(out)
     request = Request(
         args.folders,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
 from langspec_lora.errors import UserError
+from langspec_lora.values import names_of
 
 if TYPE_CHECKING:
     from langspec_lora.translation.translator import Translator
@@ -26,7 +27,9 @@ _BUFFER_SIZES = {"cuda": 1000, "cpu": 200}  # on a CPU larger batches gain littl
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags; those of generation have fairseq's names and defaults."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint, or several of an ensemble joined by ':'")
-    parser.add_argument("lines", nargs="*", metavar="LINE", help="text (default: the lines of the standard input)")
+    parser.add_argument(
+        "lines", nargs="*", type=str, metavar="LINE", help="text (default: the lines of the standard input)"
+    )
     parser.add_argument("-s", "--source-lang", required=True, metavar="LANG", help="language of the text")
     parser.add_argument("-t", "--target-lang", required=True, metavar="LANG", help="language to translate into")
     parser.add_argument(
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         args.checkpoint.split(":"),
         args.fixed_dictionary,
         args.sentencepiece_model,
-        args.langs.split(",") if args.langs else (),
+        names_of(args.langs, "--langs") if args.langs else (),
         args.encoder_langtok,
         decoder_langtok(args),
         precision(args),

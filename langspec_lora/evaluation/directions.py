@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langspec_lora.errors import UserError
+from langspec_lora.values import names_of
 
 
 class Direction(NamedTuple):
@@ -99,16 +100,16 @@ def choose_directions(
         The directions, ordered by source, then target, in the order of ``langs`` (of ``lang_pairs`` where given).
 
     Raises:
-        UserError: a language or direction is not in the data.
+        UserError: a language or direction is not in the data, or stands there twice, or none is named.
     """
     available = list(available)
     known = sorted({language for direction in available for language in direction})
-    names = list(dict.fromkeys(langs)) if langs else known
+    names = known if langs is None else names_of(",".join(langs), "--langs")
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(f"--langs names {', '.join(unknown)}, but the data holds only {', '.join(known)}")
-    if lang_pairs and lang_pairs != "all":
-        wanted = list(dict.fromkeys(Direction.parse(pair) for pair in lang_pairs.split(",") if pair.strip()))
+    if lang_pairs is not None and lang_pairs != "all":
+        wanted = [Direction.parse(pair) for pair in names_of(lang_pairs, "--lang-pairs", "en-fr,fr-en")]
         lacking = [str(direction) for direction in wanted if direction not in available]
         if lacking:
             raise UserError(

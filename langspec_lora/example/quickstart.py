@@ -21,6 +21,7 @@ from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
 from langspec_lora.reporting.groups import group_rows
+from langspec_lora.values import read_strictly
 
 PRETRAIN_EPOCHS = 15
 FINETUNE_EPOCHS = 15
@@ -298,6 +299,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "out", nargs="?", type=Path, default=Path("quickstart"), help="folder of all results (default: quickstart)"
     )
+    read_strictly(parser)
     args = parser.parse_args(argv)
     with command_line("stopped; run the same command again to go on from here"):
         root = Path(__file__).resolve().parents[2]

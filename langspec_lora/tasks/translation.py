@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from fairseq import utils
 from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, FairseqDataset
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModel
@@ -27,13 +28,19 @@ from langspec_lora.checkpoints.preflight import (
     starting_checkpoint,
 )
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
+from langspec_lora.checks.command import (
+    check_training_flags,
+    is_training,
+    remarks_on_generation,
+    remarks_on_training,
+)
+from langspec_lora.checks.directions import check_shared_directions, training_directions
+from langspec_lora.checks.flags import epochs_within, pruning_within
 from langspec_lora.config import (
-    AdapterConfig,
     add_absent_flag,
     add_base_flag,
     add_pruning_flags,
     freezes_base,
-    has_adapters,
     pruning_from_args,
     trained_languages,
 )
@@ -58,6 +65,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     pruning: GradualPruning | DenseTraining | None = None
     frozen: FrozenLanguages | None = None
     absent: AbsentLanguages | None = None
+    _told_of_updates = False
     one_direction = False
     """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
@@ -122,7 +130,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         Raises:
             SystemExit: with one line, for wrong flags or files, or if the model has no pairs for a language in use.
         """
-        trains = self.training and not from_checkpoint
+        trains = is_training(self.args, from_checkpoint)
         if trains:
             if args.langs is None:
                 args.langs = self.langs  # from --lang-dict, or inferred from the pairs
@@ -163,32 +171,27 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         ]
         base = getattr(args, "base_checkpoint", None)
         check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary), base)
+        _warn(remarks_on_generation(args, paths))
         if getattr(args, "lm_path", None):
             read_layout(args.lm_path)
         if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
             self.data_manager.check_files(args.gen_subset, needs_target=False)
 
     def _check_training(self, args: Namespace) -> None:
+        config = check_training_flags(args)
         check_start_flags(args)
-        is_stock = not hasattr(args, "add_lora")
-        config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
-        if pruning_from_args(args) and config is None:
-            raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
-        if config is not None:
-            trained_languages(args, config.languages)
-        elif getattr(args, "train_languages", None):
-            raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
-        if config is not None and getattr(args, "store_ema", False):
-            raise UserError("--store-ema averages weights only, and pairs have masks besides; leave it out")
         start = starting_checkpoint(args)
-        if is_stock and start is not None:
-            read_layout(start[0])
-        if not is_stock:
+        if not hasattr(args, "add_lora"):
+            if start is not None:
+                read_layout(start[0])
+        else:
             settle_base(args, config is not None and freezes_base(args))
             self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
         for split in (args.train_subset, *args.valid_subset.split(",")):
             self.data_manager.check_files(split)
+        check_shared_directions(self.data_manager, args.train_subset)
+        _warn(remarks_on_training(args, config, training_directions(self.data_manager), start))
 
     def _freeze_languages(self, model: LanguageSpecificTransformer) -> tuple[int, ...] | None:
         """Freezes what ``--train-languages`` leaves out; gives the ids of those that train, None for all."""
@@ -212,6 +215,17 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         start = starting_checkpoint(self.args)
         if start is None or not start[1]:
             self.pruning.forget_masks_at_first_epoch()
+
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any):
+        """See fairseq's task. Only an iterator over the training data tells in which epoch ``--max-update`` ends it."""
+        iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        pruning, limit = self.pruning, getattr(self.args, "max_update", 0)
+        if isinstance(pruning, GradualPruning) and limit and dataset is self.datasets.get(self.args.train_subset):
+            if not self._told_of_updates:
+                epochs = epochs_within(limit, len(iterator), self.args.update_freq)
+                _warn(pruning_within(pruning.schedule, epochs, f"--max-update {limit}"))
+            self._told_of_updates = True
+        return iterator
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
         """Chooses the pruning masks of the epoch."""
@@ -330,6 +344,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
         tokens = self._language_tokens()
         return None if tokens is None else tokens.to(target_ids.device)[target_ids.view(-1)].unsqueeze(1)
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        logger.warning(sentence)
 
 
 def _check_stored_model(args: Any) -> None:

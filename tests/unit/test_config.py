@@ -152,7 +152,7 @@ def test_slice_is_measured_only_where_pairs_stand() -> None:
     ("flags", "expected"),
     [
         ("", None),
-        ("--pruning False --target-pruning-ratio 7", None),
+        ("--pruning False --target-pruning-ratio 0.7", None),
         ("--pruning True", (PruningSchedule(2, 10, 0.9), "language")),
         ("--pruning True --pruning-scope matrix", (PruningSchedule(2, 10, 0.9), "matrix")),
         (

@@ -1,0 +1,120 @@
+"""Numbers, lists of names and paths, read strictly: as they come from a command line or a settings file.
+
+Python's own readers are too kind for both: ``int`` takes ``1_0`` for ten and reads the digits of any script, and an
+empty list of names is a list of one empty name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+|nan|inf)([eE][+-]?[0-9]+)?")
+
+
+def whole_number(text: str) -> int:
+    """Reads a whole number, written with the digits 0 to 9.
+
+    Raises:
+        ValueError: it is anything else, such as ``1_0``.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """Reads a number, written with the digits 0 to 9; or ``nan`` or ``inf``, which whoever asks for a range refuses.
+
+    Raises:
+        ValueError: it is anything else, such as ``1_0.5``.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
+def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
+    """Reads names joined by commas, with or without spaces around them.
+
+    Args:
+        text: the names.
+        flag: where they come from, for the message.
+        example: what is expected there.
+
+    Raises:
+        UserError: there is none, one is empty, or one stands there twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{flag} {text!r} lacks a name; give names joined by commas, such as {example}")
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise UserError(f"{flag} names {repeated[0]!r} twice; name each one once")
+    return names
+
+
+def content_of(text: str) -> str:
+    """What a value says that may be a file's name: the file's text, as fairseq reads ``--lang-pairs``.
+
+    Directions in a file may also stand on lines of their own.
+
+    Args:
+        text: the value.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    path = Path(text)
+    try:
+        if not path.is_file():
+            return text
+        lines = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8; convert it to UTF-8") from None
+    except (OSError, ValueError):  # a long list is no name that a file can have
+        return text
+    return ",".join(line.strip(",") for line in lines)
+
+
+def read_strictly(parser: ArgumentParser) -> None:
+    """Has a parser read finite numbers only, as above, and refuse empty values.
+
+    An argument may still be empty where it is declared with ``type=str``.
+    """
+    parser.register("type", int, _typed(whole_number, "a whole number"))
+    parser.register("type", float, _typed(_finite, "a number"))
+    parser.register("type", Path, _typed(_path, "a path"))
+    parser.register("type", None, _typed(_filled, "a value"))
+
+
+def _typed(convert, expected: str):
+    def read(text: str):
+        try:
+            return convert(text)
+        except ValueError:
+            raise ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+
+    return read
+
+
+def _finite(text: str) -> float:
+    value = number(text)
+    if not math.isfinite(value):
+        raise ValueError("it is no finite number")
+    return value
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_filled(text))
