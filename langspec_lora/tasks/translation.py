@@ -27,6 +27,7 @@ from langspec_lora.checkpoints.preflight import (
     check_training_checkpoint,
     starting_checkpoint,
 )
+from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
 from langspec_lora.checks.command import (
     check_training_flags,
@@ -53,6 +54,8 @@ from langspec_lora.optimizer import AbsentLanguages
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 
 logger = logging.getLogger(__name__)
+
+read_outdated_arguments()  # fairseq reads those of a checkpoint before it asks a task
 
 
 @register_task("translation_multi_simple_epoch_lora")

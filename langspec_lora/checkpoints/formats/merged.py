@@ -10,6 +10,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.adapters import Adapters, linear_name
 from langspec_lora.checkpoints.assembly import checkpoint_of, stock_arguments
 from langspec_lora.checkpoints.formats import HUGGINGFACE_EXPORT, check_flags, check_one_direction
+from langspec_lora.checkpoints.run_arguments import replace_outdated, tell_replaced
 from langspec_lora.checkpoints.source import Source
 from langspec_lora.checkpoints.writing import write_checkpoint
 from langspec_lora.files import check_file
@@ -23,7 +24,9 @@ def export(args: Namespace) -> list[Path]:
     check_file(args.out, args.overwrite)
     source = Source(args.checkpoint, args.base_checkpoint)
     merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)
-    write_checkpoint(checkpoint_of(stock_arguments(source.args), {**source.base, **merged}), args.out)
+    stock = stock_arguments(source.args)
+    tell_replaced(replace_outdated(stock))  # fairseq without this plugin would end there
+    write_checkpoint(checkpoint_of(stock, {**source.base, **merged}), args.out)
     return [args.out]
 
 
