@@ -1,18 +1,83 @@
-"""Files and folders written whole or not at all, and never over what is there unless told to."""
+"""Text read by lines; files and folders written whole or not at all, and never over what is there unless told to."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from langspec_lora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_BYTE_ORDER_MARK = codecs.BOM_UTF8.decode()
+
+
+class NotUtf8(UserError):
+    """A text that is not UTF-8.
+
+    Attributes:
+        line: the number of the line where it is not, counted from 1.
+    """
+
+    def __init__(self, path: object, line: int) -> None:
+        super().__init__(f"{path}, line {line}: not UTF-8; convert the text to UTF-8")
+        self.line = line
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads a text file: UTF-8, one sentence a line; see :func:`text_lines` for what ends a line.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8 (:class:`NotUtf8`).
+    """
+    try:
+        with path.open("rb") as file:
+            return list(text_lines(file, path))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a text file with one sentence a line") from error
+
+
+def text_lines(stream: Iterable[bytes], name: object, errors: str = "strict") -> Iterator[str]:
+    """The lines of a text, without what ends them.
+
+    A line ends with LF or CRLF, and with nothing else: a CR, a form feed or a U+2028 within a sentence belongs to it,
+    as in sacrebleu. A byte order mark at the start is left out, with a remark.
+
+    Args:
+        stream: an open binary file, which gives what each LF ends.
+        name: of the text, for messages.
+        errors: what to do with bytes that are not UTF-8, as in ``bytes.decode``.
+
+    Raises:
+        NotUtf8: a line is not UTF-8, and ``errors`` is ``strict``.
+    """
+    for number, line in enumerate(stream, start=1):
+        try:
+            text = line.decode(errors=errors)
+        except UnicodeDecodeError as error:
+            raise NotUtf8(name, number) from error
+        if number == 1 and text.startswith(_BYTE_ORDER_MARK):
+            _remark_byte_order_mark(str(name))
+            text = text.lstrip(_BYTE_ORDER_MARK)
+            if not text:
+                return
+        yield text.removesuffix("\n").rstrip("\r")  # some editors write CR twice
+
+
+@cache
+def _remark_byte_order_mark(name: str) -> None:
+    """Once for each text, however often it is read."""
+    logger.warning("%s begins with a byte order mark, which is left out", name)
 
 
 def check_file(path: Path, overwrite: bool) -> None:

@@ -62,7 +62,7 @@ def stock_loop(args: argparse.Namespace, langs: Sequence[str], directions: Seque
         output = _run(command)
         generated = time.monotonic() - start
         decoding = float(re.search(r"in ([\d.]+)s \(", output)[1])
-        lines = [line[2:].split("\t") for line in output.splitlines() if line.startswith("H-")]
+        lines = [line[2:].split("\t") for line in output.split("\n") if line.startswith("H-")]
         text = "".join(f"{fields[-1]}\n" for fields in sorted(lines, key=lambda fields: int(fields[0])))
         hypotheses = folder / f"{direction}.hyp.txt"
         hypotheses.write_text(text, encoding="utf-8")

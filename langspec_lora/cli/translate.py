@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
 from langspec_lora.errors import UserError
+from langspec_lora.files import text_lines
 from langspec_lora.values import names_of
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if on_terminal:
         print("langspec-lora: type a line and press return; Ctrl-D ends", file=sys.stderr)
     # Bytes that are not UTF-8 become what no text holds, by which the translator knows the line.
-    lines = args.lines or (line.decode(errors="surrogateescape") for line in sys.stdin.buffer)
+    lines = args.lines or text_lines(sys.stdin.buffer, "the standard input", errors="surrogateescape")
     size = args.buffer_size or (1 if on_terminal else _BUFFER_SIZES[translator.device.type])
     try:
         _translate(translator, lines, args.source_lang, args.target_lang, size)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from langspec_lora.data.vocabulary import SENTENCEPIECE, load_splitter
 from langspec_lora.errors import UserError
+from langspec_lora.files import read_lines
 
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
@@ -197,15 +198,8 @@ def _load_dictionary(path: Path) -> Dictionary:
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
-    """Reads lines as fairseq does: UTF-8 with universal newlines."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = tuple(line.strip() for line in file)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a text file with one sentence a line") from error
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; convert the file to UTF-8") from error
+    """The sentences of a file, without white space around them; none is empty."""
+    lines = tuple(line.strip() for line in read_lines(path))
     if not lines:
         raise UserError(f"{path}, line 1: the file is empty; expected one sentence a line")
     for number, line in enumerate(lines, start=1):

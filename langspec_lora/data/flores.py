@@ -34,7 +34,7 @@ from tqdm import tqdm
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
 from langspec_lora.errors import UserError
-from langspec_lora.files import sha256, write_json, write_whole
+from langspec_lora.files import NotUtf8, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
 
 URL = "https://dl.fbaipublicfiles.com/flores101/dataset/flores101_dataset.tar.gz"
@@ -125,15 +125,23 @@ def prepare(
 
 
 def find_splits(folder: Path) -> Path:
-    """Finds ``dev`` and ``devtest`` in an unpacked archive, given either its outer or its inner folder.
+    """Finds ``dev`` and ``devtest`` in an unpacked archive of FLORES-101 or FLORES-200.
+
+    Args:
+        folder: the one that holds them, or the one around it, in which the archive was unpacked.
 
     Raises:
-        UserError: they are not there.
+        UserError: they are not there, or in several folders.
     """
-    for candidate in (folder, folder / _INNER):
-        if all((candidate / split).is_dir() for split in _SPLITS):
-            return candidate
-    raise UserError(f"{folder} has no folders dev and devtest; give the unpacked FLORES-101 archive as --from")
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    for candidates in ([folder], inner):
+        found = [path for path in candidates if all((path / split).is_dir() for split in _SPLITS)]
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise UserError(f"{folder} holds dev and devtest in several folders ({names}); give one of them as --from")
+        if found:
+            return found[0]
+    raise UserError(f"{folder} has no folders dev and devtest; give the unpacked FLORES archive as --from")
 
 
 def read_text(folder: Path, codes: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
@@ -167,15 +175,17 @@ def read_text(folder: Path, codes: Mapping[str, str]) -> dict[str, dict[str, lis
 
 
 def _read_lines(path: Path, name: str) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{path} is missing (language {name!r}); correct the code under 'flores:' or leave the language out"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); take it from the archive again") from error
-    for number, line in enumerate(lines, start=1):
+        )
+    try:
+        lines = read_lines(path)
+    except NotUtf8 as error:
+        raise UserError(
+            f"{path} cannot be read as UTF-8 text (line {error.line}); take it from the archive again"
+        ) from error
+    for number, line in enumerate(lines or [""], start=1):
         if not line.strip():
             raise UserError(f"{path}, line {number}: empty; every line must hold a sentence")
     return lines

@@ -105,13 +105,22 @@ def dictionary_tokens(dictionary: Path) -> set[str]:
     """The tokens of a fairseq dictionary.
 
     Raises:
-        UserError: the file is no UTF-8 text.
+        UserError: the file is no UTF-8 text, or begins with a byte order mark.
     """
     try:
-        lines = dictionary.read_text(encoding="utf-8").splitlines()
+        # As fairseq reads it: a CR ends a line, a U+2028 in a token does not.
+        with dictionary.open(encoding="utf-8") as file:
+            tokens = {line.rstrip().rsplit(" ", 1)[0] for line in file}
+            file.seek(0)
+            marked = file.read(1) == "\ufeff"
     except UnicodeDecodeError as error:
         raise UserError(f"dictionary {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
-    return {line.rsplit(" ", 1)[0] for line in lines}
+    if marked:
+        raise UserError(
+            f"dictionary {dictionary} begins with a byte order mark, which fairseq takes for a part of the first "
+            "token; save it without one"
+        )
+    return tokens
 
 
 def check_fit(spm: Path, dictionary: Path) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
+from langspec_lora.files import read_lines
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -32,21 +33,6 @@ PUBLISHED = "all_direction.spbleu"
 TEXTS = "texts"
 
 METRICS = ("bleu", "chrf")
-
-
-def read_lines(path: Path) -> list[str]:
-    """Reads a text file by lines, and by newlines only: other separators may stand within a sentence.
-
-    Raises:
-        UserError: the file is missing or not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected a text file with one sentence a line") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8; convert it to UTF-8") from error
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:

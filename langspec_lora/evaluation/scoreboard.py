@@ -18,13 +18,12 @@ from langspec_lora.evaluation.results import (
     hypotheses_path,
     published_format,
     read_json,
-    read_lines,
     scores_csv,
     text_path,
 )
 from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import SplitText
-from langspec_lora.files import write_json, write_whole
+from langspec_lora.files import read_lines, write_json, write_whole
 
 _SECONDS_BETWEEN_FILES = 30.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction, side_path
-from langspec_lora.evaluation.results import read_lines
+from langspec_lora.files import read_lines
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.results import Run, read_lines, text_path
+from langspec_lora.evaluation.results import Run, text_path
 from langspec_lora.evaluation.scoring import text_sha256
+from langspec_lora.files import read_lines
 
 
 @dataclass(frozen=True)
