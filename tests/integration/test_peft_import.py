@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import checkpoint_utils
+from safetensors import torch as safetensors
 
+from langspec_lora.checkpoints.formats.merged import merged_weights
 from langspec_lora.checkpoints.source import Source
 from langspec_lora.cli.main import main
 from tests import hf, toy
@@ -69,6 +71,45 @@ def test_a_lora_becomes_pairs_with_the_same_outputs(home, tmp_path, settings, fl
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     with model.disable_adapter():
         assert (their_logits(model, batch) - theirs).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_lora_of_any_precision_is_scaled_as_peft_scales_it(home, tmp_path, dtype) -> None:
+    write_lora(home, tmp_path / "lora", lora_alpha=7)  # times 7 / 3, which half precision has to round
+    path = tmp_path / "lora" / "adapter_model.safetensors"
+    safetensors.save_file({name: tensor.to(dtype) for name, tensor in safetensors.load_file(path).items()}, path)
+    out = tmp_path / "adapted.pt"
+    run("import", tmp_path / "lora", *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
+    base = hf.transformers.M2M100ForConditionalGeneration.from_pretrained(home.huggingface)
+    before = {name: weight.clone() for name, weight in base.state_dict().items()}
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload().state_dict()
+    source = Source(out)
+    ours = merged_weights(source.base, source.adapters, "en", "wo")
+    changed = [name for name, weight in theirs.items() if not torch.equal(weight, before[name])]
+    assert len(changed) == 4 * 3 + 3 * 5
+    for name in changed:
+        here = name.removeprefix("model.")
+        added, expected = ours[here] - source.base[here], theirs[name] - before[name]
+        torch.testing.assert_close(added, expected, atol=1e-6 * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "orthogonal", "eva", "mica", False])
+def test_ways_to_start_that_leave_the_base_alone_are_taken(home, tmp_path, init) -> None:
+    if init == "mica" and not hasattr(peft.tuners.lora.LoraLayer, "mica_init"):
+        pytest.skip("this PEFT does not know MiCA")
+    model = write_lora(home, tmp_path / "lora", r=4, init_lora_weights=init)
+    out = tmp_path / "adapted.pt"
+    run("import", tmp_path / "lora", *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
+    batch = hf.random_batch(hf.language_token(home, "en"), hf.language_token(home, "wo"), 30)
+    torch.testing.assert_close(logits_of(out, home, batch), their_logits(model, batch), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_ways_to_start_that_change_the_base_are_refused(home, tmp_path, init) -> None:
+    write_lora(home, tmp_path / "lora", init_lora_weights=init)
+    out = tmp_path / "out.pt"
+    message = refusal("import", tmp_path / "lora", *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
+    assert f"init_lora_weights={init!r}, which changes the base model as well" in message
 
 
 @torch.no_grad()

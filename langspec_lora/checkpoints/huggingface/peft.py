@@ -54,13 +54,16 @@ _HARMLESS = {  # settings that change nothing in what a trained LoRA computes, o
     "megatron_core",  # names a module; without megatron_config it has no effect
     "qalora_group_size",  # likewise, without use_qalora
     "loftq_config",  # likewise, without init_lora_weights=loftq
+    "eva_config",  # how the first A was found; B starts at zero, the base stays as it is
+    "corda_config",  # without effect but for init_lora_weights=corda, which is refused
+    "lora_ga_config",  # likewise, lora_ga
 }
 _LARGEST = 1e9  # of ranks and alphas; NaN is not below it
 _LONGEST_PATTERN = 300
 _QUANTIFIER = re.compile(r"[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")  # may take exponential time
 _NEUTRAL = (None, False, 0, "none", [], {}, ())
-_PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva")
+_PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
 _TENSOR = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 _LINEAR = re.compile(r"model\.(?P<stack>encoder|decoder)\.layers\.(?P<layer>\d+)\.(?P<path>.+)")
 
@@ -261,6 +264,8 @@ def _scaled(
     )
     if rank != len(a):
         raise UserError(f"{folder} has rank {len(a)} at {name}, but its adapter_config.json says {rank}")
+    # In single precision at least, as PEFT, which loads a LoRA of half precision in single.
+    b = b.to(torch.promote_types(b.dtype, torch.float32))
     return a, b.t() * (alpha / rank)
 
 
