@@ -145,6 +145,22 @@ def test_dropout_has_fairseq_s_distribution(kind) -> None:
     torch.testing.assert_close(samples[0].std(1), spread, rtol=0.1, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_retained_dropout_drops_while_translating_what_training_drops(kind) -> None:
+    adapted, _ = both(kind, 0.5)
+    x, memory = torch.randn(4, SENTENCES, WIDTH), torch.randn(5, SENTENCES, WIDTH)
+    memory = x if kind == "self" else memory
+
+    def attend() -> torch.Tensor:
+        torch.manual_seed(4)
+        return adapted(x, memory, memory, static_kv=kind == "cross", need_weights=False)[0]
+
+    trained, plain = adapted.train() and attend(), adapted.eval() and attend()
+    assert not torch.allclose(trained, plain)
+    adapted.dropout_module.make_generation_fast_("attention", retain_dropout=True)  # as fairseq's --retain-dropout
+    assert torch.equal(adapted.eval() and attend(), trained)
+
+
 @pytest.mark.parametrize("incremental", [False, True])
 @pytest.mark.parametrize("kind", ["self", "cross"])
 def test_attention_weights_are_computed_only_where_asked_for(steps, kind, incremental, monkeypatch) -> None:

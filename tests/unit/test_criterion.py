@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from fairseq.criterions import label_smoothed_cross_entropy as stock_loss
 from fairseq.criterions.cross_entropy import CrossEntropyCriterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion as StockCriterion
 from fairseq.models.transformer import TransformerModel
@@ -85,6 +86,21 @@ def test_gradient_agrees_with_finite_differences(chunks) -> None:
                 moved.append(((0.9 * nll + 0.1 * smooth) * targets.ne(1)).sum())
             expected = (moved[0] - moved[1]) / 2e-3
             torch.testing.assert_close(gradient[row, column], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5, 6, 7])
+def test_no_token_is_lost_where_the_last_chunk_is_not_full(monkeypatch, tokens) -> None:
+    monkeypatch.setitem(criterion_module.CHUNK_BYTES, "cpu", 3 * 276)  # three tokens
+    torch.manual_seed(1)
+    features = torch.randn(tokens, 5, dtype=torch.float64, requires_grad=True)
+    weight, targets = torch.randn(69, 5, dtype=torch.float64), torch.arange(tokens) + 2
+    log_p = torch.log_softmax(features @ weight.T, 1)
+    expected = stock_loss.label_smoothed_nll_loss(log_p, targets.unsqueeze(1), 0.1, 1)
+    actual = FrozenVocabularyLoss.apply(features, weight, targets, 0.1, 1)
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, check_dtype=False)
+    gradients = [torch.autograd.grad(loss[0], features)[0] for loss in (actual, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
 @toy.needs_half_on_cpu

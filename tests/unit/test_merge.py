@@ -6,6 +6,7 @@ import pytest
 import torch
 from fairseq.data import ConcatDataset
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from langspec_lora.data.language_ids import one_language
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights, PairLayout, merged_weight
@@ -42,6 +43,39 @@ def test_half_precision_weights_are_rounded_once() -> None:
     linear = make(dtype=torch.bfloat16)
     exact = linear.weight.double() + linear.lora_B[2:6].double().T @ linear.lora_A[2:6].double()
     assert torch.equal(merged_weight(linear, 1), exact.float().to(torch.bfloat16))
+
+
+class Products(TorchDispatchMode):
+    """Notes the types that matrix products compute in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__.rstrip("_") in ("mm", "addmm"):
+            self.types |= {tensor.dtype for tensor in args}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("part", [(0, 0), (6, 2)], ids=["whole", "slice"])
+@pytest.mark.parametrize(
+    ("kind", "computed"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+    ids=str,
+)
+def test_merging_computes_in_single_precision_or_better(part, kind, computed) -> None:
+    """Some kernels of half precision sum in single precision by themselves; those of older GPUs do not."""
+    linear = make(part, kind)
+    with Products() as products:
+        weight = merged_weight(linear, 1)
+    assert products.types == {computed}
+    assert weight.dtype == kind
 
 
 def test_base_comes_back_bit_for_bit_even_after_an_error_inside() -> None:

@@ -162,15 +162,31 @@ def test_pruned_set_only_grows() -> None:
 def test_masks_hold_through_an_epoch_that_begins_again_after_a_restart() -> None:
     linears, pruning = make()
     pruning.begin_epoch(5)
-    masks = {place: linear.lora_mask.clone() for place, linear in linears.items()}
+    masks = {place: (torch.rand(linear.lora_mask.shape) < 0.5).to(torch.uint8) for place, linear in linears.items()}
     with torch.no_grad():
-        for linear in linears.values():
+        for place, linear in linears.items():
+            linear.lora_mask.copy_(masks[place])  # restored: no share or magnitude would choose these again
             nn.init.normal_(linear.lora_B)
-    pruning.end_update()
     pruning.begin_epoch(5)
-    assert all(torch.equal(linear.lora_mask, masks[place]) for place, linear in linears.items())
+    for place, linear in linears.items():
+        assert torch.equal(linear.lora_mask, masks[place])
+        assert torch.equal(linear.lora_B == 0, masks[place] == 0)
     pruning.begin_epoch(6)
     assert not all(torch.equal(linear.lora_mask, masks[place]) for place, linear in linears.items())
+
+
+@pytest.mark.parametrize("value", [0.0, 9.0], ids=["beside zeros that live", "though another program left values there"])
+def test_what_is_pruned_stays_pruned(value) -> None:
+    linears, pruning = make()
+    pruning.begin_epoch(5)
+    pruned = {place: linear.lora_mask == 0 for place, linear in linears.items()}
+    with torch.no_grad():
+        for place, linear in linears.items():
+            linear.lora_B.zero_()
+            linear.lora_B[pruned[place]] = value
+    pruning.begin_epoch(6)
+    for place, linear in linears.items():
+        assert torch.all(linear.lora_mask[pruned[place]] == 0)
 
 
 def test_new_run_on_pruned_pairs_chooses_its_own_masks() -> None:
@@ -200,12 +216,18 @@ def test_every_epoch_logs_target_and_actual_share_by_level(caplog: pytest.LogCap
     assert second == expected.format(target, *shares)
 
 
-def test_ties_and_untrained_zeros_prune_exactly_the_asked_count() -> None:
+def test_ties_and_untrained_zeros_prune_exactly_the_asked_count(caplog: pytest.LogCaptureFixture) -> None:
     linears, pruning = make(schedule=PruningSchedule(0, 1, 0.3))
     with torch.no_grad():
         for linear in linears.values():
             linear.lora_B.zero_()
-    pruning.begin_epoch(1)
+    with caplog.at_level("INFO"):
+        pruning.begin_epoch(1)
+    assert caplog.messages == [
+        "pruning | epoch 1 | target 0.3000 | pruned all {:.4f}, high {:.4f}, med {:.4f}, low {:.4f}".format(
+            *(sum(round(0.3 * size) for size in sizes) / sum(sizes) for sizes in ([64, 128, 256], [64], [128], [256]))
+        )
+    ]
     for language, (start, end) in enumerate([(0, 1), (1, 3), (3, 7)]):
         masks = torch.cat([linear.lora_mask[start:end].flatten() for linear in linears.values()])
         assert int((masks == 0).sum()) == round(0.3 * masks.numel()), language
