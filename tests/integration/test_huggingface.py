@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from langspec_lora.cli.main import main
@@ -157,7 +158,12 @@ def test_a_direction_computes_the_same_merged_into_a_folder(adapted, direction, 
     model = hf.transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model").eval()
     batch = batch_of(adapted, source, target)
     check_same(adapted, model, batch, source, target)
-    assert model.generation_config.forced_bos_token_id == hf.language_token(adapted.home, target)
+    generation = model.generation_config
+    assert generation.forced_bos_token_id == hf.language_token(adapted.home, target)
+    fairseq = GenerationConfig()  # the defaults of fairseq-generate
+    assert (generation.num_beams, generation.max_length) == (fairseq.beam, fairseq.max_len_b)
+    assert generation.early_stopping is (not fairseq.no_early_stop)
+    assert generation.suppress_tokens == [adapted.task.target_dictionary.pad()]
 
 
 def check_same(adapted: Adapted, model: nn.Module, batch: hf.Batch, source: str, target: str) -> None:

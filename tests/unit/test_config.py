@@ -142,6 +142,14 @@ def test_wrong_adapter_flags_are_named_in_one_line(flags, words) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_keys_and_values_of_cross_attention_read_the_encoder_s_width() -> None:
+    narrow = ("--encoder-embed-dim", "512", "--encoder-lora-layer", "none", "--dim", "600")
+    for position in ("crossk", "crossv"):
+        with pytest.raises(UserError, match="narrowest adapted decoder layer has 512"):
+            config(*narrow, "--decoder-lora-position", position)
+    assert config(*narrow, "--decoder-lora-position", "q_crossq").dim == 600
+
+
 def test_slice_is_measured_only_where_pairs_stand() -> None:
     narrow = ("--decoder-ffn-embed-dim", "512", "--dim", "600")
     assert config(*narrow, "--decoder-lora-position", "q_crossk").dim == 600

@@ -71,7 +71,7 @@ class Products(TorchDispatchMode):
 )
 def test_merging_computes_in_single_precision_or_better(part, kind, computed) -> None:
     """Some kernels of half precision sum in single precision by themselves; those of older GPUs do not."""
-    linear = make(part, kind)
+    linear = make(part).to(kind)
     with Products() as products:
         weight = merged_weight(linear, 1)
     assert products.types == {computed}

@@ -128,6 +128,21 @@ def test_wins_and_losses_are_counted_by_group(runs, tmp_path) -> None:
     assert analysis.comparisons[0].count(analysis.directions)[0] > 0
 
 
+def test_a_difference_that_is_significant_only_by_itself_is_a_tie(tmp_path) -> None:
+    drawn = {"base": (0.7, 1), "tuned": (0.78, 3)}
+    runs = [write_results(tmp_path / name, TEXTS, noisy(TEXTS, *how)) for name, how in drawn.items()]
+    analysis, _ = report(runs, LEVELS, tmp_path / "out", skip=("off-target", "sentences"))
+    comparison = analysis.comparisons[0]
+    ranked = sorted(comparison.p_values, key=comparison.p_values.get)
+    significant = 0  # Holm: as many, from the least on, as lie below .05 / 6, .05 / 5, …
+    while significant < len(ranked) and comparison.p_values[ranked[significant]] < 0.05 / (6 - significant):
+        significant += 1
+    assert 0 < significant < sum(p < 0.05 for p in comparison.p_values.values())
+    assert {d for d in ranked if comparison.verdicts[d] == "tie"} == set(ranked[significant:])
+    printed = directions_of(tmp_path / "out")
+    assert all(printed[str(d)]["tuned: verdict"] == comparison.verdicts[d] for d in ranked)
+
+
 def test_a_second_report_measures_nothing_again(runs, written, monkeypatch) -> None:
     before = (written / "report.html").read_bytes()
     monkeypatch.setattr(measure, "_measure_direction", lambda task: pytest.fail("measured again"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -30,8 +31,16 @@ def test_shellcheck_has_nothing_to_say() -> None:
 # Prints three hypotheses out of order, among other lines, and leaves a mark for each call.
 GENERATE = r"""
 echo "$*" >>calls
+printf '%s\n' "$@" >arguments
 [[ ! -e broken ]] || { echo "first line" >&2; echo "RuntimeError: broken" >&2; exit 1; }
 printf 'S-2\tx\nH-2\t-0.1\tthe third line here\nD-2\t-0.1\tno\nH-10\t-0.3\t\nH-0\t-0.2\tthe first line here\nP-0\t1\n'
+"""
+
+
+# Half of what sacrebleu prints, where the test says so.
+SACREBLEU = """
+[[ ! -e disk-full ]] || {{ echo '{{ "score": 1'; exit 1; }}
+exec "{python}" -m sacrebleu "$@"
 """
 
 
@@ -44,7 +53,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "fairseq-train": 'printf "%s\\n" "$@"',
         "fairseq-generate": GENERATE,
         "python3": f'exec "{sys.executable}" "$@"',
-        "sacrebleu": f'exec "{sys.executable}" -m sacrebleu "$@"',
+        "sacrebleu": SACREBLEU.format(python=sys.executable),
     }
     for name, text in texts.items():
         (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
@@ -165,9 +174,9 @@ def loop(environment: dict[str, str], tmp_path: Path):
     given = {"DATA_BIN": "the data", "CHECKPOINT": "a checkpoint.pt", "OUT": "the out", "TOKENIZE": "13a"}
     given |= {"LANGS": "en,fr,wo", "LANG_PAIRS": "en-fr,wo-en"}
 
-    def run(**variables: str) -> subprocess.CompletedProcess:
+    def run(*flags: str, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            ["bash", ROOT / "scripts" / "evaluate.sh"],
+            ["bash", ROOT / "scripts" / "evaluate.sh", *flags],
             cwd=tmp_path,
             env={**environment, **given, **variables},
             capture_output=True,
@@ -190,6 +199,35 @@ def test_evaluation_loop_writes_the_published_files_and_ends_with_the_table(loop
     assert (out / "report.md").is_file()
     assert not list(out.glob("*.part"))
     assert not list(out.glob("*.log"))
+
+
+def test_evaluation_loop_hands_every_word_to_fairseq_whole(loop, tmp_path) -> None:
+    done = loop("--model-overrides", "{'a': 'b c'}", "--skip-invalid-size-inputs-valid-test", PRECISION="--fp16")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "arguments").read_text().splitlines() == [
+        *("the data", "--user-dir", str(ROOT / "langspec_lora"), "--path", "a checkpoint.pt"),
+        *("--fixed-dictionary", "the data/dict.en.txt", "--required-batch-size-multiple", "1"),
+        *("--langs", "en,fr,wo", "--lang-pairs", "en-fr,wo-en", "-s", "wo", "-t", "en"),
+        *("--beam", "5", "--remove-bpe", "sentencepiece", "--task", "translation_multi_simple_epoch_lora"),
+        *("--decoder-langtok", "--encoder-langtok", "src", "--gen-subset", "test", "--fp16", "--dataset-impl", "mmap"),
+        *("--distributed-world-size", "1", "--distributed-no-spawn"),
+        *("--model-overrides", "{'a': 'b c'}", "--skip-invalid-size-inputs-valid-test"),
+    ]
+
+
+def test_evaluation_loop_leaves_no_half_score(loop, tmp_path) -> None:
+    (tmp_path / "disk-full").touch()
+    assert loop().returncode != 0
+    assert (tmp_path / "the out" / "en-fr.spbleu.h").is_file()
+    assert not list((tmp_path / "the out").glob("*.score"))
+    (tmp_path / "disk-full").unlink()
+    assert loop().returncode == 0
+    score = json.loads((tmp_path / "the out" / "en-fr.score").read_text())
+    command = ["mono/test.fr", "-i", "the out/en-fr.spbleu.h", "--tokenize", "13a", "-w", "2", "-b"]
+    printed = subprocess.run(
+        [sys.executable, "-m", "sacrebleu", *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert score["score"] == float(printed.stdout)
 
 
 def test_evaluation_loop_run_again_does_only_what_is_missing(loop, tmp_path) -> None:

@@ -1,0 +1,72 @@
+"""Folders and files that appear whole, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from langspec_lora.errors import UserError
+from langspec_lora.files import whole_files, whole_folder
+
+NAMES = ("config.json", "model.bin", "vocab.json")
+
+
+def write(folder, texts: dict[str, str], overwrite: bool = False) -> None:
+    with whole_folder(folder, NAMES, overwrite) as partial:
+        for name, text in texts.items():
+            (partial / name).write_text(text)
+
+
+def contents(folder) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_overwriting_leaves_no_file_of_an_earlier_export_and_every_file_of_others(tmp_path) -> None:
+    folder = tmp_path / "out"
+    write(folder, {name: "old" for name in NAMES})
+    (folder / "notes.txt").write_text("mine")
+    write(folder, {"config.json": "new", "model.bin": "new"}, overwrite=True)
+    assert contents(folder) == {"config.json": "new", "model.bin": "new", "notes.txt": "mine"}
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_holds_one_such_file_is_refused_and_kept(tmp_path, name) -> None:
+    folder = tmp_path / "out"
+    write(folder, {name: "old"})
+    with pytest.raises(UserError, match=f"out holds {name} already; .*--overwrite"):
+        write(folder, {"config.json": "new"})
+    assert contents(folder) == {name: "old"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_export_that_fails_changes_nothing(tmp_path, there) -> None:
+    folder = tmp_path / "out"
+    if there:
+        write(folder, {name: "old" for name in NAMES})
+
+    def fail() -> None:
+        with whole_folder(folder, NAMES, overwrite=True) as partial:
+            (partial / "config.json").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == ([folder] if there else [])
+    assert not there or contents(folder) == {name: "old" for name in NAMES}
+
+
+def test_files_that_belong_together_appear_together(tmp_path) -> None:
+    first, second = tmp_path / "new" / "a", tmp_path / "new" / "b"
+
+    def write_one_of_two() -> None:
+        with whole_files(first, second) as (one, _):
+            one.write_text("a")
+
+    with pytest.raises(UserError, match="a cannot be written"):
+        write_one_of_two()
+    assert not list((tmp_path / "new").iterdir())
+    with whole_files(first, second) as partial:
+        for path in partial:
+            path.write_text(path.parent.name)
+        assert not first.exists()
+    assert contents(tmp_path / "new") == {"a": "new", "b": "new"}
