@@ -22,7 +22,7 @@ def contents(folder) -> dict[str, str]:
 
 def test_overwriting_leaves_no_file_of_an_earlier_export_and_every_file_of_others(tmp_path) -> None:
     folder = tmp_path / "out"
-    write(folder, {name: "old" for name in NAMES})
+    write(folder, dict.fromkeys(NAMES, "old"))
     (folder / "notes.txt").write_text("mine")
     write(folder, {"config.json": "new", "model.bin": "new"}, overwrite=True)
     assert contents(folder) == {"config.json": "new", "model.bin": "new", "notes.txt": "mine"}
@@ -42,7 +42,7 @@ def test_a_folder_that_holds_one_such_file_is_refused_and_kept(tmp_path, name) -
 def test_an_export_that_fails_changes_nothing(tmp_path, there) -> None:
     folder = tmp_path / "out"
     if there:
-        write(folder, {name: "old" for name in NAMES})
+        write(folder, dict.fromkeys(NAMES, "old"))
 
     def fail() -> None:
         with whole_folder(folder, NAMES, overwrite=True) as partial:
@@ -52,7 +52,7 @@ def test_an_export_that_fails_changes_nothing(tmp_path, there) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert list(tmp_path.iterdir()) == ([folder] if there else [])
-    assert not there or contents(folder) == {name: "old" for name in NAMES}
+    assert not there or contents(folder) == dict.fromkeys(NAMES, "old")
 
 
 def test_files_that_belong_together_appear_together(tmp_path) -> None:

@@ -175,7 +175,9 @@ def test_masks_hold_through_an_epoch_that_begins_again_after_a_restart() -> None
     assert not all(torch.equal(linear.lora_mask, masks[place]) for place, linear in linears.items())
 
 
-@pytest.mark.parametrize("value", [0.0, 9.0], ids=["beside zeros that live", "though another program left values there"])
+@pytest.mark.parametrize(
+    "value", [0.0, 9.0], ids=["beside zeros that live", "though another program left values there"]
+)
 def test_what_is_pruned_stays_pruned(value) -> None:
     linears, pruning = make()
     pruning.begin_epoch(5)
