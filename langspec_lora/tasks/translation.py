@@ -6,12 +6,12 @@ import logging
 from argparse import Namespace
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
-from fairseq import utils
-from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
 from fairseq.data import Dictionary, FairseqDataset
+from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
 from fairseq.models import ARCH_MODEL_REGISTRY
 from fairseq.models.transformer import TransformerModel
@@ -25,10 +25,12 @@ from langspec_lora.checkpoints.preflight import (
     check_start_flags,
     check_stored_arguments,
     check_training_checkpoint,
+    checkpoint_paths,
     starting_checkpoint,
 )
 from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
+from langspec_lora.checkpoints.token_order import ARGUMENT, load_with_tokens, token_orders
 from langspec_lora.checks.command import (
     check_training_flags,
     is_training,
@@ -37,6 +39,7 @@ from langspec_lora.checks.command import (
 )
 from langspec_lora.checks.directions import check_shared_directions, training_directions
 from langspec_lora.checks.flags import epochs_within, pruning_within
+from langspec_lora.checks.languages import settle_languages, used_languages
 from langspec_lora.config import (
     add_absent_flag,
     add_base_flag,
@@ -93,15 +96,20 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             SystemExit: with one line, for wrong flags or files.
         """
         with exit_on_user_error():
-            _check_pairs(args)
+            settle_languages(args)
+            orders = token_orders(args)
+            load = partial(load_with_tokens, cls.load_dictionary, orders, args.langs)
             try:
-                task = super().setup_task(args, **kwargs)
+                langs, dicts, training = MultilingualDatasetManager.prepare(load, args, **kwargs)
+                task = cls(args, langs, dicts, training)
             except AssertionError as error:
                 if "ictionar" not in str(error):
                     raise
                 raise UserError(
                     f"the dictionaries in {args.data} differ; give one for all languages with --fixed-dictionary"
                 ) from error
+            first = next((order.languages for order in orders), ())
+            setattr(args, ARGUMENT, list(dict.fromkeys((*first, *langs))))
             if getattr(args, "path", None):
                 task._check_generation(args)
         return task
@@ -135,8 +143,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """
         trains = is_training(self.args, from_checkpoint)
         if trains:
-            if args.langs is None:
-                args.langs = self.langs  # from --lang-dict, or inferred from the pairs
+            args.langs = self.langs  # from --lang-dict, or inferred from the pairs
+            setattr(args, ARGUMENT, getattr(self.args, ARGUMENT))
             with exit_on_user_error():
                 self._check_training(args)
             copy_checkpoints_whole()
@@ -150,7 +158,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if not isinstance(model, LanguageSpecificTransformer):
             return model
         with exit_on_user_error():
-            model.bind_languages(self.langs, _used_languages(self.args))
+            model.bind_languages(self.langs, used_languages(self.args))
         if trains:
             trained = self._freeze_languages(model)
             logger.info(model.parameter_summary(trained))
@@ -166,14 +174,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return criterion
 
     def _check_generation(self, args: Namespace) -> None:
-        suffix, shards = getattr(args, "checkpoint_suffix", ""), getattr(args, "checkpoint_shard_count", 1)
-        paths = [
-            get_maybe_sharded_checkpoint_filename(path, suffix, shard, shards)
-            for path in utils.split_paths(args.path)
-            for shard in range(shards)
-        ]
+        paths = checkpoint_paths(args)
         base = getattr(args, "base_checkpoint", None)
-        check_generation_checkpoints(paths, _used_languages(args), len(self.source_dictionary), base)
+        check_generation_checkpoints(paths, used_languages(args), len(self.source_dictionary), base)
         _warn(remarks_on_generation(args, paths))
         if getattr(args, "lm_path", None):
             read_layout(args.lm_path)
@@ -379,36 +382,3 @@ def _is_language_specific(model: torch.nn.Module) -> bool:
     while hasattr(model, "module"):  # fairseq's distributed wrappers
         model = model.module
     return isinstance(model, LanguageSpecificTransformer)
-
-
-def _pairs(args: Namespace) -> list[str]:
-    pairs = args.lang_pairs
-    return pairs.split(",") if isinstance(pairs, str) else list(pairs or ())
-
-
-def _check_pairs(args: Namespace) -> None:
-    if not args.langs or getattr(args, "lang_dict", None):
-        return  # fairseq reads them from elsewhere, and says so
-    names = args.langs.split(",") if isinstance(args.langs, str) else list(args.langs)
-    pairs = _pairs(args)
-    if not pairs:
-        raise UserError("--lang-pairs is missing; name the directions, such as --lang-pairs en-fr,fr-en")
-    for pair in pairs:
-        sides = pair.split("-")
-        if len(sides) != 2 or not all(sides):
-            raise UserError(f"--lang-pairs holds {pair!r}; expected directions such as en-fr, joined by commas")
-        unknown = [name for name in sides if name not in names]
-        if unknown:
-            raise UserError(f"--lang-pairs holds {pair}, but {unknown[0]!r} is not in --langs {','.join(names)}")
-    for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
-        if name is not None and name not in names:
-            raise UserError(f"{flag} {name} is not in --langs {','.join(names)}")
-
-
-def _used_languages(args: Namespace) -> list[str]:
-    """The languages that batches will name: of the one direction to generate, or of all pairs."""
-    if args.source_lang is not None or args.target_lang is not None:
-        names = [args.source_lang, args.target_lang]
-    else:
-        names = [name for pair in _pairs(args) for name in pair.split("-")]
-    return [name for name in dict.fromkeys(names) if name is not None]

@@ -1,0 +1,126 @@
+"""Language tokens that no dictionary file holds: fairseq appends them, and a checkpoint says in which order.
+
+The dictionaries of mBART, NLLB and M2M100's first release end with the last piece. fairseq appends a token for each of
+``--langs``, in that order, so that another order (or another list) gives each language another one's embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairseq.data import Dictionary
+from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokStyle, augment_dictionary, get_lang_tok
+
+from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.preflight import check_start_flags, checkpoint_paths, starting_checkpoint, stored_langs
+from langspec_lora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ARGUMENT = "dictionary_langs"
+"""The argument that keeps the order in our checkpoints: ``--langs`` of a fine-tuning may name fewer languages."""
+
+
+@dataclass(frozen=True)
+class TokenOrder:
+    """Whose tokens follow the entries of the dictionary file in a model's vocabulary.
+
+    Attributes:
+        path: the checkpoint.
+        languages: names, in the order of their tokens; none where the checkpoint does not say.
+        style: fairseq's ``--lang-tok-style``.
+        specs: fairseq's ``--langtoks-specs``.
+    """
+
+    path: Path
+    languages: tuple[str, ...]
+    style: str = LangTokStyle.multilingual.value
+    specs: tuple[str, ...] = (LangTokSpec.main.value,)
+
+    @classmethod
+    def of(cls, layout: CheckpointLayout) -> TokenOrder:
+        """Reads it from a checkpoint's arguments."""
+        args = layout.model_args or Namespace()
+        styles = {style.value for style in LangTokStyle}
+        style, specs = getattr(args, "lang_tok_style", None), getattr(args, "langtoks_specs", None)
+        return cls(
+            layout.path,
+            tuple(getattr(args, ARGUMENT, None) or stored_langs(args)),
+            style if style in styles else cls.style,
+            tuple(specs)
+            if isinstance(specs, (list, tuple)) and all(isinstance(spec, str) for spec in specs)
+            else cls.specs,
+        )
+
+    def lacking(self, dictionary: Dictionary) -> list[str]:
+        """The tokens that a dictionary lacks, in the model's order."""
+        tokens = [get_lang_tok(name, self.style, spec) for spec in self.specs for name in self.languages]
+        return [token for token in tokens if token not in dictionary]
+
+
+def token_orders(args: Namespace) -> list[TokenOrder]:
+    """In which orders the models of a command have their language tokens.
+
+    Args:
+        args: the task's arguments.
+
+    Returns:
+        One for each checkpoint that the command uses or starts from; none for a training from nothing.
+
+    Raises:
+        UserError: a checkpoint is missing, damaged or hostile, or two flags say what a training starts from.
+    """
+    if hasattr(args, "shuffle_instance"):  # fairseq has prepared them before: they come from a checkpoint
+        names = getattr(args, ARGUMENT, None) or args.langs
+        return [TokenOrder(Path(), tuple(names), args.lang_tok_style, tuple(args.langtoks_specs))]
+    if getattr(args, "path", None):
+        return [TokenOrder.of(read_layout(path)) for path in checkpoint_paths(args)]
+    if not hasattr(args, "restore_file"):
+        return []
+    check_start_flags(args)
+    start = starting_checkpoint(args)
+    return [] if start is None else [TokenOrder.of(read_layout(start[0]))]
+
+
+def load_with_tokens(
+    load: Callable[[str], Dictionary], orders: Sequence[TokenOrder], langs: Sequence[str], file: str
+) -> Dictionary:
+    """Loads a dictionary and appends the language tokens of the models in use; fairseq then finds them there.
+
+    Args:
+        load: loads a file.
+        orders: of one checkpoint, or of those of an ensemble.
+        langs: ``--langs`` of the command, which fairseq's order follows where no checkpoint says another.
+        file: the dictionary's file.
+
+    Raises:
+        UserError: an ensemble's models have their tokens in different orders.
+    """
+    dictionary = load(file)
+    known = [order for order in orders if order.languages]
+    for order in known[1:]:
+        if order.lacking(dictionary) != known[0].lacking(dictionary):
+            first, second = (f"{part.path} in the order {','.join(part.languages)}" for part in (known[0], order))
+            raise UserError(
+                f"dictionary {file} has no language tokens, and the checkpoints have them in different orders: "
+                f"{first}, {second}; only models with the same --langs can be used together"
+            )
+    if known:
+        augment_dictionary(dictionary, list(known[0].languages), known[0].style, known[0].specs)
+    elif orders and TokenOrder(Path(), tuple(langs)).lacking(dictionary):
+        logger.warning(
+            "dictionary %s has no language tokens, and checkpoint %s does not say in which order its model has them; "
+            "they are taken in the order of --langs %s",
+            file,
+            orders[0].path,
+            ",".join(langs),
+        )
+    return dictionary
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -1,0 +1,133 @@
+"""The languages and directions of a run: one list, whatever names them."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from langspec_lora.errors import UserError
+from langspec_lora.files import read_lines
+
+logger = logging.getLogger(__name__)
+
+
+def settle_languages(args: Namespace) -> None:
+    """Makes ``--langs`` the list of the run's languages, and checks that every direction is between them.
+
+    fairseq takes the list from ``--langs``, from the file ``--lang-dict``, or from the names in ``--lang-pairs``. Here
+    ``args.langs`` holds it in the end, so that checkpoints store it.
+
+    Args:
+        args: the task's arguments; changed in place.
+
+    Raises:
+        UserError: nothing or too much names the languages or the directions, or one of them is unknown or repeated.
+    """
+    pairs = directions_of(args.lang_pairs)
+    if not pairs:
+        raise UserError("--lang-pairs is missing; name the directions, such as --lang-pairs en-fr,fr-en")
+    _check_directions(pairs, "--lang-pairs")
+    extra = _extra_directions(args)
+    everywhere = [pair for several in (pairs, *extra.values()) for pair in several]
+    names, origin = _names(args, everywhere)
+    known = set(names)
+    for flag, named in (
+        ("--lang-pairs", pairs),
+        *((f"--extra-lang-pairs {key}", value) for key, value in extra.items()),
+    ):
+        for pair in named:
+            for name in pair.split("-"):
+                if name not in known:
+                    raise UserError(f"{flag} holds {pair}, but {name!r} is not in {origin} {','.join(names)}")
+    for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
+        if name is not None and name not in known:
+            raise UserError(f"{flag} {name} is not in {origin} {','.join(names)}")
+    args.langs, args.lang_dict = names, None
+
+
+def directions_of(value: str | Sequence[str] | None) -> list[str]:
+    """The directions in a list, or joined by commas."""
+    return value.split(",") if isinstance(value, str) else list(value or ())
+
+
+def _check_directions(pairs: Sequence[str], flag: str) -> None:
+    for pair in pairs:
+        sides = pair.split("-")
+        if len(sides) != 2 or not all(sides):
+            raise UserError(f"{flag} holds {pair!r}; expected directions such as en-fr, joined by commas")
+    _check_once(pairs, flag, "direction")
+
+
+def _check_once(words: Iterable[str], flag: str, what: str) -> None:
+    twice = next((word for word, count in Counter(words).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{flag} names {twice!r} twice; name every {what} once")
+
+
+def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
+    """The languages, and what names them."""
+    lang_dict = getattr(args, "lang_dict", None)
+    if args.langs is not None and lang_dict:
+        raise UserError(f"--langs and --lang-dict {lang_dict} both name the languages; give one of them")
+    if args.langs is not None:
+        names, origin = directions_of(args.langs), "--langs"
+    elif lang_dict:
+        names, origin = _listed(lang_dict), f"--lang-dict {lang_dict}"
+        if not names:
+            raise UserError(f"--lang-dict {lang_dict} is empty; expected a language on each line")
+    else:
+        names = sorted({name for pair in pairs for name in pair.split("-")})
+        origin = "the languages of --lang-pairs"
+    if not all(names):
+        raise UserError(f"{origin} {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
+    _check_once(names, origin, "language")
+    hyphened = next((name for name in names if "-" in name or name.split() != [name]), None)
+    if hyphened is not None:
+        raise UserError(
+            f"{origin} names {hyphened!r}, but fairseq joins the languages of a direction by '-', and a dictionary's "
+            "token holds no space; write it otherwise, such as zh_Hans"
+        )
+    return names, origin
+
+
+def _listed(file: str) -> list[str]:
+    try:
+        return [line.strip() for line in read_lines(Path(file)) if line.strip()]
+    except UserError as error:
+        raise UserError(f"--lang-dict cannot be read ({error}); give a file with a language on each line") from error
+
+
+def used_languages(args: Namespace) -> list[str]:
+    """The languages that batches will name: of the one direction to translate, or of all directions."""
+    if args.source_lang is not None or args.target_lang is not None:
+        names = [args.source_lang, args.target_lang]
+    else:
+        extra = (getattr(args, "extra_lang_pairs", None) or {}).values()
+        pairs = [pair for several in (args.lang_pairs, *extra) for pair in directions_of(several)]
+        names = [name for pair in pairs for name in pair.split("-")]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+def _extra_directions(args: Namespace) -> dict[str, list[str]]:
+    """The directions of ``--extra-lang-pairs`` by flag and data."""
+    extra, data = getattr(args, "extra_lang_pairs", None), getattr(args, "extra_data", None)
+    for flag, value in (("--extra-lang-pairs", extra), ("--extra-data", data)):
+        is_text = isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item)
+        if value is not None and not is_text:
+            raise UserError(f"{flag} {value}: expected names of data and a text for each, such as \"{{'mined': '…'}}\"")
+    extra, data = extra or {}, data or {}
+    for name in {**extra, **data}:
+        if name not in data:
+            raise UserError(f"--extra-lang-pairs has {name!r}, for which --extra-data has no folder; give it one")
+        if name not in extra:
+            raise UserError(f"--extra-data has {name!r}, for which --extra-lang-pairs has no directions; give it some")
+    found = {f"--extra-lang-pairs {name}": directions_of(text) for name, text in extra.items()}
+    for flag, pairs in found.items():
+        _check_directions(pairs, flag)
+    for name in extra:
+        if name not in (args.langtoks or {}):
+            logger.warning("--langtoks does not name %s, so fairseq gives its sentences no language tokens", name)
+    return found

@@ -1,0 +1,166 @@
+"""Dictionaries without language tokens: each language keeps its own, whatever the order and number of ``--langs``."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_cli import generate, train, validate
+
+from langspec_lora.checkpoints.loading import load_checkpoint
+from langspec_lora.evaluation.evaluate import evaluate
+from langspec_lora.translation.settings import Generation
+from tests import evaluations, toy
+from tests.bad_input import STOCK, refusal_of, set_up_generation, write_checkpoint
+
+IN_ORDER = ",".join(toy.LANGUAGES)
+REVERSED = ",".join(reversed(toy.LANGUAGES))
+PLUGIN = ("--user-dir", str(Path(__file__).parents[2] / "langspec_lora"))
+OUR_TASK = ("--task", "translation_multi_simple_epoch_lora")
+
+
+def without_tokens(data: Path) -> str:
+    """A dictionary of the toy data as mBART and NLLB have it: the words only."""
+    path = data.parent / "nolang.txt"
+    words = (data.parent / "dict.txt").read_text().splitlines(keepends=True)
+    path.write_text("".join(word for word in words if not word.startswith("__")))
+    return str(path)
+
+
+def symbols_of_stock_fairseq(data: Path, langs: str) -> list[str]:
+    """The vocabulary of a model that stock fairseq trains."""
+    flags = toy.base_flags(data, *STOCK, "--fixed-dictionary", without_tokens(data), "--langs", langs)
+    return tasks.setup_task(convert_namespace_to_omegaconf(toy.parse(flags)).task).source_dictionary.symbols
+
+
+@pytest.fixture(scope="module")
+def stock_base(toy_data, tmp_path_factory) -> Path:
+    """A base of stock fairseq whose tokens stand in the reversed order."""
+    flags = toy.base_flags(toy_data, *STOCK, "--fixed-dictionary", without_tokens(toy_data), "--langs", REVERSED)
+    return write_checkpoint(tmp_path_factory.mktemp("base") / "base.pt", flags)
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(toy_data, stock_base, tmp_path_factory) -> Path:
+    """Trained from it with other --langs: another order, and fewer."""
+    save = tmp_path_factory.mktemp("tuned")
+    few = ("--langs", "nl,en,wo", "--lang-pairs", "en-nl,nl-en,en-wo,wo-en", "--freeze-original-parameters", "False")
+    flags = toy.plugin_flags(toy_data, *PLUGIN, "--fixed-dictionary", without_tokens(toy_data), *few)
+    return evaluations.train_checkpoint(save, [*flags, "--finetune-from-model", str(stock_base)])
+
+
+@pytest.mark.parametrize("langs", [IN_ORDER, REVERSED, "wo,en"])
+def test_a_translation_has_the_tokens_in_the_order_of_the_checkpoint(toy_data, stock_base, langs) -> None:
+    more = ("--fixed-dictionary", without_tokens(toy_data), "--langs", langs, "--lang-pairs", "en-wo,wo-en")
+    for parser in (options.get_generation_parser, options.get_interactive_generation_parser):
+        task = set_up_generation(toy_data, stock_base, *more, parser=parser)
+        assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED)
+        assert task.langs == langs.split(",")
+
+
+@pytest.mark.parametrize("langs", [IN_ORDER, "wo,en"])
+def test_a_training_has_the_tokens_in_the_order_of_its_base(toy_data, stock_base, langs, tmp_path) -> None:
+    flags = toy.plugin_flags(toy_data, "--fixed-dictionary", without_tokens(toy_data), "--langs", langs)
+    flags += ["--lang-pairs", "en-wo,wo-en", "--finetune-from-model", str(stock_base), "--save-dir", str(tmp_path)]
+    task, _ = toy.build(flags)
+    assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED)
+
+
+def test_a_fine_tuned_checkpoint_keeps_its_base_s_order_where_its_own_langs_are_others(toy_data, fine_tuned) -> None:
+    more = ("--fixed-dictionary", without_tokens(toy_data), "--langs", "en,wo", "--lang-pairs", "en-wo")
+    task = set_up_generation(toy_data, fine_tuned, *more)
+    assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED)
+
+
+def test_every_command_translates_alike_in_any_order(toy_data, fine_tuned, tmp_path, monkeypatch, capsys) -> None:
+    common = (
+        str(toy_data),
+        *PLUGIN,
+        "--path",
+        str(fine_tuned),
+        "--cpu",
+        "--max-len-b",
+        "8",
+        "--beam",
+        "2",
+        "--remove-bpe",
+        "sentencepiece",
+    )
+    common += ("--fixed-dictionary", without_tokens(toy_data), "--lang-pairs", "nl-en", *OUR_TASK)
+    common += ("--encoder-langtok", "src", "--decoder-langtok", "--required-batch-size-multiple", "1")
+    found = []
+    for langs in ("en,nl,wo", "wo,nl,en"):
+        flags = (*common, "--langs", langs, "-s", "nl", "-t", "en", "--gen-subset", "test")
+        evaluations.run_stock(monkeypatch, generate, *flags)
+        (tmp_path / "printed").write_text(capsys.readouterr().out)
+        found.append(evaluations.published_hypotheses(tmp_path / "printed"))
+        settings = Generation(beam=2, max_len_b=8)
+        evaluate(
+            evaluations.options(
+                toy_data,
+                fine_tuned,
+                tmp_path / langs,
+                langs=tuple(langs.split(",")),
+                lang_pairs="nl-en",
+                dictionary=Path(without_tokens(toy_data)),
+                generation=settings,
+            )
+        )
+        found.append((tmp_path / langs / "nl-en.hyp.txt").read_text().splitlines())
+    assert len(set(found[0])) > 3
+    assert found == [found[0]] * 4
+
+
+def test_validation_reads_the_order_from_the_checkpoint(toy_data, fine_tuned, monkeypatch, capsys, caplog) -> None:
+    def loss(text: str) -> str:
+        return re.findall(r"'?nll_loss'?\W+([\d.]+)", text)[-1]
+
+    flags = (str(toy_data), *PLUGIN, *OUR_TASK, "--path", fine_tuned, "--cpu", "--max-tokens", "400")
+    evaluations.run_stock(monkeypatch, validate, *flags, "--valid-subset", "valid")
+    validated = loss(caplog.text + capsys.readouterr().out)
+    caplog.clear()
+    # The training command's own validation, of the weights that it starts with and with the order of its base.
+    few = ("--langs", "en,nl,wo", "--lang-pairs", "en-nl,nl-en,en-wo,wo-en", "--freeze-original-parameters", "False")
+    start = (
+        "--finetune-from-model",
+        fine_tuned,
+        "--max-update",
+        "1",
+        "--lr",
+        "1e-12",
+        "--optimizer",
+        "adam",
+        "--no-save",
+    )
+    flags = toy.plugin_flags(toy_data, *PLUGIN, "--fixed-dictionary", without_tokens(toy_data), *few)
+    evaluations.run_stock(monkeypatch, train, *flags, *start, "--cpu", "--save-dir", fine_tuned.parent / "again")
+    trained = re.findall(r"valid_nll_loss\W+([\d.]+)|valid on '?valid'? subset \| .*?nll_loss ([\d.]+)", caplog.text)
+    assert float(next(filter(None, trained[-1]))) == pytest.approx(float(validated), abs=2e-3)
+
+
+def test_an_ensemble_of_different_orders_is_refused_with_both(toy_data, stock_base, tmp_path) -> None:
+    flags = toy.base_flags(toy_data, *STOCK, "--fixed-dictionary", without_tokens(toy_data), "--langs", IN_ORDER)
+    other = write_checkpoint(tmp_path / "other.pt", flags)
+    more = ("--fixed-dictionary", without_tokens(toy_data))
+    message = refusal_of(set_up_generation, toy_data, f"{stock_base}:{other}", *more)
+    assert REVERSED in message
+    assert IN_ORDER in message
+    set_up_generation(toy_data, f"{stock_base}:{stock_base}", *more)
+
+
+def test_an_order_that_no_checkpoint_says_is_warned_of(toy_data, stock_base, tmp_path, caplog) -> None:
+    state = load_checkpoint(stock_base)
+    state["args"] = Namespace(**{**vars(state["args"]), "langs": None})
+    torch.save(state, tmp_path / "silent.pt")
+    set_up_generation(toy_data, tmp_path / "silent.pt")
+    assert "does not say" not in caplog.text  # this dictionary has the tokens
+    set_up_generation(toy_data, tmp_path / "silent.pt", "--fixed-dictionary", without_tokens(toy_data))
+    assert (
+        f"silent.pt does not say in which order its model has them; they are taken in the order of --langs {IN_ORDER}"
+        in caplog.text
+    )
