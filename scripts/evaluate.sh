@@ -4,9 +4,11 @@
 #   DATA_BIN     the binarised data              (needed)
 #   CHECKPOINT   the checkpoint                  (needed)
 #   OUT          where the results go            (needed)
-#   FLORES_MONO  references as test.LANG (default: the folder mono in or beside DATA_BIN)
+#   FLORES_MONO  references as test.LANG; or the word data for the targets of DATA_BIN, turned back into text, which may
+#                differ by direction (default: the folder mono in or beside DATA_BIN, or else data)
 #   DICT         the dictionary (default: that of the data)
-#   LANGS, LANG_PAIRS    the model's languages (default: the paper's twelve), the directions (default: all of LANGS)
+#   LANGS, LANG_PAIRS    the model's languages (default: as it was trained), the directions or a file of them (default:
+#                        those of the data between LANGS)
 #   LANG_RESOURCES       YAML file of resource levels, for the table (default: the paper's twelve)
 #   BEAM, TOKENIZE       default: 5, spm
 #   PRECISION            --fp16 (default on a GPU), or empty (default on a CPU)
@@ -22,23 +24,18 @@ done
 [[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
 [[ -f $CHECKPOINT ]] || fail "CHECKPOINT=$CHECKPOINT is no file; give the checkpoint to evaluate"
 
-LANGS=${LANGS:-en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo}
-LANG_PAIRS=${LANG_PAIRS:-$(all_pairs "$LANGS")}
+use_environment
+REFERENCES=
+take_defaults --checkpoint "$CHECKPOINT" ${FLORES_MONO:+--references "$FLORES_MONO"}
+IFS=, read -ra pairs <<<"$LANG_PAIRS"
+for name in ${LANGS//,/ }; do
+    [[ -n ${DICT:-} || ! -f $DATA_BIN/dict.$name.txt ]] || DICT=$DATA_BIN/dict.$name.txt
+done
 DICT=${DICT:-$DATA_BIN/dict.${LANGS%%,*}.txt}
 BEAM=${BEAM:-5}
 TOKENIZE=${TOKENIZE:-spm}
-if [[ -z ${FLORES_MONO:-} ]]; then
-    FLORES_MONO=$DATA_BIN/mono
-    [[ -d $FLORES_MONO ]] || FLORES_MONO=$(cd "$DATA_BIN/.." && pwd)/mono
-fi
 [[ -f $DICT ]] || fail "DICT=$DICT is no file; give the model's dictionary"
-IFS=, read -ra pairs <<<"$LANG_PAIRS"
-for pair in "${pairs[@]}"; do
-    [[ -f $FLORES_MONO/test.${pair#*-} ]] ||
-        fail "$FLORES_MONO/test.${pair#*-} is no file; give the folder of raw references as FLORES_MONO"
-done
 
-use_environment
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
 import sys
 from langspec_lora.errors import exit_on_user_error
@@ -64,6 +61,10 @@ if [[ -f $OUT/evaluate.settings ]]; then
 fi
 printf '%s\n' "$settings" >"$OUT/evaluate.settings"
 
+lines() { # lines H|T RAW: the last field of these lines of fairseq-generate, in the order of the sentences
+    { grep -P "^$1-" "$2" || true; } | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}'
+}
+
 export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}
 number=0
 for pair in "${pairs[@]}"; do
@@ -83,9 +84,19 @@ for pair in "${pairs[@]}"; do
             fail "fairseq-generate failed for $pair: $(grep . "$OUT/$pair.log" | tail -n 1) (all of it is in $OUT/$pair.log)"
         rm "$OUT/$pair.log"
         mv "$OUT/$pair.raw.part" "$OUT/$pair.raw.txt"
-        grep -P '^H-' "$OUT/$pair.raw.txt" | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}' >"$OUT/$pair.h.part"
+        lines H "$OUT/$pair.raw.txt" >"$OUT/$pair.h.part"
         mv "$OUT/$pair.h.part" "$OUT/$pair.spbleu.h"
-        sacrebleu "$FLORES_MONO/test.$tgt" <"$OUT/$pair.spbleu.h" --tokenize "$TOKENIZE" -w 2 >"$OUT/$pair.score.part"
+        if [[ -n $REFERENCES ]]; then
+            reference=$REFERENCES/test.$tgt
+        else
+            reference=$OUT/$pair.ref
+            lines T "$OUT/$pair.raw.txt" >"$reference.part"
+            mv "$reference.part" "$reference"
+        fi
+        translated=$(wc -l <"$OUT/$pair.spbleu.h") wanted=$(wc -l <"$reference")
+        ((translated == wanted)) ||
+            fail "$reference has $wanted lines, but $translated sentences of $pair were translated; give their references"
+        sacrebleu "$reference" <"$OUT/$pair.spbleu.h" --tokenize "$TOKENIZE" -w 2 >"$OUT/$pair.score.part"
         mv "$OUT/$pair.score.part" "$OUT/$pair.score"
         printf '%d/%d %s: %s, %d s\n' "$number" "${#pairs[@]}" "$pair" \
             "$(grep -o '"score": [0-9.]*' "$OUT/$pair.score")" $((SECONDS - from))
@@ -97,6 +108,7 @@ for pair in "${pairs[@]}"; do
     cat "$OUT/$pair.score"
 done >"$OUT/all_direction.part"
 mv "$OUT/all_direction.part" "$OUT/all_direction.spbleu"
-resources=()
-[[ -z ${LANG_RESOURCES:-} ]] || resources=(--lang-resources "$LANG_RESOURCES")
-langspec_lora report "$OUT" --references "$FLORES_MONO" ${resources[@]+"${resources[@]}"}
+optional=()
+[[ -z ${LANG_RESOURCES:-} ]] || optional+=(--lang-resources "$LANG_RESOURCES")
+[[ -z $REFERENCES ]] || optional+=(--references "$REFERENCES")
+langspec_lora report "$OUT" ${optional[@]+"${optional[@]}"}

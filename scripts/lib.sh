@@ -23,18 +23,17 @@ langspec_lora() { # langspec_lora COMMAND…: this folder's command line, instal
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -m langspec_lora.cli.main "$@"
 }
 
-all_pairs() { # all_pairs A,B,…: every ordered pair, as A-B,B-A,…
-    local names pairs=() source target
-    IFS=, read -ra names <<<"$1"
-    for source in "${names[@]}"; do
-        for target in "${names[@]}"; do
-            [[ $source == "$target" ]] || pairs+=("$source-$target")
-        done
-    done
-    (
-        IFS=,
-        printf '%s' "${pairs[*]}"
-    )
+# Sets each variable that data and model say and that is not set. LANG_PAIRS may name a file, whose text it becomes.
+take_defaults() { # take_defaults --base FILE | --checkpoint FILE
+    local found name value given=()
+    [[ -z ${LANGS:-} ]] || given+=(--langs "$LANGS")
+    [[ -z ${LANG_PAIRS:-} ]] || given+=(--lang-pairs "$LANG_PAIRS")
+    [[ -z ${LANG_RESOURCES:-} || $1 != --base ]] || given+=(--lang-resources "$LANG_RESOURCES")
+    found=$(langspec_lora defaults "$DATA_BIN" "$@" ${given[@]+"${given[@]}"}) || exit 1
+    unset LANG_PAIRS
+    while IFS='=' read -r name value; do
+        [[ -n ${!name:-} ]] || printf -v "$name" '%s' "$value"
+    done <<<"$found"
 }
 
 has_gpu() { # whether torch can use a GPU

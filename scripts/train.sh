@@ -3,10 +3,12 @@
 #   DATA_BIN   the binarised data                        (needed)
 #   BASE       the checkpoint to fine-tune, M2M100's     (needed)
 #   SAVE_DIR   where the checkpoints go                  (needed); run again, training goes on from the last of them
-#   LANGS, LANG_PAIRS                  languages (default: the paper's twelve) and directions (default: all of LANGS)
+#   LANGS, LANG_PAIRS                  languages (default: those of the data), directions or a file of them (default:
+#                                      those of the data between LANGS)
 #   LANG_RESOURCES                     YAML file of resource levels (default: the paper's twelve)
 #   DICT                               the dictionary (default: that of the data)
-#   ARCH, ENCODER_LAYERS, DECODER_LAYERS, DIM, HIGH_RANK, MED_RANK, LOW_RANK
+#   ARCH, ENCODER_LAYERS, DECODER_LAYERS, DIM    sizes (default: those of BASE)
+#   HIGH_RANK, MED_RANK, LOW_RANK
 #   PRUNING, PRUNING_T1, PRUNING_T2, TARGET_PRUNING_RATIO
 #   LR, MAX_TOKENS, UPDATE_FREQ, MAX_EPOCH, SEED
 #   PRECISION                          --amp (default on a GPU), --fp16, --bf16, or empty (default on a CPU)
@@ -22,17 +24,11 @@ done
 [[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
 [[ -f $BASE ]] || fail "BASE=$BASE is no file; give the checkpoint to fine-tune"
 
-LANGS=${LANGS:-en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo}
-LANG_PAIRS=${LANG_PAIRS:-$(all_pairs "$LANGS")}
-ARCH=${ARCH:-langspec_m2m100_lora_base}
-case $ARCH in
-*_175m) layers=6 dim=512 ;;
-*_1_2b) layers=24 dim=1024 ;;
-*_tiny) layers=2 dim=0 ;;
-*) layers=12 dim=1024 ;;
-esac
-ENCODER_LAYERS=${ENCODER_LAYERS:-$layers}
-DECODER_LAYERS=${DECODER_LAYERS:-$layers}
+use_environment
+SIZES=
+[[ -z ${ARCH:-} ]] || SIZES=" " # ARCH says them
+[[ ${ARCH:-} != *_tiny ]] || DIM=${DIM:-0}
+take_defaults --base "$BASE"
 for name in ENCODER_LAYERS DECODER_LAYERS; do
     [[ ${!name} =~ ^[1-9][0-9]*$ ]] || fail "$name=${!name}: expected a number of layers of at least 1"
 done
@@ -56,7 +52,7 @@ directions() { # directions N BY_SOURCE: src for the first layers, tgt for the o
     joined "${list[@]}"
 }
 
-use_environment
+read -ra sizes <<<"$SIZES"
 if [[ -z ${PRECISION+set} ]]; then
     if has_gpu; then PRECISION=--amp; else PRECISION=; fi
 fi
@@ -69,7 +65,7 @@ exec fairseq-train "$DATA_BIN" \
     --update-freq "${UPDATE_FREQ:-4}" --seed "${SEED:-2}" --ddp-backend=no_c10d ${PRECISION:+"$PRECISION"} \
     --user-dir "$root/langspec_lora" \
     --finetune-from-model "$BASE" \
-    --arch "$ARCH" \
+    --arch "$ARCH" ${sizes[@]+"${sizes[@]}"} \
     --task translation_multi_simple_epoch_lora \
     --sampling-method "temperature" --sampling-temperature 5.0 \
     --encoder-langtok src --decoder-langtok \
@@ -89,7 +85,7 @@ exec fairseq-train "$DATA_BIN" \
     --encoder-lora-position "q_k_v_fc1_fc2" \
     --decoder-lora-layer "$(layer_list "$DECODER_LAYERS")" \
     --decoder-lora-position "q_k_v_crossq_crossk_crossv_fc1_fc2" \
-    --dim "${DIM:-$dim}" --high-rank "${HIGH_RANK:-2}" --med-rank "${MED_RANK:-2}" --low-rank "${LOW_RANK:-8}" \
+    --dim "$DIM" --high-rank "${HIGH_RANK:-2}" --med-rank "${MED_RANK:-2}" --low-rank "${LOW_RANK:-8}" \
     --encoder-activation-direction "$(directions "$ENCODER_LAYERS" $((ENCODER_LAYERS * 3 / 4)))" \
     --decoder-activation-direction "$(directions "$DECODER_LAYERS" 0)" \
     --language-num "$(tr ',' '\n' <<<"$LANGS" | grep -c .)" \

@@ -18,6 +18,7 @@ from langspec_lora.values import read_strictly
 
 COMMANDS = (
     "doctor",
+    "defaults",
     "prepare-flores",
     "make-example",
     "translate",

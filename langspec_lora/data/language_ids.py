@@ -12,6 +12,7 @@ from fairseq.data.indexed_dataset import dataset_exists
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from torch import Tensor
 
+from langspec_lora.checks.directions import check_shared_directions
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, exit_on_user_error
 
@@ -114,6 +115,16 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 f"{direction} are misaligned: {counts[0]} sentences of {source}, {counts[-1]} of {target}; "
                 "binarise both sides again"
             )
+
+    def load_split_datasets(self, split: str, *args: Any, **kwargs: Any):
+        """Loads all directions of a split; see fairseq's method.
+
+        Raises:
+            SystemExit: with one line, where fairseq would share data that differ between two directions.
+        """
+        with exit_on_user_error():
+            check_shared_directions(self, split)
+        return super().load_split_datasets(split, *args, **kwargs)
 
     def load_a_dataset(self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any):
         """Loads one direction; see fairseq's method.

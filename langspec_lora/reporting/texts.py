@@ -141,13 +141,18 @@ class _Shelf:
             if text is None and self._folder and (raw := self._named(self._folder, direction.target)):
                 raise UserError(f"{raw.path} is not the text that {hashes[wanted]} was scored against in {direction}")
         else:
-            text = self._named(self._folder, direction.target) if self._folder else None
+            text = self._named(self._folder, direction.target) if self._folder else self._of_loop(direction)
             if self._folder and text is None:
                 raise UserError(
                     f"{self._folder / f'{self._subset}.{direction.target}'} is missing; put the references of "
                     f"{direction.target} there as plain text, or leave --references out"
                 )
         return text or "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
+
+    def _of_loop(self, direction: Direction) -> TextFile | None:
+        """The references that ``scripts/evaluate.sh`` has taken from the data."""
+        files = (run.folder / f"{direction}.ref" for run in self._runs)
+        return next((self._describe(path) for path in files if path.is_file()), None)
 
     def source(self, direction: Direction, reference: TextFile) -> TextFile | None:
         """The source sentences; of a folder that has no hash of them, those that stand beside the references."""

@@ -7,13 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import permutations
+from argparse import Namespace
+from collections.abc import Sequence
+from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
+import sacrebleu
+import torch
+import yaml
+
+from tests import toy
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+TWELVE = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
 SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
 
 
@@ -34,6 +42,10 @@ echo "$*" >>calls
 printf '%s\n' "$@" >arguments
 [[ ! -e broken ]] || { echo "first line" >&2; echo "RuntimeError: broken" >&2; exit 1; }
 printf 'S-2\tx\nH-2\t-0.1\tthe third line here\nD-2\t-0.1\tno\nH-10\t-0.3\t\nH-0\t-0.2\tthe first line here\nP-0\t1\n'
+[[ ! -e pairwise ]] || case "$*" in
+*"-t fr"*) printf 'T-10\t\nT-2\tthe third line here\nT-0\tthe first line here\n' ;;
+*) printf 'T-10\t\nT-2\tthe third line here\nT-0\tsomething else that was said\n' ;;
+esac
 """
 
 
@@ -61,10 +73,34 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "VENV": str(tmp_path / "some venv"), "PRECISION": ""}
 
 
+def write_data(folder: Path, split: str, languages: Sequence[str]) -> Path:
+    """Files of the names that binarised data have, for all directions, each bitext under one of its two names."""
+    folder.mkdir(exist_ok=True)
+    for source, target in combinations(sorted(languages), 2):
+        for side in (source, target):
+            for suffix in ("idx", "bin"):
+                (folder / f"{split}.{source}-{target}.{side}.{suffix}").touch()
+    return folder
+
+
+def write_base(path: Path, layers: tuple[int, int] = (12, 12), width: int = 1024, ffn: int = 4096, heads: int = 16):
+    """A checkpoint with the layers of a model and its arguments, without its weights' numbers."""
+    weight = torch.zeros(1).expand(ffn, width)
+    names = [
+        f"{stack}.layers.{layer}.fc1.weight"
+        for stack, count in zip(("encoder", "decoder"), layers, strict=True)
+        for layer in range(count)
+    ]
+    args = Namespace(encoder_attention_heads=heads, decoder_attention_heads=heads, langs=["wo", "en", "xx"])
+    torch.save({"args": args, "model": dict.fromkeys(names, weight)}, path)
+
+
 def arguments(environment: dict[str, str], tmp_path: Path, *more: str, **variables: str) -> list[str]:
-    """The arguments that train.sh hands to fairseq-train."""
-    (tmp_path / "the data").mkdir(exist_ok=True)
-    (tmp_path / "the base.pt").touch()
+    """The arguments that train.sh hands to fairseq-train, of the paper's data and model unless others are there."""
+    if not (tmp_path / "the data").is_dir():
+        write_data(tmp_path / "the data", "train", TWELVE)
+    if not (tmp_path / "the base.pt").is_file():
+        write_base(tmp_path / "the base.pt")
     given = {"DATA_BIN": "the data", "BASE": "the base.pt", "SAVE_DIR": "to save", **variables}
     command = ["bash", ROOT / "scripts" / "train.sh", *more]
     done = subprocess.run(
@@ -79,7 +115,7 @@ def value(args: list[str], flag: str) -> str:
 
 def test_train_script_gives_the_published_command(environment, tmp_path) -> None:
     args = arguments(environment, tmp_path)
-    names = ["en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo"]
+    names = list(TWELVE)
     assert args[0] == "the data"
     published = {
         "--update-freq": "4",
@@ -130,6 +166,72 @@ def test_train_script_makes_lists_for_other_sizes_and_hands_on_its_arguments(env
     assert "--amp" in args
 
 
+def test_train_script_trains_all_languages_and_directions_of_the_data(environment, tmp_path) -> None:
+    write_data(tmp_path / "the data", "train", ["zz", "wo", "en", "aa"])
+    (tmp_path / "the data" / "train.aa-wo.aa.bin").unlink()
+    args = arguments(environment, tmp_path)
+    assert value(args, "--langs") == "en,wo,aa,zz"  # the paper's first, as ids have no other reason to change
+    assert value(args, "--language-num") == "4"
+    directions = [f"{a}-{b}" for a, b in permutations(["en", "wo", "aa", "zz"], 2) if {a, b} != {"aa", "wo"}]
+    assert value(args, "--lang-pairs").split(",") == directions
+    levels = tmp_path / "my levels.yaml"
+    levels.write_text("high: [zz, aa]\nlow: [wo, en]\n")
+    assert value(arguments(environment, tmp_path, LANG_RESOURCES=str(levels)), "--langs") == "zz,aa,wo,en"
+
+
+def test_train_script_follows_the_thirty_languages_of_its_data(environment, tmp_path) -> None:
+    levels = ROOT / "configs" / "languages" / "thirty.yaml"
+    thirty = [name for names in yaml.safe_load(levels.read_text(encoding="utf-8")).values() for name in names][:30]
+    write_data(tmp_path / "the data", "train", thirty)
+    args = arguments(environment, tmp_path, LANG_RESOURCES=str(levels))
+    assert value(args, "--langs").split(",") == thirty
+    assert len(set(value(args, "--lang-pairs").split(","))) == 870
+
+
+def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment, tmp_path) -> None:
+    write_data(tmp_path / "the data", "train", ["en", "wo", "xx"])
+    write_base(tmp_path / "the base.pt")
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / "train.sh"],
+        cwd=tmp_path,
+        env={**environment, "DATA_BIN": "the data", "BASE": "the base.pt", "SAVE_DIR": "s", "LANGS": "en,wo"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert value(done.stdout.splitlines(), "--lang-pairs") == "en-wo,wo-en"
+    assert "note: the data also hold xx, not among the languages given: not trained" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["en-wo,wo-en\n", "en-wo\nwo-en\n", "en-wo,\nwo-en,\n"])
+def test_train_script_takes_a_file_of_directions(environment, tmp_path, text) -> None:
+    (tmp_path / "my pairs.txt").write_text(text)
+    args = arguments(environment, tmp_path, LANG_PAIRS="my pairs.txt")
+    assert value(args, "--langs") == "en,wo"
+    assert value(args, "--lang-pairs") == "en-wo,wo-en"
+
+
+def test_train_script_takes_the_sizes_of_the_base(environment, tmp_path) -> None:
+    write_base(tmp_path / "the base.pt", layers=(6, 3), width=512, ffn=2048)
+    args = arguments(environment, tmp_path, LANGS="en,wo")
+    assert value(args, "--encoder-layers") == "6"
+    assert value(args, "--decoder-lora-layer") == "0_1_2"
+    assert value(args, "--dim") == "512"
+    parsed = toy.parse([*args, "--optimizer", "adam"])  # by fairseq, so that its architecture fills in the rest
+    sizes = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
+    assert [getattr(parsed, f"encoder_{size}") for size in sizes] == [6, 512, 2048, 16]
+    assert [getattr(parsed, f"decoder_{size}") for size in sizes] == [3, 512, 2048, 16]
+    told = arguments(
+        environment, tmp_path, LANGS="en,wo", ARCH="langspec_m2m100_lora_base", DIM="8", DECODER_LAYERS="2"
+    )
+    assert value(told, "--arch") == "langspec_m2m100_lora_base"
+    assert "--encoder-embed-dim" not in told
+    assert (value(told, "--dim"), value(told, "--decoder-layers")) == ("8", "2")
+
+
+EVALUATION = {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "LANGS": "en,fr", "LANG_PAIRS": "en-fr"}
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "words"),
     [
@@ -141,8 +243,12 @@ def test_train_script_makes_lists_for_other_sizes_and_hands_on_its_arguments(env
             {"DATA_BIN": ".", "CHECKPOINT": "nowhere.pt", "OUT": "out"},
             "CHECKPOINT=nowhere.pt is no file",
         ),
-        ("evaluate.sh", {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "DICT": "no.txt"}, "DICT=no.txt"),
-        ("evaluate.sh", {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "DICT": "here.pt"}, "FLORES_MONO"),
+        ("evaluate.sh", {**EVALUATION, "DICT": "no.txt"}, "DICT=no.txt"),
+        ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr is no file"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "holds no direction of the subset 'test'"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "en-fr,en-fr"}, "--lang-pairs names 'en-fr' twice"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is no direction"),
+        ("train.sh", {"DATA_BIN": ".", "BASE": "here.pt", "SAVE_DIR": "y"}, "here.pt is damaged or no checkpoint"),
     ],
 )
 def test_missing_input_is_one_line_and_makes_nothing(environment, tmp_path, script, variables, words) -> None:
@@ -228,6 +334,53 @@ def test_evaluation_loop_leaves_no_half_score(loop, tmp_path) -> None:
         [sys.executable, "-m", "sacrebleu", *command], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert score["score"] == float(printed.stdout)
+
+
+def test_evaluation_loop_takes_the_languages_of_the_checkpoint_and_the_directions_of_the_data(loop, tmp_path) -> None:
+    write_base(tmp_path / "a checkpoint.pt")
+    for pair in (("en", "wo"), ("fr", "wo")):
+        write_data(tmp_path / "the data", "test", pair)
+    (tmp_path / "the data" / "dict.wo.txt").write_text("text\n")
+    done = loop(LANGS="", LANG_PAIRS="", FLORES_MONO="data")
+    assert "the data also hold fr, not among the languages given: not evaluated" in done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert "--langs wo,en,xx --lang-pairs wo-en,en-wo -s wo -t en" in calls
+    assert "the data/dict.wo.txt" in calls
+
+
+def test_evaluation_loop_takes_a_file_of_directions(loop, tmp_path) -> None:
+    (tmp_path / "my pairs").write_text("wo-en\nen-fr")
+    assert loop(LANG_PAIRS="my pairs").returncode == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split("-s ")[1][:8] for call in calls] == ["wo -t en", "en -t fr"]
+
+
+def test_evaluation_loop_scores_each_direction_against_its_own_references(loop, tmp_path) -> None:
+    """Whose target differs by direction, so that no test.LANG can hold it."""
+    shutil.rmtree(tmp_path / "mono")
+    (tmp_path / "pairwise").touch()
+    done = loop()
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "the out"
+    first = ["the first line here", "the third line here", ""]
+    second = ["something else that was said", "the third line here", ""]
+    hypotheses = ["the first line here", "the third line here", ""]
+    for pair, references in (("en-fr", first), ("wo-en", second)):
+        assert (out / f"{pair}.ref").read_text().split("\n")[:-1] == references
+        expected = sacrebleu.corpus_bleu(hypotheses, [references], tokenize="13a").score
+        assert json.loads((out / f"{pair}.score").read_text())["score"] == pytest.approx(expected, abs=0.01)
+    assert "no references" not in done.stdout
+
+
+def test_evaluation_loop_names_references_of_another_number_before_the_first_direction(loop, tmp_path) -> None:
+    text = tmp_path / "text"
+    text.write_text("one line\n")
+    for side in ("en", "fr"):
+        toy._write_side(tmp_path / "the data" / f"test.en-fr.{side}", text, toy.Dictionary())
+    done = loop(LANG_PAIRS="en-fr")
+    assert done.returncode == 1
+    assert "mono/test.fr has 3 lines, but the data of en-fr have 1 sentences" in done.stderr
+    assert not (tmp_path / "calls").exists()
 
 
 def test_evaluation_loop_run_again_does_only_what_is_missing(loop, tmp_path) -> None:
