@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from langspec_lora.checkpoints.base import layout_with_base
-from langspec_lora.checkpoints.huggingface.architecture import training_flags
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import stored_langs, stored_languages
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction, find_directions, side_path
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.values import content_of, names_of
+
+if TYPE_CHECKING:
+    from langspec_lora.checkpoints.layout import CheckpointLayout
+
+# Checkpoints are imported where they are read: torch takes seconds, and who gives everything needs none.
 
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.fc1\.weight")
 _HEADS = 16  # of every published M2M100
@@ -60,6 +62,11 @@ def training_defaults(
     Raises:
         UserError: a file is missing or damaged, or the data hold no such direction.
     """
+    from langspec_lora.checkpoints.base import layout_with_base
+    from langspec_lora.checkpoints.huggingface.architecture import training_flags
+    from langspec_lora.checkpoints.layout import read_layout
+    from langspec_lora.checkpoints.preflight import stored_languages
+
     layout = layout_with_base(read_layout(base))
     args = _sized_arguments(layout)
     architecture, *sizes = training_flags(args).removeprefix("--arch ").split(" ")
@@ -113,6 +120,9 @@ def evaluation_defaults(
     """
     available = [] if langs and lang_pairs else find_directions(data_bin, "test")
     if langs is None:
+        from langspec_lora.checkpoints.layout import read_layout
+        from langspec_lora.checkpoints.preflight import stored_langs
+
         names = list(stored_langs(read_layout(checkpoint).model_args))
         names = names or _ordered(_languages(available, lang_pairs), list(PAPER_LEVELS))
     else:

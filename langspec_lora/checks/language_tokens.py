@@ -48,8 +48,8 @@ class LanguageTokens:
 
     @property
     def are_plain(self) -> bool:
-        """Whether ``--encoder-langtok`` and ``--decoder-langtok`` can say it."""
-        return self.source in (None, "src", "tgt") and self.target in (None, "tgt")
+        """Whether ``--encoder-langtok``, ``--decoder-langtok`` and ``--lang-tok-style`` can say it."""
+        return self.style in (STYLE, "mbart") and self.source in (None, "src", "tgt") and self.target in (None, "tgt")
 
     def __str__(self) -> str:
         """The flags of fairseq that ask for them."""

@@ -167,6 +167,7 @@ def _flags(model: Model, generation: Generation, directions: Sequence[tuple[str,
     flags += ["--lang-pairs", ",".join("-".join(direction) for direction in directions)]
     flags += ["--encoder-langtok", model.encoder_langtok] if model.encoder_langtok else []
     flags += ["--decoder-langtok"] if model.decoder_langtok else []
+    flags += ["--lang-tok-style", model.lang_tok_style]
     flags += ["--base-checkpoint", str(model.base_checkpoint)] if model.base_checkpoint else []
     flags += ["--dataset-impl", "mmap", "--required-batch-size-multiple", "1"]
     return [*flags, *generation.flags()]

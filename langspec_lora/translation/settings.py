@@ -9,6 +9,7 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.preflight import stored_langs
+from langspec_lora.checks.language_tokens import STYLE, LanguageTokens
 from langspec_lora.errors import UserError
 
 MAX_TOKENS = 12000
@@ -118,6 +119,7 @@ class Model:
         device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
         pairs: whether its language-specific pairs take part, or only the base model below them.
         base_checkpoint: the base of checkpoints that hold adapters only; where it lay in training if None.
+        lang_tok_style: how a language token is written, fairseq's ``--lang-tok-style``.
     """
 
     checkpoints: tuple[Path, ...]
@@ -129,6 +131,7 @@ class Model:
     device: str | None = None
     pairs: bool = True
     base_checkpoint: str | Path | None = None
+    lang_tok_style: str = STYLE
 
     @classmethod
     def from_checkpoints(
@@ -162,16 +165,16 @@ class Model:
         """
         layouts = [read_layout(path) for path in checkpoints]
         known = stored_langs(layouts[0].model_args)
-        args = layouts[0].model_args
-        if getattr(args, "lang_tok_replacing_bos_eos", False):
+        tokens = LanguageTokens.from_args(layouts[0].model_args) or LanguageTokens("src", "tgt")
+        if tokens.replacing or not tokens.are_plain:
             raise UserError(
-                f"checkpoint {checkpoints[0]} was trained with --lang-tok-replacing-bos-eos, which is not done here; "
-                "use fairseq-generate with that flag"
+                f"checkpoint {checkpoints[0]} was trained with {tokens}, which is not done here; use fairseq-generate "
+                "with these flags"
             )
         if encoder_langtok is None:
-            encoder_langtok = getattr(args, "encoder_langtok", "src") or "none"
+            encoder_langtok = tokens.source or "none"
         if decoder_langtok is None:
-            decoder_langtok = bool(getattr(args, "decoder_langtok", True))
+            decoder_langtok = tokens.target is not None
         return cls(
             tuple(checkpoints),
             dictionary,
@@ -182,4 +185,5 @@ class Model:
             "cpu" if cpu else None,
             pairs,
             base_checkpoint,
+            tokens.style,
         )

@@ -108,6 +108,7 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         ("--encoder-lora-layer ''", "'' is no layer"),
         ("--encoder-lora-layer 1_", "'' is no layer"),
         ("--encoder-lora-layer ²", "'²' is no layer"),
+        ("--encoder-lora-layer ٣", "'٣' is no layer"),
         ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 stands there twice"),
         ("--encoder-layers 6 --encoder-lora-layer 6", "'6' is no layer of the encoder; expected numbers from 0 to 5"),
         ("--encoder-lora-position q_crossq", "'crossq' is no position of the encoder; expected q, k, v, fc1, fc2"),
