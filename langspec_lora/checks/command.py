@@ -15,7 +15,7 @@ from langspec_lora.checks.flags import (
     pruning_within,
     unused_flags,
 )
-from langspec_lora.checks.language_tokens import other_language_tokens
+from langspec_lora.checks.language_tokens import idle_language_tokens, other_language_tokens
 from langspec_lora.checks.start import idle_at_start, idle_base
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
@@ -31,6 +31,20 @@ def is_training(args: Namespace, from_checkpoint: bool) -> bool:
         from_checkpoint: whether ``checkpoint_utils.load_model_ensemble_and_task`` builds it.
     """
     return not from_checkpoint and not hasattr(args, "path")
+
+
+def check_both_sides(args: Namespace) -> None:
+    """Makes sure that ``--source-lang`` and ``--target-lang`` are given together or not at all.
+
+    Raises:
+        UserError: one stands alone, which fairseq takes for a direction from or to None.
+    """
+    if (args.source_lang is None) == (args.target_lang is None):
+        return
+    if not hasattr(args, "path"):
+        _check_no_single_direction(args)
+    flag, other = ("--source-lang", "--target-lang") if args.target_lang is None else ("--target-lang", "--source-lang")
+    raise UserError(f"{flag} {args.source_lang or args.target_lang} was given without {other}; give both, or neither")
 
 
 def check_training_flags(args: Namespace) -> AdapterConfig | None:
@@ -82,7 +96,7 @@ def remarks_on_training(
     Raises:
         UserError: nothing would train at all.
     """
-    found = unused_flags(args, config)
+    found = [*unused_flags(args, config), *idle_language_tokens(args)]
     if config is not None:
         trained = trained_languages(args, config.languages)
         found += languages_that_do_not_train(config, directions, trained, freezes_base(args))
@@ -110,7 +124,11 @@ def remarks_on_generation(args: Namespace, paths: Sequence[str]) -> list[str]:
         UserError: a flag has a wrong value.
     """
     check_filled(args)
-    found = [*other_language_tokens(args, paths), *idle_base(getattr(args, "base_checkpoint", None), paths)]
+    found = [
+        *idle_language_tokens(args),
+        *other_language_tokens(args, paths),
+        *idle_base(getattr(args, "base_checkpoint", None), paths),
+    ]
     if not hasattr(args, "add_lora"):  # which fairseq-validate has, from the training
         pruning_from_args(args)
         found += pruning_in_generation(args)

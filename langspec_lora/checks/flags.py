@@ -19,7 +19,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, read_resources
 from langspec_lora.pruning.schedule import PruningSchedule
 
-_MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num")
+_MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
 
 
 def _defaults(declare: Callable[[ArgumentParser], None]) -> Mapping[str, Any]:

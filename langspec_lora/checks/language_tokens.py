@@ -38,11 +38,7 @@ class LanguageTokens:
         """
         if not hasattr(args, "encoder_langtok") or not hasattr(args, "decoder_langtok"):
             return None
-        source, target = args.encoder_langtok or None, "tgt" if args.decoder_langtok else None
-        table = getattr(args, "langtoks", None)
-        main = table.get("main") if isinstance(table, dict) else None
-        if isinstance(main, (list, tuple)) and len(main) == 2:
-            source, target = (spec or None for spec in main)
+        source, target = _table(args) or _flags(args)
         style = getattr(args, "lang_tok_style", None) or STYLE
         return cls(source, target, style, bool(getattr(args, "lang_tok_replacing_bos_eos", False)))
 
@@ -61,6 +57,34 @@ class LanguageTokens:
         flags += [f"--lang-tok-style {self.style}"] if self.style != STYLE else []
         flags += ["--lang-tok-replacing-bos-eos"] if self.replacing else []
         return " ".join(flags) or "no language tokens (neither --encoder-langtok nor --decoder-langtok)"
+
+
+def _flags(args: Any) -> tuple[str | None, str | None]:
+    return args.encoder_langtok or None, "tgt" if args.decoder_langtok else None
+
+
+def _table(args: Any) -> tuple[str | None, str | None] | None:
+    """The main entry of ``--langtoks``, which fairseq fills in from the other flags where it is not given."""
+    table = getattr(args, "langtoks", None)
+    main = table.get("main") if isinstance(table, dict) else None
+    return (main[0] or None, main[1] or None) if isinstance(main, (list, tuple)) and len(main) == 2 else None
+
+
+def idle_language_tokens(args: Namespace) -> list[str]:
+    """Names the flags that ``--langtoks`` overrides. ``fairseq-validate`` takes that from the training.
+
+    Args:
+        args: the arguments of the command.
+
+    Returns:
+        Sentences.
+    """
+    main, (source, target) = _table(args), _flags(args)
+    if main is None:
+        return []
+    idle = [f"--encoder-langtok {source}"] if source and source != main[0] else []
+    idle += ["--decoder-langtok"] if target and target != main[1] else []
+    return [f"{', '.join(idle)}: not read, since --langtoks (or the training) says {{'main': {main}}}"] if idle else []
 
 
 def other_language_tokens(args: Namespace, paths: Iterable[str]) -> list[str]:

@@ -32,6 +32,7 @@ from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
 from langspec_lora.checkpoints.token_order import ARGUMENT, load_with_tokens, token_orders
 from langspec_lora.checks.command import (
+    check_both_sides,
     check_training_flags,
     is_training,
     remarks_on_generation,
@@ -97,6 +98,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """
         with exit_on_user_error():
             settle_languages(args)
+            check_both_sides(args)
             orders = token_orders(args)
             load = partial(load_with_tokens, cls.load_dictionary, orders, args.langs)
             try:
