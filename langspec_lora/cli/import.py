@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--base", type=Path, metavar="CK", help="checkpoint of the base model that adapters belong to")
     add_base_flag(parser)
-    parser.add_argument("--langs", metavar="A,B", help="languages by their ids (default: as the checkpoint says)")
+    parser.add_argument(
+        "--langs", metavar="A,B", help="of format lslo: languages to take over (default: those of the training)"
+    )
     parser.add_argument(
         "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
     )
@@ -45,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="of format huggingface: the SentencePiece model, where the folder has none",
+    )
+    parser.add_argument(
+        "--added-languages",
+        metavar="A,B",
+        help="of format huggingface: which tokens that were added to the tokenizer are languages, or none (default: "
+        "those that are built like a language's code)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
 

@@ -41,6 +41,7 @@ HUGGINGFACE_IMPORT = {
     "source_lang": "--source-lang",
     "target_lang": "--target-lang",
     "sentencepiece_model": "--sentencepiece-model",
+    "added_languages": "--added-languages",
     "encoder_activation_direction": "--encoder-activation-direction",
     "decoder_activation_direction": "--decoder-activation-direction",
 }

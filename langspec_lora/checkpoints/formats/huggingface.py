@@ -58,6 +58,11 @@ def import_base(args: Namespace) -> list[Path]:
         "decoder_activation_direction": "--decoder-activation-direction",
     }
     check_flags(args, "--from huggingface", {}, unknown)
-    imported = import_model(args.path, args.out, args.sentencepiece_model, args.overwrite)
+    added = None
+    if args.added_languages:
+        added = [] if args.added_languages == "none" else args.added_languages.split(",")
+    imported = import_model(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
+    for remark in imported.remarks:
+        say(remark)
     say(f"fine-tune it with --finetune-from-model {args.out / 'model.pt'} {imported.flags}")
     return [args.out / name for name in IMPORTED_FILES]

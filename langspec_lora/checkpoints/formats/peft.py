@@ -41,7 +41,14 @@ def export(args: Namespace) -> list[Path]:
 def import_checkpoint(args: Namespace) -> list[Path]:
     """Writes a checkpoint of ours in which a LoRA has become the pairs of its two languages."""
     check_flags(
-        args, "--from peft", {"base": "--base"}, {"langs": "--langs", "sentencepiece_model": "--sentencepiece-model"}
+        args,
+        "--from peft",
+        {"base": "--base"},
+        {
+            "langs": "--langs",
+            "sentencepiece_model": "--sentencepiece-model",
+            "added_languages": "--added-languages",
+        },
     )
     check_one_direction(args, "--from peft")
     check_file(args.out, args.overwrite)

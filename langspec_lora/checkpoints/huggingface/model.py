@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,22 @@ class ImportedModel:
         folder: holds :data:`IMPORTED_FILES`.
         languages: what ``--langs`` may name.
         flags: ``--arch`` of the training command, and the flags that it takes besides for this model.
+        remarks: what the user should know, in sentences.
     """
 
     folder: Path
     languages: tuple[str, ...]
     flags: str
+    remarks: tuple[str, ...] = ()
 
 
-def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bool = False) -> ImportedModel:
+def import_model(
+    folder: Path,
+    out: Path,
+    spm: Path | None = None,
+    overwrite: bool = False,
+    added_languages: Sequence[str] | None = None,
+) -> ImportedModel:
     """Makes a fairseq base model of M2M100's or NLLB-200's dense weights in Hugging Face's format.
 
     Args:
@@ -63,6 +72,8 @@ def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bo
         out: where :data:`IMPORTED_FILES` are written.
         spm: the SentencePiece model, where the folder has none.
         overwrite: whether such files there may be replaced.
+        added_languages: which tokens that were added to the tokenizer are languages; where None, those that are built
+            like a language's code.
 
     Raises:
         UserError: the folder lacks a file or holds another kind of model, or something would be overwritten.
@@ -75,7 +86,7 @@ def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bo
     rows = config.get("vocab_size", 128112)
     if not isinstance(rows, int) or not 0 < rows < 2**31:
         raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
-    vocabulary = read_vocabulary(folder, rows)
+    vocabulary = read_vocabulary(folder, rows, added_languages)
     spm = spm or sentencepiece_model(folder)
     with whole_folder(out, IMPORTED_FILES, overwrite) as partial:
         (partial / "dict.txt").write_text(vocabulary.dictionary(), encoding="utf-8")
@@ -84,7 +95,7 @@ def import_model(folder: Path, out: Path, spm: Path | None = None, overwrite: bo
         weights = read_tensors(folder, "model", "pytorch_model")
         args.langs = ",".join(vocabulary.languages)
         save_base(partial / "model.pt", to_fairseq(weights, args, vocabulary.order, str(folder)), args)
-    return ImportedModel(out, vocabulary.languages, training_flags(args))
+    return ImportedModel(out, vocabulary.languages, training_flags(args), vocabulary.remarks)
 
 
 def save_base(path: Path, state: dict[str, Tensor], args: Namespace) -> None:

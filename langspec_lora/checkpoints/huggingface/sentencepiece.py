@@ -35,6 +35,11 @@ class Pieces:
     character_map: bytes
     is_plain: bool
 
+    @property
+    def is_bpe(self) -> bool:
+        """Whether it is a BPE model."""
+        return self.kind == _BPE
+
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Numbers and values of a message of protobuf's wire format."""

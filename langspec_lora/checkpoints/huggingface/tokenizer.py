@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.checkpoints.huggingface.files import write_json
+from langspec_lora.checkpoints.huggingface.nllb_tokenizer import nllb_names, write_nllb_tokenizer
 from langspec_lora.checkpoints.huggingface.sentencepiece import build_tokenizer, read_pieces
 from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS, m2m100_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
@@ -86,7 +87,12 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
             f"(a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
         )
     source = None if languages[0] is None else f"__{languages[0]}__"
-    build_tokenizer(pieces, tokens, source).save(str(folder / "tokenizer.json"))
+    tokenizer = build_tokenizer(pieces, tokens, source)
+    nllb = nllb_names(tokens)
+    if nllb and pieces.is_bpe:
+        write_nllb_tokenizer(folder, tokenizer.to_str(), nllb, languages, _SPECIAL_TOKENS)
+        return "transformers' NllbTokenizer makes a token of spaces at the end of a text; give texts without them"
+    tokenizer.save(str(folder / "tokenizer.json"))
     names = [token for token in tokens if token.startswith("__") and token.endswith("__")]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -99,6 +105,11 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
     write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
     if source is None:
         return "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t"
+    if nllb:
+        return (
+            f"NLLB's own tokenizer splits by BPE, {spm} does not: the exported tokenizer knows no src_lang, and begins "
+            f"every text with {source}"
+        )
     return None
 
 
