@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from langspec_lora.checkpoints.huggingface.tokenizer import write_tokenizer
 from langspec_lora.checkpoints.huggingface.vocabulary import Vocabulary, read_vocabulary
 from langspec_lora.errors import UserError
 from tests import hf, toy
@@ -18,6 +19,7 @@ from tests.integration.test_huggingface import run
 from tests.integration.test_peft_import import refusal
 
 transformers = hf.transformers
+tokenizers = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +106,9 @@ def test_early_slow_tokenizers_have_the_built_in_order_and_what_was_added(plain,
     assert "without an id are left out: sah_Cyrl" in " ".join(vocabulary.remarks)
 
 
-def fast_nllb(plain: Path) -> transformers.NllbTokenizer:
+def fast_nllb(plain: Path, *more: str) -> transformers.NllbTokenizer:
     codes = ["wol_Latn", "eng_Latn", "zho_Hans"]
-    ids = {token: number for number, token in enumerate([*pieces(plain), *codes, "<mask>"])}
+    ids = {token: number for number, token in enumerate([*pieces(plain), *more, *codes, "<mask>"])}
     tokenizer = transformers.NllbTokenizer(vocab=ids, merges=[], extra_special_tokens=codes)
     tokenizer.add_tokens(["tyv_Cyrl", "kbd", "gsw-BE", "bonjour"])
     tokenizer.add_special_tokens({"extra_special_tokens": ["sah_Cyrl"]})
@@ -172,8 +174,8 @@ def test_a_flag_says_which_added_tokens_are_languages(plain, tmp_path) -> None:
 
 def test_words_and_marks_that_were_added_are_no_languages(plain, tmp_path) -> None:
     words = ["the", "xyz", "foo", "Latn", "<2en>", "e", "english", "EN"]
-    tokenizer = fast_nllb(plain)
-    tokenizer.add_tokens([*words[1:], "pt-BR", "sr_Latn", "en_XX"])
+    tokenizer = fast_nllb(plain, "the")  # a piece of words, though Chitwania Tharu has this code
+    tokenizer.add_tokens([*words, "pt-BR", "sr_Latn", "en_XX"])
     tokenizer.save_pretrained(tmp_path)
     shutil.copy(plain / "sentencepiece.bpe.model", tmp_path)
     languages = read_vocabulary(tmp_path, 300).languages
@@ -252,5 +254,12 @@ def test_nllb_exported_again_takes_its_codes_as_source_language(plain, tmp_path)
         for line in [*lines, "words it has never seen", ""]:
             expected = [tokens.index(piece) if piece in tokens else 3 for piece in splitter.encode(line, out_type=str)]
             assert tokenizer(line).input_ids == [tokens.index(f"__{language}__"), *expected, 2]
+    alone = tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json"))
+    assert alone.encode(lines[0]).ids == [tokens.index("__eng_Latn__"), *tokenizer(lines[0]).input_ids[1:]]
+    (tmp_path / "wol").mkdir()
+    write_tokenizer(tmp_path / "wol", tokens, first / "sentencepiece.bpe.model", ("wol_Latn", "eng_Latn"))
+    wolof = transformers.AutoTokenizer.from_pretrained(tmp_path / "wol")
+    both = wolof(lines[0], text_target=lines[1])
+    assert (both.input_ids[0], both.labels[0]) == (tokens.index("__wol_Latn__"), tokens.index("__eng_Latn__"))
     line = tokenizer(lines[0], text_target=lines[1])
     assert tokenizer.decode(line.input_ids, skip_special_tokens=True) == lines[0]
