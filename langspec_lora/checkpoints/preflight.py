@@ -265,8 +265,21 @@ def _check_vocabulary(layout: CheckpointLayout, vocabulary: int) -> None:
         raise UserError(
             f"checkpoint {layout.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
             f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary, and in --langs only "
-            "languages that the model has tokens for"
+            f"languages that the model has tokens for{_lacking_tokens(layout.model_args, size - vocabulary)}"
         )
+
+
+def _lacking_tokens(args: Namespace | None, count: int) -> str:
+    """What helps those whose dictionary is the model's own, but lacks what the model's training appended to it."""
+    if count <= 0:
+        return ""
+    langs = stored_langs(args)
+    named = f", here {len(langs)} from {langs[0]} to {langs[-1]}," if langs else ""
+    return (
+        f". If it is the model's own, as NLLB's is published, it lacks the {count} tokens that training appended: one "
+        f"__xx__ for each of its --langs{named} in their order, and what came after; write them into a copy of the "
+        "dictionary, a line '__xx__ 1' each, or take the dict.txt that 'langspec-lora import --from huggingface' writes"
+    )
 
 
 def _check_stack(found: Mapping[str, tuple[int, ...]], args: Namespace, stack: str, source: str) -> None:

@@ -15,6 +15,7 @@ from tests.bad_input import (
     own_copy,
     refusal_of,
     remove,
+    write_checkpoint,
 )
 
 
@@ -78,6 +79,24 @@ def test_checkpoint_to_resume_from_is_checked_too(toy_data, checkpoints, tmp_pat
     start = [flag, str(checkpoints / name), "--save-dir", str(tmp_path)]
     assert f"{name} {words}" in refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
     assert not (checkpoints / "executed").exists()
+
+
+def test_a_dictionary_that_lacks_what_training_appended_is_told_and_can_be_completed(toy_data, tmp_path) -> None:
+    """As NLLB's own: its 202 languages, and one more token, came to the dictionary in training."""
+    short = (toy_data.parent / "dict.txt").read_text()
+    lines = [f"__l{number:02x}_Latn__ 1\n" for number in range(202)] + ["<mask> 1\n"]
+    (tmp_path / "whole.txt").write_text(short + "".join(lines))
+    whole = ["--fixed-dictionary", str(tmp_path / "whole.txt")]
+    base = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK, *whole))
+    start = ["--finetune-from-model", str(base), "--save-dir", str(tmp_path / "save")]
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
+    assert "If it is the model's own, as NLLB's is published, it lacks the 203 tokens that training appended" in message
+    assert "each of its --langs, here 5 from en to sd, in their order" in message
+    toy.build(toy.plugin_flags(toy_data, *start, *whole))  # the advice, followed
+    longer = write_checkpoint(tmp_path / "short.pt", toy.base_flags(toy_data, *STOCK))
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start[:1], str(longer), *start[2:], *whole))
+    assert "has a vocabulary of 69, the dictionary (with the language tokens of --langs) 272" in message
+    assert "appended" not in message
 
 
 @pytest.mark.parametrize("name", ["base.pt", "adapted.pt"])

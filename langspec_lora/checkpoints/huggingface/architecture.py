@@ -37,7 +37,22 @@ _DEFAULTS = {  # of transformers' M2M100Config, for what a config.json leaves ou
     "encoder_layerdrop": 0.05,
     "decoder_layerdrop": 0.05,
 }
-_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "tanh": "tanh", "swish": "swish", "silu": "swish"}
+_ACTIVATIONS = {  # transformers' name to fairseq's; fairseq's own swish cannot compute
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_accurate",
+    "gelu_fast": "gelu_accurate",
+    "gelu_pytorch_tanh": "gelu_accurate",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+_EXPORTED_ACTIVATIONS = {
+    **{name: name for name in ("relu", "gelu", "tanh", "linear")},
+    "gelu_accurate": "gelu_new",
+    "gelu_fast": "gelu_new",
+}
+_ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "encoder_layers"}
+_ALIASES["num_attention_heads"] = "encoder_attention_heads"
 _REQUIRED = {  # fairseq's name, the value that Hugging Face's model has built in, fairseq's own default
     "encoder_normalize_before": (True, False),
     "decoder_normalize_before": (True, False),
@@ -68,6 +83,7 @@ def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
     kind = config.get("model_type")
     if kind != "m2m_100":
         raise UserError(f"{source} describes a model of the type {kind!r}; expected m2m_100, as of M2M100 or NLLB-200")
+    config = _without_aliases(config, source)
     sizes = {name: config.get(name, _DEFAULTS[name]) for name in _SAME}
     width, positions = config.get("d_model", 1024), config.get("max_position_embeddings", 1024)
     numbers = {**{name: sizes[name] for name in _SIZES}, "d_model": width, "max_position_embeddings": positions}
@@ -79,13 +95,17 @@ def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
         raise UserError(
             f"{source}: fairseq has no activation {activation!r}; it has {', '.join(dict.fromkeys(_ACTIVATIONS))}"
         )
+    _check_values(config, sizes, width, source)
     if not config.get("tie_word_embeddings", True):
         raise UserError(f"{source}: its embeddings are not tied, as M2M100's are and the published command has them")
     start, pad = config.get("decoder_start_token_id", EOS), config.get("pad_token_id", PAD)
     if pad != PAD:  # positions are counted from it
         raise UserError(f"{source}: pad_token_id is {pad}; fairseq's padding is {PAD} and shifts the positions by it")
-    if start != config.get("eos_token_id", EOS):
-        raise UserError(f"{source}: decoder_start_token_id is {start}; fairseq starts each target with its eos token")
+    if [start] != _listed(config.get("eos_token_id", EOS)):
+        raise UserError(
+            f"{source}: decoder_start_token_id is {start} and eos_token_id {config.get('eos_token_id', EOS)}; fairseq "
+            "starts each target with its one eos token"
+        )
     return Namespace(
         arch="transformer",
         task="translation_multi_simple_epoch",
@@ -108,6 +128,37 @@ def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
     )
 
 
+def _without_aliases(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Settings under the names of M2M100Config, which transformers lets other names stand for."""
+    own = dict(config)
+    for alias, name in _ALIASES.items():
+        if alias in config and own.setdefault(name, config[alias]) != config[alias]:
+            raise UserError(
+                f"{source}: {alias} is {config[alias]!r} and {name} {own[name]!r}; expected them to be equal"
+            )
+    return own
+
+
+def _check_values(config: Mapping[str, Any], sizes: Mapping[str, Any], width: int, source: str) -> None:
+    for name, value in sizes.items():
+        share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        if name not in _SIZES and not share:
+            raise UserError(f"{source}: {name} is {value!r}; expected a number from 0 to 1")
+        if name.endswith("heads") and width % value:
+            raise UserError(f"{source}: d_model is {width}, which {name} ({value}) does not divide")
+    for name in ("scale_embedding", "tie_word_embeddings"):
+        if not isinstance(config.get(name, True), bool):
+            raise UserError(f"{source}: {name} is {config[name]!r}; expected true or false")
+    if config.get("quantization_config"):
+        raise UserError(
+            f"{source}: its weights are quantised (quantization_config); give the folder of the whole model"
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[str, Any]:
     """The ``config.json`` of the model that fairseq's arguments describe.
 
@@ -128,7 +179,7 @@ def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[st
                 f"{name.replace('_', '-')}; it cannot be written in that format"
             )
     activation = getattr(args, "activation_fn", None) or "relu"
-    if activation not in _ACTIVATIONS.values():
+    if activation not in _EXPORTED_ACTIVATIONS:
         raise UserError(f"{source} uses --activation-fn {activation}, which Hugging Face's M2M100 does not have")
     if args.encoder_embed_dim != args.decoder_embed_dim:
         raise UserError(
@@ -143,7 +194,7 @@ def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[st
         "vocab_size": vocabulary,
         "d_model": args.encoder_embed_dim,
         **{key: 0.0 if value is None else value for key, value in values.items()},
-        "activation_function": activation,
+        "activation_function": _EXPORTED_ACTIVATIONS[activation],
         "scale_embedding": not getattr(args, "no_scale_embedding", False),
         "max_position_embeddings": getattr(args, "max_target_positions", None) or 1024,
         "tie_word_embeddings": True,

@@ -76,6 +76,9 @@ def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[i
     names = [name for name in (EMBEDDING, *_EMBEDDING_COPIES) if name in tensors]
     if not names:
         raise UserError(f"{source} has no {EMBEDDING}; give the weights of an M2M100 or NLLB-200")
+    whole = next((name for name, tensor in tensors.items() if not tensor.is_floating_point()), None)
+    if whole is not None:
+        raise UserError(f"{source} holds {whole} in whole numbers; give the folder of the whole model, not quantised")
     embedding = tensors[names[0]]
     for name in names[1:]:
         if embedding.shape != tensors[name].shape or not torch.equal(embedding, tensors[name]):
