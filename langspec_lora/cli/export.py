@@ -26,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fixed-dictionary",
         type=Path,
         metavar="FILE",
-        help="of format huggingface: the model's dictionary, for the tokenizer's files",
+        help="of format huggingface: the model's dictionary, for the tokenizer (default: found as translate does)",
     )
     parser.add_argument(
         "--sentencepiece-model",
         "--spm",
         type=Path,
         metavar="FILE",
-        help="and the SentencePiece model that belongs to it",
+        help="and the SentencePiece model that belongs to it (default: likewise)",
     )
     add_base_flag(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="results folders; the first is the base")
     parser.add_argument("--names", metavar="A,B", help="what the folders are called (default: the folders' names)")
     parser.add_argument(
-        "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
+        "--lang-resources",
+        metavar="FILE",
+        help="YAML file of levels and languages (default: those of the checkpoint, or else the paper's twelve)",
     )
     parser.add_argument(
         "--metric", choices=("bleu", "chrf", "comet"), default="bleu", help="score to report (default: bleu)"
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report and writes its files."""
-    from langspec_lora.languages import PAPER_RESOURCES, read_resources
+    from langspec_lora.languages import read_resources
     from langspec_lora.reporting.analysis import PARTS, Request, analyse
     from langspec_lora.reporting.report import CACHE, make_folder, terminal_text, write_files
 
@@ -59,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     for name, value in (("--samples", args.samples), ("--processes", args.processes)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value} was given; expected a whole number of at least 1")
-    resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+    levels = read_resources(args.lang_resources).levels if args.lang_resources else None
     out = args.out or (args.folders[0] if len(args.folders) == 1 else args.folders[0].resolve().parent / "report")
     names = names_of(args.names, "--names", "base,mine") if args.names else None
     make_folder(out)
     request = Request(
         args.folders,
-        resources.levels,
+        levels,
         out / CACHE,
         names,
         args.metric,

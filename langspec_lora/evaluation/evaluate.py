@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.preflight import stored_languages
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.comet import CometScorer
@@ -94,6 +96,7 @@ class Plan:
         everything: all directions that the folder will hold.
         settings: what the hypotheses depend on.
         texts: sources and references.
+        levels: resource level of each language, where the checkpoint has adapters.
     """
 
     options: Options
@@ -103,6 +106,7 @@ class Plan:
     everything: tuple[Direction, ...]
     settings: dict
     texts: SplitText
+    levels: Mapping[str, str]
 
 
 def plan(options: Options) -> Plan:
@@ -145,7 +149,8 @@ def plan(options: Options) -> Plan:
         options.generation.remove_bpe,
     )
     _check_lengths(options, texts, everything)
-    return Plan(options, model, tuple(directions), tuple(_by_target(missing)), everything, settings, texts)
+    levels = _levels(options.checkpoints, languages_of(everything))
+    return Plan(options, model, tuple(directions), tuple(_by_target(missing)), everything, settings, texts, levels)
 
 
 def evaluate(options: Options, share: Share = Share()) -> dict[Direction, Mapping]:  # noqa: B008  (it is frozen)
@@ -171,7 +176,14 @@ def carry_out(planned: Plan, share: Share = Share()) -> dict[Direction, Mapping]
         raise UserError("--comet is computed by one process; call it without torchrun once all directions are decoded")
     comet = CometScorer(options.comet, options.cpu) if options.comet else None
     board = Scoreboard(
-        options.out, planned.texts, options.tokenize, planned.settings, planned.everything, comet, share.rank == 0
+        options.out,
+        planned.texts,
+        options.tokenize,
+        planned.settings,
+        planned.everything,
+        comet,
+        share.rank == 0,
+        planned.levels,
     )
     if planned.missing:
         _decode(planned, share, board)
@@ -197,6 +209,14 @@ def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
 def counted(directions: int) -> str:
     """``1 direction``, ``132 directions``."""
     return f"{directions} direction{'' if directions == 1 else 's'}"
+
+
+def _levels(checkpoints: Sequence[Path], languages: Sequence[str]) -> dict[str, str]:
+    """The levels that the first checkpoint with adapters gives the languages, for the report."""
+    tables = filter(None, (stored_languages(read_layout(path)) for path in checkpoints))
+    table = next(tables, None)
+    levels = {} if table is None else dict(zip(table.names, table.levels, strict=True))
+    return {name: level for name, level in levels.items() if name in languages}
 
 
 def _by_target(directions: Sequence[Direction]) -> list[Direction]:

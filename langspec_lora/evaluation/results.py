@@ -23,6 +23,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
+from langspec_lora.evaluation.scores_file import METRICS, is_score, parse_scores
 from langspec_lora.files import read_lines
 
 SETTINGS = "settings.json"
@@ -31,8 +32,6 @@ SCORES_TABLE = "scores.csv"
 PUBLISHED = "all_direction.spbleu"
 
 TEXTS = "texts"
-
-METRICS = ("bleu", "chrf")
 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
@@ -55,8 +54,10 @@ def read_json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it is no JSON object; delete it and run 'langspec-lora evaluate' again")
     return content
 
 
@@ -91,6 +92,7 @@ class Run:
         settings: how the hypotheses were made, where the folder says so.
         tokenize: sacrebleu's name of the BLEU tokenizer, where the folder says so.
         references: the folder from which the references were read, where the folder says so.
+        levels: resource level of each language, where the folder says so.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Run:
     settings: Mapping = field(default_factory=dict)
     tokenize: str = ""
     references: str = ""
+    levels: Mapping[str, str] = field(default_factory=dict)
 
     def metric(self, name: str) -> Mapping[Direction, float]:
         """The score of each direction by one metric.
@@ -122,30 +125,22 @@ def read_run(folder: Path, name: str) -> Run:
     """Reads a results folder of ``langspec-lora evaluate`` or of the published evaluation loop.
 
     Raises:
-        UserError: the folder holds neither.
+        UserError: the folder holds neither, or a file of it is damaged.
     """
     if (folder / SCORES).is_file():
-        content = read_json(folder / SCORES)
-        try:
-            directions = {Direction.parse(text): score for text, score in content["directions"].items()}
-            scores = {m: {d: float(score[m]) for d, score in directions.items()} for m in METRICS}
-            comet = {d: float(score["comet"]) for d, score in directions.items() if "comet" in score}
-            signatures = dict(content["signatures"])
-            checkpoint = content["settings"]["checkpoint"]
-            tokenize = content["scoring"]["tokenize"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{folder / SCORES} lacks {error}; run 'langspec-lora evaluate' again") from error
-        files = ", ".join(f"{Path(c['path']).name} (sha256 {c['sha256'][:12]})" for c in checkpoint)
+        held = parse_scores(read_json(folder / SCORES), folder / SCORES)
+        files = ", ".join(f"{Path(path).name} (sha256 {digest[:12]})" for path, digest in held.checkpoints)
         return Run(
             name,
             folder,
-            {**scores, "comet": comet} if comet else scores,
-            signatures,
+            held.scores(),
+            held.signatures,
             files,
-            directions,
-            content["settings"],
-            tokenize,
-            content.get("references", ""),
+            held.entries,
+            held.settings,
+            held.tokenize,
+            held.references,
+            held.levels,
         )
     if (folder / PUBLISHED).is_file():
         blocks = dict(_published_blocks(read_lines(folder / PUBLISHED)))
@@ -155,7 +150,7 @@ def read_run(folder: Path, name: str) -> Run:
         for direction, block in blocks.items():
             try:
                 scores[direction], signature = _published_score(block)
-            except ValueError:
+            except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
                 raise UserError(
                     f"{folder / PUBLISHED}: no score of sacrebleu under {direction}; delete the file and evaluate again"
                 ) from None
@@ -181,16 +176,21 @@ def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction, str]]:
 
 
 def _published_score(block: str) -> tuple[float, str]:
-    """The score and its signature in what sacrebleu printed: JSON, a line of text, or (``-b``) a bare number."""
-    text = block.strip()
+    """The score and its signature in what sacrebleu printed: JSON, a line of text, or (``-b``) a bare number.
+
+    Raises:
+        ValueError, TypeError, AttributeError, KeyError, RecursionError: it is none of these.
+    """
+    text, signature = block.strip(), ""
     if text.startswith(("{", "[")):
         content = json.loads(text)
         entries = content if isinstance(content, list) else [content]
-        entry = next((e for e in entries if e.get("name") == "BLEU"), None)
-        if entry is None:
-            raise ValueError("no BLEU")
-        return float(entry["score"]), entry.get("signature", "")
-    match = re.match(r"BLEU[|+](\S+) = ([0-9.]+)", text)
-    if match:
-        return float(match[2]), match[1]
-    return float(text), ""
+        entry = next((e for e in entries if e.get("name") == "BLEU"), {})
+        score, signature = float(entry["score"]), str(entry.get("signature", ""))
+    elif match := re.match(r"BLEU[|+](\S+) = ([0-9.]+)", text):
+        score, signature = float(match[2]), match[1]
+    else:
+        score = float(text)
+    if not is_score(score):
+        raise ValueError(f"{score} is no BLEU")
+    return score, signature

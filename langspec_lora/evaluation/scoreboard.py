@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from langspec_lora import __version__
 from langspec_lora.evaluation.comet import CometScorer
@@ -21,6 +22,7 @@ from langspec_lora.evaluation.results import (
     scores_csv,
     text_path,
 )
+from langspec_lora.evaluation.scores_file import parse_scores
 from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import SplitText
 from langspec_lora.files import read_lines, write_json, write_whole
@@ -39,6 +41,7 @@ class Scoreboard:
         directions: all directions of the folder, in the order in which they are written.
         comet: scores by COMET too.
         writes: whether this process writes the score files now and then.
+        levels: resource level of each language, written beside the scores; none where the model does not say.
     """
 
     def __init__(
@@ -50,12 +53,13 @@ class Scoreboard:
         directions: Sequence[Direction],
         comet: CometScorer | None = None,
         writes: bool = True,
+        levels: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._out, self._texts, self._tokenize, self._settings = out, texts, tokenize, settings
-        self._directions, self._comet, self._writes = directions, comet, writes
+        self._directions, self._comet, self._writes, self._levels = directions, comet, writes, dict(levels)
         self._scores: dict[Direction, Mapping] = {}
         self._signatures: dict[str, str] = {}
-        self._earlier: Mapping[str, Mapping] = {}
+        self._earlier: Mapping[Direction, Mapping] = {}
         self._earlier_signatures: Mapping[str, str] = {}
         self._same_scoring = False
         self._scorer: tuple[tuple, TargetScorer] | None = None
@@ -64,8 +68,9 @@ class Scoreboard:
         self.seconds = 0.0
         if (out / SCORES).is_file():
             content = read_json(out / SCORES)
-            self._earlier, self._earlier_signatures = content.get("directions", {}), content.get("signatures", {})
-            self._same_scoring = content.get("scoring") == self._scoring()
+            held = parse_scores(content, out / SCORES)
+            self._earlier, self._earlier_signatures = held.entries, held.signatures
+            self._same_scoring = content["scoring"] == self._scoring()
 
     def add(self, direction: Direction) -> None:
         """Scores the hypotheses of a direction by sacrebleu's metrics, unless that has been done."""
@@ -84,7 +89,7 @@ class Scoreboard:
             "references_sha256": self._keep(direction.target, scorer.references),
             "source_text_sha256": self._keep(direction.source, sources),
         }
-        earlier = self._earlier.get(str(direction), {})
+        earlier = self._earlier.get(direction, {})
         if not hashes.items() <= earlier.items():
             earlier = {}
         if earlier and self._same_scoring:
@@ -135,6 +140,7 @@ class Scoreboard:
             "references": self._texts.origin,
             "versions": _versions(),
             "settings": self._settings,
+            **({"levels": self._levels} if self._levels else {}),
             "directions": {str(direction): score for direction, score in scores.items()},
         }
         write_json(self._out / SCORES, content)

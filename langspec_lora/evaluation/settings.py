@@ -59,6 +59,7 @@ def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
     if not (out / SETTINGS).is_file():
         raise UserError(f"{out} holds hypotheses but no {SETTINGS} that says what made them; {keep}")
     held = read_json(out / SETTINGS)
+    _check_kinds(held, out / SETTINGS, keep)
     for key, words in _WORDS.items():
         then, now = _compared(held, key), _compared(settings, key)
         if then != now:
@@ -68,6 +69,19 @@ def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
     if changed:
         raise UserError(f"{out} holds results of other data: the source text of {changed[0]} has changed; {keep}")
     return sources
+
+
+def _check_kinds(held: Mapping, path: Path, keep: str) -> None:
+    checkpoints, sources = held.get("checkpoint"), held.get("sources")
+    whole = (
+        isinstance(checkpoints, list)
+        and all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in checkpoints)
+        and isinstance(sources, dict)
+        and all(isinstance(digest, str) for digest in sources.values())
+        and isinstance(held.get("generation"), dict)
+    )
+    if not whole:
+        raise UserError(f"{path} is damaged: it does not say what made the hypotheses; {keep}")
 
 
 def sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.reporting import significance, worst
 from langspec_lora.reporting.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
+from langspec_lora.reporting.levels import known_levels
 from langspec_lora.reporting.measure import Cache, Measured, Plan, build_judges, measure
 from langspec_lora.reporting.off_target import IDENTIFIER, Judge, identifier_version
 from langspec_lora.reporting.runs import (
@@ -57,7 +58,8 @@ class OffTarget:
         shares: for each run the share of wrong hypotheses of each direction in which it can be told.
         silent: for each run the number of hypotheses without a letter.
         sentences: how many hypotheses a run has.
-        bounds: targets whose script other languages of the evaluation share, so that their shares are lower bounds.
+        bounds: targets that are not told from every other language of the evaluation, so that their shares are lower
+            bounds.
     """
 
     judges: Mapping[str, Judge]
@@ -80,7 +82,7 @@ class Analysis:
         runs: the runs; the first is what the others are compared with.
         metric: ``bleu``, ``chrf`` or ``comet``.
         labels: what each metric that all runs have is called, the reported one first.
-        levels: resource level of each language.
+        levels: resource level of each language; empty where they are not known.
         scores: each run's scores in the reported metric.
         groups: averages by resource level, for each metric.
         languages: averages by language.
@@ -131,7 +133,7 @@ class Request:
 
     Attributes:
         folders: results folders; the first is what the others are compared with.
-        levels: resource level of each language.
+        levels: resource level of each language; where None, what the runs or the paper say.
         cache: file of earlier measurements, which is kept up.
         names: what each run is called; the folders' names where None.
         metric: ``bleu``, ``chrf`` or ``comet``.
@@ -142,7 +144,7 @@ class Request:
     """
 
     folders: Sequence[Path]
-    levels: Mapping[str, str]
+    levels: Mapping[str, str] | None
     cache: Path
     names: Sequence[str] | None = None
     metric: str = "bleu"
@@ -161,10 +163,11 @@ def analyse(request: Request) -> Analysis:
     """
     names = run_names(request.folders, request.names)
     runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
-    metric, levels = request.metric, request.levels
+    metric = request.metric
     scores, left_out = common_scores(runs, metric)
     require_comparable(runs, metric)
     directions = list(scores[0])
+    levels, level_notes = (request.levels, []) if request.levels is not None else known_levels(runs, directions)
     metrics = shared_metrics(runs, directions, metric)
     analysis = Analysis(
         runs,
@@ -177,6 +180,7 @@ def analyse(request: Request) -> Analysis:
         group_members(directions, levels),
     )
     notes = [f"directions left out because not every run has them: {left_out}"] if left_out else []
+    notes += level_notes
     parts = [part for part in PARTS if part not in request.skip and (part != "significance" or len(runs) > 1)]
     texts: Mapping[Direction, DirectionTexts] = {}
     if parts:
@@ -277,12 +281,7 @@ def _off_target(
     measured: Mapping[Direction, Measured],
     runs: int,
 ) -> OffTarget:
-    told = [
-        direction
-        for direction in texts
-        if judges[direction.target].identified
-        or (direction.source in judges and judges[direction.target].can_tell(judges[direction.source].scripts))
-    ]
+    told = [direction for direction in texts if _can_tell(direction, judges)]
     shared = Counter(script for judge in judges.values() for script in judge.scripts)
     return OffTarget(
         {target: judges[target] for target in dict.fromkeys(direction.target for direction in texts)},
@@ -290,6 +289,13 @@ def _off_target(
         tuple(sum(own.wrong[run][1] for own in measured.values()) for run in range(runs)),
         sum(own.reference.lines for own in texts.values()),
         frozenset(
-            name for name, j in judges.items() if not j.identified and any(shared[script] > 1 for script in j.scripts)
+            name
+            for name, judge in judges.items()
+            if judge.twins or (not judge.identified and any(shared[script] > 1 for script in judge.scripts))
         ),
     )
+
+
+def _can_tell(direction: Direction, judges: Mapping[str, Judge]) -> bool:
+    judge, source = judges[direction.target], judges.get(direction.source)
+    return judge.identified if source is None else judge.can_tell(direction.source, source.scripts)

@@ -33,9 +33,13 @@ class GroupRow:
 def order_by_level(languages: Sequence[str], levels: Mapping[str, str]) -> list[str]:
     """Sorts languages from high to low, within a level in the order in which ``levels`` names them.
 
+    Without any levels the languages keep their order.
+
     Raises:
         UserError: a language without a level.
     """
+    if not levels:
+        return list(dict.fromkeys(languages))
     missing = sorted(set(languages) - set(levels))
     if missing:
         raise UserError(
@@ -64,11 +68,13 @@ def group_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, s
 
 
 def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) -> dict[str, list[Direction]]:
-    """The directions from level to level, as far as there are any, then ``all``.
+    """The directions from level to level, as far as there are any, then ``all``; without levels only that.
 
     Raises:
         UserError: a language without a level.
     """
+    if not levels:
+        return {"all": list(directions)}
     order_by_level([language for direction in directions for language in direction], levels)
     groups: dict[str, list[Direction]] = {f"{source}→{target}": [] for source in LEVELS for target in LEVELS}
     for direction in directions:
@@ -82,7 +88,7 @@ class LanguageRow:
 
     Attributes:
         language: its name.
-        level: its resource level.
+        level: its resource level, or nothing.
         source: over the directions from it.
         target: over the directions into it.
     """
@@ -111,7 +117,7 @@ def language_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str
     return [
         LanguageRow(
             language,
-            levels[language],
+            levels.get(language, ""),
             row(language, [direction for direction in directions if direction.source == language]),
             row(language, [direction for direction in directions if direction.target == language]),
         )

@@ -46,7 +46,9 @@ def heat_table(
     text = cell >= _ROOM_FOR_FIGURE
     low, high = heatmap.limits
     letter = "d" if heatmap.differences else "s"
-    spans = [(level, len(list(members))) for level, members in groupby(languages, key=levels.__getitem__)]
+    spans = [
+        (level, len(list(members))) for level, members in groupby(languages, key=lambda name: levels.get(name, ""))
+    ]
     starts = [sum(span for _, span in spans[:number]) for number in range(1, len(spans))]
     firsts = dict(zip([0, *starts], spans, strict=True))
 
@@ -91,7 +93,7 @@ def heat_table(
 
 
 def _label(word: str, level: str, span: int, pixels: int) -> tuple[str, int]:
-    return f"{word} {level}" if pixels >= _ROOM_FOR_LABEL else level, span
+    return f"{word} {level}".strip() if pixels >= _ROOM_FOR_LABEL else level, span
 
 
 def _figure(value: float, signed: bool) -> str:

@@ -67,7 +67,7 @@ def draw_heatmap(
                 axes, values, norm, colours, differences, font=min(cell * (15.5 if size <= 16 else 14.5), 11.0)
             )
         _name_axes(axes, languages, font=11 if size <= 16 else 10 if figures else 6)
-        _separate_levels(axes, [levels[name] for name in languages], cell)
+        _separate_levels(axes, [levels.get(name, "") for name in languages], cell)
 
         figure.text(left / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
         if subtitle:
@@ -134,7 +134,7 @@ def _separate_levels(axes: Axes, levels: Sequence[str], cell: float) -> None:
         axes.plot([start - 0.38, end - 0.62], [offset, offset], **line)
         axes.plot([offset, offset], [start - 0.38, end - 0.62], **line)
         style = {"fontsize": 9.5, "color": FAINT, "ha": "center", "va": "center", "clip_on": False}
-        axes.text(centre, offset - 0.16 / cell, f"into {label}", **style)
-        axes.text(offset - 0.16 / cell, centre, f"from {label}", rotation=90, **style)
+        axes.text(centre, offset - 0.16 / cell, f"into {label}".strip(), **style)
+        axes.text(offset - 0.16 / cell, centre, f"from {label}".strip(), rotation=90, **style)
     axes.set_xlim(-0.5, len(levels) - 0.5)
     axes.set_ylim(len(levels) - 0.5, -0.5)

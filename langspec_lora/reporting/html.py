@@ -48,6 +48,7 @@ def _view(analysis: Analysis) -> dict[str, object]:
         "subtitle": f"{len(analysis.directions)} directions between {len(analysis.languages)} languages"
         + (f"; the others are compared with {names[0]}" if len(runs) > 1 else ""),
         "label": analysis.label,
+        "grouped": bool(analysis.levels),
         "base": names[0],
         "shown": worst.SHOWN,
         "colours": Markup(colours.stylesheet()),

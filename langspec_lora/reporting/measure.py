@@ -26,7 +26,7 @@ from langspec_lora.reporting.resampling import SEED
 from langspec_lora.reporting.significance import MetricSettings
 from langspec_lora.reporting.texts import DirectionTexts, TextFile
 
-_FORMAT = 1  # of what is measured; another number leaves the caches of earlier versions aside
+_FORMAT = 2  # of what is measured; another number leaves the caches of earlier versions aside
 _SECONDS_BETWEEN_SAVES = 20.0
 _MOST_PROCESSES = 8
 _DIRECTIONS_WORTH_A_PROCESS = 8
@@ -80,7 +80,7 @@ class Cache:
         self.trouble = ""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             content = {}
         self._values: dict[str, object] = content if isinstance(content, dict) else {}
 

@@ -15,6 +15,7 @@ from functools import cache
 from importlib import metadata
 
 from fontTools import unicodedata
+from langcodes import closest_supported_match
 
 IDENTIFIER = "py3langid"
 
@@ -34,6 +35,7 @@ class Judge:
         identified: whether the identifier judges; else the script does.
         ignored: languages that the identifier leaves out of its choice.
         error: share of the references that the identifier takes for another language.
+        twins: languages of the evaluation that have the same code for the identifier, such as two ways to write one.
     """
 
     language: str
@@ -41,19 +43,21 @@ class Judge:
     identified: bool = False
     ignored: tuple[str, ...] = ()
     error: float = 0.0
+    twins: tuple[str, ...] = ()
 
     def wrong(self, sentence: str) -> bool | None:
         """Whether a hypothesis is in another language; None where it has no letter to tell by."""
         script = script_of(sentence)
         if not script:
             return None
-        if self.identified:
-            return identify(sentence, self.ignored) != code(self.language)
-        return script not in self.scripts
+        if self.identified and identify(sentence, self.ignored) != code(self.language):
+            return True
+        return script not in self.scripts if self.twins or not self.identified else False
 
-    def can_tell(self, source_scripts: Sequence[str]) -> bool:
+    def can_tell(self, source: str, source_scripts: Sequence[str]) -> bool:
         """Whether it tells the target from a source language written in these scripts, and so a mere copy of it."""
-        return self.identified or not set(self.scripts) & set(source_scripts)
+        by_identifier = self.identified and source not in self.twins
+        return by_identifier or not set(self.scripts) & set(source_scripts)
 
     @property
     def method(self) -> str:
@@ -91,13 +95,29 @@ def build_judges(texts: Mapping[str, Sequence[str]], use_identifier: bool = True
             missed = sum(identify(line, tuple(sorted(ignored))) != code(language) for line in lines)
             error = missed / len(lines)
             if error <= _TRUSTED_ERROR:
-                judges[language] = Judge(language, scripts, True, tuple(sorted(ignored)), error)
+                twins = tuple(name for name in texts if name != language and code(name) == code(language))
+                judges[language] = Judge(language, scripts, True, tuple(sorted(ignored)), error, twins)
     return judges
 
 
 def code(language: str) -> str:
-    """The code by which the identifier may know a language: ``en`` of ``en`` and of mBART's ``en_XX``."""
-    return language.partition("_")[0]
+    """The code by which the identifier knows a language, or else the language's own.
+
+    Names are codes of ISO 639-1 or 639-3, with or without a script or a region: ``en``, ``eng``, mBART's ``en_XX``,
+    NLLB's ``eng_Latn``, FLORES-101's ``zho_simpl``.
+    """
+    return _closest(language.partition("_")[0], identifier_languages())
+
+
+@cache
+def _closest(name: str, known: frozenset[str]) -> str:
+    if name in known or not known:
+        return name
+    try:
+        # 1: another code of the same language (nob, and no in its place), but not one that its speakers understand.
+        return closest_supported_match(name, sorted(known), max_distance=1) or name
+    except ValueError:  # a name that is no code
+        return name
 
 
 def identifier_version() -> str:

@@ -46,14 +46,14 @@ def terminal_text(analysis: Analysis) -> str:
 
 def _summary(analysis: Analysis) -> list[str]:
     parts = [
-        f"# {analysis.label} by resource group",
+        f"# {analysis.label}{' by resource group' if analysis.levels else ''}",
         group_table(analysis).markdown(),
         _list([f"{analysis.label}, means over directions", *analysis.notes]),
     ]
     if analysis.comparisons or analysis.off_target:
         parts += ["## Runs", overview_table(analysis).markdown()]
     if analysis.off_target and analysis.off_target.bounds:
-        parts.append("≥ is a lower bound: a script does not tell all languages apart.")
+        parts.append("≥ is a lower bound: neither a script nor the identifier tells all languages apart.")
     if analysis.comparisons:
         parts += ["## Wins, ties and losses", verdict_table(analysis).markdown(), significance_note(analysis)]
     return parts

@@ -84,7 +84,7 @@ def language_table(analysis: Analysis, differences: bool = True) -> Table:
     cells = [
         [
             row.language,
-            row.level,
+            row.level or "—",
             *_figures(row.source, runs)[: len(columns)],
             *_figures(row.target, runs)[: len(columns)],
         ]
@@ -139,7 +139,8 @@ def directions_table(analysis: Analysis, full: bool = False) -> Table:
     cells = []
     for direction in analysis.directions:
         scores = [run[direction] for run in analysis.scores]
-        line = [direction.source, direction.target, f"{levels[direction.source]}→{levels[direction.target]}"]
+        group = f"{levels[direction.source]}→{levels[direction.target]}" if levels else "—"
+        line = [direction.source, direction.target, group]
         line += [f"{score:.{digits}f}" for score in scores]
         line += [f"{score - scores[0]:+.{digits}f}" for score in scores[1:]]
         for comparison in analysis.comparisons:

@@ -80,18 +80,30 @@ def find_assets(
     """
     checkpoints = [Path(path) for path in checkpoints]
     layouts = [read_layout(path) for path in checkpoints]
-    places = _Places(layouts[0])
+    dictionary, sentencepiece_model = find_vocabulary(layouts[0], dictionary, sentencepiece_model)
+    languages = _languages(layouts, langs, dictionary)
+    model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
+    adapted = any(stored_languages(layout) for layout in layouts)
+    model = replace(model, device=device, base_checkpoint=base_checkpoint)
+    return Assets(model, sentencepiece_model, languages, adapted)
+
+
+def find_vocabulary(
+    layout: CheckpointLayout, dictionary: str | Path | None = None, sentencepiece_model: str | Path | None = None
+) -> tuple[Path, Path]:
+    """Finds the dictionary and the SentencePiece model of a checkpoint, where they are not given.
+
+    Raises:
+        UserError: a file is missing or damaged, or they do not belong together.
+    """
+    places = _Places(layout)
     dictionary = places.dictionary() if dictionary is None else _given(dictionary, "dictionary", "--fixed-dictionary")
     if sentencepiece_model is None:
         sentencepiece_model = places.sentencepiece_model()
     else:
         sentencepiece_model = _given(sentencepiece_model, "SentencePiece model", "--sentencepiece-model")
     check_fit(sentencepiece_model, dictionary)
-    languages = _languages(layouts, langs, dictionary)
-    model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
-    adapted = any(stored_languages(layout) for layout in layouts)
-    model = replace(model, device=device, base_checkpoint=base_checkpoint)
-    return Assets(model, sentencepiece_model, languages, adapted)
+    return dictionary, sentencepiece_model
 
 
 def _given(path: str | Path, what: str, flag: str) -> Path:

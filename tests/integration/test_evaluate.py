@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -209,7 +210,12 @@ def test_the_command_evaluates_and_reports(toy_data, adapted, tmp_path, capsys) 
     out = tmp_path / "with space" / "run"
     flags = ["--checkpoint", str(adapted), "--out", str(out), "--langs", "en,fr,wo", "--tokenize", "char", "--cpu"]
     assert main(["evaluate", str(toy_data), *flags]) == 0
-    assert "6 directions" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "6 directions" in said.out
+    assert json.loads((out / "scores.json").read_text())["levels"] == {"en": "high", "fr": "high", "wo": "low"}
+    printed = next(line for line in said.err.splitlines() if line.startswith("'langspec-lora report "))
+    assert main(shlex.split(shlex.split(printed)[0])[1:]) == 0
+    assert "| high→low" in capsys.readouterr().out
     levels = str(toy_data.parent / "levels.yaml")
     assert main(["report", str(out), "--lang-resources", levels]) == 0
     assert "| high→low" in capsys.readouterr().out

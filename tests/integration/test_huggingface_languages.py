@@ -263,3 +263,44 @@ def test_nllb_exported_again_takes_its_codes_as_source_language(plain, tmp_path)
     assert (both.input_ids[0], both.labels[0]) == (tokens.index("__wol_Latn__"), tokens.index("__eng_Latn__"))
     line = tokenizer(lines[0], text_target=lines[1])
     assert tokenizer.decode(line.input_ids, skip_special_tokens=True) == lines[0]
+
+
+def test_an_export_finds_dictionary_and_sentencepiece_model_as_translate_does(plain, tmp_path) -> None:
+    first, base = tmp_path / "first", tmp_path / "base"
+    config = transformers.M2M100Config(vocab_size=len(pieces(plain)) + 108, d_model=16, **hf.DEFAULTS)
+    transformers.M2M100ForConditionalGeneration(config).save_pretrained(first)
+    for name in ("vocab.json", "tokenizer_config.json", "sentencepiece.bpe.model"):
+        shutil.copy(plain / name, first)
+    run("import", first, "--from", "huggingface", "--out", base)
+
+    def files(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def export(checkpoint: Path, name: str, *more: object) -> tuple[str, dict[str, bytes]]:
+        said = run("export", checkpoint, "--format", "huggingface", "--out", tmp_path / name, *more)
+        return said, files(tmp_path / name)
+
+    dictionary, spm = base / "dict.txt", base / "sentencepiece.bpe.model"
+    said, given = export(base / "model.pt", "given", "--fixed-dictionary", dictionary, "--spm", spm)
+    assert "vocab.json" in given
+    assert "the tokenizer is made of" not in said
+    said, found = export(base / "model.pt", "found")
+    assert found == given
+    assert f"the tokenizer is made of {dictionary} and {spm}" in said
+    assert export(base / "model.pt", "half", "--spm", spm)[1] == given
+
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(base / "model.pt", alone)
+    said, without = export(alone / "model.pt", "without")
+    assert "no tokenizer is written: there is no dictionary in" in said
+    assert without == {name: given[name] for name in ("config.json", "generation_config.json", "model.safetensors")}
+    shutil.copy(spm, alone)
+    (alone / "dict.txt").write_text("".join(dictionary.read_text().splitlines(keepends=True)[:-1]))
+    said, without = export(alone / "model.pt", "short")
+    assert "no tokenizer is written: dictionary" in said
+    assert "vocab.json" not in without
+    refused = ("export", alone / "model.pt", "--format", "huggingface", "--out", tmp_path / "out")
+    assert "tokens, but the model" in refusal(*refused, "--fixed-dictionary", alone / "dict.txt")
+    (alone / "sentencepiece.bpe.model").unlink()
+    assert "there is no SentencePiece model in" in refusal(*refused, "--fixed-dictionary", dictionary)

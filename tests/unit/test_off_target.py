@@ -70,8 +70,8 @@ def test_the_script_judges_what_it_can_tell_and_nothing_else(no_identifier) -> N
     assert count_wrong(judges["zh"], hypotheses) == (2, 2)
     assert count_wrong(judges["ja"], hypotheses) == (3, 2)
     assert count_wrong(judges["en"], TEXTS["fr"]) == (0, 0)  # which is why en and fr are not told apart:
-    assert not judges["en"].can_tell(judges["fr"].scripts)
-    assert judges["en"].can_tell(judges["sd"].scripts)
+    assert not judges["en"].can_tell("fr", judges["fr"].scripts)
+    assert judges["en"].can_tell("sd", judges["sd"].scripts)
 
 
 def test_shares_of_languages_of_one_script_are_left_out_or_lower_bounds(no_identifier, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_py3langid_tells_languages_of_one_script_apart() -> None:
     assert {name for name, judge in judges.items() if judge.identified} >= {"en", "fr", "zh", "ja", "ko"}
     assert not judges["wo"].identified
     assert count_wrong(judges["fr"], [*TEXTS["fr"], TEXTS["en"][0], ""]) == (1, 1)
-    assert judges["fr"].can_tell(judges["en"].scripts)
+    assert judges["fr"].can_tell("en", judges["en"].scripts)
 
 
 @installed
@@ -155,3 +155,54 @@ def test_py3langid_knows_the_languages_of_this_module_by_their_codes() -> None:
     assert {"en", "fr", "zh", "ja", "ko", "or"} <= off_target.identifier_languages()
     assert off_target.identify(TEXTS["en"][0]) == "en"
     assert off_target.identify(TEXTS["en"][0], ("en",)) != "en"
+
+
+@installed
+def test_codes_of_iso_639_3_nllb_and_flores_are_those_that_py3langid_knows() -> None:
+    """The codes of ISO 639-1 for them, as the registry of ISO 639-3 lists them."""
+    expected = {
+        **{"eng": "en", "deu": "de", "fra": "fr", "ita": "it", "nld": "nl", "jpn": "ja", "kor": "ko", "oci": "oc"},
+        **{"eng_Latn": "en", "zho_Hans": "zh", "zho_Hant": "zh", "zho_simpl": "zh", "ory": "or", "ory_Orya": "or"},
+        **{"swh_Latn": "sw", "zsm_Latn": "ms", "khk_Cyrl": "mn", "pes_Arab": "fa", "arb_Arab": "ar", "npi": "ne"},
+        **{"nob_Latn": "no", "nno_Latn": "nn", "tgl_Latn": "tl", "tl": "tl", "ell": "el", "ces": "cs", "cmn": "zh"},
+        **{"ary_Arab": "ary", "yue_Hant": "yue", "en_XX": "en", "zh_CN": "zh", "ger": "de", "en": "en"},
+    }
+    assert {name: off_target.code(name) for name in expected} == expected
+    assert set(expected.values()) <= off_target.identifier_languages()
+    for name in ("mystery", "xx", "q1", "wol_Latn", "wo", "snd", "", "__"):
+        assert off_target.code(name) not in off_target.identifier_languages()
+
+
+@installed
+def test_languages_named_as_in_nllb_are_identified_as_those_of_two_letters() -> None:
+    names = {"en": "eng_Latn", "fr": "fra", "ja": "jpn_Jpan", "zh": "zho_Hans", "ko": "kor_Hang"}
+    two = build_judges({name: TEXTS[name] for name in names})
+    three = build_judges({long: TEXTS[name] for name, long in names.items()})
+    for name, long in names.items():
+        assert three[long].identified
+        hypotheses = [*TEXTS[name], *TEXTS["fr" if name == "en" else "en"], ""]
+        assert count_wrong(three[long], hypotheses) == count_wrong(two[name], hypotheses) == (2, 1)
+
+
+def test_languages_of_one_code_are_not_told_apart_but_by_their_script(marked, tmp_path: Path) -> None:
+    texts = {
+        "eng_Latn": ["a <en>", "b <en>"],
+        "en_GB": ["c <en>", "d <en>"],
+        "eng_Cyrl": ["ддддд <en>", "жжжжж <en>"],
+        "fr": ["e <fr>", "f <fr>"],
+    }
+    judges = build_judges(texts)
+    assert set(judges["eng_Latn"].twins) == {"en_GB", "eng_Cyrl"}
+    assert judges["fr"].twins == ()
+    assert judges["eng_Latn"].can_tell("fr", judges["fr"].scripts)
+    assert not judges["eng_Latn"].can_tell("en_GB", judges["en_GB"].scripts)
+    assert count_wrong(judges["eng_Cyrl"], ["ддддд <en>", "a <en>", "жжжжж <fr>"]) == (2, 0)
+
+
+def test_shares_into_languages_of_one_code_are_lower_bounds(marked, tmp_path: Path) -> None:
+    texts = {"eng_Latn": ["a <en>", "b <en>"], "en_GB": ["c <en>", "d <en>"], "fr": ["e <fr>", "f <fr>"]}
+    folder = write_results(tmp_path / "run", texts, noisy(texts, 1.0, 1))
+    analysis, _ = report([folder], {}, tmp_path / "out", skip=("significance", "sentences"))
+    found = analysis.off_target
+    assert set(analysis.directions) - set(found.shares[0]) == {("eng_Latn", "en_GB"), ("en_GB", "eng_Latn")}
+    assert found.bounds == {"eng_Latn", "en_GB"}

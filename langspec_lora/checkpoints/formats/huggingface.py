@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
+from langspec_lora.checkpoints.huggingface.tokenizer import check_tokenizer
+from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.source import Source
+from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder
+from langspec_lora.translation.assets import find_vocabulary
 
 _OPTION = "--format huggingface"
 
@@ -17,11 +25,8 @@ _OPTION = "--format huggingface"
 def export(args: Namespace) -> list[Path]:
     """Writes a model folder: of a direction, its pairs merged into the weights, or of the base model alone."""
     check_flags(args, _OPTION, {}, {"all": "--all"})
-    files = (args.fixed_dictionary, args.sentencepiece_model)
-    if any(files):
-        both = {"fixed_dictionary": "--fixed-dictionary", "sentencepiece_model": "--sentencepiece-model"}
-        check_flags(args, "a tokenizer", both, {})
-    names = exported_files(any(files))
+    files = _vocabulary(args)
+    names = exported_files(files is not None)
     check_folder(args.out, names, args.overwrite)
     direction = args.source_lang or args.target_lang
     if direction:
@@ -32,18 +37,54 @@ def export(args: Namespace) -> list[Path]:
         model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
     elif source.has_adapters:
         say("this is the base model alone; -s and -t merge the pairs of a direction into it")
+    if files is not None and not _given(args):
+        files = _fitting(files, model, (args.source_lang, args.target_lang))
     remark = export_model(
         model,
         source.args,
         args.out,
         str(source),
         languages=(args.source_lang, args.target_lang),
-        tokenizer=files if all(files) else None,
+        tokenizer=files,
         overwrite=args.overwrite,
     )
     if remark:
         say(remark)
     return [args.out / name for name in names if (args.out / name).is_file()]
+
+
+def _given(args: Namespace) -> bool:
+    return bool(args.fixed_dictionary or args.sentencepiece_model)
+
+
+def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
+    """Dictionary and SentencePiece model, as given or as ``translate`` finds them; None where neither is to be had."""
+    if os.path.isdir(args.checkpoint) or args.checkpoint.suffix == ".safetensors":  # noqa: PTH112  as in Source
+        return None  # an adapter, which has no base model to export: said later
+    layout = read_layout(args.checkpoint)
+    try:
+        files = find_vocabulary(layout, args.fixed_dictionary, args.sentencepiece_model)
+    except UserError as error:
+        if _given(args):
+            raise
+        say(f"no tokenizer is written: {error}")
+        return None
+    if not _given(args):
+        say(f"the tokenizer is made of {files[0]} and {files[1]}")
+    return files
+
+
+def _fitting(
+    files: tuple[Path, Path], model: Mapping[str, Tensor], languages: Sequence[str | None]
+) -> tuple[Path, Path] | None:
+    """Files that were found, where they are the model's; files that were given have to be."""
+    rows = len(model.get("encoder.embed_tokens.weight", ()))
+    try:
+        check_tokenizer(*files, rows, languages)
+    except UserError as error:
+        say(f"no tokenizer is written: {error}")
+        return None
+    return files
 
 
 def import_base(args: Namespace) -> list[Path]:

@@ -1,0 +1,144 @@
+"""``scores.json``, read and checked: whatever stands in it is what the report and later evaluations count on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.directions import Direction
+from langspec_lora.languages import LEVELS
+
+METRICS = ("bleu", "chrf")
+
+_HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
+_BOUNDS = {"bleu": (0.0, 100.0), "chrf": (0.0, 100.0), "comet": (-1e4, 1e4)}  # COMET × 100 has none of its own
+
+
+@dataclass(frozen=True)
+class ScoresFile:
+    """What ``scores.json`` says.
+
+    Attributes:
+        entries: scores, hashes and number of sentences of each direction.
+        signatures: of each metric.
+        tokenize: sacrebleu's name of the BLEU tokenizer.
+        checkpoints: path and hash of each checkpoint of the model.
+        settings: how the hypotheses were made.
+        references: the folder that the references came from.
+        levels: resource level of each language, where the checkpoint has them.
+    """
+
+    entries: Mapping[Direction, Mapping[str, Any]]
+    signatures: Mapping[str, str]
+    tokenize: str
+    checkpoints: tuple[tuple[str, str], ...]
+    settings: Mapping[str, Any]
+    references: str
+    levels: Mapping[str, str]
+
+    def scores(self) -> dict[str, dict[Direction, float]]:
+        """For each metric the score of each direction that has it."""
+        metrics = [*METRICS, "comet"]
+        found = {m: {d: float(entry[m]) for d, entry in self.entries.items() if m in entry} for m in metrics}
+        return {metric: scores for metric, scores in found.items() if scores}
+
+
+def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
+    """Checks the content of a ``scores.json``.
+
+    Args:
+        content: what was read.
+        path: the file, for the message.
+
+    Raises:
+        UserError: something is missing or of a wrong kind.
+    """
+    reader = _Reader(path)
+    settings, signatures = reader.mapping(content, "settings"), reader.mapping(content, "signatures")
+    entries = {}
+    for name, entry in reader.mapping(content, "directions").items():
+        direction = reader.direction(name)
+        if direction in entries:
+            raise reader.damaged(f"names {direction} twice")
+        entries[direction] = reader.entry(entry, direction)
+    if not entries:
+        raise reader.damaged("holds no direction")
+    checkpoints = settings.get("checkpoint")
+    if not isinstance(checkpoints, list):
+        raise reader.damaged("lacks settings.checkpoint")
+    levels = reader.mapping(content, "levels") if "levels" in content else {}
+    if not all(level in LEVELS for level in levels.values()):
+        raise reader.damaged(f"holds levels other than {', '.join(LEVELS)}")
+    subset = settings.get("subset", "")
+    if not isinstance(subset, str) or "/" in subset:
+        raise reader.damaged(f"holds the subset {str(subset)[:40]!r}")
+    return ScoresFile(
+        entries,
+        {metric: reader.text(signatures, metric) for metric in signatures},
+        reader.text(reader.mapping(content, "scoring"), "tokenize"),
+        tuple((reader.text(one, "path"), reader.text(one, "sha256")) for one in checkpoints),
+        settings,
+        reader.text(content, "references") if "references" in content else "",
+        levels,
+    )
+
+
+class _Reader:
+    """Takes values of a wanted kind out of a file, or says what is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def damaged(self, what: str) -> UserError:
+        return UserError(f"{self._path} is damaged: it {what}; delete it and run 'langspec-lora evaluate' again")
+
+    def mapping(self, content: Any, key: str) -> dict[str, Any]:
+        value = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(value, dict):
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no object")
+        return value
+
+    def text(self, content: Any, key: str) -> str:
+        value = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(value, str):
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no text")
+        return value
+
+    def direction(self, name: str) -> Direction:
+        try:
+            direction = Direction.parse(name)
+        except UserError:
+            raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'") from None
+        if not re.fullmatch(r"[^\s/]+", str(direction)) or not str(direction).isprintable():
+            raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'")
+        return direction
+
+    def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
+        if not isinstance(entry, dict):
+            raise self.damaged(f"holds no scores of {direction}")
+        for metric, bounds in _BOUNDS.items():
+            value = entry.get(metric, 0.0 if metric == "comet" else None)
+            if not is_score(value, *bounds):
+                raise self.damaged(f"says that {metric} of {direction} is {_shown(value)}")
+        sentences = entry.get("sentences", 1)
+        if not isinstance(sentences, int) or isinstance(sentences, bool) or sentences < 0:
+            raise self.damaged(f"says that {direction} has {_shown(sentences)} sentences")
+        for key in _HASHES:
+            if key in entry and not re.fullmatch("[0-9a-f]{64}", str(entry[key])):
+                raise self.damaged(f"holds no hash as {key} of {direction}")
+        return entry
+
+
+def is_score(value: Any, low: float = 0.0, high: float = 100.0) -> bool:
+    """Whether a value is a number between two bounds, with room for the rounding of sums."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return low - 1e-6 <= value <= high + 1e-6
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else repr(value)[:40]
