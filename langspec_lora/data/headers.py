@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+
+import numpy as np
 
 from langspec_lora.errors import UserError
 
 _MAGIC = b"MMIDIDX\x00\x00"  # fairseq/data/indexed_dataset.py, MMapIndexedDataset
 _TOKEN_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 8, 8: 2, 9: 4, 10: 8}  # by the code in the header
 _HEADER = struct.Struct("<9sQBQ")
+_TOKENS_AT_ONCE = 1 << 24
 
 
 def count_sentences(prefix: str) -> int | None:
@@ -43,6 +48,60 @@ def count_sentences(prefix: str) -> int | None:
     if data.stat().st_size != place + length * _TOKEN_BYTES.get(code, 0):
         raise _damaged(data)
     return count
+
+
+def _once_per_file(suffix: str) -> Callable[[Callable[[str], int]], Callable[[str], int]]:
+    """Lets a function of a side read each file once: thousands of directions link to the same few hundred."""
+
+    def decorate(read: Callable[[str], int]) -> Callable[[str], int]:
+        known: dict[tuple[int, ...], int] = {}
+
+        @wraps(read)
+        def read_once(prefix: str) -> int:
+            found = Path(f"{prefix}{suffix}").stat()
+            key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if key not in known:
+                known[key] = read(prefix)
+            return known[key]
+
+        return read_once
+
+    return decorate
+
+
+def sentence_lengths(prefix: str) -> np.ndarray:
+    """The number of tokens of each sentence of one side in fairseq's ``mmap`` format, ``(sentences,)`` int32.
+
+    Args:
+        prefix: a side in which :func:`count_sentences` has counted.
+    """
+    with Path(f"{prefix}.idx").open("rb") as file:
+        *_, count = _HEADER.unpack(file.read(_HEADER.size))
+        return np.fromfile(file, dtype=np.int32, count=count)
+
+
+@_once_per_file(".idx")
+def longest_sentence(prefix: str) -> int:
+    """The number of tokens of the longest sentence of a side, as :func:`sentence_lengths` takes it; 0 of an empty one.
+
+    A file that many directions link to is read once.
+    """
+    return int(sentence_lengths(prefix).max(initial=0))
+
+
+@_once_per_file(".bin")
+def highest_id(prefix: str) -> int:
+    """The highest id among the tokens of a side, as :func:`sentence_lengths` takes it; -1 of an empty one.
+
+    An id below zero counts as a very high one. All tokens are read, but those of a file that many directions link to
+    once.
+    """
+    with Path(f"{prefix}.idx").open("rb") as file:
+        _, _, code, _ = _HEADER.unpack(file.read(_HEADER.size))
+    if not Path(f"{prefix}.bin").stat().st_size:
+        return -1
+    tokens = np.memmap(f"{prefix}.bin", dtype=f"<u{_TOKEN_BYTES[code]}", mode="r")
+    return max(int(tokens[start : start + _TOKENS_AT_ONCE].max()) for start in range(0, len(tokens), _TOKENS_AT_ONCE))
 
 
 def _damaged(path: Path) -> UserError:

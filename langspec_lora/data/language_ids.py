@@ -13,7 +13,8 @@ from fairseq.data.multilingual.multilingual_data_manager import MultilingualData
 from torch import Tensor
 
 from langspec_lora.checks.directions import check_shared_directions
-from langspec_lora.data.headers import count_sentences
+from langspec_lora.data.headers import count_sentences, highest_id
+from langspec_lora.data.lengths import LengthCheck, Limits, Side
 from langspec_lora.errors import UserError, exit_on_user_error
 
 
@@ -76,26 +77,55 @@ class LanguageIdDataManager(MultilingualDatasetManager):
     A language's id is its position in ``--langs``.
     """
 
-    def check_files(self, split: str, *, needs_target: bool = True) -> None:
-        """Makes sure, from a few bytes of each file, that the data of a split can be loaded.
+    def check_files(self, split: str, *, needs_target: bool = True, limits: Limits | None = None) -> None:
+        """Makes sure that the data of a split can be loaded, made into batches and looked up in the vocabulary.
 
-        Of data in several shards the first is checked; the others are when their epoch comes.
+        Of data in several shards the first is checked; the others are when their epoch comes. A file that many
+        directions link to is read once.
 
         Args:
             split: ``train``, ``valid``, …
             needs_target: whether the target side must be there; translation can do without.
+            limits: how long the sentences may be; not looked at where None.
 
         Raises:
-            UserError: a direction is missing, empty, damaged, or its sides are misaligned.
+            UserError: a direction is missing, empty, damaged, its sides are misaligned, or they hold sentences that are
+                too long or words that the dictionary has not.
         """
         folders, pairs = self.get_data_paths_and_lang_pairs(split)
+        lengths = None if limits is None else LengthCheck(limits)
+        sharded = False
         for category in folders.keys() & pairs.keys():
             if not category.startswith("mono_"):
-                folder = utils.split_paths(folders[category])[0]
+                folder, *others = utils.split_paths(folders[category])
+                sharded |= bool(others)
                 for pair in pairs[category]:
-                    self._check_direction(folder, split, *pair.split("-"), needs_target)
+                    sides = self.check_direction(folder, split, *pair.split("-"), needs_target)
+                    if sides is not None and lengths is not None:
+                        lengths.look_at(f"{split} data of {pair} in {folder}", self._sides(sides, category))
+        if lengths is not None and not sharded:
+            lengths.finish(split)
 
-    def _check_direction(self, folder: str, split: str, source: str, target: str, needs_target: bool) -> None:
+    def _sides(self, prefixes: Mapping[str, str], category: str) -> list[Side]:
+        """The sides of a direction, given by their languages and paths, as fairseq's flags change their lengths."""
+        specs = self.args.langtoks.get(category, (None, None))
+        cuts = (self.args.max_source_positions if self.args.truncate_source else None, None)
+        return [
+            Side(language, prefix, int(bool(spec) and not self.args.lang_tok_replacing_bos_eos), cut)
+            for (language, prefix), spec, cut in zip(prefixes.items(), specs, cuts, strict=False)
+        ]
+
+    def check_direction(
+        self, folder: str, split: str, source: str, target: str, needs_target: bool
+    ) -> dict[str, str] | None:
+        """Makes sure that the data of one direction can be loaded; see :meth:`check_files`.
+
+        Returns:
+            The paths of its sides by their language, or None where their format is not fairseq's ``mmap``.
+
+        Raises:
+            UserError: they are missing, empty, damaged, misaligned, or hold words that the dictionary has not.
+        """
         direction, impl = f"{split} data of {source}-{target} in {folder}", self.args.dataset_impl
         names = [f"{folder}/{split}.{pair}" for pair in (f"{source}-{target}", f"{target}-{source}")]
         name = next((name for name in names if dataset_exists(f"{name}.{source}", impl)), None)
@@ -103,17 +133,29 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         if name is None or (needs_target and not has_target):
             raise UserError(f"there are no {direction}; binarise that direction, or leave it out")
         if impl not in (None, "mmap"):
-            return
-        sides = [f"{name}.{source}", *([f"{name}.{target}"] if has_target else [])]
-        counts = [count_sentences(side) for side in sides]
+            return None
+        sides = {language: f"{name}.{language}" for language in ((source, target) if has_target else (source,))}
+        counts = [count_sentences(side) for side in sides.values()]
         if None in counts:
-            return
+            return None
         if not counts[0]:
             raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
         if counts[0] != counts[-1]:
             raise UserError(
                 f"{direction} are misaligned: {counts[0]} sentences of {source}, {counts[-1]} of {target}; "
                 "binarise both sides again"
+            )
+        for language, side in sides.items():
+            self._check_ids(f"{direction}, {language}", side, len(self.get_source_dictionary(language)))
+        return sides
+
+    @staticmethod
+    def _check_ids(side: str, prefix: str, vocabulary: int) -> None:
+        highest = highest_id(prefix)
+        if highest >= vocabulary:
+            raise UserError(
+                f"{side}: they hold the id {highest}, but the dictionary has {vocabulary} entries; give the dictionary "
+                "that they were binarised with as --fixed-dictionary, or binarise them again"
             )
 
     def load_split_datasets(self, split: str, *args: Any, **kwargs: Any):

@@ -66,10 +66,12 @@ class Decoder:
         """Opens the data of one direction.
 
         Raises:
-            UserError: a sentence is longer than the model can take, or than a batch may be.
+            UserError: the data are damaged or of another dictionary, or a sentence is longer than the model can take,
+                or than a batch may be.
         """
         source, target = direction
         task = self._loaded.task
+        task.data_manager.check_direction(str(self.data_bin), self.subset, source, target, needs_target=False)
         dataset = task.data_manager.load_a_dataset(
             self.subset,
             str(self.data_bin),

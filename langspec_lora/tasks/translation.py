@@ -19,6 +19,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
 
+from langspec_lora.best_metric import check_best_metric
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.preflight import (
     check_generation_checkpoints,
@@ -51,6 +52,7 @@ from langspec_lora.config import (
 )
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
+from langspec_lora.data.lengths import Limits
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
@@ -183,7 +185,9 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if getattr(args, "lm_path", None):
             read_layout(args.lm_path)
         if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
-            self.data_manager.check_files(args.gen_subset, needs_target=False)
+            layouts = [read_layout(path) for path in paths]
+            limits = Limits.of_generation(args, [layout.model_args for layout in layouts])
+            self.data_manager.check_files(args.gen_subset, needs_target=False, limits=limits)
 
     def _check_training(self, args: Namespace) -> None:
         config = check_training_flags(args)
@@ -196,8 +200,12 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             settle_base(args, config is not None and freezes_base(args))
             self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
-        for split in (args.train_subset, *args.valid_subset.split(",")):
-            self.data_manager.check_files(split)
+        check_best_metric(self, args)
+        self.data_manager.check_files(args.train_subset, limits=Limits.of_training(self.args))
+        # Without validation its data are opened, but no batches are made of them.
+        valid = None if args.disable_validation else Limits.of_validation(self.args)
+        for split in args.valid_subset.split(","):
+            self.data_manager.check_files(split, limits=valid)
         check_shared_directions(self.data_manager, args.train_subset)
         _warn(remarks_on_training(args, config, training_directions(self.data_manager), start))
 

@@ -1,0 +1,64 @@
+"""What ``--best-checkpoint-metric`` may name, known before the first validation looks it up."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.criterions.cross_entropy import CrossEntropyCriterion
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask
+
+from langspec_lora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_LOSSES = ("loss", "nll_loss", "ppl")
+_GAINS = ("accuracy",)
+
+
+def check_best_metric(task: FairseqTask, args: Namespace) -> None:
+    """Makes sure that a validation yields the metric that chooses ``checkpoint_best.pt``.
+
+    Args:
+        task: the task.
+        args: the arguments of the training command.
+
+    Raises:
+        UserError: it does not, and fairseq would end at the first validation, before anything is saved.
+    """
+    if args.disable_validation:
+        return
+    metric, known = args.best_checkpoint_metric, validation_metrics(task, args)
+    if known is not None and metric not in known:
+        hint = ", with --report-accuracy also accuracy" if getattr(args, "report_accuracy", None) is False else ""
+        raise UserError(
+            f"--best-checkpoint-metric {metric}: validation yields {', '.join(sorted(known))}{hint}; name one of them"
+        )
+    if metric in (_LOSSES if args.maximize_best_checkpoint_metric else _GAINS):
+        logger.warning(
+            "checkpoint_best.pt will be the worst: %s %s --maximize-best-checkpoint-metric",
+            f"--best-checkpoint-metric {metric}",
+            "was given with" if args.maximize_best_checkpoint_metric else "needs",
+        )
+
+
+def validation_metrics(task: FairseqTask, args: Namespace) -> set[str] | None:
+    """The names that a validation of the task yields, found by reducing one batch's log as fairseq does.
+
+    Returns:
+        None for a criterion whose log is not known here.
+    """
+    criterion = CRITERION_REGISTRY.get(args.criterion)
+    if criterion not in (CrossEntropyCriterion, LabelSmoothedCrossEntropyCriterion):
+        return None
+    log = {"loss": 1.0, "nll_loss": 1.0, "ntokens": 2, "nsentences": 1}
+    log["sample_size"] = log["nsentences"] if args.sentence_avg else log["ntokens"]
+    if getattr(args, "report_accuracy", False):
+        log |= {"n_correct": 1, "total": 2}
+    with metrics.aggregate(new_root=True) as reduced:
+        # Only its class is asked for, as which it would be built later.
+        task.reduce_metrics([log], object.__new__(criterion))
+    return {*reduced.get_smoothed_values(), "num_updates"}
