@@ -158,12 +158,15 @@ class CheckpointLayout:
         shapes: shape of every entry of the model's state, by its name.
         model_args: the arguments the model was built from, or None where the file holds no legacy arguments.
         epoch: the training epoch that the file was saved in, or None where it tells none.
+        history: what fairseq saved of the optimizer beside its moments: names of its class and the criterion's, the
+            schedule's state, and ``options``, its own (betas, …); None where the file holds no optimizer.
     """
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     model_args: Namespace | None
     epoch: int | None
+    history: Mapping[str, Any] | None = None
 
 
 def read_layout(path: str | Path) -> CheckpointLayout:
@@ -183,7 +186,7 @@ def read_layout(path: str | Path) -> CheckpointLayout:
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {path} is not fairseq's: it holds no model; give a file written by fairseq-train")
     shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
-    return CheckpointLayout(path, shapes, _model_args(state), _epoch(state))
+    return CheckpointLayout(path, shapes, _model_args(state), _epoch(state), _history(state))
 
 
 def read_outline(path: Path) -> Any:
@@ -258,3 +261,13 @@ def _epoch(state: dict) -> int | None:
     iterator = extra.get("train_iterator") if isinstance(extra, dict) else None
     epoch = iterator.get("epoch") if isinstance(iterator, dict) else None
     return epoch if isinstance(epoch, int) else None
+
+
+def _history(state: dict) -> Mapping[str, Any] | None:
+    history, optimizer = state.get("optimizer_history"), state.get("last_optimizer_state")
+    last = history[-1] if isinstance(history, list) and history else None
+    if not isinstance(last, dict) or not isinstance(optimizer, dict):
+        return None
+    groups = optimizer.get("param_groups")
+    first = groups[0] if isinstance(groups, list) and groups else None
+    return {**last, "options": first if isinstance(first, dict) else {}}

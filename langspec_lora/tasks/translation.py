@@ -29,6 +29,7 @@ from langspec_lora.checkpoints.preflight import (
     checkpoint_paths,
     starting_checkpoint,
 )
+from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
 from langspec_lora.checkpoints.token_order import ARGUMENT, load_with_tokens, token_orders
@@ -200,6 +201,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             settle_base(args, config is not None and freezes_base(args))
             self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
+        check_resumption(args, config is not None)
         check_best_metric(self, args)
         self.data_manager.check_files(args.train_subset, limits=Limits.of_training(self.args))
         # Without validation its data are opened, but no batches are made of them.

@@ -1,0 +1,137 @@
+"""Whether a training can go on from what a checkpoint holds: the base's is not its own, and the optimizer must fit."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
+
+from langspec_lora.checkpoints.adapter_state import is_adapter_entry
+from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.preflight import starting_checkpoint
+from langspec_lora.config import freezes_base
+from langspec_lora.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_BEST = ("fixed", "manual", "pass_through")
+"""Schedules that neither save the best loss nor ask for it; all others do."""
+
+
+def check_resumption(args: Namespace, adapts: bool) -> None:
+    """Makes sure that a training which resumes can take up its checkpoint's state.
+
+    Flags of the optimizer that the state overrules are warned of.
+
+    Args:
+        args: the arguments of the training command.
+        adapts: whether the model has adapters.
+
+    Raises:
+        UserError: the checkpoint is a base model, or was trained with another optimizer, criterion or precision, or
+            with other parameters.
+    """
+    start = starting_checkpoint(args)
+    if start is None or not start[1]:
+        return
+    layout = read_layout(start[0])
+    if adapts and not any(map(is_adapter_entry, layout.shapes)):
+        raise _resumes_base(args, layout)
+    if layout.history is None:
+        return  # nothing of the optimizer is in it
+    for what, was, now in _differences(args, layout):
+        raise UserError(
+            f"checkpoint {layout.path} was trained with {what} {was}, and its optimizer's state fits no other, but "
+            f"{now} was given; resume with what it was trained with, or {_afresh(args, '--reset-optimizer')}"
+        )
+    _check_schedule(args, layout)
+    _warn_of_overruled_flags(args, layout)
+
+
+def _resumes_base(args: Namespace, layout: CheckpointLayout) -> UserError:
+    is_last = args.restore_file == "checkpoint_last.pt" and layout.path.name.startswith("checkpoint_last")
+    if is_last:
+        remedy = "give another --save-dir, and the base as --finetune-from-model"
+    else:
+        remedy = f"give it as --finetune-from-model {layout.path}"
+    return UserError(
+        f"checkpoint {layout.path} holds no adapters: it is a base model, and resuming would go on with the epoch and "
+        f"the optimizer of its own training; to start adapters on it, {remedy}"
+    )
+
+
+def _afresh(args: Namespace, flag: str) -> str:
+    beside = " in place of --finetune-from-model" if args.finetune_from_model else ""
+    return f"begin with a new state by {flag}{beside}"
+
+
+def _differences(args: Namespace, layout: CheckpointLayout) -> Iterator[tuple[str, str, str]]:
+    """What differs that fairseq, or torch, would stumble over: its name, what it was and what it is now."""
+    was, history = layout.model_args or Namespace(), layout.history
+    criterion = getattr(CRITERION_REGISTRY.get(args.criterion), "__name__", None)
+    if history.get("criterion_name") not in (None, criterion):
+        yield "--criterion", getattr(was, "criterion", history["criterion_name"]), args.criterion
+    if getattr(was, "optimizer", args.optimizer) != args.optimizer:  # half precision hides its class behind its own
+        yield "--optimizer", was.optimizer, args.optimizer
+    wrapper = _optimizer_class(args)
+    if wrapper is not None and history.get("optimizer_name") not in (None, wrapper):
+        yield "the precision", _precision(was), _precision(args)
+    flattens = "fp16_no_flatten_grads"
+    if wrapper == "FP16Optimizer" and getattr(was, flattens, False) != getattr(args, flattens, False):
+        yield "--fp16-no-flatten-grads", str(getattr(was, flattens, False)), str(getattr(args, flattens, False))
+    if hasattr(was, "add_lora") and hasattr(args, "add_lora") and freezes_base(was) != freezes_base(args):
+        yield "--freeze-original-parameters", str(freezes_base(was)), str(freezes_base(args))
+
+
+def _optimizer_class(args: Namespace) -> str | None:
+    """The class that fairseq's trainer saves the name of; None where it depends on more than is looked at here."""
+    if getattr(args, "use_bmuf", False) or args.ddp_backend == "fully_sharded":
+        return None
+    if args.fp16 or args.bf16 or args.amp:
+        if args.memory_efficient_fp16 or args.memory_efficient_bf16:
+            return "MemoryEfficientFP16Optimizer"
+        return "AMPOptimizer" if args.amp else "FP16Optimizer"
+    return getattr(OPTIMIZER_REGISTRY.get(args.optimizer), "__name__", None)
+
+
+def _precision(args: Namespace) -> str:
+    flags = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
+    return " ".join(f"--{flag.replace('_', '-')}" for flag in flags if getattr(args, flag, False)) or "fp32"
+
+
+def _check_schedule(args: Namespace, layout: CheckpointLayout) -> None:
+    state = layout.history.get("lr_scheduler_state") or {}
+    if args.reset_lr_scheduler or args.lr_scheduler in _WITHOUT_BEST:
+        return
+    compares = args.lr_scheduler == "reduce_lr_on_plateau"
+    if "best" not in state or (compares and state["best"] is None):
+        was = getattr(layout.model_args, "lr_scheduler", "another")
+        raise UserError(
+            f"checkpoint {layout.path} was trained with --lr-scheduler {was}, whose state --lr-scheduler "
+            f"{args.lr_scheduler} cannot take up; resume with the former, or {_afresh(args, '--reset-lr-scheduler')}"
+        )
+
+
+def _warn_of_overruled_flags(args: Namespace, layout: CheckpointLayout) -> None:
+    """The optimizer's state brings its own betas, weight decay and so on; only the learning rate is set anew."""
+    overrides = ast.literal_eval(args.optimizer_overrides)
+    for name in getattr(OPTIMIZER_DATACLASS_REGISTRY.get(args.optimizer), "__dataclass_fields__", {}):
+        key = name.removeprefix(f"{args.optimizer}_")
+        was, now = layout.history["options"].get(key), getattr(args, name, None)
+        if key == "lr" or key in overrides or None in (was, now) or _number(was) == _number(now):
+            continue
+        logger.warning(
+            "--%s %s has no effect: %s goes on with its %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
+            *(name.replace("_", "-"), now, layout.path, was, key, now),
+        )
+
+
+def _number(value: Any) -> Any:
+    """A number, or some, whether fairseq holds them as text or not."""
+    value = ast.literal_eval(value) if isinstance(value, str) else value
+    return tuple(value) if isinstance(value, (list, tuple)) else value
