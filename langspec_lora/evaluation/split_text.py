@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from langspec_lora.data.plain_text import plain_text
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction, side_path
 from langspec_lora.files import read_lines
@@ -91,7 +92,7 @@ class SplitText:
         dictionary = Dictionary.load(str(path))
         side = side_path(self.data_bin, self.subset, direction, language)
         dataset = data_utils.load_indexed_dataset(str(side), dictionary, "mmap")
-        return [dictionary.string(tokens, self.remove_bpe, escape_unk=True) for tokens in dataset]
+        return [plain_text(dictionary, tokens, self.remove_bpe, escape_unk=True) for tokens in dataset]
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langspec_lora.data.plain_text import plain_text
 from langspec_lora.errors import UserError
 from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model
 
@@ -121,8 +122,11 @@ class LoadedModel:
             sample = dataset.collater([{**dataset[place], "id": int(place)} for place in batch])
             for place, tokens in self._decode_batch(sample):
                 number = int(np.searchsorted(starts, place, side="right")) - 1
-                hypotheses[place] = self.task.target_dictionary.string(
-                    tokens, self._generation.remove_bpe, extra_symbols_to_ignore=ignored[number]
+                hypotheses[place] = plain_text(
+                    self.task.target_dictionary,
+                    tokens,
+                    self._generation.remove_bpe,
+                    extra_symbols_to_ignore=ignored[number],
                 )
             progress(len(batch))
         return [hypotheses[start:end] for start, end in pairwise(starts)]

@@ -1,0 +1,50 @@
+"""Tokens as plain text: SentencePiece undone as fairseq undoes it, and its bytes too, which fairseq leaves as they are.
+
+A SentencePiece model with byte fallback writes what none of its pieces holds as bytes: ``ö`` becomes ``<0xC3> <0xB6>``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
+    from torch import Tensor
+
+_BYTES = re.compile(r"(?<!\S)(<0x[0-9A-F]{2}>(?: <0x[0-9A-F]{2}>)*)(?!\S)")
+_EACH_BYTE = "langspec_lora.each_byte"
+codecs.register_error(_EACH_BYTE, lambda error: ("\ufffd" * (error.end - error.start), error.end))
+
+
+def plain_text(dictionary: Dictionary, tokens: Tensor, remove_bpe: str | None, **options: Any) -> str:
+    """A sentence as text, on one line.
+
+    Args:
+        dictionary: the tokens' dictionary.
+        tokens: ids, ``(length,)`` int.
+        remove_bpe: what to undo, as fairseq's ``--remove-bpe``.
+        **options: of ``fairseq.data.Dictionary.string``.
+
+    Returns:
+        What ``Dictionary.string`` gives; with ``sentencepiece``, bytes have become the characters that they encode. As
+        in SentencePiece, each byte that encodes none becomes U+FFFD.
+    """
+    from fairseq.data.data_utils import post_process
+
+    if remove_bpe != "sentencepiece":
+        return dictionary.string(tokens, remove_bpe, **options)
+    pieces = dictionary.string(tokens, **options)
+    parts = _BYTES.split(pieces)  # every second one is bytes
+    if len(parts) == 1:
+        return post_process(pieces, remove_bpe)
+    parts[::2] = (part.replace(" ", "").replace("\u2581", " ") for part in parts[::2])
+    parts[1::2] = (_characters(part) for part in parts[1::2])
+    return "".join(parts).strip()
+
+
+def _characters(pieces: str) -> str:
+    data = bytes(int(piece[3:5], 16) for piece in pieces.split())
+    text = data.decode(errors=_EACH_BYTE)
+    return text.replace("\n", " ").replace("\r", " ")  # a sentence is a line
