@@ -72,7 +72,6 @@ def group_blocks(
     return list(groups.values())
 
 
-@torch.no_grad()
 def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
     """Sets the masks so that the given share of the entries, those of the smallest magnitude, is pruned.
 
@@ -85,7 +84,7 @@ def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
     """
     magnitude = torch.cat([_ranking(block) for block in blocks])
     count = round(ratio * magnitude.numel())
-    keep = torch.ones(magnitude.numel(), dtype=torch.uint8, device=magnitude.device)
+    keep = torch.ones_like(magnitude)
     keep[torch.argsort(magnitude, stable=True)[:count]] = 0
     for block, part in zip(blocks, keep.split([block.mask.numel() for block in blocks]), strict=True):
         block.mask.copy_(part.view_as(block.mask))
@@ -102,9 +101,8 @@ def apply_masks(linears: Iterable[LanguageSpecificLinear]) -> None:
         linear.lora_B.masked_fill_(linear.lora_mask == 0, 0)
 
 
-@torch.no_grad()
 def pruned_share(blocks: Iterable[Block]) -> float:
-    """The share of the entries of the given B matrices that are pruned and exactly zero.
+    """The share of the entries of the given B matrices, of at least one, that are pruned and exactly zero.
 
     An entry that is zero only because nothing has trained it yet does not count.
     """
@@ -112,4 +110,4 @@ def pruned_share(blocks: Iterable[Block]) -> float:
     for block in blocks:
         pruned += int(((block.values == 0) & (block.mask == 0)).sum())
         total += block.values.numel()
-    return pruned / total if total else 0.0
+    return pruned / total

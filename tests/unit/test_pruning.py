@@ -11,11 +11,12 @@ from torch import nn
 
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, PairLayout
-from langspec_lora.pruning.callback import GradualPruning
-from langspec_lora.pruning.magnitude import SCOPES, AdaptedPlace
+from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.pruning.magnitude import AdaptedPlace
 from langspec_lora.pruning.schedule import PruningSchedule
 
 TABLE = LanguageTable(("en", "nl", "wo"), ("high", "med", "low"), (1, 2, 4))
+SCOPES = ("language", "layer", "matrix")
 PLACES = tuple(AdaptedPlace(*key) for key in itertools.product(("encoder", "decoder"), (0, 1), ("q", "fc1")))
 
 
@@ -200,6 +201,36 @@ def test_new_run_on_pruned_pairs_chooses_its_own_masks() -> None:
     new.forget_masks_at_first_epoch()
     new.begin_epoch(1)
     assert all(torch.all(linear.lora_mask == 1) for linear in linears.values())
+
+
+@pytest.mark.parametrize("trained", [None, (0, 2)], ids=["all", "some"])
+def test_training_without_pruning_lifts_the_masks_of_the_languages_that_train(trained) -> None:
+    linears, pruning = make()
+    pruning.begin_epoch(12)
+    before = {place: linear.lora_mask.clone() for place, linear in linears.items()}
+    dense = DenseTraining(linears, TABLE, pruning.state, trained)
+    dense.begin_epoch(1)
+    for place, linear in linears.items():
+        kept = torch.equal(linear.lora_mask[1:3], before[place][1:3])
+        assert kept == (trained is not None)
+        lifted = torch.ones_like(linear.lora_mask, dtype=torch.bool)
+        lifted[1:3] = trained is None
+        assert torch.all(linear.lora_mask[lifted] == 1)
+    assert int(pruning.state.mask_epoch) == (0 if trained is None else 12)
+
+
+def test_ties_fall_by_order_of_place() -> None:
+    linears, pruning = make("layer", PruningSchedule(0, 1, 0.5))
+    with torch.no_grad():
+        for number, linear in enumerate(linears.values()):
+            linear.lora_B.fill_(-3.0 if number % 2 else 3.0)
+    pruning.begin_epoch(1)
+    for place in PLACES:
+        # Of the 7 · (6 + 10) entries of a layer the first half: all of q, and of fc1 what is left.
+        mask = linears[place].lora_mask.flatten()
+        pruned = 42 if place.position == "q" else 14
+        assert torch.all(mask[:pruned] == 0)
+        assert torch.all(mask[pruned:] == 1)
 
 
 def test_every_epoch_logs_target_and_actual_share_by_level(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,197 @@
+"""The small wrong changes that :mod:`mutation` makes to a module: cosmic-ray's, and some that it does not know."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cosmic_ray.plugins
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+
+_OTHERS = {  # one replacement of each operator: others are caught or missed by the same tests
+    "BinaryOperator": (
+        "Add_Sub",
+        "Sub_Add",
+        "Mul_Div",
+        "Div_Mul",
+        "FloorDiv_Mul",
+        "Mod_Mul",
+        "Pow_Mul",
+        "BitAnd_BitOr",
+    ),
+    "ComparisonOperator": ("Eq_NotEq", "NotEq_Eq", "Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Is_IsNot", "IsNot_Is"),
+    "UnaryOperator": ("Delete_Not", "Delete_USub", "Delete_Invert"),
+}
+_OPERATORS = (
+    *("AddNot", "NumberReplacer", "RemoveDecorator", "ZeroIterationForLoop"),
+    *("ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak"),
+    *(f"Replace{kind}_{change}" for kind, changes in _OTHERS.items() for change in changes),
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one wrong change.
+
+    Attributes:
+        line: where it is.
+        was: the lines that are changed.
+        now: what they are changed to.
+        code: the whole module.
+        key: names the change for as long as these lines stay as they are, wherever in the module they move.
+    """
+
+    line: int
+    was: str
+    now: str
+    code: str
+    key: str
+
+    def __str__(self) -> str:
+        lines = [f"    - {line}" for line in self.was.splitlines()] + [
+            f"    + {line}" for line in self.now.splitlines()
+        ]
+        return "\n".join(lines)
+
+
+def mutants_of(name: str, code: str) -> list[Mutant]:
+    """All changes of a module that Python compiles, and that change more than a text for the reader.
+
+    Args:
+        name: of the module; part of the keys.
+        code: its text.
+    """
+    original = _meaning(code)
+    seen, found = {original}, []
+    for changed in (*_of_cosmic_ray(code), *_own(code)):
+        try:
+            meaning = _meaning(changed)
+        except SyntaxError:
+            continue
+        if meaning not in seen:
+            seen.add(meaning)
+            found.append(_mutant(name, code, changed))
+    return _with_distinct_keys(sorted(found, key=lambda mutant: mutant.line))
+
+
+def _of_cosmic_ray(code: str) -> Iterator[str]:
+    nodes = list(ast_nodes(get_ast(code)))
+    for name in _OPERATORS:
+        operator = cosmic_ray.plugins.get_operator(f"core/{name}")()
+        for occurrence in range(sum(len(list(operator.mutation_positions(node))) for node in nodes)):
+            yield mutate_code(code, operator, occurrence)
+
+
+def _own(code: str) -> Iterator[str]:
+    """Leaves out a statement, an argument, an item, a part, a condition or an exception, each in its turn."""
+    text = _Text(code)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Expr) and not isinstance(node.value, (ast.Constant, ast.Yield)):
+            yield text.replaced(*text.span(node), "pass")
+        elif isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                yield text.without_item(*text.span(keyword))
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if key is not None:
+                    yield text.without_item(text.span(key)[0], text.span(value)[1])
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Set)) and not isinstance(getattr(node, "ctx", None), ast.Store):
+            for item in node.elts if len(node.elts) > 1 else ():
+                yield text.without_item(*text.span(item))
+        elif isinstance(node, ast.BoolOp):
+            spans = [text.span(value) for value in node.values]
+            yield text.replaced(spans[0][0], spans[1][0], "")
+            for (_, before), (_, end) in pairwise(spans):
+                yield text.replaced(before, end, "")
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            yield text.replaced(*text.span(node.type), "NotImplementedError")
+        elif isinstance(node, ast.comprehension):
+            for condition in node.ifs:
+                yield text.replaced(*text.span(condition), "True")
+
+
+class _Text:
+    """A module's text, by the positions that ``ast`` counts in bytes of lines."""
+
+    def __init__(self, code: str) -> None:
+        self._code = code.encode()
+        lines = self._code.splitlines(keepends=True)
+        self._starts = [sum(map(len, lines[:number])) for number in range(len(lines) + 1)]
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        return self._starts[node.lineno - 1] + node.col_offset, self._starts[node.end_lineno - 1] + node.end_col_offset
+
+    def replaced(self, start: int, end: int, text: str) -> str:
+        return (self._code[:start] + text.encode() + self._code[end:]).decode()
+
+    def without_item(self, start: int, end: int) -> str:
+        comma = re.compile(rb"\s*,[ ]*").match(self._code, end)
+        return self.replaced(start, comma.end() if comma else end, "")
+
+
+class _Strip(ast.NodeTransformer):
+    """Leaves out what no test can see: annotations, ``__all__``, the logger's name, what is only strict or frozen."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        return None if names in (["__all__"], ["logger"]) else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        if isinstance(node.func, ast.Name) and node.func.id in ("zip", "dataclass"):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("strict", "frozen")]
+        return self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def _meaning(code: str) -> str:
+    compile(code, "mutant", "exec")
+    return ast.dump(_Strip().visit(ast.parse(code)))
+
+
+def _mutant(name: str, code: str, changed: str) -> Mutant:
+    before, after = code.splitlines(), changed.splitlines()
+    blocks = [
+        block
+        for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        if block[0] != "equal"
+    ]
+    was = "\n".join(line.strip() for _, start, end, _, _ in blocks for line in before[start:end])
+    now = "\n".join(line.strip() for _, _, _, start, end in blocks for line in after[start:end])
+    return Mutant(blocks[0][1] + 1, was, now, changed, _key(name, was, now))
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _with_distinct_keys(mutants: list[Mutant]) -> list[Mutant]:
+    """Tells apart equal changes of equal lines, by their order."""
+    counts: dict[str, int] = {}
+    distinct = []
+    for mutant in mutants:
+        count = counts[mutant.key] = counts.get(mutant.key, 0) + 1
+        key = mutant.key if count == 1 else _key(mutant.key, count)
+        distinct.append(Mutant(mutant.line, mutant.was, mutant.now, mutant.code, key))
+    return distinct
