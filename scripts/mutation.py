@@ -26,6 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: forked processes that share cores would wait for each other
+
 import pytest
 import yaml
 from mutants import Mutant, mutants_of
@@ -104,6 +106,7 @@ class Trial:
 
 def main() -> int:
     """Runs the command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what is running is ended too
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="modules and folders (default: all that have tests here)")
     parser.add_argument("--processes", type=int, default=2, help="trials at the same time (default: %(default)s)")
@@ -231,17 +234,21 @@ def outcomes(todo: Iterator[tuple[Module, Mutant]], copies: Sequence[Path]) -> I
     trials: dict[int, Trial] = {}
     free = list(copies)
     waiting = True
-    while waiting or trials:
-        while free and waiting:
-            module, mutant = next(todo, (None, None))
-            waiting = module is not None
-            if waiting:
-                start(trials, module, mutant, free.pop())
-        for trial, outcome in ended(trials):
-            (trial.copy / name_of(trial.module.path)).write_text(trial.module.code, encoding="utf-8")
-            free.append(trial.copy)
-            yield trial, outcome
-            break
+    try:
+        while waiting or trials:
+            while free and waiting:
+                module, mutant = next(todo, (None, None))
+                waiting = module is not None
+                if waiting:
+                    start(trials, module, mutant, free.pop())
+            for trial, outcome in ended(trials):
+                (trial.copy / name_of(trial.module.path)).write_text(trial.module.code, encoding="utf-8")
+                free.append(trial.copy)
+                yield trial, outcome
+                break
+    finally:
+        for process in trials:
+            os.killpg(process, signal.SIGKILL)
 
 
 def start(trials: dict[int, Trial], module: Module, mutant: Mutant | None, copy: Path) -> None:
@@ -263,7 +270,7 @@ def run_tests(module: Module, copy: Path, report: Path) -> int:
     for stream in range(3):
         os.dup2(silence, stream)
     os.chdir(copy)
-    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
     sys.path[:] = [

@@ -12,6 +12,7 @@ from langspec_lora.evaluation.evaluate import evaluate
 from tests import toy
 from tests.bad_input import PRE_NORM, STOCK, Touch, cut_short, without_one_adapter, write_checkpoint
 from tests.evaluations import options, train_checkpoint
+from tests.trainings import WITHIN_EPOCHS, Runs, train
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +74,19 @@ def results(toy_data: Path, adapted: Path, tmp_path_factory: pytest.TempPathFact
 def own(results: Path, tmp_path: Path) -> Path:
     """A copy of the finished evaluation."""
     return Path(shutil.copytree(results, tmp_path / "results"))
+
+
+@pytest.fixture(scope="session")
+def base(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stock model that has learned nothing."""
+    return write_checkpoint(tmp_path_factory.mktemp("base") / "base.pt", toy.base_flags(toy_data, *STOCK))
+
+
+@pytest.fixture(scope="session")
+def runs(base: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Trainings with pruning, by the stock command; copy what is to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    start = ("--finetune-from-model", str(base), *WITHIN_EPOCHS)
+    train(toy_data, folder / "lean", *start)
+    log = train(toy_data, folder / "whole", *start, "--save-adapters-only", "False")
+    return Runs(folder / "lean", folder / "whole", log)

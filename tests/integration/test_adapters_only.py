@@ -14,48 +14,27 @@ import torch
 
 from langspec_lora.cli.main import main
 from tests import toy
-from tests.bad_input import STOCK, write_checkpoint
-from tests.evaluations import published_hypotheses
-from tests.integration.test_training import EPOCHS, ONE_THREAD, TRAINING, command, run, state, train
-
-
-@pytest.fixture(scope="module")
-def base(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("base") / "base.pt", toy.base_flags(toy_data, *STOCK))
-
-
-@pytest.fixture(scope="module")
-def runs(base: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The same run with checkpoints of adapters only, and with whole ones."""
-    folder = tmp_path_factory.mktemp("runs")
-    start = ("--finetune-from-model", str(base), "--save-interval-updates", "3")
-    train(toy_data, folder / "lean", *start)
-    train(toy_data, folder / "whole", *start, "--save-adapters-only", "False")
-    return folder / "lean", folder / "whole"
+from tests.bad_input import write_checkpoint
+from tests.trainings import (
+    EPOCHS,
+    ONE_THREAD,
+    TRAINING,
+    WITHIN_EPOCHS,
+    command,
+    generate_here,
+    run,
+    state,
+    train,
+    train_here,
+)
 
 
 def is_adapter(name: str) -> bool:
     return "lora_" in name or name.startswith("adapters.")
 
 
-def generate(toy_data: Path, checkpoint: Path, out: Path, *more: str) -> list[str]:
-    run(
-        *(
-            command("fairseq-generate"),
-            str(toy_data),
-            "--user-dir",
-            str(Path(toy.__file__).parents[1] / "langspec_lora"),
-        ),
-        *("--path", str(checkpoint), "--fixed-dictionary", str(toy_data.parent / "dict.txt")),
-        *("--langs", ",".join(toy.LANGUAGES), "--lang-pairs", ",".join(toy.PAIRS), "-s", "wo", "-t", "nl"),
-        *("--task", "translation_multi_simple_epoch_lora", "--decoder-langtok", "--encoder-langtok", "src"),
-        *("--gen-subset", "test", "--cpu", "--results-path", str(out), "--max-len-b", "20", *more),
-    )
-    return published_hypotheses(out / "generate-test.txt")
-
-
 def test_every_checkpoint_holds_the_adapters_of_a_whole_one_and_no_base(runs) -> None:
-    lean, whole = runs
+    lean, whole = runs.folders
     names = {path.name for path in whole.glob("*.pt")}
     assert names == {path.name for path in lean.glob("*.pt")}
     assert len(names) > EPOCHS
@@ -68,9 +47,9 @@ def test_every_checkpoint_holds_the_adapters_of_a_whole_one_and_no_base(runs) ->
 
 
 def test_a_run_resumed_from_adapters_only_ends_as_one_that_nothing_interrupts(runs, base, toy_data, tmp_path) -> None:
-    lean, _ = runs
+    lean = runs.lean
     shutil.copy(lean / "checkpoint2.pt", tmp_path / "checkpoint_last.pt")
-    train(toy_data, tmp_path, "--save-interval-updates", "3")  # finds its base without --finetune-from-model
+    train(toy_data, tmp_path, *WITHIN_EPOCHS)  # finds its base without --finetune-from-model
     expected, actual = (state(folder / f"checkpoint{EPOCHS}.pt") for folder in (lean, tmp_path))
     assert expected.keys() == actual.keys()
     for name in expected:
@@ -80,16 +59,16 @@ def test_a_run_resumed_from_adapters_only_ends_as_one_that_nothing_interrupts(ru
 def test_fairseq_generate_translates_alike_from_both_and_finds_a_base_that_has_moved(
     runs, base, toy_data, tmp_path
 ) -> None:
-    lean, whole = (folder / "checkpoint_last.pt" for folder in runs)
-    expected = generate(toy_data, whole, tmp_path / "whole")
+    lean, whole = (folder / "checkpoint_last.pt" for folder in runs.folders)
+    expected = generate_here(toy_data, whole, tmp_path / "whole")
     assert len(set(expected)) > 1
-    assert generate(toy_data, lean, tmp_path / "lean") == expected
+    assert generate_here(toy_data, lean, tmp_path / "lean") == expected
     moved = tmp_path / "moved.pt"
     base.rename(moved)
     try:
-        with pytest.raises(AssertionError, match=r"its base .*base\.pt is not there; .* as --base-checkpoint"):
-            generate(toy_data, lean, tmp_path / "gone")
-        assert generate(toy_data, lean, tmp_path / "moved", "--base-checkpoint", str(moved)) == expected
+        with pytest.raises(SystemExit, match=r"its base .*base\.pt is not there; .* as --base-checkpoint"):
+            generate_here(toy_data, lean, tmp_path / "gone")
+        assert generate_here(toy_data, lean, tmp_path / "moved", "--base-checkpoint", str(moved)) == expected
     finally:
         moved.rename(base)
 
@@ -98,9 +77,13 @@ def test_another_base_is_refused(runs, base, toy_data, tmp_path) -> None:
     other = torch.load(base, weights_only=False)
     other["model"]["decoder.layers.1.fc1.bias"][3] += 1e-3
     torch.save(other, tmp_path / "other.pt")
-    with pytest.raises(AssertionError, match="is another base model"):
-        generate(
-            toy_data, runs[0] / "checkpoint_last.pt", tmp_path / "out", "--base-checkpoint", str(tmp_path / "other.pt")
+    with pytest.raises(SystemExit, match="is another base model"):
+        generate_here(
+            toy_data,
+            runs.lean / "checkpoint_last.pt",
+            tmp_path / "out",
+            "--base-checkpoint",
+            str(tmp_path / "other.pt"),
         )
 
 
@@ -113,8 +96,8 @@ def test_another_base_is_refused(runs, base, toy_data, tmp_path) -> None:
 )
 def test_adapters_only_where_no_base_would_be_found_is_refused(base, toy_data, tmp_path, flags, words) -> None:
     start = ("--finetune-from-model", str(base)) if flags else ()
-    with pytest.raises(AssertionError, match=words):
-        train(toy_data, tmp_path, "--save-adapters-only", "True", *start, *flags)
+    with pytest.raises(SystemExit, match=words):
+        train_here(toy_data, tmp_path, "--save-adapters-only", "True", *start, *flags)
     assert not list(tmp_path.glob("*.pt"))
 
 
@@ -158,12 +141,12 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_whole(when, 
         kept, expected = state(tmp_path / name), state(tmp_path / "checkpoint2.pt")
         assert all(torch.equal(kept[entry], expected[entry]) for entry in expected)
     train(toy_data, tmp_path)
-    expected, actual = (state(folder / f"checkpoint{EPOCHS}.pt") for folder in (runs[1], tmp_path))
+    expected, actual = (state(folder / f"checkpoint{EPOCHS}.pt") for folder in (runs.whole, tmp_path))
     assert all(torch.equal(expected[entry], actual[entry]) for entry in expected if is_adapter(entry))
 
 
 def test_as_many_checkpoints_are_kept_as_fairseq_is_told(base, toy_data, tmp_path) -> None:
-    train(
+    train_here(
         toy_data,
         tmp_path,
         *("--finetune-from-model", str(base), "--keep-last-epochs", "2", "--keep-best-checkpoints", "1"),
@@ -180,13 +163,13 @@ def test_as_many_checkpoints_are_kept_as_fairseq_is_told(base, toy_data, tmp_pat
 
 @toy.needs_processes_on_cpu
 def test_several_processes_save_and_resume_without_the_base(runs, toy_data, tmp_path) -> None:
-    shutil.copy(runs[0] / "checkpoint2.pt", tmp_path / "checkpoint_last.pt")
+    shutil.copy(runs.lean / "checkpoint2.pt", tmp_path / "checkpoint_last.pt")
     flags = toy.plugin_flags(toy_data, *TRAINING, "--save-dir", str(tmp_path), "--max-epoch", "3")
     flags += ["--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp"]
     run(command("torchrun"), "--standalone", "--nproc_per_node", "2", command("fairseq-train"), *flags)
     saved = state(tmp_path / "checkpoint3.pt")
     assert all(is_adapter(name) for name in saved)
-    assert torch.equal(saved["adapters.base"], state(runs[0] / "checkpoint2.pt")["adapters.base"])
+    assert torch.equal(saved["adapters.base"], state(runs.lean / "checkpoint2.pt")["adapters.base"])
 
 
 def plain_average(paths: list[Path]) -> dict[str, torch.Tensor]:
@@ -201,14 +184,14 @@ def plain_average(paths: list[Path]) -> dict[str, torch.Tensor]:
 
 def test_averaging_as_fairseq_does_works_on_both(runs, toy_data, tmp_path) -> None:
     hypotheses = []
-    for folder, name in zip(runs, ("lean", "whole"), strict=True):
+    for folder, name in zip(runs.folders, ("lean", "whole"), strict=True):
         paths = [folder / f"checkpoint{epoch}.pt" for epoch in (3, 4)]
         content = torch.load(paths[0], weights_only=False)
         content["model"] = plain_average(paths)
         torch.save(content, tmp_path / f"{name}.pt")
-        hypotheses.append(generate(toy_data, tmp_path / f"{name}.pt", tmp_path / name))
+        hypotheses.append(generate_here(toy_data, tmp_path / f"{name}.pt", tmp_path / name))
     assert hypotheses[0] == hypotheses[1]
-    for folder, name in zip(runs, ("lean", "whole"), strict=True):
+    for folder, name in zip(runs.folders, ("lean", "whole"), strict=True):
         ours = tmp_path / f"ours-{name}.pt"
         main(["average", *(str(folder / f"checkpoint{epoch}.pt") for epoch in (3, 4)), "--out", str(ours)])
         expected, actual = plain_average([folder / "checkpoint3.pt", folder / "checkpoint4.pt"]), state(ours)
@@ -228,7 +211,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
         assert not (tmp_path / "mean.pt").exists()
         return refused.value.code
 
-    last = runs[1] / "checkpoint_last.pt"
+    last = runs.whole / "checkpoint_last.pt"
     assert "name two or more" in refusal(last)
     flags = toy.plugin_flags(toy_data)
     content = torch.load(last, weights_only=False)
@@ -242,7 +225,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
 
 
 def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy_data, tmp_path, capsys) -> None:
-    lean, whole = (folder / "checkpoint_last.pt" for folder in runs)
+    lean, whole = (folder / "checkpoint_last.pt" for folder in runs.folders)
     moved, other = tmp_path / "moved.pt", tmp_path / "other.pt"
     changed = torch.load(base, weights_only=False)
     changed["model"]["decoder.layers.1.fc1.bias"][3] += 1e-3
@@ -312,13 +295,13 @@ def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy
 
 def test_languages_join_a_checkpoint_without_its_base_and_train(runs, base, toy_data, tmp_path) -> None:
     (tmp_path / "levels.yaml").write_text("high: [en, fr]\nmed: [nl]\nlow: [wo, sd]\n")
-    left, joined, lean = tmp_path / "left.pt", tmp_path / "joined.pt", runs[0] / "checkpoint_last.pt"
+    left, joined, lean = tmp_path / "left.pt", tmp_path / "joined.pt", runs.lean / "checkpoint_last.pt"
     main(["remove-language", str(lean), "--langs", "wo", "--out", str(left)])
     main(["add-language", str(left), "--langs", "wo", "--lang-resources", str(tmp_path / "levels.yaml"),
           "--out", str(joined)])  # fmt: skip
     before = state(joined)
     order = ["--langs", "en,fr,nl,sd,wo", "--train-languages", "wo", "--finetune-from-model", str(joined)]
-    train(toy_data, tmp_path / "out", *order, "--max-epoch", "1")
+    train_here(toy_data, tmp_path / "out", *order, "--max-epoch", "1")
     after = state(tmp_path / "out" / "checkpoint_last.pt")
     assert all(map(is_adapter, after))
     changed = {name for name in after if not torch.equal(after[name], before[name])} - {"adapters.mask_epoch"}

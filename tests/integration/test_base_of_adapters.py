@@ -8,28 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from fairseq_cli import train as fairseq_train
 
 from langspec_lora.cli.main import main
 from langspec_lora.tasks.translation import LanguageSpecificTranslationTask
 from tests import toy
-from tests.bad_input import STOCK, write_checkpoint
-from tests.evaluations import run_stock
 from tests.integration.test_export import refusal
-from tests.integration.test_training import PLUGIN, TRAINING, command, run, state, train
+from tests.trainings import PLUGIN, TRAINING, command, run, state, train_here
 
 
-@pytest.fixture(scope="module")
-def base(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("base") / "base.pt", toy.base_flags(toy_data, *STOCK))
-
-
-@pytest.fixture(scope="module")
-def pruned(base: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def pruned(runs) -> Path:
     """A checkpoint without its base, four fifths of B pruned."""
-    save = tmp_path_factory.mktemp("pruned")
-    train(toy_data, save, "--finetune-from-model", str(base))
-    return save / "checkpoint_last.pt"
+    return runs.lean / "checkpoint_last.pt"
 
 
 def holds_base(path: Path) -> bool:
@@ -47,10 +37,10 @@ def test_a_base_that_fairseq_would_overwrite_or_delete_is_saved_along(base, toy_
     start = ("--finetune-from-model", str(tmp_path / "checkpoint_best.pt"))
     message = refused_training(toy_data, tmp_path, *start, "--save-adapters-only", "True")
     assert "lies in --save-dir, where fairseq may overwrite or delete it" in message
-    train(toy_data, tmp_path, *start, "--max-epoch", "1")
+    train_here(toy_data, tmp_path, *start, "--max-epoch", "1")
     assert holds_base(tmp_path / "checkpoint1.pt")
     shutil.copy(base, tmp_path / "model.pt")  # which fairseq never touches
-    train(toy_data, tmp_path / "..", "--finetune-from-model", str(tmp_path / "model.pt"), "--max-epoch", "1")
+    train_here(toy_data, tmp_path / "..", "--finetune-from-model", str(tmp_path / "model.pt"), "--max-epoch", "1")
     assert not holds_base(tmp_path / ".." / "checkpoint1.pt")
 
 
@@ -65,8 +55,7 @@ def test_a_base_that_changes_while_training_is_saved_along_from_then_on(base, to
             mine.write_bytes(b"another")
 
     monkeypatch.setattr(LanguageSpecificTranslationTask, "begin_epoch", change)
-    flags = toy.plugin_flags(toy_data, *TRAINING, "--max-epoch", "3", "--finetune-from-model", str(mine))
-    run_stock(monkeypatch, fairseq_train, *flags, "--save-dir", str(tmp_path / "out"), "--num-workers", "0")
+    train_here(toy_data, tmp_path / "out", "--max-epoch", "3", "--finetune-from-model", mine)
     assert [holds_base(tmp_path / "out" / f"checkpoint{epoch}.pt") for epoch in (1, 2, 3)] == [False, True, True]
     saved, expected = state(tmp_path / "out" / "checkpoint3.pt"), state(base)
     for name in expected:
@@ -103,7 +92,7 @@ def test_flags_that_say_nothing_or_two_things_are_refused(base, toy_data, tmp_pa
 def test_training_without_pruning_lets_what_was_pruned_grow_and_calls_it_pruned_no_longer(
     pruned, toy_data, tmp_path, capsys
 ) -> None:
-    train(toy_data, tmp_path, "--finetune-from-model", str(pruned), "--pruning", "False", "--max-epoch", "2")
+    train_here(toy_data, tmp_path, "--finetune-from-model", str(pruned), "--pruning", "False", "--max-epoch", "2")
     after = state(tmp_path / "checkpoint_last.pt")
     for name in (name for name in after if name.endswith("lora_mask")):
         assert (after[name] == 1).all()
@@ -122,7 +111,7 @@ def test_languages_that_do_not_train_keep_masks_and_values_whatever_these_say(pr
     torch.save(content, tmp_path / "odd.pt")
     flags = ("--finetune-from-model", str(tmp_path / "odd.pt"), "--train-languages", "sd", "--max-epoch", "2")
     for name, pruning in (("pruning", "True"), ("dense", "False")):
-        train(toy_data, tmp_path / name, *flags, "--pruning", pruning)
+        train_here(toy_data, tmp_path / name, *flags, "--pruning", pruning)
         before, after = state(tmp_path / "odd.pt"), state(tmp_path / name / "checkpoint_last.pt")
         for entry in (entry for entry in before if "lora_" in entry):
             old, new = before[entry][:11], after[entry][:11]
@@ -145,11 +134,9 @@ def test_the_mean_of_pruned_checkpoints_has_no_minus_zeros_and_stays_small(prune
     assert sizes[0] < 1.05 * sizes[1]
 
 
-def test_adapters_of_a_checkpoint_in_half_precision_come_back_on_their_base(base, pruned, toy_data, tmp_path) -> None:
+def test_adapters_of_a_checkpoint_in_half_precision_come_back_on_their_base(base, runs, tmp_path) -> None:
     """As ``--fp16`` saves it, which needs a GPU: with every number rounded, the base's too."""
-    train(toy_data, tmp_path / "whole", "--finetune-from-model", str(base), "--save-adapters-only", "False",
-          "--max-epoch", "1")  # fmt: skip
-    content = torch.load(tmp_path / "whole" / "checkpoint1.pt", weights_only=False)
+    content = torch.load(runs.whole / "checkpoint1.pt", weights_only=False)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in content["model"].items()}
     torch.save({**content, "model": halves}, tmp_path / "half.pt")
     main(["export", str(tmp_path / "half.pt"), "--format", "adapter", "--out", str(tmp_path / "adapter")])
@@ -171,7 +158,7 @@ def test_inspect_counts_the_languages_that_train_and_bears_a_base_that_is_gone(
         main(["inspect", str(path), "--json"])
         return json.loads(capsys.readouterr().out)
 
-    train(toy_data, tmp_path, "--finetune-from-model", str(pruned), "--train-languages", "sd", "--max-epoch", "1")
+    train_here(toy_data, tmp_path, "--finetune-from-model", str(pruned), "--train-languages", "sd", "--max-epoch", "1")
     found = look(tmp_path / "checkpoint_last.pt")
     assert found["trainable"] * 15 == found["adapters"]["parameters"] * 4  # sd has 4 of 15 ranks
     content = torch.load(pruned, weights_only=False)

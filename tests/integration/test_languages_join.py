@@ -12,8 +12,8 @@ from langspec_lora.cli.main import main
 from tests import toy
 from tests.bad_input import set_up_generation, write_checkpoint
 from tests.integration.test_export import load, refusal, run
-from tests.integration.test_training import PLUGIN, command
-from tests.integration.test_training import run as run_program
+from tests.trainings import PLUGIN, command
+from tests.trainings import run as run_program
 
 OLD = ("en", "fr", "nl")
 OLD_ROWS, NEW_ROWS = slice(0, 7), slice(7, 15)  # ranks 2, 2, 3; 4, 4

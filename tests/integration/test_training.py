@@ -5,70 +5,34 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests import toy
-
-EPOCHS, START, LENGTH, TARGET = 4, 1, 2, 0.8
-PLUGIN = Path(__file__).parents[2] / "langspec_lora"
-TRAINING = (
-    *("--user-dir", str(PLUGIN), "--seed", "2", "--dropout", "0.1", "--update-freq", "2", "--log-format", "simple"),
-    *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "3e-3", "--warmup-updates", "1"),
-    *("--lr-scheduler", "inverse_sqrt", "--clip-norm", "1.0", "--max-tokens", "1500", "--cpu"),
-    *("--sampling-method", "temperature", "--sampling-temperature", "5.0"),
-    *("--pruning", "True", "--pruning-t1", str(START), "--pruning-t2", str(LENGTH)),
-    *("--target-pruning-ratio", str(TARGET), "--max-epoch", str(EPOCHS)),
+from tests.trainings import (
+    EPOCHS,
+    LENGTH,
+    PLUGIN,
+    START,
+    TARGET,
+    TRAINING,
+    WITHIN_EPOCHS,
+    command,
+    generate_here,
+    run,
+    state,
+    train,
 )
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-"""The environment of all runs that are compared bit by bit: sums depend on the number of threads."""
-
-
-def command(name: str) -> str:
-    """A stock console script of the environment the tests run in."""
-    return str(Path(sys.executable).parent / name)
-
-
-def run(*arguments: str, **kwargs) -> str:
-    """Runs a command and gives back what it printed."""
-    done = subprocess.run(
-        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD, check=False, **kwargs
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
-def train(data: Path, save: Path, *more: str) -> str:
-    return run(command("fairseq-train"), *toy.plugin_flags(data, *TRAINING, "--save-dir", str(save), *more))
-
-
-def state(path: Path) -> dict[str, torch.Tensor]:
-    model = torch.load(path, map_location="cpu", weights_only=False)["model"]  # our own file
-    # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
-    return {name: value for name, value in model.items() if not name.endswith("._float_tensor")}
 
 
 def adapter_b(model: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in model.items() if name.endswith(".lora_B")}
 
 
-@pytest.fixture(scope="module")
-def whole_run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that nothing interrupts, with validations and saves within its epochs."""
-    save = tmp_path_factory.mktemp("whole")
-    log = train(toy_data, save, "--save-interval-updates", "3", "--validate-interval-updates", "2")
-    return save, log
-
-
-def test_pruned_set_of_each_epoch_is_the_one_computed_from_the_checkpoint_before(whole_run) -> None:
-    save, log = whole_run
+def test_pruned_set_of_each_epoch_is_the_one_computed_from_the_checkpoint_before(runs) -> None:
+    save, log = runs.whole, runs.log
     ranks = {"en": 2, "fr": 2, "nl": 3, "wo": 4, "sd": 4}
     for epoch in range(2, EPOCHS + 1):
         before = adapter_b(state(save / f"checkpoint{epoch - 1}.pt"))
@@ -86,8 +50,8 @@ def test_pruned_set_of_each_epoch_is_the_one_computed_from_the_checkpoint_before
         assert f"pruning | epoch {epoch} | target {ratio:.4f} | pruned all" in log
 
 
-def test_what_is_pruned_is_zero_in_every_checkpoint_within_the_epoch_too(whole_run) -> None:
-    save, _ = whole_run
+def test_what_is_pruned_is_zero_in_every_checkpoint_within_the_epoch_too(runs) -> None:
+    save = runs.whole
     checked = 0
     for path in save.glob("checkpoint_*_*.pt"):
         epoch = int(re.fullmatch(r"checkpoint_(\d+)_\d+\.pt", path.name)[1])
@@ -101,12 +65,12 @@ def test_what_is_pruned_is_zero_in_every_checkpoint_within_the_epoch_too(whole_r
 
 
 @pytest.mark.parametrize("which", ["first", "middle", "end-of-epoch"])
-def test_run_stopped_anywhere_and_resumed_ends_with_the_same_weights(whole_run, toy_data, tmp_path, which) -> None:
-    save, _ = whole_run
+def test_run_stopped_anywhere_and_resumed_ends_with_the_same_weights(runs, toy_data, tmp_path, which) -> None:
+    save = runs.whole
     inside = sorted(save.glob("checkpoint_*_*.pt"), key=lambda path: int(path.stem.split("_")[2]))
     chosen = {"first": inside[0], "middle": inside[len(inside) // 2], "end-of-epoch": save / "checkpoint2.pt"}[which]
     shutil.copy(chosen, tmp_path / "checkpoint_last.pt")
-    train(toy_data, tmp_path, "--save-interval-updates", "3", "--validate-interval-updates", "2")
+    train(toy_data, tmp_path, *WITHIN_EPOCHS)
     expected, actual = (state(folder / f"checkpoint{EPOCHS}.pt") for folder in (save, tmp_path))
     assert expected.keys() == actual.keys()
     for name in expected:
@@ -129,8 +93,8 @@ def test_a_run_whose_updates_lack_languages_is_resumed_bit_for_bit(toy_data, tmp
     assert rested[0].min() > 0
 
 
-def test_only_the_pairs_train(whole_run) -> None:
-    save, _ = whole_run
+def test_only_the_pairs_train(runs) -> None:
+    save = runs.whole
     first, last = state(save / "checkpoint1.pt"), state(save / f"checkpoint{EPOCHS}.pt")
     for name in first:
         same = torch.equal(first[name], last[name])
@@ -140,8 +104,8 @@ def test_only_the_pairs_train(whole_run) -> None:
             assert same, name
 
 
-def test_summary_names_base_trainable_and_every_language(whole_run) -> None:
-    _, log = whole_run
+def test_summary_names_base_trainable_and_every_language(runs) -> None:
+    log = runs.log
     per_rank = 2 * (5 + 8) * 2 * 16 + 2 * 2 * 2 * (
         24 - 16
     )  # 13 linears of 16 x 16 in two layers; fc1 and fc2: 16 and 24
@@ -151,27 +115,18 @@ def test_summary_names_base_trainable_and_every_language(whole_run) -> None:
     assert ", ".join(f"{name} {rank * per_rank:,}" for name, rank in ranks.items()) in log
 
 
-def generate(data: Path, checkpoint: Path, *more: str) -> list[str]:
-    output = run(
-        *(command("fairseq-generate"), str(data), "--user-dir", str(PLUGIN), "--path", str(checkpoint), "--cpu"),
-        *("--task", "translation_multi_simple_epoch_lora", "--encoder-langtok", "src", "--decoder-langtok"),
-        *("--fixed-dictionary", str(data.parent / "dict.txt"), "--required-batch-size-multiple", "1"),
-        *("--lang-pairs", "wo-nl", "-s", "wo", "-t", "nl", "--beam", "3", "--gen-subset", "test", "--max-len-b", "8"),
-        *more,
-    )
-    return sorted(line for line in output.splitlines() if line.startswith("H-"))
-
-
-def test_stock_generate_finds_the_pairs_by_name_in_any_order_or_subset_of_languages(whole_run, toy_data) -> None:
-    checkpoint = whole_run[0] / f"checkpoint{EPOCHS}.pt"
-    expected = generate(toy_data, checkpoint, "--langs", ",".join(toy.LANGUAGES))
+def test_stock_generate_finds_the_pairs_by_name_in_any_order_or_subset_of_languages(runs, toy_data, tmp_path) -> None:
+    checkpoint = runs.whole / f"checkpoint{EPOCHS}.pt"
+    expected = generate_here(toy_data, checkpoint, tmp_path / "0", "--langs", ",".join(toy.LANGUAGES))
     assert len(expected) == toy.SIZES["test"]
-    assert generate(toy_data, checkpoint, "--langs", ",".join(reversed(toy.LANGUAGES))) == expected
-    assert generate(toy_data, checkpoint, "--langs", "nl,wo,sd,fr,en") == expected
+    assert len(set(expected)) > 1
+    for number, langs in enumerate((",".join(reversed(toy.LANGUAGES)), "nl,wo,sd,fr,en", "wo,nl"), start=1):
+        pairs = () if number < 3 else ("--lang-pairs", "wo-nl")
+        assert generate_here(toy_data, checkpoint, tmp_path / str(number), "--langs", langs, *pairs) == expected
 
 
-def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> None:
-    checkpoint = whole_run[0] / f"checkpoint{EPOCHS}.pt"
+def test_stock_interactive_translates_as_generate_does(runs, toy_data, tmp_path) -> None:
+    checkpoint = runs.whole / f"checkpoint{EPOCHS}.pt"
     langs = ("--langs", ",".join(toy.LANGUAGES))
     output = run(
         *(command("fairseq-interactive"), str(toy_data), "--user-dir", str(PLUGIN), "--path", str(checkpoint), "--cpu"),
@@ -181,9 +136,9 @@ def test_stock_interactive_translates_as_generate_does(whole_run, toy_data) -> N
         input=(toy_data.parent / "test.wo").read_text(encoding="utf-8"),
     )
     words = {line.split("\t")[0]: line.split("\t")[2] for line in output.splitlines() if line.startswith("H-")}
-    for line in generate(toy_data, checkpoint, *langs):
-        name, _, hypothesis = line.split("\t")
-        assert words[name] == hypothesis
+    flags = ("--beam", "3", "--max-len-b", "8")
+    for number, hypothesis in enumerate(generate_here(toy_data, checkpoint, tmp_path, *flags)):
+        assert words[f"H-{number}"] == hypothesis
 
 
 FEW_LANGUAGES = ("--max-tokens", "40", "--max-update", "25", "--disable-validation")
