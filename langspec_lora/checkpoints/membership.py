@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from langspec_lora.checkpoints.adapters import Adapters, PackedPairs
+from langspec_lora.checkpoints.agreement import Standing, check_same_standing
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import draw_a
@@ -131,24 +132,8 @@ def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = 
     Raises:
         UserError: they do not.
     """
-    for flag, own, their in (
-        ("--dim", first.dim, second.dim),
-        ("--start-idx", first.start, second.start),
-        *(
-            (f"--{stack}-activation-direction", "_".join(first.directions[stack]), "_".join(second.directions[stack]))
-            for stack in first.directions
-        ),
-    ):
-        if own != their:
-            raise UserError(
-                f"{one} has {flag} {own} and {other} {their}; only adapters that stand alike in one base come together"
-            )
-    for place in sorted(first.pairs.keys() ^ second.pairs.keys()):
-        lacking, having = (other, one) if place in first.pairs else (one, other)
-        raise UserError(
-            f"{lacking} has no pairs at {'.'.join(map(str, place))}, which {having} has; "
-            "only adapters at the same layers and positions come together"
-        )
+    remedy = "only adapters that stand alike in one base come together"
+    check_same_standing(Standing.of_adapters(first), Standing.of_adapters(second), one, other, remedy)
     for place, packed in first.pairs.items():
         for part, own, their in zip("AB", packed, second.pairs[place], strict=False):
             if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):

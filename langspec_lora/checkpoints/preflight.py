@@ -274,11 +274,16 @@ def _lacking_tokens(args: Namespace | None, count: int) -> str:
     if count <= 0:
         return ""
     langs = stored_langs(args)
-    named = f", here {len(langs)} from {langs[0]} to {langs[-1]}," if langs else ""
+    if langs:
+        appended = f"what its training appended after the tokens of its {len(langs)} languages, such as <mask>"
+    else:
+        appended = (
+            "what its training appended: a token __xx__ for each of its --langs, in their order, and what came after"
+        )
     return (
-        f". If it is the model's own, as NLLB's is published, it lacks the {count} tokens that training appended: one "
-        f"__xx__ for each of its --langs{named} in their order, and what came after; write them into a copy of the "
-        "dictionary, a line '__xx__ 1' each, or take the dict.txt that 'langspec-lora import --from huggingface' writes"
+        f". If it is the model's own, as NLLB's is published, it lacks {count} words, {appended}; write them into a "
+        "copy of the dictionary, a line '__xx__ 1' each, or take the dict.txt that "
+        "'langspec-lora import --from huggingface' writes"
     )
 
 

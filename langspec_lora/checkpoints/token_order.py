@@ -34,12 +34,14 @@ class TokenOrder:
         languages: names, in the order of their tokens; none where the checkpoint does not say.
         style: fairseq's ``--lang-tok-style``.
         specs: fairseq's ``--langtoks-specs``.
+        mono_dae: whether it was trained with monolingual data to denoise, for which fairseq appends ``<mask>``.
     """
 
     path: Path
     languages: tuple[str, ...]
     style: str = LangTokStyle.multilingual.value
     specs: tuple[str, ...] = (LangTokSpec.main.value,)
+    mono_dae: bool = False
 
     @classmethod
     def of(cls, layout: CheckpointLayout) -> TokenOrder:
@@ -110,7 +112,9 @@ def load_with_tokens(
                 f"{first}, {second}; only models with the same --langs can be used together"
             )
     if known:
-        augment_dictionary(dictionary, list(known[0].languages), known[0].style, known[0].specs)
+        first = known[0]
+        extra = {LangTokSpec.mono_dae.value: ""} if first.mono_dae else None
+        augment_dictionary(dictionary, list(first.languages), first.style, first.specs, extra)
     elif orders and TokenOrder(Path(), tuple(langs)).lacking(dictionary):
         logger.warning(
             "dictionary %s has no language tokens, and checkpoint %s does not say in which order its model has them; "

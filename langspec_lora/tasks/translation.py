@@ -20,6 +20,7 @@ from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleE
 from torch import Tensor
 
 from langspec_lora.best_metric import check_best_metric
+from langspec_lora.checkpoints.agreement import check_overrides, check_start_agrees
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.preflight import (
     check_generation_checkpoints,
@@ -181,6 +182,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def _check_generation(self, args: Namespace) -> None:
         paths = checkpoint_paths(args)
         base = getattr(args, "base_checkpoint", None)
+        check_overrides(getattr(args, "model_overrides", None) or "{}")
         check_generation_checkpoints(paths, used_languages(args), len(self.source_dictionary), base)
         _warn(remarks_on_generation(args, paths))
         if getattr(args, "lm_path", None):
@@ -201,6 +203,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             settle_base(args, config is not None and freezes_base(args))
             self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
             check_training_checkpoint(args, config, len(self.source_dictionary))
+            if config is not None:
+                check_start_agrees(args, config)
         check_resumption(args, config is not None)
         check_best_metric(self, args)
         self.data_manager.check_files(args.train_subset, limits=Limits.of_training(self.args))

@@ -151,3 +151,22 @@ def test_model_of_another_kind_is_not_built_from_a_checkpoint(toy_data, tmp_path
     assert runs_in_stock_fairseq(path, marker)
     assert "holds a model of the kind 'fconv'" in refusal_of(load_for_generation, toy_data, path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("{'encoder_activation_direction': 'tgt_tgt'}", "changes encoder_activation_direction, which belongs to the"),
+        ("{'dim': 8}", "changes dim, which belongs to the adapters"),
+        ("{'adapter_languages': ''}", "changes adapter_languages"),
+        ("dropout=0", "--model-overrides dropout=0: expected a dictionary"),
+        ("7", "--model-overrides 7: expected a dictionary"),
+    ],
+)
+def test_overrides_that_change_what_adapters_mean_are_refused(toy_data, checkpoints, overrides, words) -> None:
+    flags = ("--model-overrides", overrides)
+    assert words in refusal_of(set_up_generation, toy_data, checkpoints / "adapted.pt", *flags)
+
+
+def test_overrides_of_other_arguments_are_taken(toy_data, checkpoints) -> None:
+    set_up_generation(toy_data, checkpoints / "adapted.pt", "--model-overrides", "{'dropout': 0.1}")

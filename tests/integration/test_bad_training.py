@@ -90,13 +90,61 @@ def test_a_dictionary_that_lacks_what_training_appended_is_told_and_can_be_compl
     base = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK, *whole))
     start = ["--finetune-from-model", str(base), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
-    assert "If it is the model's own, as NLLB's is published, it lacks the 203 tokens that training appended" in message
-    assert "each of its --langs, here 5 from en to sd, in their order" in message
+    assert (
+        "it lacks 203 words, what its training appended after the tokens of its 5 languages, such as <mask>" in message
+    )
     toy.build(toy.plugin_flags(toy_data, *start, *whole))  # the advice, followed
     longer = write_checkpoint(tmp_path / "short.pt", toy.base_flags(toy_data, *STOCK))
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start[:1], str(longer), *start[2:], *whole))
     assert "has a vocabulary of 69, the dictionary (with the language tokens of --langs) 272" in message
     assert "appended" not in message
+
+
+def test_languages_that_a_base_does_not_name_are_asked_for(toy_data, tmp_path) -> None:
+    words = [line for line in (toy_data.parent / "dict.txt").read_text().splitlines() if not line.startswith("__")]
+    (tmp_path / "short.txt").write_text("".join(f"{line}\n" for line in words))
+    base = write_checkpoint(
+        tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK), lambda state: setattr(state["args"], "langs", None)
+    )
+    few = ["--langs", "en,fr", "--lang-pairs", "en-fr", "--fixed-dictionary", str(tmp_path / "short.txt")]
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, *few, "--finetune-from-model", str(base)))
+    assert "it lacks 3 words, what its training appended: a token __xx__ for each of its --langs" in message
+
+
+@pytest.mark.parametrize("how", ["--finetune-from-model", "--restore-file"])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--encoder-activation-direction", "tgt_tgt"],
+            "the source language selects the adapters of encoder layer 0 in checkpoint {}, the target language in this "
+            "command (--encoder-activation-direction); give the flags of its training",
+        ),
+        (["--decoder-activation-direction", "tgt_src"], "the target language selects the adapters of decoder layer 1"),
+        (["--dim", "16", "--start-idx", "0"], "checkpoint {} has --dim 0 and this command 16"),
+    ],
+)
+def test_adapters_that_another_language_would_select_are_refused(
+    toy_data, checkpoints, tmp_path, how, flags, words
+) -> None:
+    """--dim 16 is the whole width of the tiny model's attention: every size but that of fc1 and fc2 is the same."""
+    path = checkpoints / "adapted.pt"
+    positions = ["--encoder-lora-position", "q_k", "--decoder-lora-position", "q"]
+    narrow = write_checkpoint(tmp_path / "narrow.pt", toy.plugin_flags(toy_data, *positions))
+    for checkpoint, more in ((path, []), (narrow, positions)):
+        if "--dim" in flags and not more:
+            continue
+        start = [how, str(checkpoint), "--save-dir", str(tmp_path / "save")]
+        message = refusal_of(toy.build, toy.plugin_flags(toy_data, *more, *start, *flags))
+        assert words.format(checkpoint) in message
+
+
+def test_the_direction_of_a_layer_without_adapters_does_not_matter(toy_data, tmp_path) -> None:
+    one_layer = ["--encoder-lora-layer", "1"]
+    path = write_checkpoint(tmp_path / "one.pt", toy.plugin_flags(toy_data, *one_layer))
+    start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")]
+    other = ["--encoder-activation-direction", "tgt_tgt"]  # layer 1 goes by the target by default, layer 0 not
+    toy.build(toy.plugin_flags(toy_data, *one_layer, *other, *start))
 
 
 @pytest.mark.parametrize("name", ["base.pt", "adapted.pt"])
