@@ -88,7 +88,7 @@ setup(
         "fonttools",
         "jinja2",
         "safetensors",
-        "langcodes>=3.4",
+        "langcodes>=3.5",
     ],
     extras_require={
         # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf

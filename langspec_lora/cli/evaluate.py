@@ -108,7 +108,8 @@ def _evaluate(args: argparse.Namespace, share: Share) -> int:
             print(f"{name + ': ' if len(runs) > 1 else ''}{counted(len(scores))}: {', '.join(words)} on average")
     if share.rank == 0:
         folders = shlex.join(str(options.out) for options in runs.values())
-        print(f"'langspec-lora report {folders}' makes tables, heat maps and a page to read", file=sys.stderr)
+        # Without quotes around it: a folder with a space has its own.
+        print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.formats import check_flags, check_one_direction, say
 from langspec_lora.checkpoints.formats.merged import merged_weights
 from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_model, exported_files, import_model
-from langspec_lora.checkpoints.huggingface.tokenizer import check_tokenizer
+from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.source import Source
 from langspec_lora.errors import UserError
@@ -69,8 +69,13 @@ def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
             raise
         say(f"no tokenizer is written: {error}")
         return None
-    if not _given(args):
-        say(f"the tokenizer is made of {files[0]} and {files[1]}")
+    if _given(args):
+        return files
+    there = [] if args.overwrite else [name for name in TOKENIZER_FILES if (args.out / name).exists()]
+    if there:  # for example in the folder of the base itself
+        say(f"no tokenizer is written: --out {args.out} holds {there[0]} already; --overwrite replaces it")
+        return None
+    say(f"the tokenizer is made of {files[0]} and {files[1]}")
     return files
 
 
