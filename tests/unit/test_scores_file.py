@@ -118,6 +118,14 @@ def test_damaged_scores_of_the_published_loop_are_named(block, tmp_path) -> None
     assert "no score of sacrebleu under en-fr" in message
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{", "\x00"])
+def test_a_damaged_cache_of_measurements_is_measured_again(text, tmp_path, capsys) -> None:
+    folder = folder_of(tmp_path / "run")
+    (folder / "report.cache.json").write_text(text)
+    assert main(["report", str(folder), "--skip", "off-target", "--processes", "1"]) == 0
+    assert isinstance(json.loads((folder / "report.cache.json").read_text()), dict)
+
+
 def test_whole_scores_are_read_as_they_were_written(tmp_path) -> None:
     folder = folder_of(tmp_path / "run", levels=LEVELS)
     change_scores(folder, put("directions", FIRST, "comet", value=-12.5))
