@@ -195,6 +195,13 @@ def _codes(resources: Resources) -> dict[str, str]:
     missing = [name for name in resources.levels if name not in resources.flores]
     if missing:
         raise UserError(f"no FLORES code for {', '.join(missing)}; add lines such as 'fr: fra' under 'flores:'")
+    stray = [name for name in resources.flores if name not in resources.levels]
+    if stray:
+        raise UserError(f"{stray[0]!r} has a FLORES code but stands under no level; put it under high, med or low")
+    codes = list(resources.flores.values())
+    twice = [name for name, code in resources.flores.items() if codes.count(code) > 1]
+    if twice:
+        raise UserError(f"{' and '.join(twice)} have the same FLORES code; two languages cannot have one text")
     if len(resources.levels) < 2:
         raise UserError("--languages names fewer than two languages; there is nothing to translate between")
     return {name: resources.flores[name] for name in resources.levels}

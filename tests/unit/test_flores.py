@@ -216,6 +216,18 @@ def test_damaged_text_is_named_by_file_and_line_before_anything_is_written(sourc
         ({"spm": Path("nowhere.model")}, "belong together"),
         ({"spm": Path("nowhere.model"), "dictionary": Path("nowhere.txt")}, "--spm nowhere.model is not there"),
         ({"resources": Resources(levels={"en": "high", "xx": "low"}, flores={"en": "eng"})}, "FLORES code for xx"),
+        (
+            {
+                "resources": Resources(
+                    levels={"en": "high", "wo": "low"}, flores={"en": "eng", "wo": "wol", "zh": "zho"}
+                )
+            },
+            "'zh' has a FLORES code but stands under no level",
+        ),
+        (
+            {"resources": Resources(levels={"en": "high", "wo": "low"}, flores={"en": "eng", "wo": "eng"})},
+            "en and wo have the same FLORES code",
+        ),
     ],
 )
 def test_wrong_options_are_named(source, tmp_path, changes, words) -> None:

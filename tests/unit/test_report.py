@@ -236,6 +236,11 @@ def test_directions_are_chosen_by_language_or_by_pair() -> None:
     assert len(choose_directions(available)) == 6
     for langs, pairs, words in (
         (["xx"], "all", "--langs names xx"),
+        (["en", "en"], "all", "--langs names 'en' twice"),
+        ([], "all", "--langs '' lacks a name"),
+        (None, "", "--lang-pairs '' lacks a name"),
+        (None, "en-fr,", "--lang-pairs 'en-fr,' lacks a name"),
+        (None, "en-fr,fr-en,en-fr", "--lang-pairs names 'en-fr' twice"),
         (["de"], "all", "at least two"),
         (None, "en-xx", "--lang-pairs names en-xx"),
         (None, "en", "'en' is no direction"),

@@ -99,6 +99,17 @@ def test_every_flag_of_every_command_refuses_loose_numbers_and_empty_values(caps
     assert error.endswith(f"got {value!r}")
 
 
+@pytest.mark.parametrize("text", ["en-fr,fr-en\n", "en-fr\nfr-en"])
+def test_evaluate_takes_a_file_of_directions(tmp_path, text) -> None:
+    path = tmp_path / "my pairs"
+    path.write_text(text)
+    command, parser = command_line._module("evaluate"), argparse.ArgumentParser()
+    command.add_arguments(parser)
+    args = parser.parse_args(["data", "--checkpoint", "a.pt", "--out", "o", "--lang-pairs", str(path)])
+    (options,) = command._runs(args).values()
+    assert options.lang_pairs == "en-fr,fr-en"
+
+
 def test_lines_to_translate_may_be_empty(monkeypatch) -> None:
     command = command_line._module("translate")
     monkeypatch.setattr(command, "run", lambda args: len(args.lines))
