@@ -10,6 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from langspec_lora.errors import UserError
+
 SOURCE, TARGET = "src", "tgt"
 DIRECTIONS = (SOURCE, TARGET)
 
@@ -110,15 +112,33 @@ class LanguageRouting(nn.Module):
         self.own_ids = [behind if own is None else own for own in own_ids]
         self.own_id = torch.tensor(self.own_ids, device=self.foreign_table.device)
 
-    def set_batch(self, source: Tensor, target: Tensor) -> None:
+    def set_batch(self, source: Tensor | None, target: Tensor | None, batch: int | None = None) -> None:
         """Sets the languages of the batch.
 
         Args:
             source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``; a single one holds
                 for all sentences.
             target: target language ids, likewise.
+            batch: the number of sentences, where it is known.
+
+        Raises:
+            UserError: one of the two is missing, or they are no ids of languages, one or as many as sentences.
         """
-        self.set(Languages(self.own_id[source.view(-1)], self.own_id[target.view(-1)]))
+        self.set(Languages(*(self._own(side, ids, batch) for side, ids in ((SOURCE, source), (TARGET, target)))))
+
+    def _own(self, side: str, ids: Tensor | None, batch: int | None) -> Tensor:
+        name = f"{side}_lang_id"
+        if ids is None:
+            raise UserError(f"{name} is missing: a model with adapters needs the languages of both sides; pass it too")
+        if ids.is_floating_point() or ids.dtype == torch.bool:
+            raise UserError(f"{name} is of type {ids.dtype}; expected whole numbers, the positions in --langs")
+        ids = ids.view(-1).long()
+        if batch is not None and len(ids) not in (1, batch):
+            raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one a sentence")
+        # Asked of a GPU, this would wait for it in every batch; there a lookup behind the table's end fails by itself.
+        if ids.device.type == "cpu" and len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.own_id):
+            raise UserError(f"{name} holds {ids.tolist()[:8]}; expected numbers from 0 to {len(self.own_id) - 1}")
+        return self.own_id[ids]
 
     def set(self, languages: Languages | None) -> None:
         """Sets the languages of the batch, already as the model's own ids."""

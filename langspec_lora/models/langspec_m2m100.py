@@ -29,6 +29,7 @@ from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout
 from langspec_lora.models.layers import FAST_PATH_COPIES, LeanEncoderLayer, adapt_layers, checkpoint_activations
 from langspec_lora.pruning.magnitude import AdaptedPlace
+from langspec_lora.structure import check_structure
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ class RoutedEncoder(TransformerEncoder):
             fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the
             model's own ids.
         """
-        if self.routing is not None and src_lang_id is not None:
-            self.routing.set_batch(src_lang_id, tgt_lang_id)
+        if self.routing is not None and (src_lang_id is not None or tgt_lang_id is not None):
+            self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
         output = super().forward(src_tokens, src_lengths, return_all_hiddens, token_embeddings)
         if self.routing is not None and self.routing.current is not None:
             output["languages"] = [self.routing.current.source, self.routing.current.target]
@@ -105,9 +106,15 @@ def _repeats(order: Tensor, batch: int) -> bool:
 
 
 class RoutedDecoder(TransformerDecoder):
-    """fairseq's decoder, which takes the languages of the batch from the encoder's output."""
+    """fairseq's decoder, which takes the languages of the batch from the encoder's output.
+
+    Attributes:
+        routing: the languages of the current batch.
+        anchor: an adapted linear, in a tuple so that it is not registered again; none where there are no adapters.
+    """
 
     routing: LanguageRouting | None = None
+    anchor: tuple[LanguageSpecificLinear, ...] = ()
 
     def extract_features(
         self,
@@ -131,7 +138,7 @@ class RoutedDecoder(TransformerDecoder):
         wants_weights = self.layers[0].need_attn if len(self.layers) else False
         if alignment_layer is None and (self.training or (incremental_state is not None and not wants_weights)):
             alignment_layer = NO_LAYER
-        return super().extract_features(
+        features, extra = super().extract_features(
             prev_output_tokens,
             encoder_out or None,
             incremental_state,
@@ -139,6 +146,16 @@ class RoutedDecoder(TransformerDecoder):
             alignment_layer,
             alignment_heads,
         )
+        return self._with_gradient(features), extra
+
+    def _with_gradient(self, features: Tensor) -> Tensor:
+        """The features ``(batch, tgt_len, width)``; where layer drop has left no adapter on their way, tied to one.
+
+        Its gradient is zero then, so that the backward pass, and what several processes exchange after it, go on.
+        """
+        if not self.training or not torch.is_grad_enabled() or features.requires_grad or not self.anchor:
+            return features
+        return features + self.anchor[0].lora_B.flatten()[:0].sum()
 
     def output_layer(self, features: Tensor) -> Tensor:
         """Projects ``features (batch, tgt_len, width)`` onto the vocabulary.
@@ -206,6 +223,8 @@ class LanguageSpecificTransformer(TransformerModel):
         """
         with exit_on_user_error():
             config = AdapterConfig.from_args(args) if has_adapters(args) else None
+            if config is not None:
+                check_structure(args, config)
         offload = getattr(args, "offload_activations", False)
         recompute = getattr(args, "checkpoint_activations", False) or offload
         args.checkpoint_activations = args.offload_activations = False  # wrapped below, around the adapted layers
@@ -247,6 +266,7 @@ class LanguageSpecificTransformer(TransformerModel):
         layers = {"encoder": self.encoder.layers, "decoder": self.decoder.layers}
         self.adapted = adapt_layers(layers, config, self.routing)
         self._merged_weights = MergedWeights(self.adapted.values())
+        self.decoder.anchor = tuple(self.adapted.values())[:1]
 
     def freeze_base(self) -> None:
         """Leaves only the pairs to train."""
@@ -320,12 +340,15 @@ class LanguageSpecificTransformer(TransformerModel):
 
         Returns:
             Logits ``(batch, tgt_len, vocabulary)`` and a dictionary, as fairseq's Transformer.
+
+        Raises:
+            UserError: an adapter's side has no language ids, or they are not as many as sentences, or no languages.
         """
         if self.routing is not None:
-            if src_lang_id is None:
+            if src_lang_id is None and tgt_lang_id is None:
                 self.routing.set(None)  # never the languages of an earlier batch
             else:
-                self.routing.set_batch(src_lang_id, tgt_lang_id)
+                self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
         return super().forward(src_tokens, src_lengths, prev_output_tokens, **kwargs)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:

@@ -60,6 +60,7 @@ from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 from langspec_lora.optimizer import AbsentLanguages
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.structure import check_training_structure
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +196,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def _check_training(self, args: Namespace) -> None:
         config = check_training_flags(args)
         check_start_flags(args)
+        if config is not None:
+            check_training_structure(args, config)
         start = starting_checkpoint(args)
         if not hasattr(args, "add_lora"):
             if start is not None:
@@ -329,20 +332,27 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def build_generator(
-        self, models: list, args: Any, seq_gen_cls: Any = None, extra_gen_cls_kwargs: dict | None = None
+        self,
+        models: list,
+        args: Any,
+        seq_gen_cls: Any = None,
+        extra_gen_cls_kwargs: dict | None = None,
+        prefix_allowed_tokens_fn: Any = None,
     ):
-        """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output."""
-        if self.args.target_lang is None and not getattr(args, "keep_inference_langtok", False):
-            tokens = self._language_tokens()
-            if tokens is not None:
-                extra_gen_cls_kwargs = {
-                    **(extra_gen_cls_kwargs or {}),
-                    "symbols_to_strip_from_output": set(tokens.tolist()),
-                }
-            return super(TranslationMultiSimpleEpochTask, self).build_generator(
-                models, args, seq_gen_cls=seq_gen_cls, extra_gen_cls_kwargs=extra_gen_cls_kwargs
-            )
-        return super().build_generator(models, args, seq_gen_cls, extra_gen_cls_kwargs)
+        """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output.
+
+        ``TranslationMultiSimpleEpochTask`` takes neither a generator class nor a constraint on tokens, though fairseq's
+        other tasks, and its hub interface, do.
+        """
+        tokens = self._language_tokens()
+        if tokens is not None and not getattr(args, "keep_inference_langtok", False):
+            if self.args.target_lang is not None:
+                tokens = tokens[self.langs.index(self.args.target_lang)].view(1)
+            stripped = {"symbols_to_strip_from_output": set(tokens.tolist())}
+            extra_gen_cls_kwargs = {**(extra_gen_cls_kwargs or {}), **stripped}
+        return super(TranslationMultiSimpleEpochTask, self).build_generator(
+            models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
+        )
 
     def _with_language_ids(self, sample: dict) -> dict:
         net_input = sample["net_input"]
