@@ -55,6 +55,7 @@ from langspec_lora.config import (
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.lengths import Limits
+from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
@@ -354,10 +355,22 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
         )
 
+    @property
+    def target_dictionary(self) -> Dictionary:
+        """The dictionary; while translating, its texts have no language tokens unless the caller says what to drop."""
+        dictionary = super().target_dictionary
+        return dictionary if self.training else WithoutTokens.of(dictionary, self._language_tokens(dictionary))
+
     def _with_language_ids(self, sample: dict) -> dict:
         net_input = sample["net_input"]
         if "src_lang_id" in net_input:
             return sample
+        if None in (self.args.source_lang, self.args.target_lang):
+            with exit_on_user_error():
+                raise UserError(
+                    "the languages of the text are missing; give --source-lang and --target-lang, or source_lang=… and "
+                    "target_lang=… to from_pretrained"
+                )
         tokens = net_input["src_tokens"]
         batch = tokens.size(0)
         source = language_ids(self.args.source_lang, self.langs, batch, tokens)
@@ -366,11 +379,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         net_input = {**net_input, "src_lang_id": source}
         return {**sample, "net_input": net_input, "tgt_lang_id": target, "languages": languages}
 
-    def _language_tokens(self) -> Tensor | None:
+    def _language_tokens(self, dictionary: Dictionary | None = None) -> Tensor | None:
         _, spec = self.args.langtoks["main"]
         if not spec:
             return None
-        style, dictionary = self.args.lang_tok_style, self.target_dictionary
+        style, dictionary = self.args.lang_tok_style, dictionary or self.target_dictionary
         return torch.tensor([dictionary.index(get_lang_tok(name, style, spec)) for name in self.langs])
 
     def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
