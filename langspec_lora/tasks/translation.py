@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,7 @@ from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 from langspec_lora.optimizer import AbsentLanguages
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.structure import check_training_structure
+from langspec_lora.translation.settings import Generation
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +183,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return criterion
 
     def _check_generation(self, args: Namespace) -> None:
+        Generation.from_args(args)
         paths = checkpoint_paths(args)
         base = getattr(args, "base_checkpoint", None)
         check_overrides(getattr(args, "model_overrides", None) or "{}")
@@ -330,7 +332,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                     if isinstance(model, LanguageSpecificTransformer):
                         merged.enter_context(model.merged(source, target))
             sample = _for_model(sample, models[0])
-            return super().inference_step(generator, models, sample, prefix_tokens, constraints)
+            with exit_on_user_error(), _length_errors():
+                return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def build_generator(
         self,
@@ -394,6 +397,20 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 def _warn(sentences: Iterable[str]) -> None:
     for sentence in sentences:
         logger.warning(sentence)
+
+
+@contextmanager
+def _length_errors() -> Iterator[None]:
+    """Says in a sentence what fairseq's generator asserts of each batch: its limit may depend on the source."""
+    try:
+        yield
+    except AssertionError as error:
+        if "min_len cannot be larger" not in str(error):
+            raise
+        raise UserError(
+            "--min-len is above what a hypothesis may have here: --max-len-a times the length of the source plus "
+            "--max-len-b, or what the model takes; lower it"
+        ) from error
 
 
 def _check_stored_model(args: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,8 +24,30 @@ def check_batch_limits(max_tokens: int, batch_size: int | None) -> None:
         UserError: one of them is below 1.
     """
     for name, value in (("max-tokens", max_tokens), ("batch-size", batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: expected a number of at least 1")
+        if value is not None and not 1 <= value < 2**31:
+            raise UserError(f"--{name} {value}: expected a number from 1 to {2**31 - 1}")
+
+
+_OFF = -1
+_RANGES: Mapping[str, tuple[float, float, str]] = {
+    "beam": (1, math.inf, "a number of hypotheses of at least 1"),
+    "lenpen": (-math.inf, math.inf, "a number"),
+    "max_len_a": (0, math.inf, "a number of at least 0"),
+    "max_len_b": (0, math.inf, "a number of tokens of at least 0"),
+    "min_len": (0, math.inf, "a number of tokens of at least 0"),
+    "no_repeat_ngram_size": (0, math.inf, "a length of at least 1, or 0 for off"),
+    "temperature": (0, math.inf, "a number above 0"),
+    "prefix_size": (0, math.inf, "a number of tokens of at least 0"),
+    "sampling_topk": (1, math.inf, "a number of tokens of at least 1, or -1 for all"),
+    "sampling_topp": (0, 1, "a share above 0 and up to 1, or -1 for all"),
+    "diverse_beam_groups": (1, math.inf, "a number of groups of at least 1, or -1 for off"),
+    "diverse_beam_strength": (0, math.inf, "a number of at least 0"),
+    "diversity_rate": (0, math.inf, "a number of at least 0, or -1 for off"),
+    "seed": (0, 2**32 - 1, f"a number from 0 to {2**32 - 1}"),
+}
+"""For each setting its least and its greatest value, and how a message calls what is expected."""
+_MAY_BE_OFF = ("sampling_topk", "sampling_topp", "diverse_beam_groups", "diversity_rate")
+_ABOVE_LEAST = ("temperature", "sampling_topp")
 
 
 @dataclass(frozen=True)
@@ -32,7 +55,7 @@ class Generation:
     """What decides the hypotheses besides model and data; names and defaults are those of ``fairseq-generate``.
 
     Raises:
-        UserError: the beam is below 1, or flags contradict each other.
+        UserError: a setting is out of its range, or settings contradict each other.
     """
 
     beam: int = 5
@@ -57,8 +80,15 @@ class Generation:
     remove_bpe: str = "sentencepiece"
 
     def __post_init__(self) -> None:
-        if self.beam < 1:
-            raise UserError(f"--beam {self.beam}: expected a number of hypotheses of at least 1")
+        for name in _RANGES:
+            self._check_range(name)
+        if math.isnan(self.unkpen):  # inf, though, keeps unknown words away
+            raise UserError(f"--unkpen {self.unkpen}: expected a number")
+        if not self.max_len_a and self.min_len > self.max_len_b:
+            raise UserError(
+                f"--min-len {self.min_len} is above --max-len-b {self.max_len_b}, the most tokens that a hypothesis "
+                "may have; change one of them"
+            )
         searches = {
             "--sampling": self.sampling,
             "--diverse-beam-groups": self.diverse_beam_groups > 0,
@@ -72,10 +102,22 @@ class Generation:
             raise UserError(
                 "--sampling-topk and --sampling-topp say how to draw; give --sampling too, or leave them out"
             )
+        if self.sampling_topk > 0 and self.sampling_topp > 0:
+            raise UserError("--sampling-topk and --sampling-topp say differently how to draw; give one of them")
         if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
             raise UserError(
                 f"--diverse-beam-groups {self.diverse_beam_groups} do not divide --beam {self.beam}; change one of them"
             )
+
+    def _check_range(self, name: str) -> None:
+        value, (least, most, expected) = getattr(self, name), _RANGES[name]
+        whole = isinstance(getattr(type(self), name), int)
+        is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        fits = is_number and math.isfinite(value) and least <= value <= most
+        if name in _ABOVE_LEAST:
+            fits = fits and value > least
+        if not fits and not (name in _MAY_BE_OFF and value == _OFF):
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected {expected}")
 
     def flags(self) -> list[str]:
         """The settings as flags of ``fairseq-generate``."""
@@ -100,7 +142,7 @@ class Generation:
         """Takes the settings from the attributes of the same names; those that are not there have their defaults.
 
         Raises:
-            UserError: the beam is below 1.
+            UserError: as the class.
         """
         return cls(**{field.name: getattr(args, field.name) for field in fields(cls) if hasattr(args, field.name)})
 
