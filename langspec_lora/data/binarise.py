@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from langspec_lora.data.vocabulary import SENTENCEPIECE, load_splitter
+from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary, load_splitter
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
 
@@ -156,7 +156,7 @@ def binarise(
     bitexts = list(bitexts)
     if not bitexts:
         raise UserError("no text to binarise was given; give at least one pair of files")
-    vocabulary = _load_dictionary(Path(dictionary))
+    vocabulary = load_dictionary(Path(dictionary))
     split = load_splitter(spm_model) if spm_model is not None else None
     names, sides = _read_sides(bitexts)
     languages = sorted({*languages, *(language for b in bitexts for language in (b.source, b.target))})
@@ -184,17 +184,6 @@ def binarise(
         if created and not any(out.iterdir()):
             out.rmdir()
     return Summary(len(sides), len(names), sentences, tokens, unknown)
-
-
-def _load_dictionary(path: Path) -> Dictionary:
-    from fairseq.data import Dictionary
-
-    if not path.is_file():
-        raise UserError(f"dictionary {path} is not there; give a fairseq dictionary, a line 'token count' per token")
-    try:
-        return Dictionary.load(str(path))
-    except (ValueError, RuntimeError, UnicodeError) as error:
-        raise UserError(f"{path} is no fairseq dictionary: {' '.join(str(error).split())}") from error
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:

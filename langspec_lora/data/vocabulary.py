@@ -6,8 +6,12 @@ import io
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from langspec_lora.errors import UserError
+
+if TYPE_CHECKING:
+    from fairseq.data import Dictionary
 
 SENTENCEPIECE = "sentencepiece.bpe.model"
 """The name that fairseq's releases give a SentencePiece model."""
@@ -99,6 +103,22 @@ def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
     except (OSError, RuntimeError) as error:
         raise UserError(f"{spm_model} is no SentencePiece model: {' '.join(str(error).split())}") from error
     return lambda line: " ".join(processor.encode(line, out_type=str))
+
+
+def load_dictionary(path: Path) -> Dictionary:
+    """Loads a fairseq dictionary.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    from fairseq.data import Dictionary
+
+    if not path.is_file():
+        raise UserError(f"dictionary {path} is not there; give a fairseq dictionary, a line 'token count' per token")
+    try:
+        return Dictionary.load(str(path))
+    except (ValueError, RuntimeError, UnicodeError) as error:
+        raise UserError(f"{path} is no fairseq dictionary: {' '.join(str(error).split())}") from error
 
 
 def dictionary_tokens(dictionary: Path) -> set[str]:

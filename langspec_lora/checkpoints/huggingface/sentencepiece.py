@@ -1,93 +1,27 @@
-"""A SentencePiece model as a tokenizer of the library ``tokenizers``, with fairseq's ids.
-
-The fields are those of sentencepiece_model.proto; read here, since the package that reads them in general (protobuf) is
-needed for nothing else.
-"""
+"""A SentencePiece model as a tokenizer of the library ``tokenizers``, with fairseq's ids."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langspec_lora.checkpoints.huggingface.files import optional_module
+from langspec_lora.checkpoints.huggingface.normalisation import normalisation_steps
+from langspec_lora.checkpoints.huggingface.pieces import BPE, CHAR, UNIGRAM, WORD, Pieces
 from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS
 
-_UNIGRAM, _BPE = 1, 2
-_NORMAL, _USER_DEFINED = 1, 4  # kinds of pieces that stand for text
+_SPACE = "\u2581"
+# What Python's str.split takes for white space.
+_WHITE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """What of a SentencePiece model decides how text is split.
-
-    Attributes:
-        scores: of the pieces that stand for text.
-        kind: 1 for a unigram model, 2 for BPE.
-        character_map: how text is normalised, in SentencePiece's own form; empty where it is not.
-        is_plain: whether it has only settings that can be written for ``tokenizers``.
-    """
-
-    scores: Mapping[str, float]
-    kind: int
-    character_map: bytes
-    is_plain: bool
-
-    @property
-    def is_bpe(self) -> bool:
-        """Whether it is a BPE model."""
-        return self.kind == _BPE
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Numbers and values of a message of protobuf's wire format."""
-    place = 0
-
-    def varint() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = data[place]
-            place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return value
-
-    while place < len(data):
-        key = varint()
-        if key & 7 == 0:
-            yield key >> 3, varint()
-            continue
-        size = varint() if key & 7 == 2 else {1: 8, 5: 4}[key & 7]
-        yield key >> 3, data[place : place + size]
-        place += size
-
-
-def read_pieces(model: Path) -> Pieces:
-    """Reads a SentencePiece model, which has been loaded before and so is whole."""
-    scores: dict[str, float] = {}
-    trainer: dict[int, Any] = {}
-    normaliser: dict[int, Any] = {}
-    for number, value in _fields(model.read_bytes()):
-        if number == 1:
-            piece = dict(_fields(value))
-            if piece.get(3, _NORMAL) in (_NORMAL, _USER_DEFINED):
-                scores[piece[1].decode()] = struct.unpack("<f", piece.get(2, bytes(4)))[0]
-        elif number == 2:
-            trainer = dict(_fields(value))
-        elif number == 3:
-            normaliser = dict(_fields(value))
-    kind = trainer.get(3, _UNIGRAM)
-    defaults = (
-        normaliser.get(3, 1) and normaliser.get(4, 1) and normaliser.get(5, 1)
-    )  # prefix, extra and escaped spaces
-    is_plain = kind in (_UNIGRAM, _BPE) and bool(defaults) and not trainer.get(24, 0) and not trainer.get(35, 0)
-    return Pieces(scores, kind, normaliser.get(2, b""), is_plain)
+class NoTokenizer(Exception):
+    """Why no tokenizer of the library splits text as a SentencePiece model does, in words."""
 
 
 def build_tokenizer(pieces: Pieces, tokens: Sequence[str], source: str | None) -> Any:
-    """Builds a tokenizer that splits text as the SentencePiece model does.
+    """Builds a tokenizer that splits text as the SentencePiece model and fairseq's dictionary do.
 
     Args:
         pieces: the model.
@@ -96,23 +30,34 @@ def build_tokenizer(pieces: Pieces, tokens: Sequence[str], source: str | None) -
 
     Returns:
         A ``tokenizers.Tokenizer``; each text ends with ``</s>``.
+
+    Raises:
+        NoTokenizer: there is none.
     """
+    _check(pieces, tokens)
     library = optional_module("tokenizers")
     own = [token for token in tokens if token not in pieces.scores]
-    if pieces.kind == _UNIGRAM:
+    if pieces.kind == UNIGRAM:
         lowest = min(pieces.scores.values())
         scored = [(token, pieces.scores.get(token, lowest)) for token in tokens]
-        model = library.models.Unigram(scored, unk_id=tokens.index("<unk>"))
+        model = library.models.Unigram(scored, unk_id=tokens.index("<unk>"), byte_fallback=bool(pieces.bytes))
     else:
         ids = {token: number for number, token in enumerate(tokens)}
-        model = library.models.BPE(ids, _merges(pieces.scores, ids), unk_token="<unk>", fuse_unk=True)
+        merges = _merges(pieces.scores) if pieces.kind == BPE else []
+        model = library.models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=bool(pieces.bytes))
     tokenizer = library.Tokenizer(model)
-    spaces = library.Regex(" {2,}")
-    steps = [library.normalizers.Precompiled(pieces.character_map)] if pieces.character_map else []
-    steps += [library.normalizers.Replace(spaces, " "), library.normalizers.Strip()]
-    tokenizer.normalizer = library.normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    tokenizer.decoder = library.decoders.Metaspace(prepend_scheme="always", split=False)
+    tokenizer.normalizer = library.normalizers.Sequence(_normalizers(pieces, library))
+    steps = _pre_tokenizers(pieces, own, library)
+    if steps:
+        tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence(steps)
+    scheme = "always" if pieces.adds_space else "never"
+    tokenizer.decoder = library.decoders.Metaspace(prepend_scheme=scheme, split=False)
+    if pieces.bytes:
+        decoders = library.decoders
+        first = [decoders.Strip(" ", 1, 0)] if pieces.adds_space else []
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *first]
+        )
     special = [token for token in own if token in SPECIALS or token.startswith("__")]
     tokenizer.add_special_tokens([library.AddedToken(token, normalized=False, special=True) for token in special])
     single = ["$A", "</s>"] if source is None else [source, "$A", "</s>"]
@@ -121,11 +66,79 @@ def build_tokenizer(pieces: Pieces, tokens: Sequence[str], source: str | None) -
     return tokenizer
 
 
-def _merges(scores: Mapping[str, float], ids: Mapping[str, int]) -> list[tuple[str, str]]:
+def _check(pieces: Pieces, tokens: Sequence[str]) -> None:
+    """Raises NoTokenizer with what of the model cannot be written for the library."""
+    if pieces.kind not in (UNIGRAM, BPE, CHAR):
+        raise NoTokenizer("it is a model of whole words" if pieces.kind == WORD else "it is of an unknown type")
+    if not pieces.marks_spaces:
+        raise NoTokenizer("it writes spaces otherwise than as \u2581 before a word")
+    if pieces.user_defined:
+        raise NoTokenizer(f"it has user-defined symbols, such as {pieces.user_defined[0]!r}")
+    known = set(tokens)
+    lacking = [piece for piece in (*pieces.scores, *pieces.bytes) if piece not in known]
+    if lacking:
+        raise NoTokenizer(f"the dictionary lacks {len(lacking)} of its pieces, such as {lacking[0]!r}")
+    spaced = [piece for piece in pieces.scores if re.search(r"\s", piece)]
+    if spaced:
+        raise NoTokenizer(f"its piece {spaced[0]!r} holds white space, at which fairseq splits")
+    single = {character for piece in pieces.scores for character in piece if character in pieces.scores}
+    partial = [piece for piece in pieces.scores if not set(piece) <= single]
+    if pieces.kind != UNIGRAM and partial:
+        raise NoTokenizer(f"it lacks characters of its piece {partial[0]!r}")
+    # SentencePiece hands on what it does not know as it is, and the dictionary may know that.
+    unknown = [token for token in tokens if not single & set(token) and (not pieces.bytes or len(token) == 1)]
+    if unknown:
+        raise NoTokenizer(f"it knows no character of the token {unknown[0]!r}, which a text may hold")
+
+
+def _normalizers(pieces: Pieces, library: Any) -> list[Any]:
+    """What SentencePiece does to a text before it is split."""
+    steps = normalisation_steps(pieces.character_map)
+    if steps is None:
+        raise NoTokenizer("its normalisation is none of Unicode's")
+
+    def replace(pattern: str, text: str) -> Any:
+        return library.normalizers.Replace(library.Regex(pattern), text)
+
+    if pieces.merges_spaces:
+        steps += [replace(" {2,}", " "), replace(rf"\A +|[ {_SPACE}]+\z", "")]
+    if pieces.adds_space:
+        steps.append(library.normalizers.Prepend(_SPACE))
+    return [*steps, library.normalizers.Replace(" ", _SPACE)]
+
+
+def _pre_tokenizers(pieces: Pieces, own: Sequence[str], library: Any) -> list[Any]:
+    """Where a text is parted before the model splits it.
+
+    fairseq parts the pieces at white space, which is a piece of its own, unknown, if it is left in a text at all. And
+    what a text spells like a token that is no piece, such as ``__en__``, is no such token: it is parted where no piece
+    reaches across.
+    """
+    steps = []
+    if not pieces.bytes:
+        steps.append(library.pre_tokenizers.Split(library.Regex(_WHITE), "removed"))
+    if pieces.kind == UNIGRAM:
+        pairs = {piece[place : place + 2] for piece in pieces.scores for place in range(len(piece) - 1)}
+        known = None if pieces.bytes else pieces.scores
+        cuts = "|".join(_cut(token, pairs, known) for token in own)
+        steps.append(library.pre_tokenizers.Split(library.Regex(cuts), "isolated"))
+    return steps
+
+
+def _cut(token: str, pairs: set[str], known: Mapping[str, float] | None) -> str:
+    """A pattern of the place within a token across which no piece reaches, nor a run of what is not known."""
+    for place in range(1, len(token)):
+        before, after = token[place - 1], token[place]
+        if before + after not in pairs and (known is None or before in known or after in known):
+            return f"(?<={re.escape(token[:place])})(?={re.escape(token[place:])})"
+    raise NoTokenizer(f"its pieces can spell the token {token!r}")
+
+
+def _merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     """The merges of a BPE model, the best first: SentencePiece joins the two pieces whose union has the best score."""
     merges = []
     for piece, score in scores.items():
         halves = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
         merges += [(-score, left, right) for left, right in halves if left in scores and right in scores]
     merges.sort(key=lambda merge: merge[0])
-    return [(left, right) for _, left, right in merges if left + right in ids and left in ids and right in ids]
+    return [(left, right) for _, left, right in merges]

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.huggingface.files import write_json
 from langspec_lora.checkpoints.huggingface.nllb_tokenizer import nllb_names, write_nllb_tokenizer
-from langspec_lora.checkpoints.huggingface.sentencepiece import build_tokenizer, read_pieces
+from langspec_lora.checkpoints.huggingface.normalisation import character_table
+from langspec_lora.checkpoints.huggingface.pieces import BPE, Pieces, read_pieces
+from langspec_lora.checkpoints.huggingface.sentencepiece import NoTokenizer, build_tokenizer
+from langspec_lora.checkpoints.huggingface.tokenizer_check import check_against
 from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS, m2m100_languages
-from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
+from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, load_dictionary
 from langspec_lora.errors import UserError
 
 TOKENIZER_FILES = (
@@ -49,8 +52,7 @@ def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[
         if not path.is_file():
             raise UserError(f"there is no {what} {path}; check the path")
     check_fit(spm, dictionary)
-    lines = dictionary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    tokens = [*SPECIALS, *(line.rpartition(" ")[0] for line in lines)]
+    tokens = load_dictionary(dictionary).symbols
     if len(tokens) != rows:
         raise UserError(
             f"dictionary {dictionary} has {len(tokens)} tokens, but the model {rows} embeddings; give the model's own "
@@ -78,18 +80,22 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
     form = _m2m100_form(tokens)
     if form is not None:
         _write_m2m100(folder, tokens, *form, languages)
-        return None
-    pieces = read_pieces(spm)
-    if not pieces.is_plain:
-        write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
-        return (
-            f"no tokenizer of transformers splits text as {spm} does: vocab.json holds the ids of all tokens "
-            f"(a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
-        )
+        return _remark_on_white_space(read_pieces(spm.read_bytes()))
     source = None if languages[0] is None else f"__{languages[0]}__"
-    tokenizer = build_tokenizer(pieces, tokens, source)
+    pieces = read_pieces(spm.read_bytes())
+    try:
+        tokenizer = build_tokenizer(pieces, tokens, source)
+        check_against(tokenizer, spm, tokens, source)
+    except NoTokenizer as reason:
+        write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+        # transformers would take M2M100's tokenizer, which misreads this vocabulary, if none were named.
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": "NoTokenizerOfTransformers"})
+        return (
+            f"no tokenizer of transformers splits text as {spm} does, since {reason}: vocab.json holds the ids of all "
+            f"tokens (a source is __xx__, the pieces of {SENTENCEPIECE}, </s>)"
+        )
     nllb = nllb_names(tokens)
-    if nllb and pieces.is_bpe:
+    if nllb and pieces.kind == BPE:
         write_nllb_tokenizer(folder, tokenizer.to_str(), nllb, languages, _SPECIAL_TOKENS)
         return "transformers' NllbTokenizer makes a token of spaces at the end of a text; give texts without them"
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -100,17 +106,35 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
         "model_max_length": 1024,
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
+        "split_special_tokens": source is not None,  # __xx__ within a text is text, as to fairseq
     }
     write_json(folder / "tokenizer_config.json", settings)
     write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
     if source is None:
-        return "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t"
+        return (
+            "the tokenizer puts no language token before a text: begin it with __xx__, or give -s and -t (and any "
+            "__xx__ within a text is a language to it)"
+        )
     if nllb:
         return (
             f"NLLB's own tokenizer splits by BPE, {spm} does not: the exported tokenizer knows no src_lang, and begins "
             f"every text with {source}"
         )
     return None
+
+
+def _remark_on_white_space(pieces: Pieces) -> str | None:
+    """Where M2M100's tokenizer differs from fairseq: white space that SentencePiece does not know is a token to it.
+
+    U+0085 is left out: even M2M100's own model leaves that one in a text.
+    """
+    table = character_table(pieces.character_map)
+    white = [character for character in map(chr, range(0x3001)) if character.isspace() and character not in " \x85"]
+    left = [character for character in white if table.get(character, character) == character]
+    if pieces.bytes or not left:
+        return None
+    names = ", ".join(f"U+{ord(character):04X}" for character in left)
+    return f"an unknown token stands for white space that fairseq leaves out ({names}): write it as spaces"
 
 
 def _write_m2m100(folder: Path, tokens: Sequence[str], codes: str, size: int, languages: Sequence[str | None]) -> None:
@@ -126,6 +150,7 @@ def _write_m2m100(folder: Path, tokens: Sequence[str], codes: str, size: int, la
         "tgt_lang": languages[1],
         **_SPECIAL_TOKENS,
         "sep_token": "</s>",
+        "split_special_tokens": True,  # __xx__ within a text is text, as to fairseq
     }
     write_json(folder / "tokenizer_config.json", {key: value for key, value in settings.items() if value is not None})
     write_json(folder / "special_tokens_map.json", {**_SPECIAL_TOKENS, "additional_special_tokens": names})
