@@ -36,6 +36,10 @@ BEAM=${BEAM:-5}
 TOKENIZE=${TOKENIZE:-spm}
 [[ -f $DICT ]] || fail "DICT=$DICT is no file; give the model's dictionary"
 
+if grep -qE '^<0x[0-9A-F]{2}> ' "$DICT"; then
+    echo "note: the model writes rare characters as bytes, which fairseq-generate leaves so: <0xC3><0xB6> in place of" \
+        "an ö; langspec-lora evaluate turns them back" >&2
+fi
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
 import sys
 from langspec_lora.errors import exit_on_user_error

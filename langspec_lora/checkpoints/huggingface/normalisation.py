@@ -16,7 +16,8 @@ import re
 import struct
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,8 @@ _APART, _ALONE = "\ufdd0", "\ufdd1"  # noncharacters: Unicode reserves them for 
 _MOST_EXCEPTIONS = 2000
 
 
-def character_table(compiled: bytes) -> dict[str, str]:
+@cache
+def character_table(compiled: bytes) -> Mapping[str, str]:
     """The table of a SentencePiece model: strings and what they become.
 
     Args:
@@ -61,7 +63,8 @@ def character_table(compiled: bytes) -> dict[str, str]:
     return table
 
 
-def normalisation_steps(compiled: bytes) -> list[Any] | None:
+@cache
+def normalisation_steps(compiled: bytes) -> tuple[Any, ...] | None:
     """The steps that replace in a text what the table of a model holds.
 
     Args:
@@ -72,49 +75,64 @@ def normalisation_steps(compiled: bytes) -> list[Any] | None:
     """
     table = character_table(compiled)
     if not table:
-        return []
-    library = optional_module("tokenizers")
-    compose = library.normalizers.NFC()
+        return ()
+    normalizers = optional_module("tokenizers").normalizers
+    compose = normalizers.NFC()
     several = {key: value for key, value in table.items() if len(key) > 1}
-    spelled = ("".join(table.get(character, character) for character in key) for key in several)
-    composed = compose.normalize_str("\0".join(spelled)).split("\0")
-    exceptions: dict[str, list[str]] = {}
-    for (key, value), reached in zip(several.items(), composed, strict=True):
-        if reached != value:
-            exceptions.setdefault(value, []).append(key)
+    exceptions = _exceptions(several, table, compose)
     if sum(map(len, exceptions.values())) > _MOST_EXCEPTIONS:
         return None
-
-    def replace(pattern: str, text: str) -> Any:
-        return library.normalizers.Replace(library.Regex(pattern), text)
-
-    ordered = sorted(exceptions.items(), key=lambda item: -max(map(len, item[1])))
-    alike = {" ": " ", "": _APART}  # what becomes a space or nothing, which the library would not get right
-    early = {
-        text: [key for key, value in table.items() if value == what and len(key) == 1] for what, text in alike.items()
-    }
     before = _composed_after(several)
-    controls = _of_category("Cc", "Zl", "Zp") - {"\0"} | set("\xad\u061c\u200b\u200e\u200f\u2060\ufeff")
-    # What the library counts with the character before it: marks and joiners; then the rest, which marks may follow.
-    marks = _of_category("Mn", "Mc", "Me") | set("\u200c\u200d")
-    others = {*before, *"\u0e33\u0eb3", *(text for text in _of_category("Cn") if text < "\u3000")} - marks
-    tables = (
-        {control: control + _ALONE for control in controls},
-        {mark: _APART + mark for mark in marks},
-        {character: _APART + character for character in others},
-    )
-    return [
-        *(replace(_any_of(keys), value) for value, keys in ordered),
-        *(replace(_class(keys), text) for text, keys in early.items() if keys),
-        replace("\r\n", f"\r{_ALONE}\n"),
-        library.normalizers.Prepend(_ALONE),
-        *(library.normalizers.Precompiled(_compiled(own)) for own in tables),
-        *([replace(_composed(before), _ALONE)] if before else []),
-        library.normalizers.Precompiled(compiled),
-        replace(_ALONE, ""),
+    return (
+        *(_replace(_any_of(keys), value) for value, keys in exceptions.items()),
+        *_spaces_and_nothing(table),
+        _replace("\r\n", f"\r{_ALONE}\n"),
+        normalizers.Prepend(_ALONE),
+        *(normalizers.Precompiled(_compiled(own)) for own in _separated(before)),
+        *([_replace(_composed(before), _ALONE)] if before else []),
+        normalizers.Precompiled(compiled),
+        _replace(_ALONE, ""),
         compose,
-        replace(_APART, ""),
-    ]
+        _replace(_APART, ""),
+    )
+
+
+def _replace(pattern: str, text: str) -> Any:
+    library = optional_module("tokenizers")
+    return library.normalizers.Replace(library.Regex(pattern), text)
+
+
+def _exceptions(several: Mapping[str, str], table: Mapping[str, str], compose: Any) -> dict[str, list[str]]:
+    """What the table composes otherwise than NFC, by what it becomes, the longest first."""
+    spelled = ("".join(table.get(character, character) for character in key) for key in several)
+    composed = compose.normalize_str("\0".join(spelled)).split("\0")
+    found: dict[str, list[str]] = {}
+    for (key, value), reached in zip(several.items(), composed, strict=True):
+        if reached != value:
+            found.setdefault(value, []).append(key)
+    return dict(sorted(found.items(), key=lambda item: -max(map(len, item[1]))))
+
+
+def _spaces_and_nothing(table: Mapping[str, str]) -> Iterator[Any]:
+    """What becomes a space or nothing: the library makes an error of the latter at the end of a text."""
+    for value, text in ((" ", " "), ("", _APART)):
+        characters = [key for key in table if table[key] == value and len(key) == 1]
+        if characters:
+            yield _replace(_class(characters), text)
+
+
+def _separated(before: Mapping[str, set[str]]) -> Iterator[dict[str, str]]:
+    """Tables that part what the library would look up as one character.
+
+    One after the other, so that nothing is looked up together with a mark after it that has not been parted yet.
+    """
+    controls = _of_category("Cc", "Zl", "Zp") - {"\0"} | set("\xad\u061c\u200b\u200e\u200f\u2060\ufeff")
+    marks = _of_category("Mn", "Mc", "Me") | set("\u200c\u200d")
+    unassigned = {character for character in _of_category("Cn") if character < "\u3000"}  # marks of a later Unicode
+    others = {*before, *"\u0e33\u0eb3", *unassigned} - marks
+    yield {character: character + _ALONE for character in controls}
+    yield {character: _APART + character for character in marks}
+    yield {character: _APART + character for character in others}
 
 
 def _of_category(*categories: str) -> set[str]:

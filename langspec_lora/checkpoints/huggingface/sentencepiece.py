@@ -93,9 +93,10 @@ def _check(pieces: Pieces, tokens: Sequence[str]) -> None:
 
 def _normalizers(pieces: Pieces, library: Any) -> list[Any]:
     """What SentencePiece does to a text before it is split."""
-    steps = normalisation_steps(pieces.character_map)
-    if steps is None:
+    normalised = normalisation_steps(pieces.character_map)
+    if normalised is None:
         raise NoTokenizer("its normalisation is none of Unicode's")
+    steps = list(normalised)
 
     def replace(pattern: str, text: str) -> Any:
         return library.normalizers.Replace(library.Regex(pattern), text)
