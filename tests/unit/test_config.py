@@ -164,6 +164,7 @@ def test_slice_is_measured_only_where_pairs_stand() -> None:
         ("--pruning False --target-pruning-ratio 0.7", None),
         ("--pruning True", (PruningSchedule(2, 10, 0.9), "language")),
         ("--pruning True --pruning-scope matrix", (PruningSchedule(2, 10, 0.9), "matrix")),
+        ("--pruning True --pruning-scope layer", (PruningSchedule(2, 10, 0.9), "layer")),
         (
             "--pruning True --pruning-t1 0 --pruning-t2 1 --target-pruning-ratio 0",
             (PruningSchedule(0, 1, 0), "language"),

@@ -421,3 +421,20 @@ def test_evaluation_loop_asks_for_the_tokenizer_before_the_first_direction(loop,
     assert "SentencePiece model" in done.stderr
     assert not (tmp_path / "calls").exists()
     assert not (tmp_path / "the out").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["--languages", "my own.yaml"], ["--languages=my own.yaml"]], ids=str)
+def test_the_paper_s_languages_are_prepared_unless_others_are_named(environment, tmp_path, given) -> None:
+    python = Path(environment["VENV"]) / "bin" / "python3"
+    python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    words = ["--out", "a folder", *given]
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / "prepare_flores.sh", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    default = [] if given else ["--languages", str(ROOT / "configs" / "languages" / "twelve.yaml")]
+    assert done.stdout.splitlines() == ["-m", "langspec_lora.cli.main", "prepare-flores", *default, *words]
