@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout
+from langspec_lora.lora import (
+    LanguageRouting,
+    Languages,
+    LanguageSpecificLinear,
+    MergedWeights,
+    PairLayout,
+    draw_a,
+)
 from langspec_lora.lora import routing as routing_module
 
 TIME, BATCH, D_IN, D_OUT = 5, 6, 10, 14
@@ -115,6 +122,39 @@ def test_a_fresh_layer_is_the_base_layer_bit_for_bit_and_can_be_written_into(ids
     output *= 2  # as fairseq's attention does
     output.sum().backward()
     assert linear.lora_B.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("init", "bounds"), [("rank", (2**-0.5, 0.5, 1.0)), ("standard", (600**-0.5,) * 3)])
+def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, bounds) -> None:
+    torch.manual_seed(4)
+    routing = LanguageRouting(PairLayout((2, 4, 1)))
+    linear = LanguageSpecificLinear(nn.Linear(1000, 1200), routing, "src", 600, 100, init)
+    drawn = torch.randn_like(linear.lora_A)
+    for _ in range(2):
+        for rows, bound in zip((slice(0, 2), slice(2, 6), slice(6, 7)), bounds, strict=True):
+            a = linear.lora_A[rows]
+            assert 0.98 * bound < a.max() <= bound
+            assert -bound <= a.min() < -0.98 * bound
+            assert abs(a.std() - bound / 3**0.5) < 0.05 * bound
+        assert not linear.lora_B.any()
+        assert not torch.equal(linear.lora_A, drawn)
+        drawn = linear.lora_A.detach().clone()
+        nn.init.normal_(linear.lora_B)
+        linear.reset_pairs(init)
+
+
+def test_a_generator_decides_what_is_drawn() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        drawn.append(torch.empty(3, 5))
+        draw_a(drawn[-1], "rank", torch.Generator().manual_seed(seed))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_layer_says_what_adapts_it() -> None:
+    assert repr(make((2, 4), (6, 2))).endswith("bias=True, selected_by=src, rows=6, features=2:8)")
+    assert repr(make((2, 4))).endswith("selected_by=src, rows=6, features=all)")
 
 
 class Counter(TorchDispatchMode):
