@@ -39,10 +39,9 @@ class FrozenLanguages:
         self._rows = self._rows.to(device)
         return self._rows
 
-    @torch.no_grad()
     def remember(self) -> None:
         """Takes what the rows hold now for what they have to hold."""
-        self._kept = [parameter[self._rows_on(parameter.device)] for parameter in self._parameters]
+        self._kept = [parameter.detach()[self._rows_on(parameter.device)] for parameter in self._parameters]
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -50,7 +50,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         output = F.linear(x.flatten(0, 1), weight.to(kind), None if bias is None else bias.to(kind))
         hidden = _into_rank(_part(x, part), _pairs(a, rows, kind), foreign)
         _add_product(_part(output.view(*x.shape[:2], -1), part), hidden, _pairs(b, rows, kind))
-        ctx.part, ctx.shape, ctx.input_type, ctx.has_bias = part, x.shape, input.dtype, bias is not None
+        ctx.part, ctx.shape, ctx.input_type = part, x.shape, input.dtype
         needs_x = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         ctx.save_for_backward(x if needs_x else None, hidden, weight, a, b, rows, foreign)
         return output
@@ -77,7 +77,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
             grad_input = grad_input.to(ctx.input_type)
         if needs_weight:
             grad_weight = grad.flatten(0, 1).t().mm(x.flatten(0, 1)).to(weight.dtype)
-        if needs_bias and ctx.has_bias:
+        if needs_bias:
             grad_bias = grad.sum((0, 1)).to(weight.dtype)
         return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
 

@@ -88,6 +88,14 @@ def test_gradient_agrees_with_finite_differences(chunks) -> None:
             torch.testing.assert_close(gradient[row, column], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
+def test_a_second_derivative_is_refused_in_place_of_being_wrong() -> None:
+    features = torch.randn(3, 5, requires_grad=True)
+    loss = FrozenVocabularyLoss.apply(features, torch.randn(69, 5), torch.tensor([3, 4, 5]), 0.1, 1)[0]
+    (gradient,) = torch.autograd.grad(loss.square(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 4, 5, 6, 7])
 def test_no_token_is_lost_where_the_last_chunk_is_not_full(monkeypatch, tokens) -> None:
     monkeypatch.setitem(criterion_module.CHUNK_BYTES, "cpu", 3 * 276)  # three tokens

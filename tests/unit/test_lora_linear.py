@@ -84,6 +84,28 @@ def test_every_form_gives_the_result_and_gradients_of_a_loop(ids, ranks, part, t
     torch.testing.assert_close(torch.autograd.grad((actual * weights).sum(), inputs), expected_gradients)
 
 
+@pytest.mark.parametrize("wanted", ["input", "lora_A", "lora_B", "weight", "bias"])
+def test_each_gradient_is_right_where_nothing_else_trains(ids, wanted) -> None:
+    linear = make(RANKS["other ranks"]).requires_grad_(False)
+    route(linear, ids)
+    x = torch.randn(TIME, BATCH, D_IN, dtype=torch.float64)
+    alone = x if wanted == "input" else getattr(linear, wanted)
+    alone.requires_grad_()
+    weights = torch.randn(TIME, BATCH, D_OUT, dtype=torch.float64)
+    outputs = (linear(x), loop(linear, x, linear.lora_A, linear.lora_B, sentences(ids)))
+    actual, expected = (torch.autograd.grad((output * weights).sum(), alone)[0] for output in outputs)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_second_derivative_is_refused_in_place_of_being_wrong(ids) -> None:
+    linear = make(RANKS["other ranks"])
+    route(linear, ids)
+    x = torch.randn(TIME, BATCH, D_IN, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(linear(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
 def test_gradients_agree_with_finite_differences(ids, part) -> None:
     linear = make(RANKS["other ranks"], part)
