@@ -150,8 +150,11 @@ def parse(flags: list[str]) -> Namespace:
 
 
 def build(flags: list[str]) -> tuple[tasks.FairseqTask, nn.Module]:
-    """Builds task and model as ``fairseq-train`` does."""
-    settings = convert_namespace_to_omegaconf(parse(flags))
+    """Builds task and model as ``fairseq-train`` does, or, for one direction, as a command that translates does."""
+    args = parse(flags)
+    if args.source_lang is not None:
+        args.path = None  # which training commands do not have
+    settings = convert_namespace_to_omegaconf(args)
     task = tasks.setup_task(settings.task)
     torch.manual_seed(1)
     return task, task.build_model(settings.model)

@@ -188,7 +188,7 @@ def test_what_the_library_cannot_do_is_declined_by_name_and_cannot_be_loaded(tmp
     exported = export(tmp_path, kind, **settings)
     assert "no tokenizer of transformers splits text" in exported.remark
     assert reason in exported.remark
-    with pytest.raises(ValueError, match="(?i)tokenizer"):
+    with pytest.raises(ValueError, match=r"(?i)tokenizer"):
         transformers.AutoTokenizer.from_pretrained(exported.folder)
 
 

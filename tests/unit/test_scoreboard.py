@@ -35,7 +35,8 @@ def folder(tmp_path: Path) -> Path:
 
 def score(folder: Path, tokenize: str = "13a", directions=(EN_WO, OTHER)) -> dict:
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    board = Scoreboard(folder / "out", texts, tokenize, {}, (EN_WO, OTHER))
+    settings = {"checkpoint": [{"path": "model.pt", "sha256": "0"}]}
+    board = Scoreboard(folder / "out", texts, tokenize, settings, (EN_WO, OTHER))
     for direction in directions:
         board.add(direction)
     board.write()
