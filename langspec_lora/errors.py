@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+_SIGPIPE = 13  # which the signal module has not everywhere
 
 
 class UserError(ValueError):
@@ -29,20 +32,43 @@ def exit_on_user_error() -> Iterator[None]:
 
 @contextmanager
 def command_line(stopped: str = "stopped") -> Iterator[None]:
-    """What a program of ours runs in: :func:`exit_on_user_error`, and one line on Ctrl-C as well.
+    """What a program of ours runs in: :func:`exit_on_user_error`, and one line on Ctrl-C or a full disk as well.
 
     Args:
-        stopped: that line.
+        stopped: the line on Ctrl-C.
 
     Raises:
-        SystemExit: in place of a :class:`UserError`, or of a KeyboardInterrupt (exit code 130, as the shell has it).
+        SystemExit: in place of a :class:`UserError`, of a KeyboardInterrupt (exit code 130, as the shell has it), of a
+            file or an output that cannot be used, or, without a word, of an output that nobody reads any more (141).
     """
     try:
-        with exit_on_user_error():
+        with exit_on_user_error(), _output():
             yield
     except KeyboardInterrupt:
         print(f"\nlangspec-lora: {stopped}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough
+        _drop_output()
+        raise SystemExit(128 + _SIGPIPE) from None
+    except OSError as error:
+        _drop_output()
+        reason = error.strerror or error
+        if error.filename is not None:
+            raise UserError(f"{error.filename}: {reason}; check the path, and what may be read and written") from error
+        raise UserError(f"the output cannot be written: {reason}; write it where there is room") from error
+
+
+def _drop_output() -> None:
+    """Sends what is buffered nowhere: Python would try again at its end, and complain."""
+    with suppress(OSError, ValueError):  # where it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_one_line(text: str) -> str:

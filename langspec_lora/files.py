@@ -90,6 +90,8 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} is there already; give another --out, or --overwrite to replace it")
     if os.path.isdir(path):  # noqa: PTH112
         raise UserError(f"{path} is a folder; give the name of a file")
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        raise UserError(f"{path} is a device, which a file would replace; give the name of a file")
     _check_parents(path)
 
 

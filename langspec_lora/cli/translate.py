@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import signal
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -84,11 +82,7 @@ def run(args: argparse.Namespace) -> int:
     # Bytes that are not UTF-8 become what no text holds, by which the translator knows the line.
     lines = args.lines or text_lines(sys.stdin.buffer, "the standard input", errors="surrogateescape")
     size = args.buffer_size or (1 if on_terminal else _BUFFER_SIZES[translator.device.type])
-    try:
-        _translate(translator, lines, args.source_lang, args.target_lang, size)
-    except BrokenPipeError:  # the reader has enough
-        _drop_output()
-        return 128 + signal.SIGPIPE
+    _translate(translator, lines, args.source_lang, args.target_lang, size)
     return 0
 
 
@@ -109,24 +103,9 @@ def _translate(translator: Translator, lines: Iterable[str], source: str, target
         except LineError as error:
             bad = error
             translations = translator.translate(chunk[: bad.index], source, target)
-        _write("".join(f"{line}\n" for line in translations))
+        sys.stdout.buffer.write("".join(f"{line}\n" for line in translations).encode())
+        sys.stdout.buffer.flush()
         done += len(translations)
         if bad is not None:
             rest = "; the lines before it are translated" if done else ""
             raise UserError(f"line {done + 1}: {bad.reason}{rest}") from bad
-
-
-def _write(text: str) -> None:
-    try:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _drop_output()
-        raise UserError(f"the output cannot be written: {error.strerror}; write it where there is room") from error
-
-
-def _drop_output() -> None:
-    """Sends what is buffered nowhere: Python would try again at its end, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
