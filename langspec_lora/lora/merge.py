@@ -12,7 +12,6 @@ from langspec_lora.lora.linear import LanguageSpecificLinear
 from langspec_lora.lora.routing import SOURCE
 
 
-@torch.no_grad()
 def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:
     """``W + B_l A_l`` of one language, computed in single precision or better and rounded once.
 

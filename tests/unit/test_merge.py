@@ -78,8 +78,9 @@ def test_merging_computes_in_single_precision_or_better(part, kind, computed) ->
     assert weight.dtype == kind
 
 
-def test_base_comes_back_bit_for_bit_even_after_an_error_inside() -> None:
-    linear = make()
+@pytest.mark.parametrize("part", [(0, 0), (6, 2)], ids=["whole", "slice"])
+def test_base_comes_back_bit_for_bit_even_after_an_error_inside(part) -> None:
+    linear = make(part)
     before = {name: value.clone() for name, value in linear.state_dict().items()}
     x = torch.randn(3, 2, 10)
     merged = MergedWeights([linear])
@@ -98,10 +99,19 @@ def test_base_comes_back_bit_for_bit_even_after_an_error_inside() -> None:
 
 
 def test_source_selected_layers_take_the_source_language() -> None:
-    for direction, language in (("src", 0), ("tgt", 1)):
+    for direction in ("src", "tgt"):
         linear = make(direction=direction)
-        with MergedWeights([linear]).using(0, 1):
-            assert torch.equal(linear.merged, merged_weight(linear, language))
+        merged = MergedWeights([linear])
+        for source, target in ((0, 1), (2, 1), (2, 0)):
+            with merged.using(source, target):
+                language = source if direction == "src" else target
+                assert torch.equal(linear.merged, merged_weight(linear, language))
+
+
+def test_merged_weights_are_no_part_of_what_trains() -> None:
+    linear = make().requires_grad_(True)
+    with MergedWeights([linear]).using(0, 1):
+        assert not linear.merged.requires_grad
 
 
 def test_weights_are_made_once_for_a_direction_and_anew_after_any_change() -> None:
