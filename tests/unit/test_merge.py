@@ -131,6 +131,7 @@ def test_weights_are_made_once_for_a_direction_and_anew_after_any_change() -> No
         lambda: linear.lora_A.add_(1),
         lambda: linear.weight.zero_(),
         lambda: linear.load_state_dict(make().state_dict()),
+        lambda: setattr(linear.lora_B, "data", linear.lora_B.data * 3),  # as moving a model does
         lambda: linear.double(),
     )
     for change in changes:
