@@ -39,7 +39,7 @@ RESULTS = ROOT / "build" / "mutation.jsonl"
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.yaml"
 
 TESTS = {
-    "lora": "unit/lora_linear unit/routing unit/freezing unit/merge",
+    "lora": "unit/lora_linear unit/routing unit/freezing unit/merge unit/config",
     "pruning": "unit/pruning unit/task unit/config",
     "criterion.py": "unit/criterion",
     "models": "unit/attention unit/language_specific_model unit/generation unit/task unit/adapter_state",

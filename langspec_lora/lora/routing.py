@@ -182,7 +182,7 @@ class LanguageRouting(nn.Module):
         if len(ids) == 1:
             return ids
         beams, rest = divmod(len(ids), batch)
-        if rest or not beams:
+        if rest:
             raise RuntimeError(f"{batch} sentences were given, but the routing was set for {len(ids)}")
         return ids[::beams]
 

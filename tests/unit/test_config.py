@@ -143,6 +143,11 @@ def test_wrong_adapter_flags_are_named_in_one_line(flags, words) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("init", ["rank", "standard"])
+def test_a_is_drawn_as_the_flag_says(init) -> None:
+    assert config("--lora-init", init).init == init
+
+
 def test_keys_and_values_of_cross_attention_read_the_encoder_s_width() -> None:
     narrow = ("--encoder-embed-dim", "512", "--encoder-lora-layer", "none", "--dim", "600")
     for position in ("crossk", "crossv"):
