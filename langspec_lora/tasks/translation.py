@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -13,56 +13,38 @@ import torch
 from fairseq.data import Dictionary, FairseqDataset
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from fairseq.data.multilingual.multilingual_utils import get_lang_tok
-from fairseq.models import ARCH_MODEL_REGISTRY
-from fairseq.models.transformer import TransformerModel
 from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
 
-from langspec_lora.best_metric import check_best_metric
-from langspec_lora.checkpoints.agreement import check_overrides, check_start_agrees
-from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.preflight import (
-    check_generation_checkpoints,
-    check_start_flags,
-    check_stored_arguments,
-    check_training_checkpoint,
-    checkpoint_paths,
     starting_checkpoint,
 )
-from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
-from langspec_lora.checkpoints.saving import copy_checkpoints_whole, settle_base
+from langspec_lora.checkpoints.saving import copy_checkpoints_whole
 from langspec_lora.checkpoints.token_order import ARGUMENT, load_with_tokens, token_orders
 from langspec_lora.checks.command import (
     check_both_sides,
-    check_training_flags,
     is_training,
-    remarks_on_generation,
-    remarks_on_training,
 )
-from langspec_lora.checks.directions import check_shared_directions, training_directions
 from langspec_lora.checks.flags import epochs_within, pruning_within
 from langspec_lora.checks.languages import settle_languages, used_languages
+from langspec_lora.checks.task import check_generation, check_stored_model, check_training, warn
 from langspec_lora.config import (
     add_absent_flag,
     add_base_flag,
     add_pruning_flags,
-    freezes_base,
     pruning_from_args,
     trained_languages,
 )
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
-from langspec_lora.data.lengths import Limits
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
 from langspec_lora.optimizer import AbsentLanguages
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
-from langspec_lora.structure import check_training_structure
-from langspec_lora.translation.settings import Generation
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +102,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             first = next((order.languages for order in orders), ())
             setattr(args, ARGUMENT, list(dict.fromkeys((*first, *langs))))
             if getattr(args, "path", None):
-                task._check_generation(args)
+                check_generation(args, task.data_manager, len(task.source_dictionary))
         return task
 
     @classmethod
@@ -155,11 +137,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             args.langs = self.langs  # from --lang-dict, or inferred from the pairs
             setattr(args, ARGUMENT, getattr(self.args, ARGUMENT))
             with exit_on_user_error():
-                self._check_training(args)
+                check_training(args, self)
             copy_checkpoints_whole()
         if from_checkpoint:
             with exit_on_user_error():
-                _check_stored_model(args)
+                check_stored_model(args)
             if getattr(self.args, "base_checkpoint", None):
                 args.base_checkpoint = self.args.base_checkpoint
             args.save_adapters_only = False  # what is loaded is whole
@@ -181,45 +163,6 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         criterion = super().build_criterion(*args, **kwargs)
         LabelSmoothedCrossEntropyCriterion.convert(criterion)
         return criterion
-
-    def _check_generation(self, args: Namespace) -> None:
-        Generation.from_args(args)
-        paths = checkpoint_paths(args)
-        base = getattr(args, "base_checkpoint", None)
-        check_overrides(getattr(args, "model_overrides", None) or "{}")
-        check_generation_checkpoints(paths, used_languages(args), len(self.source_dictionary), base)
-        _warn(remarks_on_generation(args, paths))
-        if getattr(args, "lm_path", None):
-            read_layout(args.lm_path)
-        if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
-            layouts = [read_layout(path) for path in paths]
-            limits = Limits.of_generation(args, [layout.model_args for layout in layouts])
-            self.data_manager.check_files(args.gen_subset, needs_target=False, limits=limits)
-
-    def _check_training(self, args: Namespace) -> None:
-        config = check_training_flags(args)
-        check_start_flags(args)
-        if config is not None:
-            check_training_structure(args, config)
-        start = starting_checkpoint(args)
-        if not hasattr(args, "add_lora"):
-            if start is not None:
-                read_layout(start[0])
-        else:
-            settle_base(args, config is not None and freezes_base(args))
-            self.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
-            check_training_checkpoint(args, config, len(self.source_dictionary))
-            if config is not None:
-                check_start_agrees(args, config)
-        check_resumption(args, config is not None)
-        check_best_metric(self, args)
-        self.data_manager.check_files(args.train_subset, limits=Limits.of_training(self.args))
-        # Without validation its data are opened, but no batches are made of them.
-        valid = None if args.disable_validation else Limits.of_validation(self.args)
-        for split in args.valid_subset.split(","):
-            self.data_manager.check_files(split, limits=valid)
-        check_shared_directions(self.data_manager, args.train_subset)
-        _warn(remarks_on_training(args, config, training_directions(self.data_manager), start))
 
     def _freeze_languages(self, model: LanguageSpecificTransformer) -> tuple[int, ...] | None:
         """Freezes what ``--train-languages`` leaves out; gives the ids of those that train, None for all."""
@@ -251,7 +194,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if isinstance(pruning, GradualPruning) and limit and dataset is self.datasets.get(self.args.train_subset):
             if not self._told_of_updates:
                 epochs = epochs_within(limit, len(iterator), self.args.update_freq)
-                _warn(pruning_within(pruning.schedule, epochs, f"--max-update {limit}"))
+                warn(pruning_within(pruning.schedule, epochs, f"--max-update {limit}"))
             self._told_of_updates = True
         return iterator
 
@@ -394,11 +337,6 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return None if tokens is None else tokens.to(target_ids.device)[target_ids.view(-1)].unsqueeze(1)
 
 
-def _warn(sentences: Iterable[str]) -> None:
-    for sentence in sentences:
-        logger.warning(sentence)
-
-
 @contextmanager
 def _length_errors() -> Iterator[None]:
     """Says in a sentence what fairseq's generator asserts of each batch: its limit may depend on the source."""
@@ -411,14 +349,6 @@ def _length_errors() -> Iterator[None]:
             "--min-len is above what a hypothesis may have here: --max-len-a times the length of the source plus "
             "--max-len-b, or what the model takes; lower it"
         ) from error
-
-
-def _check_stored_model(args: Any) -> None:
-    name = str(getattr(args, "_name", None) or getattr(args, "arch", None))
-    if ARCH_MODEL_REGISTRY.get(name) not in (TransformerModel, LanguageSpecificTransformer):
-        # Others evaluate their arguments, or load further files that these name.
-        raise UserError(f"the checkpoint holds a model of the kind {name[:80]!r}; expected a stock Transformer or ours")
-    check_stored_arguments(args)
 
 
 def _for_model(sample: dict, model: torch.nn.Module) -> dict:
