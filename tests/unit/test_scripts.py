@@ -17,6 +17,8 @@ import sacrebleu
 import torch
 import yaml
 
+from langspec_lora.errors import UserError
+from langspec_lora.run_defaults import training_defaults
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +203,8 @@ def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment
     )
     assert value(done.stdout.splitlines(), "--lang-pairs") == "en-wo,wo-en"
     assert "note: the data also hold xx, not among the languages given: not trained" in done.stderr
+    with pytest.raises(UserError, match="the data hold no direction between en, yy; give other languages"):
+        training_defaults(tmp_path / "the data", tmp_path / "the base.pt", langs="en,yy")
 
 
 @pytest.mark.parametrize("text", ["en-wo,wo-en\n", "en-wo\nwo-en\n", "en-wo,\nwo-en,\n"])
@@ -212,15 +216,15 @@ def test_train_script_takes_a_file_of_directions(environment, tmp_path, text) ->
 
 
 def test_train_script_takes_the_sizes_of_the_base(environment, tmp_path) -> None:
-    write_base(tmp_path / "the base.pt", layers=(6, 3), width=512, ffn=2048)
+    write_base(tmp_path / "the base.pt", layers=(6, 3), width=512, ffn=1536, heads=8)
     args = arguments(environment, tmp_path, LANGS="en,wo")
     assert value(args, "--encoder-layers") == "6"
     assert value(args, "--decoder-lora-layer") == "0_1_2"
     assert value(args, "--dim") == "512"
     parsed = toy.parse([*args, "--optimizer", "adam"])  # by fairseq, so that its architecture fills in the rest
     sizes = ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")
-    assert [getattr(parsed, f"encoder_{size}") for size in sizes] == [6, 512, 2048, 16]
-    assert [getattr(parsed, f"decoder_{size}") for size in sizes] == [3, 512, 2048, 16]
+    assert [getattr(parsed, f"encoder_{size}") for size in sizes] == [6, 512, 1536, 8]
+    assert [getattr(parsed, f"decoder_{size}") for size in sizes] == [3, 512, 1536, 8]
     told = arguments(
         environment, tmp_path, LANGS="en,wo", ARCH="langspec_m2m100_lora_base", DIM="8", DECODER_LAYERS="2"
     )
