@@ -8,6 +8,7 @@ from torch import distributed
 
 from langspec_lora.config import POSITIONS, AdapterConfig
 from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
 
 
 def check_structure(args: Namespace, config: AdapterConfig) -> None:
@@ -41,7 +42,8 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
         UserError: likewise, or ranks are beyond any use, or layers are dropped where all have to take part.
     """
     check_structure(args, config)
-    _check_ranks(args, config)
+    widths = (getattr(args, f"{stack}_{size}") for stack in POSITIONS for size in ("embed_dim", "ffn_embed_dim"))
+    check_ranks(config.languages, config.dim or max(widths))
     drops = [stack for stack in POSITIONS if getattr(args, f"{stack}_layerdrop", 0)]
     several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     if drops and several and args.ddp_backend in ("pytorch_ddp", "c10d") and not args.find_unused_parameters:
@@ -51,14 +53,19 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
         )
 
 
-def _check_ranks(args: Namespace, config: AdapterConfig) -> None:
-    widths = [getattr(args, f"{stack}_{size}") for stack in POSITIONS for size in ("embed_dim", "ffn_embed_dim")]
-    most = config.dim or max(widths)
-    for name, level, rank in zip(
-        *(getattr(config.languages, part) for part in ("names", "levels", "ranks")), strict=True
-    ):
-        if rank > most:
+def check_ranks(languages: LanguageTable, widest: int) -> None:
+    """Makes sure that no rank is greater than any layer is wide, before matrices of that size are made.
+
+    Args:
+        languages: names, levels and ranks.
+        widest: the greatest width that an adapter reads or adds to.
+
+    Raises:
+        UserError: a rank is.
+    """
+    for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
+        if rank > widest:
             raise UserError(
-                f"--{level}-rank: rank {rank} of {name} is above {most}, the widest layer that can be adapted; "
-                f"a rank beyond it adds nothing"
+                f"--{level}-rank: rank {rank} of {name} is above {widest}, the widest layer that is adapted; a rank "
+                "beyond it adds nothing"
             )

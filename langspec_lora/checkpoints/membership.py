@@ -13,6 +13,7 @@ from langspec_lora.checkpoints.agreement import Standing, check_same_standing
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import draw_a
+from langspec_lora.structure import check_ranks
 
 
 def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
@@ -25,7 +26,7 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
         seed: of the drawing.
 
     Raises:
-        UserError: a language is there already.
+        UserError: a language is there already, its rank is beyond any use, or the seed is none.
     """
     there = [name for name in new.names if name in adapters.languages.names]
     if there:
@@ -33,6 +34,9 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
             f"--langs names {there[0]}, which has pairs already (there are {', '.join(adapters.languages.names)}); "
             "name only languages that join"
         )
+    check_ranks(new, max(width for a, b, _ in adapters.pairs.values() for width in (a.size(1), b.size(1))))
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
     generator = torch.Generator().manual_seed(seed)
     pairs = {}
     for place, (a, b, mask) in adapters.pairs.items():

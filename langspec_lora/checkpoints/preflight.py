@@ -23,6 +23,7 @@ from langspec_lora.checkpoints.adapter_state import (
 )
 from langspec_lora.checkpoints.base import layout_with_base, stored_base_path
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.model_arguments import check_model_sizes
 from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
@@ -167,6 +168,7 @@ def check_generation_checkpoints(
     for path in paths:
         layout, source = layout_with_base(read_layout(path), base_checkpoint), f"checkpoint {path}"
         _check_vocabulary(layout, vocabulary)
+        check_model_sizes(layout)
         args = layout.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model

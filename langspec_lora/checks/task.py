@@ -13,6 +13,7 @@ from fairseq.tasks import FairseqTask
 
 from langspec_lora.checkpoints.agreement import check_overrides, check_start_agrees
 from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.model_arguments import check_model_arguments
 from langspec_lora.checkpoints.preflight import (
     check_generation_checkpoints,
     check_start_flags,
@@ -110,6 +111,7 @@ def check_stored_model(args: Any) -> None:
         # Others evaluate their arguments, or load further files that these name.
         raise UserError(f"the checkpoint holds a model of the kind {name[:80]!r}; expected a stock Transformer or ours")
     check_stored_arguments(args)
+    check_model_arguments(args)
 
 
 def warn(sentences: Iterable[str]) -> None:

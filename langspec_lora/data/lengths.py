@@ -55,8 +55,10 @@ class Limits:
             args: the arguments of the command.
             models: the arguments that each model of the ensemble was built from.
         """
-        every = [_positions(args), *(_positions(model) for model in models if hasattr(model, "max_source_positions"))]
-        source, target = (min(positions) for positions in zip(*every, strict=True))
+        source, target = (
+            min(most for holder in (args, *models) if isinstance(most := getattr(holder, name, None), int) and most > 0)
+            for name in ("max_source_positions", "max_target_positions")
+        )
         tokens = MAX_TOKENS if args.max_tokens is None and args.batch_size is None else args.max_tokens
         return cls((source, target), tokens, "--max-tokens", args.skip_invalid_size_inputs_valid_test)
 

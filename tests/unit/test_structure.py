@@ -7,6 +7,7 @@ import torch
 from fairseq import criterions
 from torch import distributed
 
+from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
 from tests import toy
 from tests.bad_input import load_for_generation, refusal_of, write_checkpoint
@@ -56,6 +57,22 @@ def test_layer_drop_in_several_processes_needs_a_backend_that_takes_it(toy_data,
         assert "takes only with --find-unused-parameters" in refusal_of(toy.build, flags)
     else:
         toy.build(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of oc is above 24, the widest layer"),
+        (["--low-rank", "25"], "--low-rank: rank 25 of oc is above 24"),
+        (["--seed", str(2**70)], f"--seed {2**70}: expected a number from 0"),
+        (["--seed", "-1"], "--seed -1: expected a number from 0"),
+    ],
+)
+def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp_path, flags, words) -> None:
+    path = write_checkpoint(tmp_path / "ck.pt", toy.plugin_flags(toy_data))
+    out = tmp_path / "out.pt"
+    assert words in refusal_of(main, ["add-language", str(path), "--langs", "oc", "--out", str(out), *flags])
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
