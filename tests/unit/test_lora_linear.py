@@ -165,6 +165,17 @@ def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, boun
         linear.reset_pairs(init)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_new_layer_covers_all_features_and_nothing_of_it_is_pruned(device) -> None:
+    linear = LanguageSpecificLinear(nn.Linear(3, 4, device=device), LanguageRouting(PairLayout((2, 5))), "src")
+    assert linear.slice is None
+    assert (linear.lora_A.shape, linear.lora_B.shape) == ((7, 3), (7, 4))
+    assert linear.state_dict()["lora_mask"].shape == (7, 4)
+    assert linear.lora_mask.dtype == torch.uint8
+    assert {tensor.device.type for tensor in (linear.lora_A, linear.lora_B, linear.lora_mask)} == {device}
+    assert device == "meta" or torch.all(linear.lora_mask == 1)
+
+
 def test_a_generator_decides_what_is_drawn() -> None:
     drawn = []
     for seed in (1, 1, 2):
