@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from langspec_lora.benchmark.workload import Ranks, Shape, build_model, dictionaries, make_batch
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
-from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.lora import LanguageSpecificLinear, packed_parameters
 from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.optimizer import AbsentLanguages
 
 BEAM = 5
 HYPOTHESIS = 30
@@ -86,15 +87,19 @@ class Update:
         model: the model; what requires gradients trains.
         loss: computes the loss of a batch.
         mixed: whether its batches mix languages.
+        rest: whether languages rest that are absent from a batch, as our task has it.
     """
 
-    def __init__(self, setting: Setting, model: nn.Module, loss: Callable[[dict], Tensor], mixed: bool) -> None:
+    def __init__(
+        self, setting: Setting, model: nn.Module, loss: Callable[[dict], Tensor], mixed: bool, rest: bool = False
+    ) -> None:
         self.model, self._loss, self._amp = model.train(), loss, setting.amp
         self._scaler = torch.cuda.amp.GradScaler(enabled=setting.amp)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.trained = sum(parameter.numel() for parameter in trained)
         config = FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=[1e-5])
         self._optimizer = FairseqAdam(config, trained)
+        self._absent = AbsentLanguages(model.routing, packed_parameters(model.adapted.values())) if rest else None
         batches = (make_batch(setting.shape, setting.languages, mixed, seed, setting.device) for seed in range(4))
         self._batches = tuple(batches)
         self._done = 0
@@ -109,17 +114,22 @@ class Update:
         batch = self._batches[self._done % len(self._batches)]
         self._done += 1
         self._optimizer.zero_grad()
+        if self._absent:
+            self._absent.begin_batch()
         with torch.autocast(batch["target"].device.type, enabled=self._amp):
             loss = self._loss(batch)
         self._scaler.scale(loss / batch["ntokens"]).backward()
+        if self._absent:
+            self._absent.add_batch(batch)
+            self._absent.begin_step(self._optimizer)
         self._scaler.step(self._optimizer.optimizer)
         self._scaler.update()
 
 
-def _fairseq_update(setting: Setting, model: nn.Module, mixed: bool = True) -> Update:
+def _fairseq_update(setting: Setting, model: nn.Module, mixed: bool = True, rest: bool = False) -> Update:
     criterion = stock.LabelSmoothedCrossEntropyCriterion(dictionaries(setting.shape), False, 0.2)
     LabelSmoothedCrossEntropyCriterion.convert(criterion)  # as our task does
-    return Update(setting, model, lambda batch: criterion(model, batch)[0], mixed)
+    return Update(setting, model, lambda batch: criterion(model, batch)[0], mixed, rest)
 
 
 def frozen_base(setting: Setting) -> Update:
@@ -140,9 +150,9 @@ def shared_pair(setting: Setting) -> Update:
     return _fairseq_update(replace(setting, languages=1), _shared_model(setting))
 
 
-def ours(setting: Setting, mixed: bool = True) -> Update:
-    """Language-specific pairs."""
-    return _fairseq_update(setting, _model(setting, setting.ranks.of(setting.languages)), mixed)
+def ours(setting: Setting, mixed: bool = True, rest: bool = True) -> Update:
+    """Language-specific adapters; those of languages that a batch lacks rest."""
+    return _fairseq_update(setting, _model(setting, setting.ranks.of(setting.languages)), mixed, rest)
 
 
 def loop(setting: Setting) -> Update:
@@ -175,6 +185,7 @@ UPDATES: Mapping[str, Callable[[Setting], Update]] = {
     "one shared pair": shared_pair,
     "ours, mixed": ours,
     "ours, one language": partial(ours, mixed=False),
+    "ours, absent languages move": partial(ours, rest=False),
     "loop over languages": loop,
     "full fine-tuning": full_fine_tuning,
     "Hugging Face + PEFT": peft,

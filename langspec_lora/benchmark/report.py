@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from langspec_lora.benchmark.compare import PAPER, SWEPT, Results
+from langspec_lora.benchmark.compare import MOVE, PAPER, SWEPT, Results
 from langspec_lora.benchmark.measure import Timing
 from langspec_lora.benchmark.workload import SHAPES
 
@@ -56,6 +56,8 @@ def targets(results: Results) -> list[Target]:
     return [
         Target("update: ours mixed / one shared pair", 1.10, True, ratio(update, ours, shared)),
         Target("update: ours mixed, 200 languages / 12", 1.10, True, growth),
+        Target("update: absent languages rest / move, 12 languages", 1.02, True, ratio(update, ours, MOVE)),
+        Target("update: absent languages rest / move, 200 languages", 1.02, True, ratio(most, ours, MOVE)),
         Target("update: loop / ours, 12 languages", 3 if gpu else 1.3, False, ratio(update, loop, ours)),
         Target("update: loop / ours, 100 languages", 10 if gpu else 2, False, ratio(hundred, loop, ours)),
         Target("update: full fine-tuning / ours", 1.4, False, ratio(update, "full fine-tuning", ours)),

@@ -137,6 +137,7 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
     ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
     source_id, target_id = (side if mixed else side[:1] for side in ids)
     batch = {
+        "languages": tuple(tuple(sorted(set(side.tolist()))) for side in (source_id, target_id)),
         "net_input": {
             "src_tokens": sentences(left_pad=True),
             "src_lengths": torch.tensor(lengths),
