@@ -107,7 +107,8 @@ def test_no_token_is_lost_where_the_last_chunk_is_not_full(monkeypatch, tokens) 
     actual = FrozenVocabularyLoss.apply(features, weight, targets, 0.1, 1)
     for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, check_dtype=False)
-    gradients = [torch.autograd.grad(loss[0], features)[0] for loss in (actual, expected)]
+    assert not actual[1].requires_grad
+    gradients = [torch.autograd.grad(8 * loss[0], features)[0] for loss in (actual, expected)]  # as loss scaling does
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
@@ -191,7 +192,8 @@ def test_what_else_fairseq_computes_is_left_to_it(toy_data) -> None:
     batch = sample_of(task)
     stock, ours = criteria(task, report_accuracy=True)
     assert ours(model.eval(), batch)[2]["n_correct"] == stock(model, batch)[2]["n_correct"]
-    assert torch.equal(ours(model, batch, reduce=False)[0], stock(model, batch, reduce=False)[0])
+    for stock, ours in (criteria(task), criteria(task, report_accuracy=True)):
+        assert torch.equal(ours(model, batch, reduce=False)[0], stock(model, batch, reduce=False)[0])
     plain = TransformerModel.build_model(toy.parse(toy.plugin_flags(toy_data)), task).eval().requires_grad_(False)
     net_input = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths", "prev_output_tokens")}
     sample = {**batch, "net_input": net_input}
