@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from argparse import Namespace
 
 import pytest
@@ -198,6 +199,43 @@ def test_what_else_fairseq_computes_is_left_to_it(toy_data) -> None:
     net_input = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths", "prev_output_tokens")}
     sample = {**batch, "net_input": net_input}
     assert torch.equal(ours(plain, sample)[0], stock(plain, sample)[0])
+
+
+class Wrapped(torch.nn.Module):
+    """A model of another kind, whose vocabulary is not where a Transformer has it."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, **net_input):
+        return self.inner(**net_input)
+
+    def get_normalized_probs(self, *args, **kwargs):
+        return self.inner.get_normalized_probs(*args, **kwargs)
+
+    def get_targets(self, *args):
+        return self.inner.get_targets(*args)
+
+
+def test_models_of_other_kinds_are_left_to_fairseq(toy_data) -> None:
+    task, _ = toy.build(toy.plugin_flags(toy_data))
+    stock, ours = criteria(task)
+    plain = TransformerModel.build_model(toy.parse(toy.plugin_flags(toy_data)), task).eval().requires_grad_(False)
+    batch = sample_of(task)
+    net_input = {key: batch["net_input"][key] for key in ("src_tokens", "src_lengths", "prev_output_tokens")}
+    results = [one(Wrapped(plain), {**batch, "net_input": net_input})[0] for one in (stock, ours)]
+    assert torch.equal(*results)
+
+
+def test_it_is_called_as_fairseq_s() -> None:
+    for name in ("forward", "compute_loss"):
+        ours, stock = (
+            inspect.signature(getattr(kind, name)) for kind in (LabelSmoothedCrossEntropyCriterion, StockCriterion)
+        )
+        assert [(p.name, p.default) for p in ours.parameters.values()] == [
+            (p.name, p.default) for p in stock.parameters.values()
+        ]
 
 
 def test_the_task_converts_fairseq_s_criterion_under_its_own_name_and_no_other(toy_data) -> None:

@@ -78,7 +78,7 @@ def check(folder: Path, pair: str = "en-fr", needs_target: bool = True, impl: st
     )
     manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
     manager.args, manager.lang_pairs = args, [pair]
-    manager.check_files("valid", needs_target=needs_target)
+    manager.check_files("valid", **({} if needs_target else {"needs_target": False}))
 
 
 def side(folder: Path, language: str) -> list[Path]:
@@ -103,6 +103,13 @@ def test_what_is_missing_is_named(own, tmp_path) -> None:
     with pytest.raises(UserError, match="there are no valid data of en-fr"):
         check(own)
     check(own, needs_target=False)
+
+
+def test_folders_without_directions_and_text_of_one_language_are_passed_over(own, monkeypatch) -> None:
+    folders = {"main": str(own), "mono_nl": "nowhere", "more": "nowhere"}
+    pairs = {"main": ["en-fr"], "mono_nl": ["nl"], "other": ["en-nl"]}
+    monkeypatch.setattr(LanguageIdDataManager, "get_data_paths_and_lang_pairs", lambda self, split: (folders, pairs))
+    check(own)
 
 
 def test_sides_of_different_length_are_named_with_their_lengths(own) -> None:
