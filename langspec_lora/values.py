@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
+from collections import Counter
 from pathlib import Path
 
 from langspec_lora.errors import UserError
@@ -53,9 +54,9 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UserError(f"{flag} {text!r} lacks a name; give names joined by commas, such as {example}")
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise UserError(f"{flag} names {repeated[0]!r} twice; name each one once")
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise UserError(f"{flag} names {repeated!r} twice; name each one once")
     return names
 
 

@@ -102,7 +102,7 @@ def choose_directions(
     Raises:
         UserError: a language or direction is not in the data, or stands there twice, or none is named.
     """
-    available = list(available)
+    available = set(available)
     known = sorted({language for direction in available for language in direction})
     names = known if langs is None else names_of(",".join(langs), "--langs")
     unknown = [name for name in names if name not in known]
@@ -119,7 +119,7 @@ def choose_directions(
         if outside:
             raise UserError(f"--lang-pairs names {outside[0]}, whose languages are not all in --langs")
         return wanted
-    chosen = [Direction(s, t) for s in names for t in names if s != t and Direction(s, t) in set(available)]
+    chosen = [Direction(s, t) for s in names for t in names if s != t and Direction(s, t) in available]
     if not chosen:
         raise UserError(f"the data holds no direction between {', '.join(names)}; give at least two languages of it")
     return chosen
