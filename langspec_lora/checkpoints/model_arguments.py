@@ -65,7 +65,8 @@ def check_model_sizes(layout: CheckpointLayout) -> None:
         ffn, width = (*layout.shapes.get(f"{stack}.layers.{min(layers)}.fc1.weight", ()), None, None)[:2]
         for name, held in (("layers", len(layers)), ("ffn_embed_dim", ffn), ("embed_dim", width)):
             stored = getattr(args, f"{stack}_{name}", None)
-            if None not in (stored, held) and stored != held:
+            # What is no number is refused before a model is built.
+            if isinstance(stored, int) and held is not None and stored != held:
                 raise UserError(
                     f"checkpoint {layout.path} is damaged: its argument {stack}_{name} is {str(stored)[:80]}, but it "
                     f"holds a model of {held}; take it from its source again"
