@@ -44,7 +44,7 @@ TESTS = {
     "criterion.py": "unit/criterion",
     "models": "unit/attention unit/language_specific_model unit/generation unit/task unit/adapter_state",
     "tasks": "unit/task unit/generation unit/merge integration/bad_training integration/bad_generation",
-    "data/language_ids.py": "unit/language_ids unit/generation",
+    "data/language_ids.py": "unit/language_ids unit/generation integration/bad_training",
     "evaluation": "unit/scoreboard unit/report unit/report_texts integration/evaluate integration/evaluate_runs",
     "reporting": "unit/report unit/report_html unit/report_texts unit/significance unit/off_target",
     "checkpoints": "unit/adapter_file unit/adapter_state unit/adapters unit/checkpoint_layout integration/export "

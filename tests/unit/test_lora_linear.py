@@ -187,6 +187,7 @@ def test_a_generator_decides_what_is_drawn() -> None:
 
 def test_a_layer_says_what_adapts_it() -> None:
     assert repr(make((2, 4), (6, 2))).endswith("bias=True, selected_by=src, rows=6, features=2:8)")
+    assert repr(make((2, 4), (6,))).endswith("features=0:6)")
     assert repr(make((2, 4))).endswith("selected_by=src, rows=6, features=all)")
 
 
