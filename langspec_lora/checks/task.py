@@ -28,6 +28,7 @@ from langspec_lora.checks.best_metric import check_best_metric
 from langspec_lora.checks.command import check_training_flags, remarks_on_generation, remarks_on_training
 from langspec_lora.checks.directions import check_shared_directions, training_directions
 from langspec_lora.checks.languages import used_languages
+from langspec_lora.checks.training_numbers import check_training_numbers
 from langspec_lora.config import freezes_base
 from langspec_lora.data.language_ids import LanguageIdDataManager
 from langspec_lora.data.lengths import Limits
@@ -72,6 +73,7 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     Raises:
         UserError: a flag, the checkpoint to start from or the data are wrong.
     """
+    check_training_numbers(args)
     config = check_training_flags(args)
     check_start_flags(args)
     if config is not None:

@@ -1,0 +1,52 @@
+"""Numbers of a training command that no training can work with, and that fairseq takes without looking."""
+
+from __future__ import annotations
+
+import ast
+import math
+from argparse import Namespace
+from collections.abc import Mapping
+
+from langspec_lora.errors import UserError
+
+_RANGES: Mapping[str, tuple[float, float, str]] = {
+    "lr": (0, math.inf, "rates of at least 0"),
+    "update_freq": (1, math.inf, "whole numbers of at least 1"),
+    "clip_norm": (0, math.inf, "a norm of at least 0; 0 is off"),
+    "label_smoothing": (0, 1, "a share from 0 to 1"),
+    "dropout": (0, 1, "a share from 0 to 1"),
+    "attention_dropout": (0, 1, "a share from 0 to 1"),
+    "activation_dropout": (0, 1, "a share from 0 to 1"),
+    "encoder_layerdrop": (0, 1, "a share from 0 to 1"),
+    "decoder_layerdrop": (0, 1, "a share from 0 to 1"),
+    "weight_decay": (0, math.inf, "a number of at least 0"),
+    "max_tokens": (1, math.inf, "a number of tokens of at least 1"),
+    "batch_size": (1, math.inf, "a number of sentences of at least 1"),
+    "max_epoch": (0, math.inf, "a number of epochs of at least 0; 0 is no limit"),
+    "max_update": (0, math.inf, "a number of updates of at least 0; 0 is no limit"),
+}
+"""Least and greatest value of each flag, and how a message calls what is expected."""
+
+
+def check_training_numbers(args: Namespace) -> None:
+    """Makes sure that numbers of a training command are numbers, and within what they can be.
+
+    Args:
+        args: the arguments, of which some may be missing.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, (least, most, expected) in _RANGES.items():
+        value = getattr(args, name, None)
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, (int, float)) and not (math.isfinite(number) and least <= number <= most):
+                raise UserError(f"--{name.replace('_', '-')} {number}: expected {expected}")
+    try:
+        overrides = ast.literal_eval(args.optimizer_overrides)
+    except (SyntaxError, ValueError):
+        overrides = None
+    if not isinstance(overrides, dict):
+        raise UserError(
+            f"--optimizer-overrides {args.optimizer_overrides}: expected a dictionary, such as {{'lr': 0.1}}"
+        )
