@@ -149,10 +149,10 @@ def parse(flags: list[str]) -> Namespace:
     return options.parse_args_and_arch(options.get_training_parser(), flags)
 
 
-def build(flags: list[str]) -> tuple[tasks.FairseqTask, nn.Module]:
-    """Builds task and model as ``fairseq-train`` does, or, for one direction, as a command that translates does."""
+def build(flags: list[str], translates: bool = False) -> tuple[tasks.FairseqTask, nn.Module]:
+    """Builds task and model as ``fairseq-train`` does, or a command that translates."""
     args = parse(flags)
-    if args.source_lang is not None:
+    if translates:
         args.path = None  # which training commands do not have
     settings = convert_namespace_to_omegaconf(args)
     task = tasks.setup_task(settings.task)

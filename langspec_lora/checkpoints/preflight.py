@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairseq import utils
-from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
-
 from langspec_lora.checkpoints.adapter_state import (
     MANIFEST,
     MASK_EPOCH,
@@ -84,20 +81,6 @@ def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
     if getattr(args, "continue_once", None):
         return args.continue_once, not args.reset_optimizer
     return (args.finetune_from_model, False) if args.finetune_from_model else None
-
-
-def checkpoint_paths(args: Namespace) -> list[str]:
-    """The files of ``--path``, one or those of an ensemble, as fairseq finds them.
-
-    Args:
-        args: the arguments of a command that uses trained models.
-    """
-    suffix, shards = getattr(args, "checkpoint_suffix", ""), getattr(args, "checkpoint_shard_count", 1)
-    return [
-        get_maybe_sharded_checkpoint_filename(path, suffix, shard, shards)
-        for path in utils.split_paths(args.path)
-        for shard in range(shards)
-    ]
 
 
 def check_start_flags(args: Namespace) -> None:

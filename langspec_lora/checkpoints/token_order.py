@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairseq import utils
+from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
 from fairseq.data import Dictionary
 from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokStyle, augment_dictionary, get_lang_tok
 
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import check_start_flags, checkpoint_paths, starting_checkpoint, stored_langs
+from langspec_lora.checkpoints.preflight import check_start_flags, starting_checkpoint, stored_langs
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,20 @@ class TokenOrder:
         """The tokens that a dictionary lacks, in the model's order."""
         tokens = [get_lang_tok(name, self.style, spec) for spec in self.specs for name in self.languages]
         return [token for token in tokens if token not in dictionary]
+
+
+def checkpoint_paths(args: Namespace) -> list[str]:
+    """The files of ``--path``, one or those of an ensemble, as fairseq finds them.
+
+    Args:
+        args: the arguments of a command that uses trained models.
+    """
+    suffix, shards = getattr(args, "checkpoint_suffix", ""), getattr(args, "checkpoint_shard_count", 1)
+    return [
+        get_maybe_sharded_checkpoint_filename(path, suffix, shard, shards)
+        for path in utils.split_paths(args.path)
+        for shard in range(shards)
+    ]
 
 
 def token_orders(args: Namespace) -> list[TokenOrder]:

@@ -19,11 +19,11 @@ from langspec_lora.checkpoints.preflight import (
     check_start_flags,
     check_stored_arguments,
     check_training_checkpoint,
-    checkpoint_paths,
     starting_checkpoint,
 )
 from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.checkpoints.saving import settle_base
+from langspec_lora.checkpoints.token_order import checkpoint_paths
 from langspec_lora.checks.best_metric import check_best_metric
 from langspec_lora.checks.command import check_training_flags, remarks_on_generation, remarks_on_training
 from langspec_lora.checks.directions import check_shared_directions, training_directions

@@ -127,7 +127,7 @@ class LanguageAdam(torch.optim.Optimizer):
         found: dict[str, _Rates | None] = {}
         (beta1, beta2), rate = group["betas"], group["lr"]
         for side, sat_out, present in zip(DIRECTIONS, rested, self.present, strict=True):
-            if not sat_out.any():
+            if not any(sat_out.tolist()):
                 found[side] = None
                 continue
             own = (steps - sat_out).double()  # at least 1 for a language that is present
@@ -156,8 +156,9 @@ class LanguageAdam(torch.optim.Optimizer):
         apart = [rows for rows in self.packed.get(parameter, ()) if rates[rows.side] is not None]
         if not apart:
             _step_alike(*tensors, group, step_size)
-        else:
-            tensors = tuple(tensor.reshape(-1) for tensor in tensors)
+        elif apart[0].shape == weight.shape:
+            _step_rows(*tensors, group, rates[apart[0].side])
+        else:  # a flat copy of many parameters
             end = 0
             for start, shape, side in apart:
                 _step_alike(*(tensor[end:start] for tensor in tensors), group, step_size)

@@ -136,8 +136,9 @@ class LanguageRouting(nn.Module):
         if batch is not None and len(ids) not in (1, batch):
             raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one a sentence")
         # Asked of a GPU, this would wait for it in every batch; there a lookup behind the table's end fails by itself.
-        if ids.device.type == "cpu" and len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self.own_id):
-            raise UserError(f"{name} holds {ids.tolist()[:8]}; expected numbers from 0 to {len(self.own_id) - 1}")
+        unknown = [number for number in _known(ids) if not 0 <= number < len(self.own_id)]
+        if unknown:
+            raise UserError(f"{name} holds {unknown[0]}; expected numbers from 0 to {len(self.own_id) - 1}")
         return self.own_id[ids]
 
     def set(self, languages: Languages | None) -> None:
@@ -190,3 +191,8 @@ class LanguageRouting(nn.Module):
         if self._dense and len(ids) > 1:
             return Selection(None, self.foreign_table[ids])
         return Selection(self.row_table[ids], None if self._equal_ranks else self.padding_table[ids])
+
+
+def _known(ids: Tensor) -> list[int]:
+    """The values of ids on the CPU."""
+    return ids.tolist() if ids.device.type == "cpu" else []

@@ -201,7 +201,7 @@ def test_validation_with_other_language_tokens_is_told(
     monkeypatch.setattr(sys, "argv", ["fairseq-validate", *flags, *more])
     with pytest.raises(Reached):
         validate.cli_main()
-    ours = [record.message for record in caplog.records if record.name == "langspec_lora.tasks.translation"]
+    ours = [record.message for record in caplog.records if record.name == "langspec_lora.checks.task"]
     assert len(ours) == len(expected)
     for message, start in zip(ours, expected, strict=True):
         assert message.startswith(start.replace("PATH", str(adapted)))

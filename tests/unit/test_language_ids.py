@@ -11,7 +11,7 @@ import torch
 from fairseq.data import Dictionary, LanguagePairDataset
 
 from langspec_lora.data import language_ids as language_id_module
-from langspec_lora.data.language_ids import LanguageIdDataManager, LanguageIdDataset, language_ids
+from langspec_lora.data.language_ids import LanguageIdDataManager, LanguageIdDataset, language_ids, one_language
 from langspec_lora.errors import UserError
 from tests import toy
 
@@ -36,13 +36,15 @@ def test_ids_follow_their_examples_where_fairseq_sorts_a_batch_by_length(dataset
     assert batch["id"].tolist() == [71, 73, 72, 70]
     assert batch["net_input"]["src_lang_id"].tolist() == [[0], [0], [3], [3]]
     assert batch["tgt_lang_id"].tolist() == [[1]] * 4
-    assert batch["one_language"] == (None, 1)
+    assert batch["languages"] == ((0, 3), (1,))
+    assert one_language(batch) == (None, 1)
     assert [sample["id"] for sample in samples] == [70, 71, 72, 73]
 
 
 def test_a_batch_of_one_direction_says_so(datasets) -> None:
     batch = datasets[0].collater([datasets[0][1], datasets[0][2]])
-    assert batch["one_language"] == (3, 1)
+    assert batch["languages"] == ((3,), (1,))
+    assert one_language(batch) == (3, 1)
 
 
 def test_an_empty_batch_stays_empty_and_a_dataset_keeps_its_own_attributes(datasets) -> None:
@@ -65,7 +67,7 @@ def test_ids_are_positions_in_the_list_of_languages() -> None:
 @pytest.fixture
 def own(toy_data: Path, tmp_path: Path) -> Path:
     """The data of one direction and of no other."""
-    for path in toy_data.glob("*.en-fr.*"):
+    for path in (*toy_data.glob("*.en-fr.*"), toy_data.parent / "dict.txt"):
         shutil.copy(path, tmp_path)
     return tmp_path
 
@@ -74,10 +76,12 @@ def check(folder: Path, pair: str = "en-fr", needs_target: bool = True, impl: st
     args = Namespace(
         **{"data": str(folder), "dataset_impl": impl, "extra_data": None, "extra_lang_pairs": None},
         **{"lang_pairs": [pair], "langtoks_specs": ["main"], "langtoks": None, "virtual_data_size": None},
-        **{"sampling_method": "uniform", "train_subset": "train", "valid_subset": "valid"},
+        **{"sampling_method": "uniform", "train_subset": "train", "valid_subset": "valid", "source_dict": None},
     )
     manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
+    dictionary = Dictionary.load(str(folder / "dict.txt"))
     manager.args, manager.lang_pairs = args, [pair]
+    manager.dicts = dict.fromkeys(toy.LANGUAGES, dictionary)
     manager.check_files("valid", **({} if needs_target else {"needs_target": False}))
 
 

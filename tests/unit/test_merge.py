@@ -170,7 +170,7 @@ def test_one_direction_translates_as_stock_beam_search_on_merged_weights(toy_dat
 
 
 def test_the_task_merges_where_the_command_names_a_direction_and_training_forgets_it(toy_data) -> None:
-    task, model = toy.build(toy.plugin_flags(toy_data, "--source-lang", "en", "--target-lang", "wo"))
+    task, model = toy.build(toy.plugin_flags(toy_data, "--source-lang", "en", "--target-lang", "wo"), translates=True)
     assert task.one_direction
     assert not toy.build(toy.plugin_flags(toy_data))[0].one_direction
     translate(task, [model.eval()], one_direction(task, "en", "wo"), 2)

@@ -105,7 +105,7 @@ def test_layers_that_a_generation_takes_away_are_refused(toy_data, tmp_path) -> 
 IDS = {
     "no target": ({"src_lang_id": torch.tensor([0])}, "tgt_lang_id is missing"),
     "no source": ({"tgt_lang_id": torch.tensor([0])}, "src_lang_id is missing"),
-    "below zero": ({"src_lang_id": torch.tensor([-1]), "tgt_lang_id": torch.tensor([0])}, "src_lang_id holds [-1]"),
+    "below zero": ({"src_lang_id": torch.tensor([-1]), "tgt_lang_id": torch.tensor([0])}, "src_lang_id holds -1"),
     "beyond": ({"src_lang_id": torch.tensor([0]), "tgt_lang_id": torch.tensor([5])}, "expected numbers from 0 to 4"),
     "twice as many": (
         {"src_lang_id": torch.zeros(4, dtype=torch.long), "tgt_lang_id": torch.tensor([0])},

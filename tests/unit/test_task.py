@@ -41,7 +41,9 @@ def test_a_new_run_from_a_pruned_checkpoint_chooses_its_masks_and_a_resumed_one_
 
 def forced(data, *flags: str) -> tuple[torch.Tensor | None, int | None, list[str]]:
     """The first tokens that a batch's hypotheses are given, and what stands in place of the beginning of a sentence."""
-    task, model = toy.build(toy.plugin_flags(data, "--source-lang", "en", "--target-lang", "wo", *flags))
+    task, model = toy.build(
+        toy.plugin_flags(data, "--source-lang", "en", "--target-lang", "wo", *flags), translates=True
+    )
     batch = toy.mixed_batch(task)
     generator = Mock()
     task.inference_step(generator, [model.eval()], batch)
@@ -74,7 +76,7 @@ def test_a_token_that_stands_for_the_beginning_of_a_sentence_is_not_forced_after
     ids=["all directions", "one direction", "asked to keep them"],
 )
 def test_language_tokens_are_stripped_from_the_output(toy_data, flags, settings, stripped) -> None:
-    task, model = toy.build(toy.plugin_flags(toy_data, *flags))
+    task, model = toy.build(toy.plugin_flags(toy_data, *flags), translates=True)
     generator = task.build_generator([model], Namespace(beam=2, **settings))
     words = {task.target_dictionary[token] for token in generator.symbols_to_strip_from_output}
     assert words == {"</s>", *(f"__{name}__" for name in stripped)}
