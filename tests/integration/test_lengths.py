@@ -40,6 +40,7 @@ LIMITS = [
     *(["--max-target-positions", str(most)] for most in (8, 9)),
     ["--max-source-positions", "3"],
     ["--max-source-positions", "8", "--truncate-source"],
+    ["--max-source-positions", "8", "--max-target-positions", "8", "--max-tokens-valid", "8"],
 ]
 
 

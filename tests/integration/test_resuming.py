@@ -55,6 +55,19 @@ def test_state_that_cannot_be_taken_up_ends_a_resumption_before_a_model_is_built
     assert "begin with a new state by --reset-" in message
 
 
+@pytest.mark.usefixtures("unbuilt")
+def test_plateau_is_not_sought_from_a_best_loss_that_was_never_measured(toy_data, trained, tmp_path) -> None:
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.SGD([torch.zeros(1)], lr=1.0))
+    plateau.best = None
+    with pytest.raises(TypeError):  # after the first epoch
+        plateau.step(1.0)
+    state = torch.load(trained / "checkpoint_last.pt", weights_only=False)
+    state["optimizer_history"][-1]["lr_scheduler_state"] = {"best": None}  # of a training without validation
+    torch.save(state, tmp_path / "checkpoint_last.pt")
+    message = refusal_of(toy.build, flags(toy_data, tmp_path, "--lr-scheduler", "reduce_lr_on_plateau"))
+    assert "whose state --lr-scheduler reduce_lr_on_plateau cannot take up" in message
+
+
 @pytest.mark.parametrize(
     "change",
     [["--optimizer", "sgd", "--reset-optimizer"], ["--lr-scheduler", "inverse_sqrt", "--reset-lr-scheduler"]],
