@@ -20,7 +20,7 @@ from langspec_lora.checkpoints.adapter_state import (
 )
 from langspec_lora.checkpoints.base import layout_with_base, stored_base_path
 from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.model_arguments import check_model_sizes
+from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_model_sizes
 from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
@@ -155,6 +155,7 @@ def check_generation_checkpoints(
         args = layout.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model
+        check_model_arguments(args)
         expected = adapter_shapes(args, stored_config(args, source))
         check_adapters_are_whole(_adapter_entries(layout), expected, source)
         check_shapes(layout.shapes, expected, source)

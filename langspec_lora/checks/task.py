@@ -90,12 +90,12 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     check_resumption(args, config is not None)
     check_best_metric(task, args)
     data = task.data_manager
+    check_shared_directions(data, args.train_subset)
     data.check_files(args.train_subset, limits=Limits.of_training(task.args))
     # Without validation its data are opened, but no batches are made of them.
     valid = None if args.disable_validation else Limits.of_validation(task.args)
     for split in args.valid_subset.split(","):
         data.check_files(split, limits=valid)
-    check_shared_directions(data, args.train_subset)
     warn(remarks_on_training(args, config, training_directions(data), start))
 
 

@@ -31,14 +31,20 @@ SAMPLED = ("--sampling-topk", "--sampling-topp")
 
 
 @pytest.mark.parametrize(("flag", "value"), [*WRONG, ("--max-tokens", "0"), ("--batch-size", str(2**70))])
-def test_translate_and_evaluate_refuse_it(tmp_path, flag, value) -> None:
+def test_translate_and_evaluate_refuse_it(tmp_path, capsys, flag, value) -> None:
     more = [flag, value, *(["--sampling"] if flag in SAMPLED else [])]
     (tmp_path / "ck.pt").touch()
     evaluation = ["evaluate", str(tmp_path), "--checkpoint", str(tmp_path / "ck.pt"), "--out", str(tmp_path / "out")]
+    translation = ["translate", str(tmp_path / "ck.pt"), "-s", "en", "-t", "fr", "en1"]
+    if value in ("nan", "inf"):  # which their parser does not take for numbers
+        for command in (evaluation, translation):
+            with pytest.raises(SystemExit, match="2"):
+                main([*command, *more])
+            assert f"argument {flag}: expected a number, got '{value}'" in capsys.readouterr().err
+        return
     assert f"{flag} {_shown(value)}" in refusal_of(main, [*evaluation, *more])
     if flag in ("--max-tokens", "--batch-size"):
         return  # of a Translator, below
-    translation = ["translate", str(tmp_path / "ck.pt"), "-s", "en", "-t", "fr", "en1"]
     assert f"{flag} {_shown(value)}" in refusal_of(main, [*translation, *more])
 
 
