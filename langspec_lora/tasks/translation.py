@@ -39,6 +39,7 @@ from langspec_lora.config import (
 )
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
+from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.lora import FrozenLanguages, packed_parameters
@@ -190,8 +191,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any):
         """See fairseq's task. Only an iterator over the training data tells in which epoch ``--max-update`` ends it."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
+        trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
+        if trains:
+            name_lost_positions(iterator)
         pruning, limit = self.pruning, getattr(self.args, "max_update", 0)
-        if isinstance(pruning, GradualPruning) and limit and dataset is self.datasets.get(self.args.train_subset):
+        if isinstance(pruning, GradualPruning) and limit and trains:
             if not self._told_of_updates:
                 epochs = epochs_within(limit, len(iterator), self.args.update_freq)
                 warn(pruning_within(pruning.schedule, epochs, f"--max-update {limit}"))
