@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fairseq.data import Dictionary, indexed_dataset
 from fairseq.tasks import FairseqTask
-from fairseq_cli import train
+from fairseq_cli import train as fairseq_train
 
 from tests import toy
 from tests.bad_input import STOCK, refusal_of
@@ -116,7 +116,7 @@ def written(text: Path, epoch: int) -> Counter:
 def train_stock(data: Sharded, save: Path, *flags: str) -> None:
     own = ("--optimizer", "adam", "--cpu", "--no-progress-bar", "--no-save", "--max-epoch", str(EPOCHS))
     with pytest.MonkeyPatch.context() as patch:
-        run_stock(patch, train, *toy.base_flags(data, *STOCK, *own, *flags, "--save-dir", str(save)))
+        run_stock(patch, fairseq_train, *toy.base_flags(data, *STOCK, *own, *flags, "--save-dir", str(save)))
 
 
 def lora_b(model: dict) -> dict[str, np.ndarray]:
@@ -229,3 +229,38 @@ def test_a_position_beyond_the_new_batches_is_refused_in_a_sentence(pruned, shar
     message = refusal_of(train_here, sharded, tmp_path, *FLAGS, *SAVES, "--max-tokens", "1000")
     assert f"stands at batch {len(within(pruned, 2))} of epoch 2, but the epoch has only 1 now" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt"]
+
+
+def first_stop(losses: list[float], patience: int) -> int | None:
+    """The validation after which a run ends: the loss has not fallen below its best for so many in a row."""
+    best, since = losses[0], 0
+    for number, loss in enumerate(losses[1:], start=2):
+        best, since = (loss, 0) if loss < best else (best, since + 1)
+        if since == patience:
+            return number
+    return None
+
+
+@pytest.mark.parametrize(("patience", "every"), [(1, ()), (2, ()), (2, ("--validate-interval-updates", "2"))])
+def test_patience_ends_a_pruned_run_where_the_loss_says(sharded, tmp_path, patience, every, monkeypatch) -> None:
+    for name in ("best", "num_runs"):
+        monkeypatch.delattr(fairseq_train.should_stop_early, name, raising=False)  # of another run in this process
+    losses, validate = [], fairseq_train.validate
+
+    def noted(*args):
+        found = validate(*args)
+        losses.append(found[0])
+        return found
+
+    monkeypatch.setattr(fairseq_train, "validate", noted)
+    flags = [flag for flag in FLAGS if flag != "--disable-validation"]
+    # A rate at which the loss falls for a while, and then rises.
+    flags += [*every, "--lr", "0.3", "--max-epoch", "30", "--patience", str(patience), "--pruning-t2", "20"]
+    train_here(sharded, tmp_path, *flags, "--warmup-updates", "20", "--no-epoch-checkpoints")
+    assert len(losses) == first_stop(losses, patience)
+    assert min(losses) < losses[0]
+    last = state(tmp_path / "checkpoint_last.pt")
+    epoch = int(last["adapters.mask_epoch"])
+    share = TARGET - TARGET * (1 - min((epoch - START) / 20, 1)) ** 3
+    for entries in by_language(lora_b(last)).values():
+        assert (entries == 0).sum() == round(share * len(entries))
