@@ -15,6 +15,7 @@ from torch import Tensor
 from langspec_lora.checks.directions import check_shared_directions
 from langspec_lora.data.headers import count_sentences, highest_id
 from langspec_lora.data.lengths import LengthCheck, Limits, Side
+from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.errors import UserError, exit_on_user_error
 
 
@@ -80,31 +81,40 @@ class LanguageIdDataManager(MultilingualDatasetManager):
     def check_files(self, split: str, *, needs_target: bool = True, limits: Limits | None = None) -> None:
         """Makes sure that the data of a split can be loaded, made into batches and looked up in the vocabulary.
 
-        Of data in several shards the first is checked; the others are when their epoch comes. A file that many
-        directions link to is read once.
-
-        Args:
-            split: ``train``, ``valid``, …
-            needs_target: whether the target side must be there; translation can do without.
-            limits: how long the sentences may be; not looked at where None.
+        Of training data in several folders all that fairseq reads are checked, of other splits the first, as it reads
+        no other. A file that many directions link to is read once.
 
         Raises:
             UserError: a direction is missing, empty, damaged, its sides are misaligned, or they hold sentences that are
                 too long or words that the dictionary has not.
         """
         folders, pairs = self.get_data_paths_and_lang_pairs(split)
-        lengths = None if limits is None else LengthCheck(limits)
-        sharded = False
+        read = self._folders_read(split, folders, pairs)
+        for epoch in range(max(map(len, read.values()), default=0)):
+            lengths = None if limits is None else LengthCheck(limits)
+            for (category, pair), paths in read.items():
+                folder = paths[epoch % len(paths)]
+                sides = self.check_direction(folder, split, *pair.split("-"), needs_target)
+                if sides is not None and lengths is not None:
+                    lengths.look_at(f"{split} data of {pair} in {folder}", self._sides(sides, category))
+            if lengths is not None:
+                lengths.finish(split)
+
+    def _folders_read(
+        self, split: str, folders: Mapping[str, str], pairs: Mapping[str, list[str]]
+    ) -> dict[tuple[str, str], list[str]]:
+        """The folders of each direction of each category, in the order in which epochs read them."""
+        read = {}
         for category in folders.keys() & pairs.keys():
             if not category.startswith("mono_"):
-                folder, *others = utils.split_paths(folders[category])
-                sharded |= bool(others)
-                for pair in pairs[category]:
-                    sides = self.check_direction(folder, split, *pair.split("-"), needs_target)
-                    if sides is not None and lengths is not None:
-                        lengths.look_at(f"{split} data of {pair} in {folder}", self._sides(sides, category))
-        if lengths is not None and not sharded:
-            lengths.finish(split)
+                paths = utils.split_paths(folders[category])
+                held = held_directions(split, paths)
+                if split == getattr(self.args, "train_subset", None):
+                    own = folders_read(split, paths, held, pairs[category])
+                else:
+                    own = dict.fromkeys(pairs[category], paths[:1])
+                read |= {(category, pair): found for pair, found in own.items()}
+        return read
 
     def _sides(self, prefixes: Mapping[str, str], category: str) -> list[Side]:
         """The sides of a direction, given by their languages and paths, as fairseq's flags change their lengths."""

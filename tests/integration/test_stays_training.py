@@ -264,3 +264,28 @@ def test_patience_ends_a_pruned_run_where_the_loss_says(sharded, tmp_path, patie
     share = TARGET - TARGET * (1 - min((epoch - START) / 20, 1)) ** 3
     for entries in by_language(lora_b(last)).values():
         assert (entries == 0).sum() == round(share * len(entries))
+
+
+NOTHING_NEW = {
+    "in the first and the third only": (
+        [SHARDS[0], SHARDS[1], SHARDS[0]],
+        "no train data of nl-sd in {1}, where fairseq would read them: 2 of 3 data folders hold that direction",
+    ),
+    "not in the first": (
+        [SHARDS[1], SHARDS[0]],
+        "no train data of nl-sd in {0}, where fairseq would read them: 1 of 2",
+    ),
+    "empty": ([SHARDS[0], {**SHARDS[0], "nl-sd": range(0)}], "train data of nl-sd in {1} are empty"),
+}
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize("case", NOTHING_NEW)
+def test_a_shard_that_a_later_epoch_would_die_of_is_named_before_the_first(toy_data, tmp_path, case) -> None:
+    shards, words = NOTHING_NEW[case]
+    for name in ("dict.txt", "levels.yaml"):
+        shutil.copy(toy_data.parent / name, tmp_path)
+    folders = [write_shard(toy_data.parent, tmp_path / f"{n}", "train", lines) for n, lines in enumerate(shards)]
+    write_shard(toy_data.parent, folders[0], "valid", dict.fromkeys(SHARDS[0], range(12)))
+    flags = toy.plugin_flags(Sharded(":".join(map(str, folders))), *FLAGS, "--save-dir", str(tmp_path / "save"))
+    assert words.format(*folders) in refusal_of(toy.build, flags)
