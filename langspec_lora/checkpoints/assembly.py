@@ -12,7 +12,7 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.adapter_state import MANIFEST, MASK_EPOCH, check_shapes, language_manifest
 from langspec_lora.checkpoints.adapters import Adapters, linear_name
-from langspec_lora.checkpoints.preflight import adapter_shapes, stored_langs
+from langspec_lora.checkpoints.preflight import TOKEN_ORDER, adapter_shapes, stored_langs
 from langspec_lora.config import (
     POSITIONS,
     AdapterConfig,
@@ -138,6 +138,8 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
             setattr(stock, name, None)
     stock.arch = stock._name = arch
     stock.task = "translation_multi_simple_epoch"
+    if order := vars(stock).pop(TOKEN_ORDER, None):
+        stock.langs = order  # stock fairseq appends a dictionary's missing tokens in this order
     return stock
 
 

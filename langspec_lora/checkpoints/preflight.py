@@ -25,6 +25,12 @@ from langspec_lora.config import POSITIONS, AdapterConfig, languages_from_json
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 
+TOKEN_ORDER = "dictionary_langs"
+"""The argument of our checkpoints that names the languages in the order of their tokens in the vocabulary.
+
+``--langs`` of a fine-tuning may name fewer, in another order; see :mod:`langspec_lora.checkpoints.token_order`.
+"""
+
 _EMBEDDING = "encoder.embed_tokens.weight"
 _EVALUATED = ("adaptive_softmax_cutoff", "xformers_att_config")  # by fairseq.utils.eval_str_list and eval_str_dict
 _LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")

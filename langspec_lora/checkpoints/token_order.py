@@ -17,14 +17,11 @@ from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
 from fairseq.data import Dictionary
 from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokStyle, augment_dictionary, get_lang_tok
 
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import check_start_flags, starting_checkpoint, stored_langs
+from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.preflight import TOKEN_ORDER, check_start_flags, starting_checkpoint, stored_langs
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-ARGUMENT = "dictionary_langs"
-"""The argument that keeps the order in our checkpoints: ``--langs`` of a fine-tuning may name fewer languages."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +43,28 @@ class TokenOrder:
     mono_dae: bool = False
 
     @classmethod
-    def of(cls, layout: CheckpointLayout) -> TokenOrder:
-        """Reads it from a checkpoint's arguments."""
-        args = layout.model_args or Namespace()
-        styles = {style.value for style in LangTokStyle}
+    def of(cls, path: Path, args: Namespace | None) -> TokenOrder:
+        """Reads it from a checkpoint's arguments.
+
+        Args:
+            path: the checkpoint.
+            args: its arguments.
+        """
+        args = args or Namespace()
         style, specs = getattr(args, "lang_tok_style", None), getattr(args, "langtoks_specs", None)
+        has_specs = isinstance(specs, (list, tuple)) and all(isinstance(spec, str) for spec in specs)
         return cls(
-            layout.path,
-            tuple(getattr(args, ARGUMENT, None) or stored_langs(args)),
-            style if style in styles else cls.style,
-            tuple(specs)
-            if isinstance(specs, (list, tuple)) and all(isinstance(spec, str) for spec in specs)
-            else cls.specs,
+            path,
+            tuple(getattr(args, TOKEN_ORDER, None) or stored_langs(args)),
+            style if style in {known.value for known in LangTokStyle} else cls.style,
+            tuple(specs) if has_specs else cls.specs,
+            LangTokSpec.mono_dae.value in (getattr(args, "extra_data", None) or ()),
         )
+
+    def append(self, dictionary: Dictionary) -> None:
+        """Appends to a dictionary, in place, what the model's training appended to it."""
+        extra = {LangTokSpec.mono_dae.value: ""} if self.mono_dae else None
+        augment_dictionary(dictionary, list(self.languages), self.style, self.specs, extra)
 
     def lacking(self, dictionary: Dictionary) -> list[str]:
         """The tokens that a dictionary lacks, in the model's order."""
@@ -93,15 +99,15 @@ def token_orders(args: Namespace) -> list[TokenOrder]:
         UserError: a checkpoint is missing, damaged or hostile, or two flags say what a training starts from.
     """
     if hasattr(args, "shuffle_instance"):  # fairseq has prepared them before: they come from a checkpoint
-        names = getattr(args, ARGUMENT, None) or args.langs
+        names = getattr(args, TOKEN_ORDER, None) or args.langs
         return [TokenOrder(Path(), tuple(names), args.lang_tok_style, tuple(args.langtoks_specs))]
     if getattr(args, "path", None):
-        return [TokenOrder.of(read_layout(path)) for path in checkpoint_paths(args)]
+        return [_order_of(path) for path in checkpoint_paths(args)]
     if not hasattr(args, "restore_file"):
         return []
     check_start_flags(args)
     start = starting_checkpoint(args)
-    return [] if start is None else [TokenOrder.of(read_layout(start[0]))]
+    return [] if start is None else [_order_of(start[0])]
 
 
 def load_with_tokens(
@@ -128,9 +134,7 @@ def load_with_tokens(
                 f"{first}, {second}; only models with the same --langs can be used together"
             )
     if known:
-        first = known[0]
-        extra = {LangTokSpec.mono_dae.value: ""} if first.mono_dae else None
-        augment_dictionary(dictionary, list(first.languages), first.style, first.specs, extra)
+        known[0].append(dictionary)
     elif orders and TokenOrder(Path(), tuple(langs)).lacking(dictionary):
         logger.warning(
             "dictionary %s has no language tokens, and checkpoint %s does not say in which order its model has them; "
@@ -144,3 +148,8 @@ def load_with_tokens(
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _order_of(path: str) -> TokenOrder:
+    layout = read_layout(path)
+    return TokenOrder.of(layout.path, layout.model_args)

@@ -17,12 +17,10 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
 
-from langspec_lora.checkpoints.preflight import (
-    starting_checkpoint,
-)
+from langspec_lora.checkpoints.preflight import TOKEN_ORDER, starting_checkpoint
 from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
-from langspec_lora.checkpoints.token_order import ARGUMENT, load_with_tokens, token_orders
+from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
 from langspec_lora.checks.command import (
     check_both_sides,
     is_training,
@@ -101,7 +99,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                     f"the dictionaries in {args.data} differ; give one for all languages with --fixed-dictionary"
                 ) from error
             first = next((order.languages for order in orders), ())
-            setattr(args, ARGUMENT, list(dict.fromkeys((*first, *langs))))
+            setattr(args, TOKEN_ORDER, list(dict.fromkeys((*first, *langs))))
             if getattr(args, "path", None):
                 check_generation(args, task.data_manager, len(task.source_dictionary))
         return task
@@ -136,7 +134,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         trains = is_training(self.args, from_checkpoint)
         if trains:
             args.langs = self.langs  # from --lang-dict, or inferred from the pairs
-            setattr(args, ARGUMENT, getattr(self.args, ARGUMENT))
+            setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
             with exit_on_user_error():
                 check_training(args, self)
             copy_checkpoints_whole()

@@ -11,7 +11,12 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate, train, validate
 
+from langspec_lora.checkpoints.huggingface.tokenizer import check_tokenizer
+from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.loading import load_checkpoint
+from langspec_lora.checkpoints.token_order import TokenOrder
+from langspec_lora.cli.main import main
+from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.tasks.translation import LanguageSpecificTranslationTask
 from langspec_lora.translation.settings import Generation
@@ -138,6 +143,33 @@ def test_validation_reads_the_order_from_the_checkpoint(toy_data, fine_tuned, mo
     # Batches differ, as the languages' order decides which sentences of a length come first; their sum does not.
     assert validated.tolist() == pytest.approx(torch.tensor(losses).sum(0).tolist(), rel=1e-4)
     assert validated[1] > 100
+
+
+def test_an_export_for_stock_fairseq_says_the_order_to_it(toy_data, fine_tuned, tmp_path) -> None:
+    merged = tmp_path / "merged.pt"
+    main(["export", str(fine_tuned), "--format", "merged", "-s", "nl", "-t", "en", "--out", str(merged)])
+    args = load_checkpoint(merged)["args"]
+    # What fairseq-validate does: the task of the checkpoint's own arguments.
+    args.data, args.fixed_dictionary = str(toy_data), without_tokens(toy_data)
+    task = tasks.setup_task(args)
+    assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED)
+    assert type(task).__name__ == "TranslationMultiSimpleEpochTask"
+
+
+def test_a_tokenizer_is_checked_against_the_whole_vocabulary(toy_data, fine_tuned, tmp_path) -> None:
+    """The dictionary lacks the tokens, the embeddings have them."""
+    layout = read_layout(fine_tuned)
+    rows = len(symbols_of_stock_fairseq(toy_data, REVERSED))
+    spm = tmp_path / "spm.model"
+    words = Path(without_tokens(toy_data)).read_text().split()[::2]
+    spm.write_bytes(train_sentencepiece([" ".join(words)] * 3, 40))
+    pieces = dictionary_text(spm.read_bytes(), ()).splitlines()
+    dictionary = tmp_path / "dict.txt"
+    padding = [f"madeupword{number:04d} 1" for number in range(rows - len(toy.LANGUAGES) - 4 - len(pieces))]
+    dictionary.write_text("".join(f"{line}\n" for line in (*pieces, *padding)))
+    order = TokenOrder.of(fine_tuned, layout.model_args)
+    tokens = check_tokenizer(dictionary, spm, rows, ("nl", "en"), order)
+    assert tokens[-5:] == [f"__{name}__" for name in REVERSED.split(",")]
 
 
 def test_an_ensemble_of_different_orders_is_refused_with_both(toy_data, stock_base, tmp_path) -> None:

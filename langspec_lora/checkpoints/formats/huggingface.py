@@ -15,6 +15,7 @@ from langspec_lora.checkpoints.huggingface.model import IMPORTED_FILES, export_m
 from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer
 from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.source import Source
+from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder
 from langspec_lora.translation.assets import find_vocabulary
@@ -38,7 +39,7 @@ def export(args: Namespace) -> list[Path]:
     elif source.has_adapters:
         say("this is the base model alone; -s and -t merge the pairs of a direction into it")
     if files is not None and not _given(args):
-        files = _fitting(files, model, (args.source_lang, args.target_lang))
+        files = _fitting(files, model, source.args, (args.source_lang, args.target_lang))
     remark = export_model(
         model,
         source.args,
@@ -80,12 +81,12 @@ def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
 
 
 def _fitting(
-    files: tuple[Path, Path], model: Mapping[str, Tensor], languages: Sequence[str | None]
+    files: tuple[Path, Path], model: Mapping[str, Tensor], args: Namespace, languages: Sequence[str | None]
 ) -> tuple[Path, Path] | None:
     """Files that were found, where they are the model's; files that were given have to be."""
     rows = len(model.get("encoder.embed_tokens.weight", ()))
     try:
-        check_tokenizer(*files, rows, languages)
+        check_tokenizer(*files, rows, languages, TokenOrder.of(Path(), args))
     except UserError as error:
         say(f"no tokenizer is written: {error}")
         return None

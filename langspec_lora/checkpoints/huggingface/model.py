@@ -24,6 +24,7 @@ from langspec_lora.checkpoints.huggingface.files import read_json, read_tensors,
 from langspec_lora.checkpoints.huggingface.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.checkpoints.huggingface.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.checkpoints.huggingface.weights import to_fairseq, to_huggingface
+from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.checkpoints.writing import write_checkpoint, write_tensors
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError
@@ -145,7 +146,7 @@ def export_model(
     check_folder(out, names, overwrite)
     rows = state["encoder.embed_tokens.weight"].size(0) if "encoder.embed_tokens.weight" in state else 0
     config = huggingface_config(args, rows, source)
-    tokens = None if tokenizer is None else check_tokenizer(*tokenizer, rows, languages)
+    tokens = None if tokenizer is None else check_tokenizer(*tokenizer, rows, languages, TokenOrder.of(Path(), args))
     generation: dict[str, Any] = {
         "bos_token_id": BOS,
         "pad_token_id": PAD,

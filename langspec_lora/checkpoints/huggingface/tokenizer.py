@@ -18,6 +18,7 @@ from langspec_lora.checkpoints.huggingface.pieces import BPE, Pieces, read_piece
 from langspec_lora.checkpoints.huggingface.sentencepiece import NoTokenizer, build_tokenizer
 from langspec_lora.checkpoints.huggingface.tokenizer_check import check_against
 from langspec_lora.checkpoints.huggingface.vocabulary import SPECIALS, m2m100_languages
+from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, load_dictionary
 from langspec_lora.errors import UserError
 
@@ -33,7 +34,9 @@ _CODES = ("m2m100", "wmt21")
 _SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
-def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[str | None]) -> list[str]:
+def check_tokenizer(
+    dictionary: Path, spm: Path, rows: int, languages: Sequence[str | None], order: TokenOrder | None = None
+) -> list[str]:
     """Reads a dictionary and makes sure that it belongs to a model.
 
     Args:
@@ -41,6 +44,7 @@ def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[
         spm: the SentencePiece model.
         rows: number of embeddings.
         languages: names that must have a token there; None is passed over.
+        order: of the language tokens that the model's training appended to its dictionary.
 
     Returns:
         The tokens by id.
@@ -52,7 +56,10 @@ def check_tokenizer(dictionary: Path, spm: Path, rows: int, languages: Sequence[
         if not path.is_file():
             raise UserError(f"there is no {what} {path}; check the path")
     check_fit(spm, dictionary)
-    tokens = load_dictionary(dictionary).symbols
+    loaded = load_dictionary(dictionary)
+    if order is not None and len(loaded) < rows:
+        order.append(loaded)
+    tokens = loaded.symbols
     if len(tokens) != rows:
         raise UserError(
             f"dictionary {dictionary} has {len(tokens)} tokens, but the model {rows} embeddings; give the model's own "
