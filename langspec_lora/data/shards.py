@@ -17,8 +17,10 @@ def held_directions(split: str, folders: Sequence[str]) -> list[set[str]]:
     """The directions that each folder holds of a split, as fairseq reads them off the names of its files.
 
     Raises:
-        UserError: a folder is missing, or holds a file whose name fairseq cannot read.
+        UserError: one of several folders is missing, or a folder holds a file whose name fairseq cannot read.
     """
+    if len(folders) == 1 and not PathManager.exists(folders[0]):
+        return [set()]  # so all directions are missing, which is said of them
     return [_directions(split, folder) for folder in folders]
 
 
