@@ -123,6 +123,10 @@ def lora_b(model: dict) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in model.items() if name.endswith(".lora_B")}
 
 
+def masks(model: dict) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in model.items() if name.endswith(".lora_mask")}
+
+
 def by_language(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """All entries of each language, of all sites together."""
     entries, start = {}, 0
@@ -137,9 +141,10 @@ def check_schedule(save: Path, first: int = 1) -> None:
     for epoch in range(first, EPOCHS + 1):
         share = TARGET - TARGET * (1 - min((epoch - START) / LENGTH, 1)) ** 3
         end = state(save / f"checkpoint{epoch}.pt")
-        after = by_language(lora_b(end))
+        after, alive = by_language(lora_b(end)), by_language(masks(end))
         for language, entries in after.items():
-            pruned = entries == 0
+            pruned = alive[language] == 0  # an entry can also be zero because its gradient always was
+            assert not entries[pruned].any()
             assert pruned.sum() == round(share * len(entries)), (epoch, language)
             if epoch > 1:
                 before = np.abs(by_language(lora_b(state(save / f"checkpoint{epoch - 1}.pt")))[language])
