@@ -172,6 +172,21 @@ def test_a_tokenizer_is_checked_against_the_whole_vocabulary(toy_data, fine_tune
     assert tokens[-5:] == [f"__{name}__" for name in REVERSED.split(",")]
 
 
+def test_languages_that_join_and_leave_keep_the_order_of_the_base(toy_data, fine_tuned, tmp_path) -> None:
+    more, fewer, again = (str(tmp_path / name) for name in ("more.pt", "fewer.pt", "again.pt"))
+    levels = str(toy_data.parent / "levels.yaml")
+    main(["add-language", str(fine_tuned), "--langs", "fr", "--lang-resources", levels, "--out", more])
+    main(["remove-language", more, "--langs", "nl", "--out", fewer])
+    main(["export", fewer, "--format", "adapter", "--out", str(tmp_path / "adapter")])
+    main(["import", str(tmp_path / "adapter"), "--from", "adapter", "--base", fewer, "--out", again])
+    both = str(tmp_path / "both.pt")
+    main(["join", str(fine_tuned), fewer, "--prefer", "A", "--out", both])
+    flags = ("--fixed-dictionary", without_tokens(toy_data), "--langs", "wo,en", "--lang-pairs", "en-wo")
+    for path in (more, fewer, again, both):
+        task = set_up_generation(toy_data, path, *flags)
+        assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED), path
+
+
 def test_an_ensemble_of_different_orders_is_refused_with_both(toy_data, stock_base, tmp_path) -> None:
     flags = toy.base_flags(toy_data, *STOCK, "--fixed-dictionary", without_tokens(toy_data), "--langs", IN_ORDER)
     other = write_checkpoint(tmp_path / "other.pt", flags)
