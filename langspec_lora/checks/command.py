@@ -11,8 +11,8 @@ from langspec_lora.checks.directions import languages_that_do_not_train
 from langspec_lora.checks.flags import (
     check_filled,
     check_without_adapters,
-    pruning_in_generation,
     pruning_within,
+    training_flags_in_generation,
     unused_flags,
 )
 from langspec_lora.checks.language_tokens import idle_language_tokens, other_language_tokens
@@ -131,7 +131,7 @@ def remarks_on_generation(args: Namespace, paths: Sequence[str]) -> list[str]:
     ]
     if not hasattr(args, "add_lora"):  # which fairseq-validate has, from the training
         pruning_from_args(args)
-        found += pruning_in_generation(args)
+        found += training_flags_in_generation(args)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from langspec_lora.config import (
     AdapterConfig,
+    add_absent_flag,
     add_adapter_flags,
     add_base_flag,
     add_pruning_flags,
@@ -28,7 +29,9 @@ def _defaults(declare: Callable[[ArgumentParser], None]) -> Mapping[str, Any]:
     return vars(parser.parse_args([]))
 
 
-_ADAPTERS, _BASE, _PRUNING = map(_defaults, (add_adapter_flags, add_base_flag, add_pruning_flags))
+_ADAPTERS, _BASE, _PRUNING, _ABSENT = map(
+    _defaults, (add_adapter_flags, add_base_flag, add_pruning_flags, add_absent_flag)
+)
 
 
 def check_filled(args: Namespace) -> None:
@@ -70,7 +73,8 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
     found = unused_pruning_flags(args)
     if config is not None:
         return [*found, *_unused_positions(args, config), *_unused_ranks(args, config), *_unused_levels(args, config)]
-    given = [text for name, text in _given(args, _ADAPTERS).items() if name not in _MEANT_WITHOUT_ADAPTERS]
+    flags = _given(args, {**_ADAPTERS, **_ABSENT})
+    given = [text for name, text in flags.items() if name not in _MEANT_WITHOUT_ADAPTERS]
     if given:
         found.append(f"{', '.join(given)}: no effect with --add-lora False, which leaves the adapters out")
     return found
@@ -84,10 +88,12 @@ def unused_pruning_flags(args: Namespace) -> list[str]:
     return [f"{', '.join(given)}: no effect without --pruning True"] if given else []
 
 
-def pruning_in_generation(args: Namespace) -> list[str]:
-    """Names the flags of pruning in a command that does not train."""
+def training_flags_in_generation(args: Namespace) -> list[str]:
+    """Names the flags of training in a command that does not train."""
     given = _given(args, _PRUNING).values()
-    return [f"{', '.join(given)}: no effect here; only fairseq-train prunes"] if given else []
+    found = [f"{', '.join(given)}: no effect here; only fairseq-train prunes"] if given else []
+    given = _given(args, _ABSENT).values()
+    return [*found, *(f"{text}: no effect here; only fairseq-train has updates" for text in given)]
 
 
 def pruning_within(schedule: PruningSchedule, epochs: float, limit: str) -> list[str]:

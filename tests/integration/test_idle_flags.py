@@ -285,3 +285,14 @@ def test_flags_that_a_translation_does_not_read_are_named(toy_data, checkpoints,
 )
 def test_flags_of_a_translation_are_checked_too(toy_data, checkpoints, flags, words) -> None:
     assert words in refusal_of(set_up_generation, toy_data, checkpoints / "adapted.pt", *flags)
+
+
+def test_absent_languages_are_named_where_nothing_asks_for_them(toy_data, checkpoints, tmp_path, caplog) -> None:
+    move = ("--absent-languages", "move")
+    toy.build(toy.plugin_flags(toy_data, "--add-lora", "False", *move, "--save-dir", str(tmp_path)))
+    assert "--absent-languages move: no effect with --add-lora False" in caplog.text
+    caplog.clear()
+    toy.build(toy.plugin_flags(toy_data, *move, "--save-dir", str(tmp_path)))
+    assert "--absent-languages" not in caplog.text
+    set_up_generation(toy_data, checkpoints / "adapted.pt", *move)
+    assert "--absent-languages move: no effect here; only fairseq-train has updates" in caplog.text
