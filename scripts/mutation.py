@@ -3,10 +3,11 @@
     .venv/bin/pip install -e ".[mutation]"
     .venv/bin/python scripts/mutation.py langspec_lora/lora langspec_lora/criterion.py
 
-It takes modules and folders; without any, all that :data:`TESTS` knows. Each change is tried in a copy of the project,
-in a process in which torch and fairseq are loaded already, with the tests that belong to the module, those first that
-have noticed another change. Run again, it goes on where it was, and tries again what has survived. It ends with the
-changes that survive, but for those that ``tests/equivalent_mutants.yaml`` explains, and fails if there are any.
+It takes modules and folders; without any, the whole package. First all tests but the slowest are run once, to see which
+lines each runs; that is kept until code or tests change. Then each change is tried in a copy of the project, in a
+process in which torch and fairseq are loaded already, with the tests that run its lines, those first that have noticed
+another change. Run again, it goes on where it was, and tries again what has survived. It ends with the changes that
+survive, but for those that ``tests/equivalent_mutants.yaml`` explains, and fails if there are any.
 """
 
 from __future__ import annotations
@@ -30,46 +31,42 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: forked processes that share
 
 import pytest
 import yaml
+from covering import Measured, Tracer, cheapest, files_of, lines_of_statement
 from mutants import Mutant, mutants_of
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "langspec_lora"
 RESULTS = ROOT / "build" / "mutation.jsonl"
+MEASURED = ROOT / "build" / "covering"
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.yaml"
 
-TESTS = {
-    "lora": "unit/lora_linear unit/routing unit/freezing unit/merge unit/config",
-    "pruning": "unit/pruning unit/task unit/config",
-    "criterion.py": "unit/criterion",
-    "models": "unit/attention unit/language_specific_model unit/generation unit/task unit/adapter_state",
-    "tasks": "unit/task unit/generation unit/merge integration/bad_training integration/bad_generation",
-    "data/language_ids.py": "unit/language_ids unit/generation integration/bad_training",
-    "evaluation": "unit/scoreboard unit/report unit/report_texts integration/evaluate integration/evaluate_runs",
-    "reporting": "unit/report unit/report_html unit/report_texts unit/significance unit/off_target",
-    "checkpoints": "unit/adapter_file unit/adapter_state unit/adapters unit/checkpoint_layout integration/export "
-    "integration/languages_join integration/bad_commands integration/bad_training",
-    "checkpoints/huggingface": "unit/huggingface_architecture unit/huggingface_tokenizer "
-    "integration/huggingface_import integration/peft_import integration/huggingface",
+LEFT_OUT = {
+    *("integration/test_adapters_only.py", "integration/test_base_of_adapters.py", "integration/test_training.py"),
+    *("integration/test_stays_training.py", "integration/test_stock_commands.py", "unit/test_doctor.py"),
+    *("integration/test_commands_and_tasks.py", "unit/test_scripts.py", "unit/test_install.py", "unit/test_readme.py"),
+    *("unit/test_stages.py", "unit/test_full_output.py", "unit/test_benchmark.py", "unit/test_startup.py"),
 }
-"""The tests of a module, those of the longest prefix that fits: none of these starts a training of its own."""
+"""Tests that start programs, which is slow, or look at other things than the package."""
 
 PRELOADED = ("numpy", "torch", "fairseq", "fairseq_cli.train", "fairseq_cli.generate", "fairseq.models.transformer",
              "sacrebleu", "sentencepiece", "matplotlib.pyplot", "jinja2", "transformers", "peft")  # fmt: skip
 SLACK = 20.0
-"""Seconds that a run of the tests may take longer than three times what it takes on the right code."""
+"""Seconds that tests may take longer than three times what they take on the right code."""
 
 
 class Witness:
-    """A pytest plugin: runs first what failed before, and writes down what fails now."""
+    """A pytest plugin: runs the chosen tests in their order, and writes down which fails."""
 
-    def __init__(self, earlier: Sequence[str], report: Path) -> None:
-        self._earlier = {name: number for number, name in enumerate(earlier)}
+    def __init__(self, chosen: Sequence[str], report: Path) -> None:
+        self._order = {name: number for number, name in enumerate(chosen)}
         self._report = report
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Sorts the tests."""
-        items.sort(key=lambda item: self._earlier.get(item.nodeid, len(self._earlier)))
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Chooses and sorts the tests."""
+        others = [item for item in items if item.nodeid not in self._order]
+        items[:] = sorted((item for item in items if item.nodeid in self._order), key=lambda i: self._order[i.nodeid])
+        config.hook.pytest_deselected(items=others)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Notes a failure."""
@@ -79,41 +76,47 @@ class Witness:
 
 @dataclass
 class Module:
-    """A module of the package, its tests, and the tests that have noticed a change of it, the latest first."""
+    """A module of the package, and the tests that have noticed a change of it, the latest first."""
 
     path: Path
     code: str
-    tests: list[str]
-    seconds: float = 0.0
     witnesses: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Trial:
-    """A process that runs the tests of a module, with a change or without."""
+    """A process that runs tests on a change.
+
+    Attributes:
+        tests: those that it runs.
+        seconds: what they take on the right code.
+    """
 
     module: Module
-    mutant: Mutant | None
+    mutant: Mutant
     copy: Path
     report: Path
+    tests: list[str]
+    seconds: float
     started: float
 
     @property
     def limit(self) -> float:
         """The second at which it is ended: a change may well loop forever."""
-        return self.started + 3 * self.module.seconds + SLACK if self.mutant else float("inf")
+        return self.started + 3 * self.seconds + SLACK
 
 
 def main() -> int:
     """Runs the command."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what is running is ended too
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("paths", nargs="*", type=Path, help="modules and folders (default: all that have tests here)")
+    parser.add_argument("paths", nargs="*", type=Path, help="modules and folders (default: the package)")
     parser.add_argument("--processes", type=int, default=2, help="trials at the same time (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of tests for a change (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="only print the changes that would be tried")
     parser.add_argument("--report", action="store_true", help="only print what earlier runs have found")
     args = parser.parse_args()
-    modules = [Module(path, path.read_text(encoding="utf-8"), tests_of(path)) for path in modules_of(args.paths)]
+    modules = [Module(path, path.read_text(encoding="utf-8")) for path in modules_of(args.paths)]
     work = [(module, mutant) for module in modules for mutant in mutants_of(name_of(module.path), module.code)]
     if args.list:
         for module, mutant in work:
@@ -130,13 +133,13 @@ def main() -> int:
         for name in PRELOADED:
             preload(name)
         gc.freeze()  # so that no trial looks through all of it
-        results |= run(modules, todo, args.processes)
+        results |= run(todo, args.processes, args.seconds)
     return summary(work, explained, results)
 
 
 def modules_of(paths: Sequence[Path]) -> list[Path]:
     """All modules that the paths name."""
-    found = [path.resolve() for path in paths] or [ROOT / PACKAGE / name for name in TESTS]
+    found = [path.resolve() for path in paths] or [ROOT / PACKAGE]
     files = [file for path in found for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     return list(dict.fromkeys(files))
 
@@ -144,16 +147,6 @@ def modules_of(paths: Sequence[Path]) -> list[Path]:
 def name_of(path: Path) -> str:
     """A module's path in the project."""
     return path.relative_to(ROOT).as_posix()
-
-
-def tests_of(path: Path) -> list[str]:
-    """The tests of a module, as paths in the project."""
-    name = path.relative_to(ROOT / PACKAGE).as_posix()
-    fitting = [prefix for prefix in TESTS if name == prefix or name.startswith(f"{prefix}/")]
-    if not fitting:
-        sys.exit(f"mutation.py: error: {name} has no tests in TESTS; add a line there")
-    files = [test.replace("/", "/test_") for test in TESTS[max(fitting, key=len)].split()]
-    return [f"tests/{file}.py" for file in files]
 
 
 def preload(name: str) -> None:
@@ -184,28 +177,28 @@ def reason(explained: Sequence[dict[str, str]], module: Module, mutant: Mutant) 
     return None
 
 
-def run(modules: Sequence[Module], todo: Sequence[tuple[Module, Mutant]], processes: int) -> dict[str, str]:
-    """Tries all changes, and writes down each outcome.
+def run(todo: Sequence[tuple[Module, Mutant]], processes: int, seconds: float) -> dict[str, str]:
+    """Tries changes, and writes down each outcome.
 
     Args:
-        modules: all modules.
         todo: the changes.
         processes: how many at the same time.
+        seconds: how long the tests of a change may take.
     """
     results = {}
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder, tqdm(total=len(todo), unit="change") as bar:
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copies = [copy_project(Path(folder) / str(number)) for number in range(processes)]
-        measure([module for module, _ in todo], copies[0])
+        measured = measure(copies)
         RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            for trial, outcome in outcomes(iter(todo), copies):
-                results[trial.mutant.key] = outcome
-                entry = {"key": trial.mutant.key, "outcome": outcome, "module": name_of(trial.module.path)}
-                file.write(json.dumps({**entry, "was": trial.mutant.was, "now": trial.mutant.now}) + "\n")
+        with RESULTS.open("a", encoding="utf-8") as file, tqdm(total=len(todo), unit="change") as bar:
+            for module, mutant, outcome in outcomes(iter(todo), copies, measured, seconds):
+                results[mutant.key] = outcome
+                entry = {"key": mutant.key, "outcome": outcome, "module": name_of(module.path)}
+                file.write(json.dumps({**entry, "was": mutant.was, "now": mutant.now}) + "\n")
                 file.flush()
                 bar.update()
                 if outcome == "survived":
-                    bar.write(f"{name_of(trial.module.path)}:{trial.mutant.line} survived\n{trial.mutant}")
+                    bar.write(f"{name_of(module.path)}:{mutant.line} survived\n{mutant}")
     return results
 
 
@@ -215,21 +208,52 @@ def copy_project(folder: Path) -> Path:
     return Path(shutil.copytree(ROOT, folder, ignore=skipped))
 
 
-def measure(modules: Sequence[Module], copy: Path) -> None:
-    """Runs the tests of all modules on the right code, which takes as long as a change that survives."""
-    seconds: dict[tuple[str, ...], float] = {}
-    for module in modules:
-        if (tests := tuple(module.tests)) not in seconds:
-            trials: dict[int, Trial] = {}
-            start(trials, module, None, copy)
-            trial, outcome = next(ended(trials))
-            if outcome != "survived":
-                sys.exit(f"mutation.py: error: {witness(trial) or tests} fails on the code as it is; mend that first")
-            seconds[tests] = time.monotonic() - trial.started
-        module.seconds = seconds[tests]
+def measure(copies: Sequence[Path]) -> list[Measured]:
+    """Runs every test file, where it has not been done, to see what its tests run."""
+    files = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    files = [file for file in files if file.partition("/")[2] not in LEFT_OUT]
+    places = {file: MEASURED / f"{file.replace('/', '-')}.json" for file in files}
+    waiting = [file for file in files if not is_measured(places[file])]
+    running: dict[int, tuple[str, Path]] = {}
+    free = list(copies)
+    with tqdm(total=len(waiting), unit="test file") as bar:
+        while waiting or running:
+            while waiting and free:
+                file, copy = waiting.pop(), free.pop()
+                process = os.fork()
+                if process == 0:
+                    os._exit(measure_file(file, copy, places[file]))
+                running[process] = file, copy
+            process, status = os.wait()
+            file, copy = running.pop(process)
+            if status != 0:
+                log = places[file].with_suffix(".log")
+                sys.exit(f"mutation.py: error: {file} fails on the code as it is (see {log}); mend that first")
+            free.append(copy)
+            bar.update()
+    return [Measured.read(place) for place in places.values()]
 
 
-def outcomes(todo: Iterator[tuple[Module, Mutant]], copies: Sequence[Path]) -> Iterator[tuple[Trial, str]]:
+def is_measured(place: Path) -> bool:
+    """Whether a test file was measured, and nothing has changed since."""
+    measured = Measured.read(place)
+    return measured is not None and measured.is_current(ROOT)
+
+
+def measure_file(file: str, copy: Path, place: Path) -> int:
+    """What the forked process does; gives its exit status."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    enter(copy, place.with_suffix(".log"))
+    tracer = Tracer(copy / PACKAGE, copy / "tests")
+    code = int(pytest.main([*pytest_flags(copy), file], plugins=[tracer]))
+    if code == 0:
+        tracer.finish(copy, file).write(place)
+    return code
+
+
+def outcomes(
+    todo: Iterator[tuple[Module, Mutant]], copies: Sequence[Path], measured: Sequence[Measured], seconds: float
+) -> Iterator[tuple[Module, Mutant, str]]:
     """Keeps every copy busy."""
     trials: dict[int, Trial] = {}
     free = list(copies)
@@ -240,45 +264,59 @@ def outcomes(todo: Iterator[tuple[Module, Mutant]], copies: Sequence[Path]) -> I
                 module, mutant = next(todo, (None, None))
                 waiting = module is not None
                 if waiting:
-                    start(trials, module, mutant, free.pop())
+                    lines = lines_of_statement(module.code, mutant.line)
+                    covering = [found.covering(name_of(module.path), lines) for found in measured]
+                    if not (tests := cheapest(covering, seconds)):
+                        yield module, mutant, "survived"
+                        continue
+                    costs = {test: cost for found in covering for test, cost in found.items()}
+                    witnesses = [test for test in module.witnesses if test in costs]
+                    tests = list(dict.fromkeys([*witnesses, *tests]))
+                    start(trials, module, mutant, free.pop(), tests, sum(costs[test] for test in tests))
             for trial, outcome in ended(trials):
                 (trial.copy / name_of(trial.module.path)).write_text(trial.module.code, encoding="utf-8")
                 free.append(trial.copy)
-                yield trial, outcome
+                yield trial.module, trial.mutant, outcome
                 break
     finally:
         for process in trials:
             os.killpg(process, signal.SIGKILL)
 
 
-def start(trials: dict[int, Trial], module: Module, mutant: Mutant | None, copy: Path) -> None:
-    """Forks a process that runs the tests."""
-    if mutant is not None:
-        (copy / name_of(module.path)).write_text(mutant.code, encoding="utf-8")
+def start(
+    trials: dict[int, Trial], module: Module, mutant: Mutant, copy: Path, tests: list[str], seconds: float
+) -> None:
+    """Forks a process that runs tests."""
+    (copy / name_of(module.path)).write_text(mutant.code, encoding="utf-8")
     report = copy.with_name(f"{copy.name}.failed")
     report.unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
-        os._exit(run_tests(module, copy, report))
-    trials[process] = Trial(module, mutant, copy, report, time.monotonic())
+        sys.dont_write_bytecode = True
+        enter(copy)
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        os._exit(int(pytest.main([*pytest_flags(copy), "-x", *files_of(tests)], plugins=[Witness(tests, report)])))
+    trials[process] = Trial(module, mutant, copy, report, tests, seconds, time.monotonic())
 
 
-def run_tests(module: Module, copy: Path, report: Path) -> int:
-    """What the forked process does; gives its exit status."""
+def enter(copy: Path, log: Path = Path(os.devnull)) -> None:
+    """Makes a forked process one that runs tests in a copy of the project, and prints into a file."""
     os.setsid()
-    silence = os.open(os.devnull, os.O_RDWR)
-    for stream in range(3):
-        os.dup2(silence, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(copy)
-    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(copy)}
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    sys.dont_write_bytecode = True
+    vars(sys.modules["__main__"]).pop("__file__", None)  # else multiprocessing's children begin by importing it
+    os.environ |= {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.path[:] = [
         str(copy),
         *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "scripts")),
     ]
-    arguments = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", f"{copy}.tmp", *module.tests]
-    return int(pytest.main(arguments, plugins=[Witness(module.witnesses, report)]))
+
+
+def pytest_flags(copy: Path) -> tuple[str, ...]:
+    """Those of every run."""
+    return ("-q", "-p", "no:cacheprovider", "--basetemp", f"{copy}.tmp")
 
 
 def ended(trials: dict[int, Trial]) -> Iterator[tuple[Trial, str]]:

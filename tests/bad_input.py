@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import checkpoint_utils, options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from tests import toy
 
@@ -84,7 +83,7 @@ def set_up_generation(data: Path, path: Path | str, *more: str, parser: Callable
         *more,
     ]
     args = options.parse_args_and_arch(parser(), flags)
-    return tasks.setup_task(convert_namespace_to_omegaconf(args).task)
+    return tasks.setup_task(toy.task_settings(args))
 
 
 def load_for_generation(data: Path, path: Path):

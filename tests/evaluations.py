@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from fairseq import checkpoint_utils
 from fairseq_cli import train
 
 from langspec_lora.evaluation.evaluate import Options
 
 
 def run_stock(monkeypatch: pytest.MonkeyPatch, program, *flags: str) -> None:
-    """Runs a stock fairseq command in this process."""
+    """Runs a stock fairseq command in this process, as if it were the first."""
+    monkeypatch.delattr(checkpoint_utils.save_checkpoint, "best", raising=False)
     monkeypatch.setattr(sys, "argv", ["fairseq", *map(str, flags)])
     program.cli_main()
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from fairseq import options, tasks
 from fairseq.data import Dictionary, indexed_dataset
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.dataclass.utils import _set_legacy_defaults
 from fairseq.distributed import utils as distributed_utils
+from fairseq.models import ARCH_MODEL_REGISTRY
 from torch import Tensor, nn
 
 from langspec_lora.data.binarise import binarise, multi_parallel
@@ -154,10 +155,27 @@ def build(flags: list[str], translates: bool = False) -> tuple[tasks.FairseqTask
     args = parse(flags)
     if translates:
         args.path = None  # which training commands do not have
-    settings = convert_namespace_to_omegaconf(args)
-    task = tasks.setup_task(settings.task)
+    task = tasks.setup_task(task_settings(args))
     torch.manual_seed(1)
-    return task, task.build_model(settings.model)
+    return task, task.build_model(model_settings(args))
+
+
+def task_settings(args: Namespace) -> Namespace:
+    """What a fairseq command hands to a task.
+
+    fairseq itself takes half a second for that, because Hydra composes the settings of all else too; ``test_task.py``
+    compares.
+    """
+    settings = Namespace(**vars(args))
+    _set_legacy_defaults(settings, tasks.TASK_REGISTRY[args.task])
+    return settings
+
+
+def model_settings(args: Namespace) -> Namespace:
+    """What a fairseq command hands to a model; see :func:`task_settings`."""
+    settings = Namespace(**vars(args))
+    _set_legacy_defaults(settings, ARCH_MODEL_REGISTRY[args.arch])
+    return settings
 
 
 def randomise_pairs(model: nn.Module, scale: float = 0.3) -> None:

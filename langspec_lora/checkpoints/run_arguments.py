@@ -7,12 +7,13 @@ fairseqs, with values that have since gone: ``ddp_backend='simple'``. Such a val
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, Field
+from dataclasses import MISSING, Field, make_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -46,7 +47,8 @@ def replace_outdated(args: Namespace) -> dict[str, Any]:
     def works(replaced: frozenset[str]) -> bool:
         return _refusal(_without(args, replaced, defaults)) is None
 
-    suspects = [name for name in defaults if _is_unknown_choice(args, name)]
+    fields = _run_fields(args)
+    suspects = [name for name in defaults if _is_refused_alone(args, name, fields.get(name))]
     names = suspects if works(frozenset(suspects)) else [name for name in defaults if hasattr(args, name)]
     if not works(frozenset(names)):
         raise _no_model(args, error)
@@ -133,21 +135,35 @@ def _run_fields(args: Namespace) -> dict[str, Field]:
     }
 
 
-def _is_unknown_choice(args: Namespace, name: str) -> bool:
-    """Whether an argument is not among its choices: tried first, because most outdated ones are of this kind."""
+def _is_refused_alone(args: Namespace, name: str, field: Field | None) -> bool:
+    """Whether an argument is not among its choices, or of another type: tried first, because it takes next to nothing.
+
+    Args:
+        args: all arguments.
+        name: that of one.
+        field: how fairseq declares it; None of a choice of a class.
+    """
     from fairseq.dataclass.utils import interpret_dc_type
     from fairseq.registry import REGISTRIES
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    value = getattr(args, name, None)
-    if value is None:
+    if not hasattr(args, name):
         return False
+    value = getattr(args, name)
     if name in REGISTRIES:
-        return value not in REGISTRIES[name]["registry"]
+        return value is not None and value not in REGISTRIES[name]["registry"]
     if name == "task":
         return True  # it is among the arguments only where it is unknown
-    field = _run_fields(args).get(name)
-    choices = interpret_dc_type(field.type)
-    return inspect.isclass(choices) and issubclass(choices, Enum) and value not in [one.value for one in choices]
+    kind = interpret_dc_type(field.type)
+    if inspect.isclass(kind) and issubclass(kind, Enum):
+        return value is not None and value not in [one.value for one in kind]
+    alone = OmegaConf.structured(make_dataclass("Alone", [(name, field.type, dataclasses.field(default="???"))]))
+    try:
+        alone[name] = value
+    except OmegaConfBaseException:
+        return True
+    return False
 
 
 def _default(field: Field) -> Any:

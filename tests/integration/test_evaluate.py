@@ -27,35 +27,38 @@ from tests.evaluations import contents, options, published_hypotheses, run_stock
 PAIRS = [tuple(pair.split("-")) for pair in toy.PAIRS]
 
 
-@pytest.mark.parametrize("kind", ["adapted", "stock"])
+@pytest.fixture(scope="module", params=["adapted", "stock"])
+def translated(request, toy_data, tmp_path_factory) -> tuple[Path, dict[tuple[str, str], list[str]]]:
+    """A checkpoint, and what stock ``fairseq-generate`` makes of some directions with it."""
+    checkpoint = request.getfixturevalue(request.param)
+    task = {"adapted": "translation_multi_simple_epoch_lora", "stock": "translation_multi_simple_epoch"}[request.param]
+    hypotheses = {}
+    for source, target in PAIRS[::3]:
+        folder = tmp_path_factory.mktemp(f"{source}-{target}")
+        with pytest.MonkeyPatch.context() as patch:
+            run_stock(
+                patch,
+                generate,
+                *(toy_data, "--path", checkpoint, "--fixed-dictionary", toy_data.parent / "dict.txt"),
+                *("--required-batch-size-multiple", "1", "--langs", ",".join(toy.LANGUAGES)),
+                *("--lang-pairs", ",".join(toy.PAIRS), "-s", source, "-t", target, "--beam", "5"),
+                *("--remove-bpe", "sentencepiece", "--task", task, "--decoder-langtok", "--encoder-langtok", "src"),
+                *("--gen-subset", "test", "--dataset-impl", "mmap", "--max-tokens", "90", "--cpu"),
+                *("--results-path", folder, "--no-progress-bar", "--num-workers", "0"),
+            )
+        hypotheses[source, target] = published_hypotheses(folder / "generate-test.txt")
+    return checkpoint, hypotheses
+
+
 @pytest.mark.parametrize("batching", ["auto", "mixed", "direction"])
-def test_hypotheses_are_those_of_stock_fairseq_generate_line_for_line(
-    kind, batching, toy_data, tmp_path, monkeypatch, request
-) -> None:
-    checkpoint = request.getfixturevalue(kind)
-    out = tmp_path / "out"
+def test_hypotheses_are_those_of_stock_fairseq_generate_line_for_line(batching, translated, toy_data, tmp_path) -> None:
+    checkpoint, expected = translated
     # A small limit, so that there are several batches and groups.
-    evaluate(options(toy_data, checkpoint, out, max_tokens=90, batching=batching))
-    task = {"adapted": "translation_multi_simple_epoch_lora", "stock": "translation_multi_simple_epoch"}[kind]
-    texts = set()
-    some = PAIRS[::3]
-    for source, target in some:
-        folder = tmp_path / f"{source}-{target}"
-        run_stock(
-            monkeypatch,
-            generate,
-            *(toy_data, "--path", checkpoint, "--fixed-dictionary", toy_data.parent / "dict.txt"),
-            *("--required-batch-size-multiple", "1", "--langs", ",".join(toy.LANGUAGES)),
-            *("--lang-pairs", ",".join(toy.PAIRS), "-s", source, "-t", target, "--beam", "5"),
-            *("--remove-bpe", "sentencepiece", "--task", task, "--decoder-langtok", "--encoder-langtok", "src"),
-            *("--gen-subset", "test", "--dataset-impl", "mmap", "--max-tokens", "90", "--cpu"),
-            *("--results-path", folder, "--no-progress-bar", "--num-workers", "0"),
-        )
-        expected = published_hypotheses(folder / "generate-test.txt")
-        assert (out / f"{source}-{target}.hyp.txt").read_text().split("\n")[:-1] == expected
-        assert len(expected) == toy.SIZES["test"]
-        texts.add(tuple(expected))
-    assert len(texts) == len(some)  # the directions do differ
+    evaluate(options(toy_data, checkpoint, tmp_path, max_tokens=90, batching=batching))
+    for (source, target), hypotheses in expected.items():
+        assert (tmp_path / f"{source}-{target}.hyp.txt").read_text().split("\n")[:-1] == hypotheses
+        assert len(hypotheses) == toy.SIZES["test"]
+    assert len(set(map(tuple, expected.values()))) == len(expected)  # the directions do differ
 
 
 def test_scores_are_those_of_the_sacrebleu_command_line(results, toy_data) -> None:

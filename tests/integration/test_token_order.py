@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import generate, train, validate
 
 from langspec_lora.checkpoints.huggingface.tokenizer import check_tokenizer
@@ -40,7 +39,7 @@ def without_tokens(data: Path) -> str:
 def symbols_of_stock_fairseq(data: Path, langs: str) -> list[str]:
     """The vocabulary of a model that stock fairseq trains."""
     flags = toy.base_flags(data, *STOCK, "--fixed-dictionary", without_tokens(data), "--langs", langs)
-    return tasks.setup_task(convert_namespace_to_omegaconf(toy.parse(flags)).task).source_dictionary.symbols
+    return tasks.setup_task(toy.task_settings(toy.parse(flags))).source_dictionary.symbols
 
 
 @pytest.fixture(scope="module")

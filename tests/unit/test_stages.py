@@ -172,7 +172,12 @@ def test_when_the_run_is_ended_its_commands_end_and_the_folder_is_free(tmp_path,
         "runner = Runner(here / 'out', here, dict(os.environ))\n"
         "with runner.lock(): runner.run(Stage('sleep', 'Sleep', [sys.executable, '-c', code], here / 'made'))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in a shell's background ignores it
+    )
     log = tmp_path / "out" / "logs" / "sleep.log"
     try:
         wait_for(lambda: log.exists() and log.read_text().split("\n")[-2:-1][0].isdigit())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fairseq import criterions
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch import distributed
 
 from langspec_lora.cli.main import main
@@ -19,7 +20,7 @@ def test_an_update_that_drops_all_adapted_layers_has_a_gradient_of_zero(toy_data
     flags = toy.plugin_flags(toy_data, *ONE_LAYER, "--decoder-layerdrop", "1")
     task, model = toy.build(flags)
     toy.randomise_pairs(model)
-    criterion = criterions.build_criterion(toy.convert_namespace_to_omegaconf(toy.parse(flags)).criterion, task)
+    criterion = criterions.build_criterion(convert_namespace_to_omegaconf(toy.parse(flags)).criterion, task)
     batch = toy.mixed_batch(task)
     loss, *_ = task.train_step(batch, model, criterion, _Optimizer(), update_num=0)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

@@ -7,11 +7,21 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 from tests import toy
 from tests.bad_input import write_checkpoint
 
 PRUNING = ("--pruning", "True", "--pruning-t1", "5", "--pruning-t2", "1", "--target-pruning-ratio", "0.5")
+
+
+@pytest.mark.parametrize("flags_of", [toy.base_flags, toy.plugin_flags])
+def test_what_tests_build_from_is_what_fairseq_builds_from(toy_data, flags_of) -> None:
+    stock = ("--task", "translation_multi_simple_epoch", "--arch", "transformer")
+    args = toy.parse(flags_of(toy_data, *(stock if flags_of is toy.base_flags else ())))
+    settings = convert_namespace_to_omegaconf(args)
+    assert {**vars(toy.task_settings(args)), "_name": args.task} == vars(settings.task)
+    assert {**vars(toy.model_settings(args)), "_name": args.arch} == vars(settings.model)
 
 
 def prune(state: dict) -> None:

@@ -1,0 +1,169 @@
+"""Which tests run which lines of the package, and how long each takes: what :mod:`mutation` chooses its tests by."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import coverage
+import pytest
+
+IMPORT = "import"
+"""The context of what runs while a test file is read."""
+
+
+@dataclass
+class Measured:
+    """What the tests of a file ran.
+
+    Attributes:
+        seconds: of each test and, as ``fixture:NAME``, of what was set up for several.
+        fixtures: those that a test takes, directly or not.
+        lines: for each module, a line's contexts: tests, fixtures, or :data:`IMPORT`.
+        digests: of every module that was run, and of the tests; where one has changed, this no longer holds.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    fixtures: dict[str, list[str]] = field(default_factory=dict)
+    lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def is_current(self, root: Path) -> bool:
+        """Whether nothing that it was measured on has changed."""
+        return all(digest(root / name) == known for name, known in self.digests.items())
+
+    def covering(self, module: str, lines: Iterable[int]) -> dict[str, float]:
+        """The tests that ran one of the lines, or whose fixtures did, with their seconds."""
+        contexts = {context for line in lines for context in self.lines.get(module, {}).get(line, ())}
+        tests = [
+            test
+            for test, fixtures in self.fixtures.items()
+            if IMPORT in contexts or test in contexts or any(f"fixture:{name}" in contexts for name in fixtures)
+        ]
+        return {test: self.cost(test) for test in tests}
+
+    def cost(self, test: str) -> float:
+        """What a test takes by itself."""
+        return sum(self.seconds.get(name, 0.0) for name in (test, *(f"fixture:{n}" for n in self.fixtures[test])))
+
+    def write(self, path: Path) -> None:
+        """Keeps it in a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(vars(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Measured | None:
+        """What such a file holds, where there is one."""
+        if not path.exists():
+            return None
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        lines = {name: {int(line): names for line, names in found.items()} for name, found in stored["lines"].items()}
+        return cls(**{**stored, "lines": lines})
+
+
+class Tracer:
+    """A pytest plugin that measures, in a process that does nothing else.
+
+    Args:
+        package: the folder of the package that is traced.
+        tests: that of the tests.
+    """
+
+    def __init__(self, package: Path, tests: Path) -> None:
+        self._package, self._tests = package, tests
+        self._coverage = coverage.Coverage(data_file=None, include=[f"{package}/*"], config_file=False, plugins=[])
+        self._coverage.start()
+        self._coverage.switch_context(IMPORT)
+        self._context = IMPORT
+        self._measured = Measured()
+
+    def _timed(self, context: str):
+        before, self._context = self._context, context
+        self._coverage.switch_context(context)
+        started = time.monotonic()
+        try:
+            outcome = yield
+        finally:
+            seconds = self._measured.seconds
+            seconds[context] = seconds.get(context, 0.0) + time.monotonic() - started
+            self._context = before
+            self._coverage.switch_context(before)
+        return outcome
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item):
+        """Notes a test's fixtures and what it runs."""
+        self._measured.fixtures[item.nodeid] = list(item.fixturenames)
+        return (yield from self._timed(item.nodeid))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        """Notes what is run for all tests that take a fixture."""
+        return (yield from self._timed(f"fixture:{fixturedef.argname}"))
+
+    def finish(self, root: Path, file: str) -> Measured:
+        """Ends the tracing.
+
+        Args:
+            root: the project's folder.
+            file: the test file, in the project.
+        """
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        for path in map(Path, data.measured_files()):
+            name = path.relative_to(root).as_posix()
+            self._measured.lines[name] = data.contexts_by_lineno(str(path))
+        helpers = [path.relative_to(root).as_posix() for path in self._tests.rglob("*.py")]
+        helpers = [name for name in helpers if not Path(name).name.startswith("test_")]
+        for name in (file, *helpers, *self._measured.lines):
+            self._measured.digests[name] = digest(root / name)
+        return self._measured
+
+
+def digest(path: Path) -> str:
+    """A file's, and of none another."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "none"
+
+
+def lines_of_statement(code: str, line: int) -> range:
+    """The lines of the innermost statement that holds a line; of one with a body, those before the body."""
+    best = range(line, line + 1)
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, (ast.stmt, ast.ExceptHandler)):
+            continue
+        first = min([node.lineno, *(item.lineno for item in getattr(node, "decorator_list", []))])
+        body = getattr(node, "body", None)
+        last = body[0].lineno - 1 if body and body[0].lineno > node.lineno else node.end_lineno
+        if first <= line <= last:
+            best = range(first, last + 1)  # ast.walk goes outside in
+    return best
+
+
+def cheapest(found: Iterable[dict[str, float]], limit: float) -> list[str]:
+    """As many tests as can be run within a time, those first that take the least.
+
+    Args:
+        found: for each test file its tests with their seconds.
+        limit: seconds.
+    """
+    costs: dict[str, float] = defaultdict(float)
+    for tests in found:
+        costs.update(tests)
+    chosen, total = [], 0.0
+    for test in sorted(costs, key=costs.__getitem__):
+        total += costs[test]
+        if total > limit and chosen:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def files_of(tests: Sequence[str]) -> list[str]:
+    """The files of tests, each once."""
+    return list(dict.fromkeys(test.partition("::")[0] for test in tests))
