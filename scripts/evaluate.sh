@@ -57,6 +57,9 @@ settings=$(
     printf 'dictionary %s\n' "$(sha256sum <"$DICT")"
     printf 'data %s\nlangs %s\nbeam %s\ntokenize %s\nprecision %s\nflags %s\n' \
         "$(cd "$DATA_BIN" && pwd)" "$LANGS" "$BEAM" "$TOKENIZE" "$PRECISION" "$*"
+    printf 'references %s\n' "$(for name in ${REFERENCES:+${LANGS//,/ }}; do
+        [[ ! -f $REFERENCES/test.$name ]] || sha256sum <"$REFERENCES/test.$name"
+    done | sha256sum)"
 )
 mkdir -p "$OUT"
 if [[ -f $OUT/evaluate.settings ]]; then

@@ -401,9 +401,15 @@ def test_evaluation_loop_run_again_does_only_what_is_missing(loop, tmp_path) -> 
 @pytest.mark.parametrize("changes", [{"BEAM": "4"}, {"TOKENIZE": "char"}, {"DATA_BIN": "mono"}])
 def test_evaluation_loop_refuses_a_folder_of_other_settings(loop, tmp_path, changes) -> None:
     assert loop().returncode == 0
+    shutil.copy(tmp_path / "mono" / "test.fr", tmp_path / "first.fr")
     done = loop(DICT="the data/dict.en.txt", FLORES_MONO="mono", **changes)
     assert done.returncode == 1
     assert "results of other settings" in done.stderr
+    (tmp_path / "mono" / "test.fr").write_text("another\n")
+    assert "(references differ)" in loop().stderr
+    assert "(references differ)" in loop(FLORES_MONO="data").stderr
+    shutil.copy(tmp_path / "first.fr", tmp_path / "mono" / "test.fr")
+    assert loop().returncode == 0
     (tmp_path / "a checkpoint.pt").write_text("another")
     assert "(checkpoint differ)" in loop().stderr
 
