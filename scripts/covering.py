@@ -6,7 +6,6 @@ import ast
 import hashlib
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ class Measured:
     """What the tests of a file ran.
 
     Attributes:
-        seconds: of each test and, as ``fixture:NAME``, of what was set up for several.
+        seconds: of each test by itself and, as ``fixture:NAME``, of what was set up for it or for several.
         fixtures: those that a test takes, directly or not.
         lines: for each module, a line's contexts: tests, fixtures, or :data:`IMPORT`.
         digests: of every module that was run, and of the tests; where one has changed, this no longer holds.
@@ -38,19 +37,19 @@ class Measured:
         """Whether nothing that it was measured on has changed."""
         return all(digest(root / name) == known for name, known in self.digests.items())
 
-    def covering(self, module: str, lines: Iterable[int]) -> dict[str, float]:
-        """The tests that ran one of the lines, or whose fixtures did, with their seconds."""
+    def covering(self, module: str, lines: Iterable[int]) -> dict[str, dict[str, float]]:
+        """The tests that ran one of the lines, or whose fixtures did, and the seconds of all that a test takes."""
         contexts = {context for line in lines for context in self.lines.get(module, {}).get(line, ())}
         tests = [
             test
             for test, fixtures in self.fixtures.items()
             if IMPORT in contexts or test in contexts or any(f"fixture:{name}" in contexts for name in fixtures)
         ]
-        return {test: self.cost(test) for test in tests}
+        return {test: self._costs(test) for test in tests}
 
-    def cost(self, test: str) -> float:
-        """What a test takes by itself."""
-        return sum(self.seconds.get(name, 0.0) for name in (test, *(f"fixture:{n}" for n in self.fixtures[test])))
+    def _costs(self, test: str) -> dict[str, float]:
+        names = (test, *(f"fixture:{name}" for name in self.fixtures[test]))
+        return {name: self.seconds.get(name, 0.0) for name in names}
 
     def write(self, path: Path) -> None:
         """Keeps it in a file."""
@@ -80,21 +79,24 @@ class Tracer:
         self._coverage = coverage.Coverage(data_file=None, include=[f"{package}/*"], config_file=False, plugins=[])
         self._coverage.start()
         self._coverage.switch_context(IMPORT)
-        self._context = IMPORT
+        self._context, self._since = IMPORT, time.monotonic()
         self._measured = Measured()
 
     def _timed(self, context: str):
-        before, self._context = self._context, context
-        self._coverage.switch_context(context)
-        started = time.monotonic()
+        """Counts what runs until the end of a hook to a context, but for what others count within it."""
+        before = self._context
+        self._switch(context)
         try:
             outcome = yield
         finally:
-            seconds = self._measured.seconds
-            seconds[context] = seconds.get(context, 0.0) + time.monotonic() - started
-            self._context = before
-            self._coverage.switch_context(before)
+            self._switch(before)
         return outcome
+
+    def _switch(self, context: str) -> None:
+        now, seconds = time.monotonic(), self._measured.seconds
+        seconds[self._context] = seconds.get(self._context, 0.0) + now - self._since
+        self._context, self._since = context, now
+        self._coverage.switch_context(context)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item):
@@ -145,22 +147,21 @@ def lines_of_statement(code: str, line: int) -> range:
     return best
 
 
-def cheapest(found: Iterable[dict[str, float]], limit: float) -> list[str]:
-    """As many tests as can be run within a time, those first that take the least.
+def cheapest(found: Iterable[dict[str, dict[str, float]]], limit: float) -> dict[str, float]:
+    """As many tests as can be run within a time, those first that take the least, each with its share of that time.
 
     Args:
-        found: for each test file its tests with their seconds.
+        found: for each test file its tests with the seconds of all that they take; what several take is set up once.
         limit: seconds.
     """
-    costs: dict[str, float] = defaultdict(float)
-    for tests in found:
-        costs.update(tests)
-    chosen, total = [], 0.0
-    for test in sorted(costs, key=costs.__getitem__):
-        total += costs[test]
-        if total > limit and chosen:
+    costs = {test: parts for tests in found for test, parts in tests.items()}
+    chosen, paid = {}, set()
+    for test in sorted(costs, key=lambda test: sum(costs[test].values())):
+        seconds = sum(cost for name, cost in costs[test].items() if name not in paid)
+        if sum(chosen.values()) + seconds > limit and chosen:
             break
-        chosen.append(test)
+        chosen[test] = seconds
+        paid |= costs[test].keys()
     return chosen
 
 

@@ -136,7 +136,13 @@ class _Text:
 
 
 class _Strip(ast.NodeTransformer):
-    """Leaves out what no test can see: annotations, ``__all__``, the logger's name, what is only strict or frozen."""
+    """Leaves out what no test can see: annotations, ways to call, ``__all__``, the logger's name, strict and frozen."""
+
+    def visit_arguments(self, node: ast.arguments) -> ast.arguments:
+        self.generic_visit(node)
+        names = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        defaults = [*node.defaults, *node.kw_defaults]
+        return ast.arguments([], names, node.vararg, [], [], node.kwarg, defaults)
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

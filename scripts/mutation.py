@@ -271,10 +271,10 @@ def outcomes(
                     if not (tests := cheapest(covering, seconds)):
                         yield module, mutant, "survived"
                         continue
-                    costs = {test: cost for found in covering for test, cost in found.items()}
-                    witnesses = [test for test in module.witnesses if test in costs]
-                    tests = list(dict.fromkeys([*witnesses, *tests]))
-                    start(trials, module, mutant, free.pop(), tests, sum(costs[test] for test in tests))
+                    for test in reversed(module.witnesses):
+                        if cost := [sum(found[test].values()) for found in covering if test in found]:
+                            tests = {test: cost[0], **tests}
+                    start(trials, module, mutant, free.pop(), list(tests), sum(tests.values()))
             for trial, outcome in ended(trials):
                 (trial.copy / name_of(trial.module.path)).write_text(trial.module.code, encoding="utf-8")
                 free.append(trial.copy)

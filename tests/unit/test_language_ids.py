@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 
 from langspec_lora.data import language_ids as language_id_module
-from langspec_lora.data.language_ids import LanguageIdDataManager, LanguageIdDataset, language_ids, one_language
+from langspec_lora.data.language_ids import (
+    LanguageIdDataManager,
+    LanguageIdDataset,
+    distinct_languages,
+    language_ids,
+    one_language,
+)
+from langspec_lora.data.lengths import Limits
 from langspec_lora.errors import UserError
 from tests import toy
 
@@ -64,6 +75,45 @@ def test_ids_are_positions_in_the_list_of_languages() -> None:
     assert language_ids("wo", list(toy.LANGUAGES), 2, torch.zeros(1)).tolist() == [[3], [3]]
 
 
+def test_languages_of_a_batch_that_does_not_name_them_are_read_off_its_ids() -> None:
+    sample = {"net_input": {"src_lang_id": torch.tensor([[3], [0], [3]])}, "tgt_lang_id": torch.tensor([[1], [1], [1]])}
+    assert distinct_languages(sample) == ((0, 3), (1,))
+    assert one_language(sample) == (None, None)
+    assert distinct_languages({**sample, "languages": ((4,), (2,))}) == ((4,), (2,))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError("…"), "there are no train data of en-fr in here; binarise that direction, or leave it out"),
+        (AssertionError("…same number of examples…"), "train data of en-fr in here are misaligned: …same number"),
+        (None, "train data of en-fr in here are empty; binarise text for that direction, or leave it out"),
+    ],
+)
+def test_what_fairseq_cannot_load_ends_the_run_in_a_sentence(monkeypatch, error, words) -> None:
+    monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", Mock(side_effect=error, return_value=[]))
+    manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
+    with pytest.raises(SystemExit) as end:
+        manager.load_a_dataset("train", "here", "en", None, "fr", None)
+    assert str(end.value.code).startswith(f"langspec-lora: error: {words}")
+
+
+def test_other_failures_of_fairseq_stay_what_they_are(monkeypatch) -> None:
+    monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", Mock(side_effect=AssertionError("another")))
+    with pytest.raises(AssertionError, match="^another$"):
+        LanguageIdDataManager.__new__(LanguageIdDataManager).load_a_dataset("train", "here", "en", None, "fr", None)
+
+
+def test_monolingual_data_have_their_language_on_both_sides(monkeypatch, datasets) -> None:
+    load = Mock(return_value=datasets[0].dataset)
+    monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", load)
+    manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
+    manager.langs = ["en", "fr"]
+    loaded = manager.load_a_dataset("train", "here", None, None, "fr", None, combine=True)
+    assert (loaded.source_id, loaded.target_id) == (1, 1)
+    assert load.call_args == (("train", "here", None, None, "fr", None), {"combine": True})
+
+
 @pytest.fixture
 def own(toy_data: Path, tmp_path: Path) -> Path:
     """The data of one direction and of no other."""
@@ -72,17 +122,26 @@ def own(toy_data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(folder: Path, pair: str = "en-fr", needs_target: bool = True, impl: str | None = "mmap") -> None:
+def check(
+    folder: Path,
+    pair: str = "en-fr",
+    needs_target: bool = True,
+    split: str = "valid",
+    limits: Limits | None = None,
+    **changes: object,
+) -> None:
     args = Namespace(
-        **{"data": str(folder), "dataset_impl": impl, "extra_data": None, "extra_lang_pairs": None},
-        **{"lang_pairs": [pair], "langtoks_specs": ["main"], "langtoks": None, "virtual_data_size": None},
+        **{"data": str(folder), "dataset_impl": "mmap", "extra_data": None, "extra_lang_pairs": None},
+        **{"lang_pairs": [pair], "langtoks_specs": ["main"], "langtoks": {}, "virtual_data_size": None},
         **{"sampling_method": "uniform", "train_subset": "train", "valid_subset": "valid", "source_dict": None},
+        **{"max_source_positions": 1024, "truncate_source": False, "lang_tok_replacing_bos_eos": False},
     )
+    vars(args).update(changes)
     manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
-    dictionary = Dictionary.load(str(folder / "dict.txt"))
+    dictionary = Dictionary.load(f"{str(folder).split(':')[0]}/dict.txt")
     manager.args, manager.lang_pairs = args, [pair]
     manager.dicts = dict.fromkeys(toy.LANGUAGES, dictionary)
-    manager.check_files("valid", **({} if needs_target else {"needs_target": False}))
+    manager.check_files(split, limits=limits, **({} if needs_target else {"needs_target": False}))
 
 
 def side(folder: Path, language: str) -> list[Path]:
@@ -114,6 +173,55 @@ def test_folders_without_directions_and_text_of_one_language_are_passed_over(own
     pairs = {"main": ["en-fr"], "mono_nl": ["nl"], "other": ["en-nl"]}
     monkeypatch.setattr(LanguageIdDataManager, "get_data_paths_and_lang_pairs", lambda self, split: (folders, pairs))
     check(own)
+    del pairs["main"]
+    check(own)
+
+
+def test_all_folders_of_training_data_are_looked_at_and_the_first_of_others(own, tmp_path_factory) -> None:
+    second = Path(shutil.copytree(own, tmp_path_factory.mktemp("second"), dirs_exist_ok=True))
+    folders = Path(f"{own}:{second}")
+    for name in ("valid", "train"):
+        check(folders, split=name)
+        (second / f"{name}.en-fr.fr.bin").write_bytes(b"")
+    check(folders)
+    with pytest.raises(UserError, match=f"{second}/train.en-fr.fr.* is damaged"):
+        check(folders, split="train")
+
+
+OTHERWISE = {"positions": (1024, 1024), "tokens_flag": "--max-tokens", "skips": False}
+"""The toy data's longest sentences have seven words and the end."""
+
+
+@pytest.mark.parametrize(
+    ("longest", "changes"),
+    [
+        (8, {}),
+        (9, {"langtoks": {"main": ("src", None)}}),
+        (9, {"langtoks": {"main": (None, "tgt")}}),
+        (8, {"langtoks": {"main": ("src", "tgt")}, "lang_tok_replacing_bos_eos": True}),
+        (9, {"langtoks": {"main": ("src", "tgt")}, "max_source_positions": 3}),
+        (9, {"langtoks": {"main": ("src", "tgt")}, "max_source_positions": 3, "truncate_source": True}),
+        (8, {"langtoks": {"main": ("src", None)}, "max_source_positions": 7, "truncate_source": True}),
+    ],
+)
+def test_a_sentence_is_as_long_as_the_model_gets_it(own, longest, changes) -> None:
+    check(own, limits=Limits(tokens=longest, **OTHERWISE), **changes)
+    with pytest.raises(UserError, match=f"{longest} tokens, but --max-tokens is {longest - 1}"):
+        check(own, limits=Limits(tokens=longest - 1, **OTHERWISE), **changes)
+
+
+def test_ids_beyond_the_dictionary_are_named(own) -> None:
+    size = len(Dictionary.load(str(own / "dict.txt")))
+    path = side(own, "fr")[0]
+    tokens = np.fromfile(path, dtype=np.uint16)
+    tokens[5] = size - 1
+    tokens.tofile(path)
+    check(own)
+    tokens[5] = size
+    tokens.tofile(path)
+    os.utime(path, ns=(1, 1))  # another file than the one that was looked at before
+    with pytest.raises(UserError, match=rf"valid data of en-fr in .*, fr: they hold the id {size}, .* has {size} entr"):
+        check(own)
 
 
 def test_sides_of_different_length_are_named_with_their_lengths(own) -> None:
@@ -121,15 +229,16 @@ def test_sides_of_different_length_are_named_with_their_lengths(own) -> None:
     with pytest.raises(UserError, match="misaligned: 12 sentences of en, 120 of fr; binarise both sides again"):
         check(own)
     with pytest.raises(UserError, match="misaligned"):
-        check(own, impl=None)
+        check(own, dataset_impl=None)
 
 
-def test_a_direction_without_sentences_is_named(own, monkeypatch) -> None:
-    monkeypatch.setattr(language_id_module, "count_sentences", lambda side: 0)
+@pytest.mark.parametrize("counts", [{"en": 0, "fr": 0}, {"en": 0, "fr": 12}])
+def test_a_direction_without_sentences_is_named(own, monkeypatch, counts) -> None:
+    monkeypatch.setattr(language_id_module, "count_sentences", lambda side: counts[side[-2:]])
     with pytest.raises(UserError, match=r"valid data of en-fr in .* are empty; binarise text"):
         check(own)
 
 
 def test_a_format_whose_sentences_are_not_counted_is_left_to_fairseq(own, monkeypatch) -> None:
     monkeypatch.setattr(language_id_module, "count_sentences", lambda side: None)
-    check(own)
+    check(own, limits=Limits(tokens=1, **OTHERWISE))
