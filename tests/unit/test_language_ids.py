@@ -100,7 +100,7 @@ def test_what_fairseq_cannot_load_ends_the_run_in_a_sentence(monkeypatch, error,
 
 def test_other_failures_of_fairseq_stay_what_they_are(monkeypatch) -> None:
     monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", Mock(side_effect=AssertionError("another")))
-    with pytest.raises(AssertionError, match="^another$"):
+    with pytest.raises(AssertionError, match=r"^another$"):
         LanguageIdDataManager.__new__(LanguageIdDataManager).load_a_dataset("train", "here", "en", None, "fr", None)
 
 
