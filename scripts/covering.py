@@ -147,21 +147,27 @@ def lines_of_statement(code: str, line: int) -> range:
     return best
 
 
-def cheapest(found: Iterable[dict[str, dict[str, float]]], limit: float) -> dict[str, float]:
-    """As many tests as can be run within a time, those first that take the least, each with its share of that time.
+def choose(found: Sequence[dict[str, dict[str, float]]], limit: float) -> dict[str, float]:
+    """As many tests as can be run within a time, each with its share of that time.
+
+    The cheapest of each file come first, then the second of each, and so on: which of a hundred tests notices a change
+    is not known, but those of one file look at the same things.
 
     Args:
         found: for each test file its tests with the seconds of all that they take; what several take is set up once.
         limit: seconds.
     """
     costs = {test: parts for tests in found for test, parts in tests.items()}
+    places = {}
+    for tests in found:
+        ordered = sorted(tests, key=lambda test: sum(costs[test].values()))
+        places |= {test: (place, sum(costs[test].values())) for place, test in enumerate(ordered)}
     chosen, paid = {}, set()
-    for test in sorted(costs, key=lambda test: sum(costs[test].values())):
+    for test in sorted(costs, key=places.__getitem__):
         seconds = sum(cost for name, cost in costs[test].items() if name not in paid)
-        if sum(chosen.values()) + seconds > limit and chosen:
-            break
-        chosen[test] = seconds
-        paid |= costs[test].keys()
+        if not chosen or sum(chosen.values()) + seconds <= limit:
+            chosen[test] = seconds
+            paid |= costs[test].keys()
     return chosen
 
 

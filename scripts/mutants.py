@@ -185,7 +185,8 @@ def _mutant(name: str, code: str, changed: str) -> Mutant:
     ]
     was = "\n".join(line.strip() for _, start, end, _, _ in blocks for line in before[start:end])
     now = "\n".join(line.strip() for _, _, _, start, end in blocks for line in after[start:end])
-    return Mutant(blocks[0][1] + 1, was, now, changed, _key(name, was, now))
+    first = next((line for _, start, end, _, _ in blocks for line in range(start, end) if before[line].strip()), 0)
+    return Mutant(first + 1, was, now, changed, _key(name, was, now))
 
 
 def _key(*parts: object) -> str:

@@ -31,7 +31,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: forked processes that share
 
 import pytest
 import yaml
-from covering import Measured, Tracer, cheapest, files_of, lines_of_statement
+from covering import Measured, Tracer, choose, files_of, lines_of_statement
 from mutants import Mutant, mutants_of
 from tqdm import tqdm
 
@@ -268,7 +268,7 @@ def outcomes(
                 if waiting:
                     lines = lines_of_statement(module.code, mutant.line)
                     covering = [found.covering(name_of(module.path), lines) for found in measured]
-                    if not (tests := cheapest(covering, seconds)):
+                    if not (tests := choose(covering, seconds)):
                         yield module, mutant, "survived"
                         continue
                     for test in reversed(module.witnesses):
