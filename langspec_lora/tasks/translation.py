@@ -61,8 +61,6 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     frozen: FrozenLanguages | None = None
     absent: AbsentLanguages | None = None
     _told_of_updates = False
-    one_direction = False
-    """Whether batch after batch is of one direction, so that its pairs are worth merging into the weights."""
 
     @staticmethod
     def add_args(parser) -> None:
@@ -75,6 +73,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
         self.data_manager = LanguageIdDataManager(args, self.lang_pairs, langs, dicts, self.sampling_method)
+        # Whether batch after batch is of one direction, so that its pairs are worth merging into the weights.
         self.one_direction = None not in (args.source_lang, args.target_lang)
 
     @classmethod

@@ -136,6 +136,27 @@ def test_a_map_fits_a_screen_of_1280_pixels(languages, figures) -> None:
     assert sum(shown for _, shown, _ in described["languages"]) * 16 <= 1280
 
 
+def test_a_map_names_its_languages_levels_and_ends() -> None:
+    levels = {"aa": "high", "bb": "high", "cc": "low"}
+    values = {Direction("aa", "bb"): 12.34, Direction("bb", "cc"): None, Direction("cc", "aa"): -3.0}
+    titles = {direction: f"{direction}!" for direction in values}
+    marks = {Direction("cc", "aa"): "loss"}
+    described = heat_table(Heatmap(0, "t", "s", values, (-5.0, 5.0), True), levels, titles, marks)
+    assert [row["name"] for row in described["rows"]] == ["aa", "bb", "cc"]
+    assert described["languages"] == [("aa", True, False), ("bb", True, False), ("cc", True, True)]
+    assert described["levels"] == [("into high", 2), ("low", 1)]  # one cell is too narrow for more
+    assert [row["level"] for row in described["rows"]] == [("high", 2), None, ("low", 1)]
+    assert [[cell["text"] for cell in row["cells"]] for row in described["rows"]] == [
+        ["", "+12.3", ""],
+        ["", "", "—"],
+        ["−3.0", "", ""],
+    ]
+    assert described["rows"][2]["cells"][0]["title"] == "cc-aa!"
+    assert described["rows"][2]["cells"][0]["style"].split()[1:] == ["loss"]
+    assert described["rows"][1]["cells"][2]["style"] == "first-column"
+    assert (described["low"], described["high"], described["kind"]) == ("−5.0", "+5.0", "d")
+
+
 def test_figures_can_be_read_on_every_colour_of_the_scales() -> None:
     rules = [line for line in stylesheet().splitlines() if line.startswith(".heat")]
     assert len(rules) == 4 * (STEPS + 1)  # scores and differences, light and dark

@@ -106,6 +106,26 @@ def test_worst_sentences_are_the_lowest_by_sacrebleus_sentence_level(runs, tmp_p
     assert [s.value for s in analysis.losses[0]] == pytest.approx(sorted(changes)[:20], abs=1e-5)
 
 
+def test_a_sentence_that_stays_as_good_is_no_loss(runs, tmp_path) -> None:
+    analysis, _ = report([runs[0], Path(shutil.copytree(runs[0], tmp_path / "same"))], LEVELS, tmp_path / "out")
+    assert analysis.losses == ([],)
+    assert all(change == 0 for change in analysis.differences(1).values())
+
+
+def test_differences_are_a_runs_scores_less_the_first_runs(runs, tmp_path) -> None:
+    analysis, _ = report(runs, LEVELS, tmp_path, skip=("significance", "off-target", "sentences"))
+    base, tuned = (json.loads((run / "scores.json").read_text())["directions"] for run in runs)
+    expected = {d: tuned[str(d)]["bleu"] - base[str(d)]["bleu"] for d in analysis.directions}
+    assert analysis.differences(1) == pytest.approx(expected)
+    assert analysis.differences(1)[EN_WO] < 0
+
+
+def test_a_single_run_is_compared_with_none(runs, tmp_path) -> None:
+    analysis, _ = report(runs[:1], LEVELS, tmp_path)
+    assert analysis.comparisons == ()
+    assert not any("significance" in note for note in analysis.notes)
+
+
 def test_sentences_of_one_value_come_from_all_directions_in_turn() -> None:
     directions = [Direction(a, b) for a in LEVELS for b in LEVELS if a != b]
     ranked = {direction: [(0.0, index) for index in range(20)] for direction in directions}
@@ -297,8 +317,11 @@ def test_a_missing_hypothesis_file_leaves_its_direction_out(own, tmp_path) -> No
 
 
 def test_too_few_resamples_are_said_to_be(runs, tmp_path) -> None:
-    analysis, _ = report(runs, LEVELS, tmp_path, samples=100, skip=("off-target", "sentences"))
-    assert any("100 resamples are too few for 6 directions" in note for note in analysis.notes)
+    enough, few = (
+        report(runs, LEVELS, tmp_path, samples=samples, skip=("off-target", "sentences"))[0] for samples in (120, 119)
+    )
+    assert not any("too few" in note for note in enough.notes)
+    assert any("119 resamples are too few for 6 directions" in note for note in few.notes)  # 6 / 120 = .05
 
 
 def test_a_full_disk_leaves_the_tables_on_the_terminal_and_whole_files(runs, tmp_path, monkeypatch, capsys) -> None:
