@@ -136,7 +136,7 @@ class _Text:
 
 
 class _Strip(ast.NodeTransformer):
-    """Leaves out what no test can see: annotations, ways to call, ``__all__``, the logger's name, strict and frozen."""
+    """Leaves out what no test can see: types, ways to call, ``__all__``, the logger's name, strict and frozen."""
 
     def visit_arguments(self, node: ast.arguments) -> ast.arguments:
         self.generic_visit(node)
@@ -160,7 +160,8 @@ class _Strip(ast.NodeTransformer):
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
         names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        return None if names in (["__all__"], ["logger"]) else self.generic_visit(node)
+        is_type = len(names) == 1 and isinstance(node.value, ast.Subscript) and names[0].strip("_").istitle()
+        return None if is_type or names in (["__all__"], ["logger"]) else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
         if isinstance(node.func, ast.Name) and node.func.id in ("zip", "dataclass"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,7 @@ def foreign(folder: Path) -> None:
 
 TWICE = [{"name": "en", "level": "high", "rank": 2}, {"name": "en", "level": "low", "rank": 5}]
 WRONG_RANK = [{"name": "en", "level": "high", "rank": 6}]
+NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "low", "rank": 7}]
 
 
 @pytest.mark.parametrize(
@@ -172,9 +174,11 @@ WRONG_RANK = [{"name": "en", "level": "high", "rank": 6}]
         (lambda folder: change_config(folder, format="peft"), "describes no adapters of ours"),
         (lambda folder: change_config(folder, start=1), "does not belong to"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "describes no adapters of ours"),
         (lambda folder: (folder / "adapter.safetensors").unlink(), "does not exist"),
         (lambda folder: change_metadata(folder, languages=TWICE), "stand there twice"),
         (lambda folder: change_metadata(folder, languages=WRONG_RANK), "not the size that it is said to have"),
+        (lambda folder: change_metadata(folder, languages=NO_RANK), "has no level or rank"),
         (lambda folder: change_metadata(folder, languages=3), "is damaged"),
         (lambda folder: change_metadata(folder, dtype="float16"), "size or type"),
         (lambda folder: change_metadata(folder, dtype="load"), "is damaged"),
@@ -194,6 +198,25 @@ def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> N
     spoil(folder)
     with pytest.raises(UserError, match=message):
         read_adapter_file(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a, b, mask: (a[:6], b, mask), "decoder.1.fc1 has not the size that it is said to have"),
+        (lambda a, b, mask: (a, b[:6], mask[:6]), "decoder.1.fc1 has not the size that it is said to have"),
+        (lambda a, b, mask: (a, b.half(), mask), "decoder.1.fc1 has not the size or type"),
+        (lambda a, b, mask: (a.half(), b, mask), "decoder.1.fc1 has not the size or type"),
+    ],
+)
+def test_matrices_that_do_not_belong_together_are_refused(tmp_path, change, words) -> None:
+    content = make(0.5)
+    pairs = dict(content.adapters.pairs)
+    place = AdaptedPlace("decoder", 1, "fc1")
+    pairs[place] = PackedPairs(*change(*pairs[place]))
+    write_adapter_folder(replace(content, adapters=replace(content.adapters, pairs=pairs)), tmp_path)
+    with pytest.raises(UserError, match=words):
+        read_adapter_file(tmp_path)
 
 
 def test_no_file_is_left_half_written(tmp_path, monkeypatch) -> None:
