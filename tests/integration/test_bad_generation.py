@@ -161,6 +161,7 @@ def test_model_of_another_kind_is_not_built_from_a_checkpoint(toy_data, tmp_path
         ("{'adapter_languages': ''}", "changes adapter_languages"),
         ("dropout=0", "--model-overrides dropout=0: expected a dictionary"),
         ("7", "--model-overrides 7: expected a dictionary"),
+        ("+" * 99_999 + "7", "+: expected a dictionary"),  # too deep for Python's parser
     ],
 )
 def test_overrides_that_change_what_adapters_mean_are_refused(toy_data, checkpoints, overrides, words) -> None:
