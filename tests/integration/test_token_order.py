@@ -75,6 +75,13 @@ def test_a_training_has_the_tokens_in_the_order_of_its_base(toy_data, stock_base
     assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, REVERSED)
 
 
+@pytest.mark.parametrize("langs", [IN_ORDER, REVERSED])
+def test_a_training_from_nothing_keeps_its_own_order(toy_data, langs) -> None:
+    task, _ = toy.build(toy.plugin_flags(toy_data, "--fixed-dictionary", without_tokens(toy_data), "--langs", langs))
+    assert task.source_dictionary.symbols == symbols_of_stock_fairseq(toy_data, langs)
+    assert task.args.dictionary_langs == langs.split(",")
+
+
 def test_a_fine_tuned_checkpoint_keeps_its_base_s_order_where_its_own_langs_are_others(toy_data, fine_tuned) -> None:
     more = ("--fixed-dictionary", without_tokens(toy_data), "--langs", "en,wo", "--lang-pairs", "en-wo")
     task = set_up_generation(toy_data, fine_tuned, *more)
