@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,8 +222,8 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
     cfg = convert_namespace_to_omegaconf(args)
     cfg.common.fp16_no_flatten_grads = kind == "not flat"
     parameters = {name: nn.Parameter(value.data.half()) for name, value in packed_values().items()}
-    free = nn.Parameter(torch.randn(7).half())  # a parameter of the base between them
-    everything = [parameters["a"], free, parameters["b"], parameters["c"]]
+    base = [nn.Parameter(torch.randn(size).half()) for size in (3, 7, 2)]  # before, between and behind them
+    everything = [base[0], parameters["a"], base[1], parameters["b"], parameters["c"], base[2]]
     build = MemoryEfficientFP16Optimizer if kind == "memory efficient" else FP16Optimizer
     optimizer = build.build_optimizer(cfg, everything)
     absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
@@ -232,6 +233,7 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
         name: [nn.Parameter(value[LAYOUT.slice(language)].clone()) for language in range(len(RANKS))]
         for name, value in halves.items()
     }
+    single["base"] = [nn.Parameter(value.detach().float()) for value in base]
     reference = Adam([part for several in single.values() for part in several], **SETTINGS)
     for update in range(len(SPEAKERS)):
         optimizer.zero_grad()
@@ -243,7 +245,9 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
             for language, part in enumerate(single[name]):
                 present = language in SPEAKERS[update][SIDES[name] == "tgt"]
                 part.grad = gradient[LAYOUT.slice(language)].clone() if present else None
-        free.grad = torch.zeros_like(free)
+        for value, part in zip(base, single["base"], strict=True):
+            part.grad = torch.randn(part.shape).half().float()
+            value.grad = (part.grad * scale).half()
         absent.add_batch({"languages": tuple(map(tuple, SPEAKERS[update]))})
         absent.begin_step(optimizer)
         optimizer._needs_sync = True
@@ -254,6 +258,7 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
                 for part in several:
                     part.data.copy_(part.data.half())
     assert isinstance(optimizer.optimizer, LanguageAdam)
+    parameters["base"] = torch.cat(base)
     for name, several in single.items():
         expected = torch.cat(list(several)).detach()
         torch.testing.assert_close(parameters[name].float(), expected, rtol=2e-3, atol=2e-3)
@@ -267,6 +272,16 @@ def test_an_optimizer_that_is_not_adam_is_named(caplog) -> None:
     for _ in range(2):
         absent.begin_step(optimizer)
     assert caplog.text.count("SGD moves them by momentum and weight decay") == 1
+
+
+def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> None:
+    parameters = packed_values()
+    inner = Adam(list(parameters.values()), **SETTINGS)
+    inner.use_fp16_stats = True  # as fairseq's FusedAdamV2 with --fp16-adam-stats, whose moments are scaled
+    absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+    absent.begin_step(SimpleNamespace(optimizer=inner))
+    assert type(inner) is Adam
+    assert caplog.text.count("Adam moves them by momentum and weight decay") == 1
 
 
 # The whole of it: fairseq's trainer on batches that lack languages.
