@@ -11,8 +11,10 @@ import torch
 from fairseq import optim
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
 from fairseq.optim.adam import Adam
 from fairseq.optim.fp16_optimizer import FP16Optimizer, MemoryEfficientFP16Optimizer
+from fairseq.optim.fused_adam import FusedAdamV1
 from fairseq.trainer import Trainer
 from torch import nn
 
@@ -272,6 +274,54 @@ def test_an_optimizer_that_is_not_adam_is_named(caplog) -> None:
     for _ in range(2):
         absent.begin_step(optimizer)
     assert caplog.text.count("SGD moves them by momentum and weight decay") == 1
+
+
+def absent_of(parameters: dict[str, nn.Parameter]) -> AbsentLanguages:
+    return AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+
+
+def test_adam_that_does_not_hold_all_adapters_is_left_as_it_is(caplog) -> None:
+    parameters = packed_values()
+    part = SimpleNamespace(optimizer=Adam([parameters["a"]], **SETTINGS))
+    base = nn.Parameter(torch.ones(2))
+    none = SimpleNamespace(
+        optimizer=Adam([base], **SETTINGS), fp32_params=[base], fp16_params=[base], has_flat_params=0
+    )
+    for optimizer in (part, none):
+        absent_of(parameters).begin_step(optimizer)
+        assert type(optimizer.optimizer) is Adam
+    assert caplog.text.count("Adam moves them by momentum and weight decay") == 2
+
+
+def test_apex_s_first_fused_adam_lets_languages_rest() -> None:
+    parameters = packed_values()
+    inner = Adam(list(parameters.values()), **SETTINGS)
+    inner.__class__ = FusedAdamV1  # which only apex can make
+    absent_of(parameters).begin_step(SimpleNamespace(optimizer=inner))
+    assert isinstance(inner, LanguageAdam)
+
+
+@pytest.mark.parametrize("processes", [None, 1, 2])
+def test_a_language_is_absent_where_it_is_in_all_processes(monkeypatch, processes) -> None:
+    def size() -> int:
+        assert processes  # fairseq's function asks a group of processes, which there has to be
+        return processes
+
+    def all_reduce(tensor: torch.Tensor, group: str, kind: str) -> torch.Tensor:
+        assert (group, kind, processes) == ("group", "max", 2)
+        tensor[1, 2] = 1  # what another process has
+        return tensor
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: processes is not None)
+    monkeypatch.setattr(distributed_utils, "get_data_parallel_world_size", size)
+    monkeypatch.setattr(distributed_utils, "get_data_parallel_group", lambda: "group")
+    monkeypatch.setattr(distributed_utils, "all_reduce", all_reduce)
+    parameters = packed_values()
+    inner, absent = Adam(list(parameters.values()), **SETTINGS), absent_of(parameters)
+    absent.begin_batch()
+    absent.add_batch({"languages": ((0,), (1,))})
+    absent.begin_step(SimpleNamespace(optimizer=inner))
+    assert inner.present.tolist() == [[True, False, False], [False, True, processes == 2]]
 
 
 def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> None:
