@@ -127,12 +127,15 @@ def test_absent_languages_keep_weights_and_moments_bit_for_bit() -> None:
                 assert torch.equal(moments[name][key][rows], optimizer.state[parameters[name]][key][rows]) == rests
 
 
-def test_while_all_languages_are_there_every_bit_is_the_stock_optimizer_s() -> None:
-    stock, ours = packed_values(), packed_values()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_while_all_languages_are_there_every_bit_is_the_stock_optimizer_s(dtype) -> None:
+    stock, ours = (
+        {name: nn.Parameter(value.data.to(dtype)) for name, value in packed_values().items()} for _ in range(2)
+    )
     optimizers = Adam(list(stock.values()), **SETTINGS), converted(ours)
     for _ in range(3):
         for name, gradient in gradients(0).items():
-            stock[name].grad, ours[name].grad = gradient.clone(), gradient.clone()
+            stock[name].grad, ours[name].grad = gradient.to(dtype), gradient.to(dtype).clone()
         for optimizer in optimizers:
             optimizer.step()
     for name in stock:
