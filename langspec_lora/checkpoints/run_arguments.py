@@ -158,9 +158,9 @@ def _is_refused_alone(args: Namespace, name: str, field: Field | None) -> bool:
     kind = interpret_dc_type(field.type)
     if inspect.isclass(kind) and issubclass(kind, Enum):
         return value is not None and value not in [one.value for one in kind]
-    alone = OmegaConf.structured(make_dataclass("Alone", [(name, field.type, dataclasses.field(default="???"))]))
+    alone = make_dataclass("Alone", [(name, field.type, dataclasses.field(default="???"))])
     try:
-        alone[name] = value
+        OmegaConf.structured(alone)[name] = value
     except OmegaConfBaseException:
         return True
     return False
