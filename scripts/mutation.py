@@ -3,11 +3,12 @@
     .venv/bin/pip install -e ".[mutation]"
     .venv/bin/python scripts/mutation.py langspec_lora/lora langspec_lora/criterion.py
 
-It takes modules and folders; without any, the whole package. First all tests but the slowest are run once, to see which
-lines each runs; that is kept until code or tests change. Then each change is tried in a copy of the project, in a
-process in which torch and fairseq are loaded already, with the tests that run its lines, those first that have noticed
-another change. Run again, it goes on where it was, and tries again what has survived. It ends with the changes that
-survive, but for those that ``tests/equivalent_mutants.yaml`` explains, and fails if there are any.
+It takes modules and folders; without any, the whole package. First all tests but the slowest, or those that ``--tests``
+names, are run once, to see which lines each runs; that is kept until code or tests change. Then each change is tried in
+a copy of the project, in a process in which torch and fairseq are loaded already, with the tests that run its lines,
+those first that have noticed another change. Run again, it goes on where it was, and tries again what has survived. It
+ends with the changes that survive, but for those that ``tests/equivalent_mutants.yaml`` explains, and fails if there
+are any.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="trials at the same time (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, help="takes only one of so many changes (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for a change (default: %(default)s)")
+    parser.add_argument("--tests", nargs="+", type=Path, help="only these test files (default: all but the slowest)")
     parser.add_argument("--list", action="store_true", help="only print the changes that would be tried")
     parser.add_argument("--report", action="store_true", help="only print what earlier runs have found")
     args = parser.parse_args()
@@ -135,7 +137,7 @@ def main() -> int:
         for name in PRELOADED:
             preload(name)
         gc.freeze()  # so that no trial looks through all of it
-        results |= run(todo, args.processes, args.seconds)
+        results |= run(todo, args.processes, args.seconds, test_files(args.tests))
     return summary(work, explained, results)
 
 
@@ -146,8 +148,16 @@ def modules_of(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def test_files(paths: Sequence[Path] | None) -> list[str]:
+    """The names of the test files that are run: those given, or all but the slowest."""
+    if paths:
+        return [name_of(path.resolve(strict=True)) for path in paths]
+    files = [name_of(path) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    return [file for file in files if file.partition("/")[2] not in LEFT_OUT]
+
+
 def name_of(path: Path) -> str:
-    """A module's path in the project."""
+    """A file's path in the project."""
     return path.relative_to(ROOT).as_posix()
 
 
@@ -179,18 +189,19 @@ def reason(explained: Sequence[dict[str, str]], module: Module, mutant: Mutant) 
     return None
 
 
-def run(todo: Sequence[tuple[Module, Mutant]], processes: int, seconds: float) -> dict[str, str]:
+def run(todo: Sequence[tuple[Module, Mutant]], processes: int, seconds: float, files: list[str]) -> dict[str, str]:
     """Tries changes, and writes down each outcome.
 
     Args:
         todo: the changes.
         processes: how many at the same time.
         seconds: how long the tests of a change may take.
+        files: those whose tests are run.
     """
     results = {}
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copies = [copy_project(Path(folder) / str(number)) for number in range(processes)]
-        measured = measure(copies)
+        measured = measure(copies, files)
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a", encoding="utf-8") as file, tqdm(total=len(todo), unit="change") as bar:
             for module, mutant, outcome in outcomes(iter(todo), copies, measured, seconds):
@@ -210,10 +221,8 @@ def copy_project(folder: Path) -> Path:
     return Path(shutil.copytree(ROOT, folder, ignore=skipped))
 
 
-def measure(copies: Sequence[Path]) -> list[Measured]:
+def measure(copies: Sequence[Path], files: Sequence[str]) -> list[Measured]:
     """Runs every test file, where it has not been done, to see what its tests run."""
-    files = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
-    files = [file for file in files if file.partition("/")[2] not in LEFT_OUT]
     places = {file: MEASURED / f"{file.replace('/', '-')}.json" for file in files}
     waiting = [file for file in files if not is_measured(places[file])]
     running: dict[int, tuple[str, Path]] = {}
