@@ -1,4 +1,4 @@
-"""Arguments of a checkpoint that describe no model, or another one than the checkpoint holds."""
+"""Arguments of a checkpoint that describe no model, another one than the checkpoint holds, or than a command builds."""
 
 from __future__ import annotations
 
@@ -21,17 +21,56 @@ _WHOLE: Mapping[str, tuple[int, int]] = {
 """Least and greatest value of each size of a stack: what is beyond would take all memory before it fails."""
 _MOST_POSITIONS = 10**6
 _SHARES = ("dropout", "attention_dropout", "activation_dropout", "relu_dropout")
+_COMPUTED: Mapping[str, Any] = {
+    "encoder_attention_heads": None,
+    "decoder_attention_heads": None,
+    "activation_fn": "relu",
+    "encoder_normalize_before": False,
+    "decoder_normalize_before": False,
+    "no_scale_embedding": False,
+    "no_token_positional_embeddings": False,
+    "encoder_learned_pos": False,
+    "decoder_learned_pos": False,
+    "layernorm_embedding": False,
+    "cross_self_attention": False,
+}
+"""What a model computes with its weights, and the value of a checkpoint that is older than the argument; None: unknown.
+
+Weights fit whatever most of these say.
+"""
+_SHARED: Mapping[str, tuple[str, ...]] = {
+    "share_all_embeddings": (),
+    "share_decoder_input_output_embed": ("share_all_embeddings",),
+}
+"""Flags that make matrices one that may be several in a checkpoint, and the others that make them one too."""
 _LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
 
 
-def check_model_arguments(args: Namespace) -> None:
-    """Makes sure that the arguments of a checkpoint can be those of a Transformer, before one is built from them.
+def check_model_arguments(args: Namespace, of_command: bool = False) -> None:
+    """Makes sure that arguments can be those of a Transformer, before one is built from them.
 
     Arguments that are missing have fairseq's defaults.
 
+    Args:
+        args: those of a checkpoint.
+        of_command: they are those of a command, which a message then calls flags.
+
     Raises:
-        UserError: an argument is of a wrong type or out of its range.
+        UserError: an argument is of a wrong type or out of its range, or two contradict each other.
     """
+    try:
+        _check_arguments(args)
+    except _WrongArgument as error:
+        name, value, expected = error.args
+        if of_command:
+            raise UserError(f"{_flag(name)} {value}: expected {expected}") from None
+        raise UserError(
+            f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; take it from its source "
+            "again, or mend it with --model-overrides"
+        ) from None
+
+
+def _check_arguments(args: Namespace) -> None:
     from fairseq.utils import get_available_activation_fns
 
     for stack in POSITIONS:
@@ -41,13 +80,27 @@ def check_model_arguments(args: Namespace) -> None:
         _check_number(args, f"{stack}_layerdrop", 0.0, 1.0)
         width, heads = (getattr(args, f"{stack}_{name}", None) for name in ("embed_dim", "attention_heads"))
         if width is not None and heads is not None and width % heads:
-            raise _wrong(f"{stack}_attention_heads", heads, f"a number that divides {stack}_embed_dim {width}")
+            raise _WrongArgument(f"{stack}_attention_heads", heads, f"a number that divides {stack}_embed_dim {width}")
     for name in _SHARES:
         _check_number(args, name, 0.0, 1.0)
     activation = getattr(args, "activation_fn", None)
     known = get_available_activation_fns()
     if activation is not None and activation not in known:
-        raise _wrong("activation_fn", activation, ", ".join(known))
+        raise _WrongArgument("activation_fn", activation, ", ".join(known))
+    _check_shared_widths(args)
+
+
+def _check_shared_widths(args: Namespace) -> None:
+    """A matrix of word embeddings that serves several ends has one width."""
+    width = getattr(args, "decoder_embed_dim", None)
+    shares = [name for name in _SHARED if getattr(args, name, False)]
+    for name, flags in (
+        ("encoder_embed_dim", ("share_all_embeddings",)),
+        ("decoder_output_dim", ("share_all_embeddings", "share_decoder_input_output_embed")),
+    ):
+        other = getattr(args, name, None)
+        if None not in (width, other) and other != width and (given := [flag for flag in flags if flag in shares]):
+            raise _WrongArgument(name, other, f"decoder_embed_dim {width}, for {given[0]} makes one matrix of several")
 
 
 def check_model_sizes(layout: CheckpointLayout) -> None:
@@ -73,6 +126,50 @@ def check_model_sizes(layout: CheckpointLayout) -> None:
                 )
 
 
+def check_same_model(layout: CheckpointLayout, args: Namespace) -> None:
+    """Makes sure that the weights that a training starts from mean in its model what they meant in theirs.
+
+    Most of such arguments leave no trace in the weights: with another number of heads they fit all the same, and the
+    model computes something else. Sizes are compared with the weights themselves, by
+    :func:`~langspec_lora.checkpoints.preflight.check_training_checkpoint`.
+
+    Args:
+        layout: the checkpoint.
+        args: the arguments of the training command, those of its architecture filled in.
+
+    Raises:
+        UserError: an argument differs.
+    """
+    stored = layout.model_args
+    if stored is None:
+        return
+    for name, default in _COMPUTED.items():
+        was, now = (_value(those, name, default) for those in (stored, args))
+        if was is not None and now is not None and was != now:
+            raise _other_model(layout, name, was, now)
+    for name, others in _SHARED.items():
+        was = any(_value(stored, flag, False) for flag in (name, *others))
+        if _value(args, name, False) and not was:
+            raise _other_model(layout, name, False, True)
+
+
+def _value(args: Namespace, name: str, default: Any) -> Any:
+    value = getattr(args, name, None)
+    return default if value is None else value
+
+
+def _other_model(layout: CheckpointLayout, name: str, was: Any, now: Any) -> UserError:
+    flag = _flag(name)
+    if isinstance(now, bool):
+        found = f"was trained with{'' if was else 'out'} {flag}, and this command has it{'' if now else ' not'}"
+        remedy = "give it too" if was else "leave it out"
+    else:
+        found, remedy = f"was trained with {flag} {was}, and this command has {now}", f"give {flag} {was}"
+    return UserError(
+        f"checkpoint {layout.path} {found}: its weights would mean something else; {remedy}, or the --arch of its model"
+    )
+
+
 def _check_number(args: Namespace, name: str, least: float, most: float) -> None:
     value = getattr(args, name, None)
     if value is None:
@@ -80,11 +177,12 @@ def _check_number(args: Namespace, name: str, least: float, most: float) -> None
     whole = isinstance(least, int)
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not least <= value <= most:
-        raise _wrong(name, value, f"a {'whole ' if whole else ''}number from {least} to {most}")
+        raise _WrongArgument(name, value, f"a {'whole ' if whole else ''}number from {least} to {most}")
 
 
-def _wrong(name: str, value: Any, expected: str) -> UserError:
-    return UserError(
-        f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; take it from its source again, "
-        "or mend it with --model-overrides"
-    )
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+class _WrongArgument(Exception):
+    """An argument's name, its value and what is expected of it."""

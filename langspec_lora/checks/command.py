@@ -17,6 +17,7 @@ from langspec_lora.checks.flags import (
 )
 from langspec_lora.checks.language_tokens import idle_language_tokens, other_language_tokens
 from langspec_lora.checks.start import idle_at_start, idle_base
+from langspec_lora.checks.unsupported import check_beside_adapters
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 
@@ -71,8 +72,8 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
         trained_languages(args, config.languages)
     elif getattr(args, "train_languages", None):
         raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
-    if config is not None and getattr(args, "store_ema", False):
-        raise UserError("--store-ema averages weights only, and pairs have masks besides; leave it out")
+    if config is not None:
+        check_beside_adapters(args)
     return config
 
 

@@ -13,7 +13,7 @@ from fairseq.tasks import FairseqTask
 
 from langspec_lora.checkpoints.agreement import check_overrides, check_start_agrees
 from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.model_arguments import check_model_arguments
+from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_same_model
 from langspec_lora.checkpoints.preflight import (
     check_generation_checkpoints,
     check_start_flags,
@@ -29,6 +29,7 @@ from langspec_lora.checks.command import check_training_flags, remarks_on_genera
 from langspec_lora.checks.directions import check_shared_directions, training_directions
 from langspec_lora.checks.languages import used_languages
 from langspec_lora.checks.training_numbers import check_training_numbers
+from langspec_lora.checks.unsupported import check_precision
 from langspec_lora.config import freezes_base
 from langspec_lora.data.language_ids import LanguageIdDataManager
 from langspec_lora.data.lengths import Limits
@@ -75,6 +76,7 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     """
     check_training_numbers(args)
     config = check_training_flags(args)
+    check_model_arguments(args, of_command=True)
     check_start_flags(args)
     if config is not None:
         check_training_structure(args, config)
@@ -85,9 +87,10 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
         check_training_checkpoint(args, config, len(task.source_dictionary))
         if config is not None:
             check_start_agrees(args, config)
-    elif start is not None:
-        read_layout(start[0])
+    if start is not None:
+        check_same_model(read_layout(start[0]), args)
     check_resumption(args, config is not None)
+    check_precision(args)
     check_best_metric(task, args)
     data = task.data_manager
     check_shared_directions(data, args.train_subset)
