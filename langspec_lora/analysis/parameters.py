@@ -8,10 +8,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from langspec_lora.checkpoints.adapter_state import NO_WEIGHTS
 from langspec_lora.checkpoints.adapters import Adapters
 from langspec_lora.pruning.magnitude import AdaptedPlace
-
-_NO_PARAMETERS = ("._float_tensor", ".version")
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,6 @@ def base_parameters(base: Mapping[str, Tensor]) -> int:
     """
     tied = {}
     for name, value in base.items():
-        if not name.endswith(_NO_PARAMETERS):
+        if not name.endswith(NO_WEIGHTS):
             tied[value.data_ptr(), value.shape] = value.numel()
     return sum(tied.values())

@@ -17,6 +17,8 @@ Entry = TypeVar("Entry")
 
 _PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
 _FAST_PATH_COPY = re.compile(r"^encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+NO_WEIGHTS = ("._float_tensor", ".version")
+"""How entries end that are none: one element of uninitialised memory; the format of an old fairseq."""
 MANIFEST = "adapters.manifest"
 MASK_EPOCH = "adapters.mask_epoch"
 BASE = "adapters.base"
@@ -110,6 +112,41 @@ def check_shapes(
             )
 
 
+def check_values(state: Mapping[str, Tensor], source: str = "the checkpoint") -> None:
+    """Makes sure that the numbers of a model can be numbers of a model.
+
+    torch copies any number into any parameter, and fairseq's search passes over NaN: a damaged model translates, into
+    nothing or nonsense. Of the base the vectors are looked at (norms and biases), which a training that diverged spoils
+    with all the rest; its matrices would take as long as reading them.
+
+    Args:
+        state: the model's entries.
+        source: how to call the checkpoint in a message.
+
+    Raises:
+        UserError: a number is infinite or none; an adapter holds whole numbers; a mask holds others than 0 and 1, or
+            says that an entry is pruned which is there.
+    """
+    again = "take the file from its source again, or an earlier checkpoint of the training"
+    for name, value in state.items():
+        if name.endswith(NO_WEIGHTS):
+            continue
+        part = match[1] if (match := _PAIR_ENTRY.search(name)) else None
+        if part == "mask":
+            matrix = state.get(f"{name.removesuffix('mask')}B")
+            if not ((value == 0) | (value == 1)).all():
+                raise UserError(f"{source} has numbers other than 0 and 1 in {name}; {again}")
+            if matrix is not None and matrix.shape == value.shape and matrix[value == 0].any():
+                raise UserError(
+                    f"{source} has entries in {name.removesuffix('mask')}B that its mask says are pruned; {again} "
+                    "(an average of checkpoints is taken by 'langspec-lora average')"
+                )
+        elif part is not None and not value.is_floating_point():
+            raise UserError(f"{source} has whole numbers in {name}; {again}")
+        elif (part is not None or value.dim() == 1) and not torch.isfinite(value).all():
+            raise UserError(f"{source} has numbers in {name} that are infinite or none (NaN); {again}")
+
+
 def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
     """Makes a checkpoint's state fit the model's adapters, in place.
 
@@ -119,8 +156,9 @@ def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], language
         languages: the model's languages, or None for a model without adapters.
 
     Raises:
-        UserError: the checkpoint holds only part of the adapters, or others than the model wants.
+        UserError: the checkpoint holds only part of the adapters, or others than the model wants, or wrong numbers.
     """
+    check_values(state)
     fresh = {name: value for name, value in own.items() if is_adapter_entry(name)}
     shapes = {name: tuple(value.shape) for name, value in state.items() if is_adapter_entry(name)}
     if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):

@@ -13,6 +13,7 @@ from langspec_lora.checkpoints.adapter_state import (
     MANIFEST,
     MASK_EPOCH,
     check_shapes,
+    check_values,
     is_adapter_entry,
     read_manifest,
 )
@@ -101,7 +102,7 @@ def adapters_of(state: Mapping[str, Tensor], args: Namespace, source: str) -> Ad
         source: how to call the checkpoint in a message.
 
     Raises:
-        UserError: there are no adapters, only part of them, or others than the arguments say.
+        UserError: there are no adapters, only part of them, or others than the arguments say, or wrong numbers.
     """
     if not any(is_adapter_entry(name) for name in state):
         raise UserError(f"{source} holds no adapters; give one that was trained with them")
@@ -110,6 +111,7 @@ def adapters_of(state: Mapping[str, Tensor], args: Namespace, source: str) -> Ad
     expected = adapter_shapes(args, config)
     check_adapters_are_whole(shapes, expected, source)
     check_shapes(shapes, expected, source)
+    check_values({name: value for name, value in state.items() if is_adapter_entry(name)}, source)
     pairs = {}
     for place, prefix in places(config).items():
         pairs[place] = PackedPairs(*(state[f"{prefix}.lora_{part}"] for part in ("A", "B", "mask")))

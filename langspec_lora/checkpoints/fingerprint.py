@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapter_state import base_of
+from langspec_lora.checkpoints.adapter_state import NO_WEIGHTS, base_of
 from langspec_lora.errors import UserError
 
-_NO_WEIGHTS = ("._float_tensor", ".version")  # one element of uninitialised memory; the format of an old fairseq
 _TIED = ("decoder.output_projection.weight", "decoder.embed_tokens.weight")
 _PART = 1 << 24  # bytes hashed at a time
 
@@ -34,7 +33,7 @@ def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = 
     known: dict[tuple, str] = {}
     lines = {}
     for name, value in base_of(state).items():
-        if name.endswith(_NO_WEIGHTS):
+        if name.endswith(NO_WEIGHTS):
             continue
         key = (value.data_ptr(), value.dtype, value.shape, value.stride())
         if key not in known or not value.numel():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from fairseq import utils
 from fairseq.data import BaseWrapperDataset, FairseqDataset
-from fairseq.data.indexed_dataset import dataset_exists
+from fairseq.data.indexed_dataset import dataset_exists, infer_dataset_impl
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from torch import Tensor
 
@@ -142,12 +142,12 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         has_target = name is not None and dataset_exists(f"{name}.{target}", impl)
         if name is None or (needs_target and not has_target):
             raise UserError(f"there are no {direction}; binarise that direction, or leave it out")
-        if impl not in (None, "mmap"):
+        if not self._is_mmap(direction, f"{name}.{source}"):
             return None
         sides = {language: f"{name}.{language}" for language in ((source, target) if has_target else (source,))}
         counts = [count_sentences(side) for side in sides.values()]
         if None in counts:
-            return None
+            raise UserError(f"{direction} are in different formats; binarise both sides again")
         if not counts[0]:
             raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
         if counts[0] != counts[-1]:
@@ -158,6 +158,15 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         for language, side in sides.items():
             self._check_ids(f"{direction}, {language}", side, len(self.get_source_dictionary(language)))
         return sides
+
+    def _is_mmap(self, direction: str, prefix: str) -> bool:
+        """Whether a side is in fairseq's ``mmap`` format, and not in another that it knows."""
+        impl, found = self.args.dataset_impl, infer_dataset_impl(prefix)
+        if found is None and count_sentences(prefix) is None:
+            raise UserError(f"{direction} are in no format that fairseq knows; binarise that direction again")
+        if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
+            raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
+        return found == "mmap"
 
     @staticmethod
     def _check_ids(side: str, prefix: str, vocabulary: int) -> None:

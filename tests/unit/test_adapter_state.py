@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from langspec_lora.checkpoints.adapters import adapters_of
 from langspec_lora.checkpoints.preflight import adapter_shapes
-from langspec_lora.config import AdapterConfig
+from langspec_lora.config import AdapterConfig, languages_to_json
+from langspec_lora.errors import UserError
 from langspec_lora.models.layers import FAST_PATH_COPIES
 from tests import toy
 
@@ -148,3 +150,74 @@ def test_published_flags_give_the_published_parameter_count(tmp_path) -> None:
         (16, 16, 16): 61_341_696,
         (64, 64, 64): 245_366_784,
     }
+
+
+PLACE = "decoder.layers.1.fc2"
+
+
+def with_number(name: str, number: float):
+    """Changes one number of an entry."""
+
+    def change(state: dict[str, torch.Tensor]) -> None:
+        state[name].view(-1)[-1] = number
+
+    return change
+
+
+def as_whole_numbers(state: dict[str, torch.Tensor]) -> None:
+    state[f"{PLACE}.lora_B"] = state[f"{PLACE}.lora_B"].long()
+
+
+def averaged(state: dict[str, torch.Tensor]) -> None:
+    """As fairseq's average_checkpoints.py means it with a checkpoint in which other entries are pruned."""
+    rows = state[f"{PLACE}.lora_mask"]
+    one, other = rows.clone(), rows.clone()
+    one[0], other[1] = 0, 0
+    values = state[f"{PLACE}.lora_B"]
+    state[f"{PLACE}.lora_mask"] = (one + other) // 2  # whole numbers are divided so
+    state[f"{PLACE}.lora_B"] = (values * one + values * other) / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_number(f"{PLACE}.lora_A", float("nan")), f"numbers in {PLACE}.lora_A that are infinite or none"),
+        (with_number(f"{PLACE}.lora_B", float("-inf")), f"numbers in {PLACE}.lora_B that are infinite or none"),
+        (with_number("decoder.layer_norm.bias", float("nan")), "numbers in decoder.layer_norm.bias that are infinite"),
+        (with_number(f"{PLACE}.lora_mask", 2), f"numbers other than 0 and 1 in {PLACE}.lora_mask"),
+        (as_whole_numbers, f"whole numbers in {PLACE}.lora_B"),
+        (averaged, f"entries in {PLACE}.lora_B that its mask says are pruned"),
+    ],
+)
+def test_numbers_that_no_training_leaves_are_refused(toy_data, change, words) -> None:
+    """torch would copy them, and fairseq's search pass over NaN: the translations would be nonsense without a word."""
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    toy.randomise_pairs(model)
+    state = state_of(model)
+    change(state)
+    with pytest.raises(SystemExit, match=f"the checkpoint has {words}"):
+        model.load_state_dict(state)
+
+
+def test_numbers_that_training_leaves_are_taken(toy_data) -> None:
+    """Pruned entries of either sign of zero, and memory that fairseq never wrote to."""
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    toy.randomise_pairs(model)
+    state = state_of(model)
+    state[f"{PLACE}.lora_mask"][0], state[f"{PLACE}.lora_B"][0] = 0, -0.0
+    state["encoder.embed_positions._float_tensor"] = torch.tensor([float("nan")])
+    model.load_state_dict(state)
+
+
+def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> None:
+    flags = toy.plugin_flags(toy_data)
+    _, model = toy.build(flags)
+    args = toy.model_settings(toy.parse(flags))
+    args.adapter_languages = languages_to_json(model.config.languages)
+    state = state_of(model)
+    adapters_of(state, args, "checkpoint x.pt")
+    averaged_in = state[f"{PLACE}.lora_B"].normal_()
+    averaged(state)
+    assert averaged_in.any()
+    with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* take the file .* 'langspec-lora average'"):
+        adapters_of(state, args, "checkpoint x.pt")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.data import Dictionary, LanguagePairDataset
+from fairseq.data.indexed_dataset import make_builder, make_dataset
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 
 from langspec_lora.data import language_ids as language_id_module
@@ -239,6 +240,39 @@ def test_a_direction_without_sentences_is_named(own, monkeypatch, counts) -> Non
         check(own)
 
 
-def test_a_format_whose_sentences_are_not_counted_is_left_to_fairseq(own, monkeypatch) -> None:
-    monkeypatch.setattr(language_id_module, "count_sentences", lambda side: None)
-    check(own, limits=Limits(tokens=1, **OTHERWISE))
+def as_cached(folder: Path, language: str) -> None:
+    """Rewrites a side as fairseq's older format, by fairseq."""
+    prefix = str(folder / f"valid.en-fr.{language}")
+    sentences = list(make_dataset(prefix, "mmap"))
+    builder = make_builder(f"{prefix}.bin", "cached")
+    for sentence in sentences:
+        builder.add_item(sentence)
+    builder.finalize(f"{prefix}.idx")
+
+
+@pytest.mark.parametrize("impl", [None, "cached", "lazy"])
+def test_a_format_whose_sentences_are_not_counted_is_left_to_fairseq(own, impl) -> None:
+    for language in ("en", "fr"):
+        as_cached(own, language)
+    check(own, limits=Limits(tokens=1, **OTHERWISE), dataset_impl=impl)
+
+
+def test_a_format_other_than_the_one_that_is_asked_for_is_named(own) -> None:
+    with pytest.raises(UserError, match=r"--dataset-impl lazy was given, but valid data of .* in the format mmap"):
+        check(own, dataset_impl="lazy")
+    for language in ("en", "fr"):
+        as_cached(own, language)
+    with pytest.raises(UserError, match=r"--dataset-impl mmap was given, but valid data of .* in the format cached"):
+        check(own)
+
+
+def test_sides_in_two_formats_are_refused(own) -> None:
+    as_cached(own, "fr")
+    with pytest.raises(UserError, match="in different formats; binarise both sides again"):
+        check(own, dataset_impl=None)
+
+
+def test_a_file_in_no_format_is_refused(own) -> None:
+    (own / "valid.en-fr.en.idx").write_bytes(b"something else altogether" * 10)
+    with pytest.raises(UserError, match=r"valid data of en-fr in .* are in no format that fairseq knows; binarise"):
+        check(own)
