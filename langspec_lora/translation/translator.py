@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from langspec_lora.data.vocabulary import load_splitter
@@ -38,8 +39,8 @@ class LineError(UserError):
 class Translator:
     """Translates raw text with a model that is loaded once.
 
-    Its hypotheses are those of ``fairseq-generate`` on the same text, split by the same SentencePiece model. One
-    translator serves one thread at a time.
+    Its hypotheses are those of ``fairseq-generate`` on the same text, split by the same SentencePiece model. Threads
+    may share a translator, as those of a web server do; they take turns.
 
     Args:
         assets: the model, its dictionary and SentencePiece model; :func:`~langspec_lora.translation.assets.find_assets`
@@ -66,6 +67,7 @@ class Translator:
         generation = generation or Generation()
         check_batch_limits(max_tokens, batch_size)
         self._assets, self.languages = assets, assets.languages
+        self._turn = Lock()  # a batch sets its languages on the model: another thread's would be translated with them
         self._split = load_splitter(assets.sentencepiece_model)
         self._shares_batches = not generation.depends_on_batch
         with _user_errors():
@@ -158,7 +160,7 @@ class Translator:
                 (direction, self._dataset(direction, [tokens[index] for index in places[direction]]))
                 for direction in group
             ]
-            with _user_errors():
+            with self._turn, _user_errors():
                 decoded = self._loaded.decode(datasets, merge=len(group) == 1)
             for direction, texts in zip(group, decoded, strict=True):
                 for index, text in zip(places[direction], texts, strict=True):

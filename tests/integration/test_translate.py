@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,15 @@ def test_a_call_may_mix_directions_and_keeps_the_order_of_its_lines(home, transl
         *translator.translate(text(home, "en")[:2], "en", "fr"),
         *translator.translate(text(home, "wo")[:2], "wo", "fr"),
     ]
+
+
+def test_threads_that_share_a_translator_get_the_languages_they_ask_for(home, translator) -> None:
+    jobs = [
+        (text(home, source)[place : place + 3], source, target) for source, target in DIRECTIONS for place in (0, 3)
+    ]
+    expected = [translator.translate(*job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda job: translator.translate(*job), 3 * jobs)) == 3 * expected
 
 
 def test_lengths_that_depend_on_the_batch_are_those_of_each_direction_alone(home, adapted) -> None:
