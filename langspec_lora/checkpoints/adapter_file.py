@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class AdapterFile:
 
     adapters: Adapters
     base: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
 
 
 def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = False) -> list[Path]:
@@ -99,14 +99,12 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
         raise UserError(f"{tensors} is damaged or cut off ({error}); export it again") from error
     if text is None:
         raise UserError(f"{tensors} holds no adapters of ours; give one that 'langspec-lora export' wrote")
-    config = tensors.with_name(CONFIG)
-    if path.is_dir() and config.is_file() and _parse(_read(config), config) != _parse(text, tensors):
+    described, config = _parse(text, tensors), tensors.with_name(CONFIG)
+    if path.is_dir() and config.is_file() and _parse(_read(config), config) != described:
         raise UserError(f"{config} does not belong to {tensors}; export them together again")
     try:
-        return _build(_parse(text, tensors), state)
-    except UserError as error:
-        raise UserError(f"{tensors}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        return _build(described, state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
 
 
@@ -167,22 +165,22 @@ def _tensors(adapters: Adapters) -> dict[str, Tensor]:
     tensors = {}
     for place, (a, b, mask) in adapters.pairs.items():
         key = _key(place)
-        tensors[f"{key}.A"] = a.contiguous()
+        tensors[f"{key}.A"] = a
         lives = mask != 0
         if lives.all():
-            tensors[f"{key}.B"] = b.contiguous()
+            tensors[f"{key}.B"] = b
             continue
         tensors[f"{key}.B.mask"] = torch.from_numpy(np.packbits(lives.numpy()))
         if _all_bits_zero(b[~lives]):
             tensors[f"{key}.B.values"] = b[lives]
         else:
-            tensors[f"{key}.B"] = b.contiguous()
+            tensors[f"{key}.B"] = b
     return tensors
 
 
 def _all_bits_zero(values: Tensor) -> bool:
     """Whether all values are +0; a -0 would not come back."""
-    return not bool(values.view(torch.uint8).any()) if values.numel() else True
+    return not values.view(torch.uint8).any()
 
 
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
