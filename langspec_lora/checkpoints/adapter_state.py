@@ -51,8 +51,8 @@ def read_manifest(manifest: Tensor) -> LanguageTable:
         UserError: it is damaged.
     """
     try:
-        return languages_from_json(bytes(manifest.tolist()).decode("utf-8"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return languages_from_json(bytes(manifest.flatten().tolist()).decode("utf-8"))
+    except (TypeError, ValueError) as error:
         damage = f"the checkpoint's {MANIFEST} is damaged ({error})"
         raise UserError(f"{damage}; take the file from its source again") from error
 

@@ -32,7 +32,7 @@ def stated_base(state: Mapping[str, Tensor]) -> str | None:
     if BASE not in state:
         return None
     try:
-        fingerprint = bytes(state[BASE].tolist()).decode("ascii")
+        fingerprint = bytes(state[BASE].flatten().tolist()).decode("ascii")
         if not fingerprint.startswith("sha256:"):
             raise ValueError("it is no fingerprint")
         return fingerprint

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from langspec_lora.checkpoints.adapter_state import (
+    base_of,
+    check_entries,
+    check_languages,
+    check_shapes,
+    complete_state,
+    is_adapter_entry,
+    language_manifest,
+    read_manifest,
+)
 from langspec_lora.checkpoints.adapters import adapters_of
 from langspec_lora.checkpoints.preflight import adapter_shapes
 from langspec_lora.config import AdapterConfig, languages_to_json
 from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
 from langspec_lora.models.layers import FAST_PATH_COPIES
 from tests import toy
 
@@ -221,3 +234,139 @@ def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> 
     assert averaged_in.any()
     with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* take the file .* 'langspec-lora average'"):
         adapters_of(state, args, "checkpoint x.pt")
+
+
+OURS = (
+    *("adapters.manifest", "adapters.mask_epoch", "adapters.base", "encoder.layers.0.fc1.lora_A"),
+    *("encoder.layers.11.self_attn.q_proj.lora_B", "decoder.layers.0.encoder_attn.k_proj.lora_mask"),
+)
+THEIRS = (
+    *("encoder.embed_tokens.weight", "encoder.layers.0.fc1.weight", "decoder.layers.1.fc2.bias", "adapters.other"),
+    *("encoder.layers.0.fc1.lora_A.scale", "encoder.layers.0.fc1.lora_C", "lora_A", "decoder.layers.0.fc1_weight"),
+    *("encoder.layers.0.self_attn.out_proj.weight", "encoder.layers.0.fc1_weight.scale", "x.encoder.layers.0.fc1_bias"),
+)
+
+
+def test_entries_of_adapters_and_copies_of_weights_are_told_from_the_base_by_name() -> None:
+    assert {name.removesuffix("weight").removesuffix("bias") for name in FAST_PATH_COPIES} == {
+        "in_proj_", "out_proj_", "fc1_", "fc2_",
+    }  # fmt: skip
+    copies = [f"encoder.layers.{layer}.{name}" for layer in (0, 11) for name in FAST_PATH_COPIES]
+    state = {name: number for number, name in enumerate((*OURS, *copies, *THEIRS))}
+    assert tuple(name for name in state if is_adapter_entry(name)) == OURS
+    assert base_of(state) == {name: state[name] for name in THEIRS}
+
+
+TABLE = LanguageTable(("en", "ଓଡ଼ିଆ", "wo"), ("high", "med", "low"), (2, 1, 3))
+
+
+def test_manifest_is_a_json_text_in_utf8_and_comes_back() -> None:
+    manifest = language_manifest(TABLE)
+    assert manifest.dtype == torch.int64
+    assert json.loads(bytes(manifest.tolist())) == {
+        "names": list(TABLE.names), "levels": list(TABLE.levels), "ranks": list(TABLE.ranks),
+    }  # fmt: skip
+    assert "ଓଡ଼ିଆ".encode() in bytes(manifest.tolist())
+    assert read_manifest(manifest) == TABLE
+
+
+@pytest.mark.parametrize("value", [[300], [-1], [0.5], [0xFF], [123], 3, 2**50, [*b'{"names": ["en"]}'], [*b"[1]"], []])
+def test_damaged_manifest_is_named(value) -> None:
+    with pytest.raises(UserError, match=r"adapters\.manifest is damaged \(.*; take the file from its source again"):
+        read_manifest(torch.tensor(value))
+
+
+PAIR = {"x.lora_A": (2, 4), "x.lora_B": (2, 6), "x.lora_mask": (2, 6)}
+WHOLE = {"adapters.manifest": (30,), "adapters.mask_epoch": (1,), **PAIR}
+
+
+def test_checkpoint_holds_all_adapters_or_none() -> None:
+    assert check_entries(WHOLE, WHOLE) is True
+    assert check_entries({**WHOLE, "adapters.base": (70,)}, WHOLE) is True
+    assert check_entries({}, WHOLE) is False
+    assert check_entries({"adapters.manifest": (30,)}, WHOLE) is False  # no pairs
+    assert check_entries({}, {}) is False
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "words"),
+    [
+        (WHOLE, {}, "here holds adapters, but --add-lora False was given; leave it out, or give a base checkpoint"),
+        (PAIR, WHOLE, "here holds only part of the adapters: 2 of 5 entries are missing, adapters.manifest first;"),
+        (
+            {"x.lora_A": (2, 4)},
+            PAIR,
+            "here holds only part of the adapters: 2 of 3 entries are missing, x.lora_B first",
+        ),
+        (
+            {**PAIR, "y.lora_B": (1, 1), "w.lora_A": (1, 1)},
+            PAIR,
+            "here holds adapters that the model has not, w.lora_A",
+        ),
+    ],
+)
+def test_part_of_the_adapters_or_others_are_named(found, expected, words) -> None:
+    with pytest.raises(UserError) as refusal:
+        check_entries(found, expected, "here")
+    assert str(refusal.value).startswith(words)
+
+
+def test_first_pair_of_another_size_is_named_and_other_entries_may_have_any() -> None:
+    check_shapes({**WHOLE, "adapters.manifest": (31,), "z.lora_A": (1, 1)}, WHOLE)
+    with pytest.raises(
+        UserError, match=r"^here has x\.lora_A of size \(3, 4\), the model \(2, 4\); give the same ranks"
+    ):
+        check_shapes({**WHOLE, "x.lora_mask": (1, 6), "x.lora_A": (3, 4)}, WHOLE, "here")
+
+
+def test_languages_of_a_checkpoint_may_be_more_but_not_fewer_or_of_other_ranks() -> None:
+    check_languages(TABLE, LanguageTable(("wo", "en"), ("med", "low"), (3, 2)))
+    more = LanguageTable(("en", "fr", "de"), ("high",) * 3, (2, 2, 2))
+    with pytest.raises(UserError, match=r"^here has no adapters for fr, de; it knows en, ଓଡ଼ିଆ, wo$"):
+        check_languages(TABLE, more, "here")
+    wider = LanguageTable(("en", "wo"), ("high", "low"), (2, 4))
+    with pytest.raises(UserError, match=r"^here has adapters of rank 3 for wo, but rank 4 was given; use 3$"):
+        check_languages(TABLE, wider, "here")
+
+
+def pairs(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
+    """A state whose rows hold their numbers."""
+    numbers = torch.tensor(rows, dtype=torch.float32)[:, None]
+    parts = {"x.lora_A": numbers, "x.lora_B": numbers + 10, "x.lora_mask": numbers + 20}
+    return {"adapters.manifest": language_manifest(table), "adapters.mask_epoch": torch.tensor([3]), **parts}
+
+
+def test_rows_follow_their_languages_into_a_model_of_fewer_in_another_order() -> None:
+    wanted = LanguageTable(("wo", "en"), ("low", "high"), (3, 2))
+    base = torch.ones(6, 2)
+    state = {**pairs([0, 1, 2, 3, 4, 5], TABLE), "x.weight": base}
+    complete_state(state, pairs([0] * 5, wanted), wanted)
+    expected = {**pairs([3, 4, 5, 0, 1], wanted), "x.weight": base}
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_rows_of_the_same_languages_stay_and_take_the_model_s_levels() -> None:
+    wanted = LanguageTable(TABLE.names, ("low", "low", "low"), TABLE.ranks)
+    state = pairs([0, 1, 2, 3, 4, 5], TABLE)
+    complete_state(state, pairs([0] * 6, wanted), wanted)
+    assert read_manifest(state["adapters.manifest"]) == wanted
+    assert state["x.lora_B"].flatten().tolist() == [10, 11, 12, 13, 14, 15]
+
+
+def test_rows_of_another_width_are_refused_after_sorting() -> None:
+    own = {**pairs([0] * 6, TABLE), "x.lora_A": torch.zeros(6, 2)}
+    with pytest.raises(UserError, match=r"x\.lora_A of size \(6, 1\), the model \(6, 2\)"):
+        complete_state(pairs([0, 1, 2, 3, 4, 5], TABLE), own, TABLE)
+
+
+def test_base_gets_copies_of_the_model_s_own_pairs() -> None:
+    own = {**pairs([7] * 6, TABLE), "x.weight": torch.zeros(3)}
+    own["x.lora_A"].requires_grad_()
+    state = {"x.weight": torch.ones(3)}
+    complete_state(state, own, TABLE)
+    assert state.keys() == own.keys()
+    assert (state["x.weight"] == 1).all()
+    assert torch.equal(state["x.lora_A"], own["x.lora_A"])
+    assert not state["x.lora_A"].requires_grad
+    assert state["x.lora_A"].data_ptr() != own["x.lora_A"].data_ptr()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from langspec_lora.checkpoints.adapter_state import language_manifest
+from langspec_lora.checkpoints.adapters import adapters_of
+from langspec_lora.checkpoints.preflight import adapter_shapes
 from langspec_lora.checkpoints.source import Source
+from langspec_lora.config import AdapterConfig, languages_to_json
 from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable
 from tests import toy
 from tests.bad_input import STOCK, without_one_adapter, write_checkpoint
+from tests.unit.test_adapter_file import make
+from tests.unit.test_preflight import stored_arguments
 
 ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 
@@ -31,6 +40,26 @@ def test_pairs_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) -> No
             assert torch.equal(b, model[f"{name}.lora_B"][start:end])
             assert b.abs().sum() > 0
     assert len(adapters.pairs) == 2 * 5 + 2 * 8
+
+
+def test_features_are_those_of_the_slice() -> None:
+    adapters = make(0).adapters
+    assert adapters.features is None
+    assert replace(adapters, dim=6, start=2).features == slice(2, 8)
+
+
+def test_adapters_of_other_sizes_than_the_arguments_say_are_refused() -> None:
+    args = stored_arguments(adapter_languages=languages_to_json(LanguageTable(("en", "wo"), ("high", "low"), (2, 3))))
+    shapes = adapter_shapes(args, AdapterConfig.from_args(args))
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    state["adapters.manifest"] = language_manifest(LanguageTable(("wo", "en"), ("low", "high"), (3, 2)))
+    state["adapters.mask_epoch"] = torch.tensor([4, 9])
+    held = adapters_of({**state, "x": torch.zeros(1)}, args, "here")
+    assert held.languages.names == ("wo", "en")  # of the rows, whatever the arguments say
+    assert held.mask_epoch == 4
+    wrong = {**state, "encoder.layers.0.fc1.lora_B": torch.zeros(5, 7)}
+    with pytest.raises(UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of size \(5, 7\), the model"):
+        adapters_of(wrong, args, "here")
 
 
 def fill_b(state: dict) -> None:
