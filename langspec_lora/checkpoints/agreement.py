@@ -112,9 +112,8 @@ def check_overrides(text: str) -> None:
         UserError: it is none, or changes a flag of the adapters.
     """
     try:
-        overrides = ast.literal_eval(text)
-        names = set(overrides)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        names = ast.literal_eval(text).keys()
+    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError) as error:
         raise UserError(
             f"--model-overrides {text[:80]}: expected a dictionary, such as \"{{'dropout': 0.1}}\""
         ) from error
