@@ -36,7 +36,7 @@ def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = 
         if name.endswith(NO_WEIGHTS):
             continue
         key = (value.data_ptr(), value.dtype, value.shape, value.stride())
-        if key not in known or not value.numel():
+        if key not in known:
             known[key] = _digest(value, rounded)
         lines[name] = f"{tuple(value.shape)} {known[key]}"
     projection, embedding = _TIED
@@ -66,7 +66,6 @@ def _digest(value: Tensor, rounded: torch.dtype | None) -> str:
     if value.dtype in (torch.float16, torch.bfloat16):
         value = value.float()
     digest = hashlib.sha256()
-    flat = value.contiguous().view(-1).view(torch.uint8) if value.numel() else torch.empty(0, dtype=torch.uint8)
-    for part in flat.split(_PART):
+    for part in value.contiguous().view(-1).view(torch.uint8).split(_PART):
         digest.update(part.numpy())
     return f"{str(value.dtype).removeprefix('torch.')} {digest.hexdigest()}"
