@@ -65,8 +65,9 @@ def _base_of_start(args: Namespace, start: str, stored: str | None) -> str | Non
 
 def _is_overwritten(base: str, save_dir: str) -> bool:
     """Whether fairseq may write or delete a file of this name."""
-    folders = {Path(base).absolute().parent.resolve(), Path(base).resolve().parent}
-    return Path(save_dir).resolve() in folders and fnmatch(Path(base).name, "checkpoint*.pt")
+    named, folder = Path(base).absolute(), Path(save_dir).resolve()
+    places = (named.parent.resolve() / named.name, named.resolve())  # where a link lies, and where it leads
+    return any(place.parent == folder and fnmatch(place.name, "checkpoint*.pt") for place in places)
 
 
 def copy_checkpoints_whole() -> None:

@@ -1,0 +1,174 @@
+"""Whether checkpoints are saved without their base, where it then lies, and how fairseq's copies are made whole."""
+
+from __future__ import annotations
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from fairseq.file_io import PathManager
+
+from langspec_lora.checkpoints.saving import copy_checkpoints_whole, copy_whole, settle_base
+from langspec_lora.errors import UserError
+
+WEIGHTS = {"encoder.embed_tokens.weight": torch.ones(2, 3)}
+LEAN = {"adapters.base": torch.ones(71, dtype=torch.int64)}
+
+
+@pytest.fixture
+def save_dir(tmp_path: Path) -> Path:
+    """An empty folder to save in."""
+    (tmp_path / "save").mkdir()
+    return tmp_path / "save"
+
+
+def save(path: Path, model: dict[str, torch.Tensor], **args: object) -> str:
+    torch.save({"model": model, "args": Namespace(**args)}, path)
+    return str(path)
+
+
+def settled(save_dir: Path, frozen: bool = True, **flags: object) -> tuple[bool, str | None]:
+    """What is decided: whether only adapters are saved, and where their base lies."""
+    given = {"restore_file": "checkpoint_last.pt", "save_dir": str(save_dir), "finetune_from_model": None}
+    given |= {"reset_optimizer": False, "base_checkpoint": None, "save_adapters_only": None}
+    args = Namespace(**{**given, **flags})
+    settle_base(args, frozen)
+    return args.save_adapters_only, args.base_checkpoint
+
+
+def refusal(save_dir: Path, frozen: bool = True, **flags: object) -> str:
+    with pytest.raises(UserError) as refused:
+        settled(save_dir, frozen, **flags)
+    return str(refused.value)
+
+
+def test_base_that_stays_is_left_out_where_it_is_frozen(tmp_path, save_dir, monkeypatch) -> None:
+    base = save(tmp_path / "base.pt", WEIGHTS)
+    assert settled(save_dir, finetune_from_model=base) == (True, base)
+    assert settled(save_dir, finetune_from_model=base, save_adapters_only=True) == (True, base)
+    assert settled(save_dir, finetune_from_model=base, save_adapters_only=False) == (False, base)
+    assert settled(save_dir, frozen=False, finetune_from_model=base) == (False, base)
+    monkeypatch.chdir(tmp_path)
+    assert settled(save_dir, finetune_from_model="base.pt") == (True, base)
+    (tmp_path / "link.pt").symlink_to(base)
+    assert settled(save_dir, finetune_from_model="link.pt") == (True, str(tmp_path / "link.pt"))
+
+
+def test_only_adapters_cannot_be_saved_where_the_base_trains_or_is_in_no_file(tmp_path, save_dir) -> None:
+    base = save(tmp_path / "base.pt", WEIGHTS)
+    wanted = {"save_adapters_only": True}
+    assert "but the base trains as well; leave it out, or freeze it" in refusal(
+        save_dir, frozen=False, finetune_from_model=base, **wanted
+    )
+    needs = "--save-adapters-only True needs a base that stays where it is; start with --finetune-from-model"
+    assert settled(save_dir) == (False, None)
+    assert refusal(save_dir, **wanted) == needs
+    assert settled(save_dir, restore_file=base) == (False, None)
+    assert refusal(save_dir, restore_file=base, reset_optimizer=True, **wanted) == needs
+    last = ", since the checkpoint to resume from holds its base itself"
+    assert refusal(save_dir, restore_file=base, **wanted) == needs + last
+    save(save_dir / "checkpoint_last.pt", WEIGHTS)
+    assert settled(save_dir, finetune_from_model=base) == (False, None)
+    assert refusal(save_dir, finetune_from_model=base, **wanted) == needs + last
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best.pt", "checkpoint1.pt", "checkpoint.pt"])
+def test_base_under_a_name_that_fairseq_writes_is_saved_along(tmp_path, save_dir, name) -> None:
+    base = save(save_dir / name, WEIGHTS)
+    (tmp_path / "link.pt").symlink_to(base)
+    (tmp_path / "folder").symlink_to(save_dir)
+    for path in (base, str(tmp_path / "link.pt"), str(tmp_path / "folder" / name)):
+        assert settled(save_dir, finetune_from_model=path) == (False, path)
+        message = refusal(save_dir, finetune_from_model=path, save_adapters_only=True)
+        assert f"but {path} lies in --save-dir, where fairseq may overwrite or delete it; move it" in message
+        assert settled(tmp_path / "folder", finetune_from_model=path)[0] is False
+
+
+def test_link_in_the_folder_is_overwritten_as_well(tmp_path, save_dir) -> None:
+    base = save(tmp_path / "base.pt", WEIGHTS)
+    (save_dir / "checkpoint2.pt").symlink_to(base)
+    assert settled(save_dir, finetune_from_model=str(save_dir / "checkpoint2.pt"))[0] is False
+
+
+def test_base_under_another_name_or_in_another_folder_stays(tmp_path, save_dir) -> None:
+    inside, outside = save(save_dir / "model.pt", WEIGHTS), save(tmp_path / "checkpoint_best.pt", WEIGHTS)
+    text = save(save_dir / "checkpoint.pt.bak", WEIGHTS)
+    (tmp_path / "checkpoint3.pt").symlink_to(inside)
+    for path in (inside, outside, text, str(tmp_path / "checkpoint3.pt")):
+        assert settled(save_dir, finetune_from_model=path) == (True, path)
+
+
+def test_start_without_its_base_says_where_that_lies(tmp_path, save_dir) -> None:
+    base, other, named = (save(tmp_path / name, WEIGHTS) for name in ("base.pt", "other.pt", "named.pt"))
+    lean = save(tmp_path / "lean.pt", LEAN, base_checkpoint=base)
+    assert settled(save_dir, finetune_from_model=lean) == (True, base)
+    assert settled(save_dir, finetune_from_model=lean, base_checkpoint=named) == (True, named)
+    last = save(save_dir / "checkpoint_last.pt", LEAN, base_checkpoint=base)
+    assert settled(save_dir, finetune_from_model=other) == (True, base)
+    Path(base).unlink()
+    assert settled(save_dir, finetune_from_model=other) == (True, other)  # where the training says that it starts
+    assert settled(save_dir) == (True, base)  # which is named as missing later
+    assert settled(save_dir, finetune_from_model=last) == (True, base)  # not the start itself
+    save(save_dir / "checkpoint_last.pt", LEAN)
+    assert settled(save_dir) == (False, None)
+    assert settled(save_dir, finetune_from_model=other) == (True, other)
+
+
+def test_base_beside_a_start_that_holds_its_own_is_refused(tmp_path, save_dir) -> None:
+    base = save(tmp_path / "base.pt", WEIGHTS)
+    for flags in ({}, {"finetune_from_model": base}, {"restore_file": base}):
+        message = refusal(save_dir, base_checkpoint=base, **flags)
+        assert message.startswith(f"--base-checkpoint {base} belongs to checkpoints that hold adapters only, and this")
+        assert message.endswith("leave it out, or give it as --finetune-from-model")
+
+
+def test_copy_is_whole_and_replaces_only_what_it_may(tmp_path) -> None:
+    source, target = tmp_path / "a.pt", tmp_path / "b.pt"
+    source.write_bytes(b"new")
+    assert copy_whole(str(source), str(target)) is True
+    assert target.read_bytes() == b"new"
+    target.write_bytes(b"old")
+    with pytest.raises(FileExistsError, match=r"b\.pt"):
+        copy_whole(str(source), str(target))
+    assert target.read_bytes() == b"old"
+    assert copy_whole(str(source), str(target), overwrite=True) is True
+    assert target.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+
+
+def test_copy_that_breaks_off_leaves_the_target_as_it_was(tmp_path, monkeypatch) -> None:
+    def copyfile(source: str, target: Path) -> None:
+        assert target == tmp_path / "b.pt.tmp"
+        target.write_bytes(b"ha")
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "b.pt").write_bytes(b"old")
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(OSError, match="No space left"):
+        copy_whole(str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), overwrite=True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("b.pt", b"old")]
+
+
+def test_fairseq_copies_whole_on_the_local_disk_and_as_before_elsewhere(tmp_path, monkeypatch) -> None:
+    calls = []
+
+    def stock(source: str, target: str, overwrite: bool = False) -> str:
+        calls.append((source, target, overwrite))
+        return "stock"
+
+    monkeypatch.setattr(PathManager, "copy", staticmethod(stock))
+    copy_checkpoints_whole()
+    replaced = PathManager.copy
+    copy_checkpoints_whole()
+    assert PathManager.copy is replaced
+    (tmp_path / "a.pt").write_bytes(b"new")
+    source, target = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")
+    assert PathManager.copy(source, target) is True
+    with pytest.raises(FileExistsError):
+        PathManager.copy(source, target)
+    assert PathManager.copy(source, target, overwrite=True) is True
+    assert not calls
+    assert PathManager.copy("s3://a", target) == PathManager.copy(source, "s3://b", overwrite=True) == "stock"
+    assert calls == [("s3://a", target, False), (source, "s3://b", True)]
