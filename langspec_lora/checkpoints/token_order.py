@@ -146,10 +146,6 @@ def load_with_tokens(
     return dictionary
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _order_of(path: str) -> TokenOrder:
     layout = read_layout(path)
     return TokenOrder.of(layout.path, layout.model_args)

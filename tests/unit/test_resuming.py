@@ -1,0 +1,205 @@
+"""Whether a training can go on: the checks by themselves; see the integration tests for what trainings do."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from langspec_lora.checkpoints.resuming import check_resumption
+from langspec_lora.errors import UserError
+
+PRECISIONS = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
+STORED = {
+    **dict.fromkeys(PRECISIONS, False),
+    **{"criterion": "cross_entropy", "optimizer": "adam", "lr_scheduler": "fixed", "add_lora": True},
+    **{"freeze_original_parameters": None, "fp16_no_flatten_grads": False, "adam_betas": "(0.9, 0.98)"},
+    **{"weight_decay": 0.1, "lr": [0.5], "adam_eps": 1e-8},
+}
+COMMAND = {
+    **STORED,
+    **{"restore_file": "checkpoint_last.pt", "finetune_from_model": None, "ddp_backend": "pytorch_ddp"},
+    **{"reset_optimizer": False, "reset_lr_scheduler": False, "optimizer_overrides": "{}", "use_bmuf": False},
+}
+HISTORY = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam"}
+OPTIONS = {"lr": 0.25, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.1}
+LORA = {"encoder.layers.0.fc1.lora_A": torch.ones(1, 1)}
+
+
+def resume(
+    folder: Path,
+    stored: dict | None = None,
+    history: dict | None = None,
+    adapts: bool = True,
+    model: dict | None = None,
+    saved: object = None,
+    **flags: object,
+) -> None:
+    """Checks a command that finds a checkpoint in its folder."""
+    state = {
+        "model": LORA if model is None else model,
+        "args": None if stored is None else Namespace(**{**STORED, **stored}),
+        "optimizer_history": [{}, {**HISTORY, "lr_scheduler_state": {"best": None}, **(history or {})}],
+        "last_optimizer_state": {"param_groups": [OPTIONS]} if saved is None else saved,
+    }
+    torch.save(state, folder / "checkpoint_last.pt")
+    check_resumption(Namespace(**{**COMMAND, "save_dir": str(folder), **flags}), adapts)
+
+
+def refusal(folder: Path, **given: object) -> str:
+    with pytest.raises(UserError) as refused:
+        resume(folder, **given)
+    return str(refused.value)
+
+
+def test_what_was_trained_alike_goes_on_without_a_word(tmp_path, caplog) -> None:
+    resume(tmp_path, {})
+    resume(tmp_path, None)
+    resume(tmp_path, {}, freeze_original_parameters=True)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"criterion": "label_smoothed_cross_entropy"}, "--criterion cross_entropy|label_smoothed_cross_entropy"),
+        ({"optimizer": "sgd"}, "--optimizer adam|sgd"),
+        ({"fp16": True}, "the precision fp32|--fp16"),
+        ({"bf16": True}, "the precision fp32|--bf16"),
+        ({"amp": True}, "the precision fp32|--amp"),
+        ({"fp16": True, "memory_efficient_fp16": True}, "the precision fp32|--fp16 --memory-efficient-fp16"),
+        ({"bf16": True, "memory_efficient_bf16": True}, "the precision fp32|--bf16 --memory-efficient-bf16"),
+        ({"freeze_original_parameters": False}, "--freeze-original-parameters True|False"),
+        ({"add_lora": False}, "--freeze-original-parameters True|False"),
+        ({"criterion": "unknown"}, "--criterion cross_entropy|unknown"),
+    ],
+)
+def test_state_of_another_training_is_refused_with_both(tmp_path, given, words) -> None:
+    was, now = words.split("|")
+    message = refusal(tmp_path, stored={}, **given)
+    path = tmp_path / "checkpoint_last.pt"
+    assert message == (
+        f"checkpoint {path} was trained with {was}, and its optimizer's state fits no other, but {now} was given; "
+        "resume with what it was trained with, or begin with a new state by --reset-optimizer"
+    )
+    resume(tmp_path, {}, reset_optimizer=True, **given)  # as it says
+    resume(tmp_path, {}, saved=0, **given)  # with nothing of the optimizer in it
+    beside = refusal(tmp_path, stored={}, finetune_from_model="base.pt", **given)
+    assert beside == f"{message} in place of --finetune-from-model"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wrapper"),
+    [
+        ({"fp16": True}, "FP16Optimizer"),
+        ({"bf16": True}, "FP16Optimizer"),
+        ({"amp": True}, "AMPOptimizer"),
+        ({"fp16": True, "memory_efficient_fp16": True}, "MemoryEfficientFP16Optimizer"),
+        ({"bf16": True, "memory_efficient_bf16": True}, "MemoryEfficientFP16Optimizer"),
+        ({"memory_efficient_fp16": True}, "FairseqAdam"),
+    ],
+)
+def test_precision_is_told_by_the_class_that_fairseq_saves(tmp_path, flags, wrapper) -> None:
+    resume(tmp_path, dict(flags), {"optimizer_name": wrapper}, **flags)
+    message = refusal(tmp_path, stored=flags, history={"optimizer_name": "other"}, **flags)
+    assert "was trained with the precision" in message
+    resume(tmp_path, dict(flags), {"optimizer_name": None}, **flags)
+    for distributed in ({"use_bmuf": True}, {"ddp_backend": "fully_sharded"}):  # which wrap it again
+        resume(tmp_path, dict(flags), {"optimizer_name": "other"}, **flags, **distributed)
+
+
+def test_flat_state_in_half_precision_stays_flat(tmp_path) -> None:
+    half = {"history": {"optimizer_name": "FP16Optimizer"}, "fp16": True}
+    stored = {"fp16": True}
+    resume(tmp_path, stored, **half)
+    message = refusal(tmp_path, stored=stored, **half, fp16_no_flatten_grads=True)
+    assert (
+        "was trained with --fp16-no-flatten-grads False, and its optimizer's state fits no other, but True" in message
+    )
+    flat = {**stored, "fp16_no_flatten_grads": True}
+    assert "--fp16-no-flatten-grads True, and its" in refusal(tmp_path, stored=flat, **half)
+    resume(tmp_path, flat, **half, fp16_no_flatten_grads=True)
+    resume(tmp_path, {}, fp16_no_flatten_grads=True)  # which says nothing in single precision
+
+
+def test_what_the_checkpoint_does_not_say_is_not_compared(tmp_path) -> None:
+    resume(tmp_path, None, {"criterion_name": None, "optimizer_name": None})
+    resume(tmp_path, None, freeze_original_parameters=False)
+    message = refusal(tmp_path, stored=None, history={"criterion_name": "Their"})
+    assert "was trained with --criterion Their, and" in message
+
+
+def test_schedule_that_seeks_the_best_loss_needs_one(tmp_path) -> None:
+    none = {"history": {"lr_scheduler_state": {}}}
+    for name in ("fixed", "manual", "pass_through"):
+        resume(tmp_path, {}, **none, lr_scheduler=name)
+    for name in ("inverse_sqrt", "reduce_lr_on_plateau"):
+        for history in ({"lr_scheduler_state": {}}, {"lr_scheduler_state": None}):
+            message = refusal(tmp_path, stored={}, history=history, lr_scheduler=name)
+            assert message == (
+                f"checkpoint {tmp_path / 'checkpoint_last.pt'} was trained with --lr-scheduler fixed, whose state "
+                f"--lr-scheduler {name} cannot take up; resume with the former, or begin with a new state by "
+                "--reset-lr-scheduler"
+            )
+            resume(tmp_path, {}, history, lr_scheduler=name, reset_lr_scheduler=True)
+        resume(tmp_path, {}, {"lr_scheduler_state": {"best": 2.5}}, lr_scheduler=name)
+    resume(tmp_path, {}, lr_scheduler="inverse_sqrt")  # a best that was not measured
+    assert "reduce_lr_on_plateau cannot take up" in refusal(tmp_path, stored={}, lr_scheduler="reduce_lr_on_plateau")
+    assert "trained with --lr-scheduler another, whose" in refusal(tmp_path, stored=None, **none, lr_scheduler="cosine")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"weight_decay": 0.2}, ("weight-decay", "0.2", "0.1", "weight_decay")),
+        ({"adam_eps": 1e-6}, ("adam-eps", "1e-06", "1e-08", "eps")),
+        ({"adam_betas": "(0.8, 0.98)"}, ("adam-betas", "(0.8, 0.98)", "(0.9, 0.98)", "betas")),
+        ({"adam_betas": "[0.9, 0.98]"}, None),
+        ({"weight_decay": "0.1"}, None),
+        ({"weight_decay": None}, None),
+        ({"lr": [0.9]}, None),
+        ({"weight_decay": 0.2, "optimizer_overrides": "{'weight_decay': 0.2}"}, None),
+        ({"weight_decay": 0.2, "optimizer_overrides": "{'eps': 1}"}, ("weight-decay", "0.2", "0.1", "weight_decay")),
+    ],
+)
+def test_flag_that_the_state_overrules_is_warned_of(tmp_path, caplog, flags, named) -> None:
+    resume(tmp_path, {}, **flags)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    if named is None:
+        assert said == []
+        return
+    flag, now, was, key = named
+    path = tmp_path / "checkpoint_last.pt"
+    assert said == [
+        f"--{flag} {now} has no effect: {path} goes on with its {was}; to change it give "
+        f"--optimizer-overrides \"{{'{key}': {now}}}\""
+    ]
+
+
+def test_options_that_the_state_lacks_are_not_warned_of(tmp_path, caplog) -> None:
+    for saved in ({"param_groups": []}, {"param_groups": [3]}, {}):
+        resume(tmp_path, {}, saved=saved, weight_decay=0.2)
+    assert not caplog.records
+
+
+def test_base_is_not_gone_on_with(tmp_path) -> None:
+    weights = {"encoder.layers.0.fc1.weight": torch.ones(1, 1)}
+    path = tmp_path / "checkpoint_last.pt"
+    message = refusal(tmp_path, stored={}, model=weights)
+    assert message.startswith(f"checkpoint {path} holds no adapters: it is a base model, and resuming would go on with")
+    assert message.endswith("to start adapters on it, give another --save-dir, and the base as --finetune-from-model")
+    resume(tmp_path, {}, model=weights, adapts=False)
+    resume(tmp_path, {}, model=weights, reset_optimizer=True)
+    for name in ("other.pt", "checkpoint_last_of_all.pt"):
+        path.rename(tmp_path / name)
+        named = {"restore_file": str(tmp_path / name), "save_dir": str(tmp_path)}
+        with pytest.raises(UserError, match=f"give it as --finetune-from-model {tmp_path / name}$"):
+            check_resumption(Namespace(**{**COMMAND, **named}), True)
+        (tmp_path / name).rename(path)
+
+
+def test_training_that_starts_afresh_has_nothing_to_take_up(tmp_path) -> None:
+    check_resumption(Namespace(**{**COMMAND, "save_dir": str(tmp_path)}), True)
+    check_resumption(Namespace(**{**COMMAND, "save_dir": str(tmp_path), "finetune_from_model": "nowhere.pt"}), True)
