@@ -64,3 +64,47 @@ def test_adapters_of_another_slice_are_refused_wherever_they_stand() -> None:
         held[number] = replace(held[number], start=3)
         with pytest.raises(UserError, match=NAMES[number]):
             average(held, NAMES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mean_of_half_precision_is_rounded_once(dtype) -> None:
+    held = [one.adapters for one in (make(0, dtype), make(0, dtype), make(0, dtype))]
+    place = next(iter(held[0].pairs))
+    shifted = {place: held[1].pairs[place]._replace(a=held[1].pairs[place].a + 0.3, b=held[1].pairs[place].b * 1.7)}
+    held[1] = replace(held[1], pairs={**held[1].pairs, **shifted})
+    mean = average(held, NAMES).pairs[place]
+    for part in ("a", "b"):
+        values = [getattr(one.pairs[place], part).double() for one in held]
+        assert torch.equal(getattr(mean, part), ((values[0] + values[1] + values[2]) / 3).to(dtype))
+
+
+def test_masks_stay_whole_numbers_and_what_is_pruned_is_plus_zero() -> None:
+    held = sets()
+    place = next(iter(held[0].pairs))
+    minus = held[0].pairs[place]._replace(b=-held[0].pairs[place].b.abs())
+    mean = average([replace(held[0], pairs={**held[0].pairs, place: minus}), *held[1:]], NAMES).pairs[place]
+    assert mean.mask.dtype == torch.uint8
+    pruned = mean.b[mean.mask == 0]
+    assert not pruned.any()
+    assert not torch.signbit(pruned).any()
+
+
+def test_one_checkpoint_is_its_own_mean() -> None:
+    only = make(0.5).adapters
+    mean = average([only], ["only"])
+    assert mean.mask_epoch == only.mask_epoch
+    for place, packed in mean.pairs.items():
+        assert all(map(torch.equal, packed, only.pairs[place]))
+
+
+def test_languages_and_ranks_of_both_are_named() -> None:
+    held = sets()
+    held[1] = replace(held[1], languages=LanguageTable(("wo", "fr"), ("low", "high"), (3, 4)))
+    with pytest.raises(UserError) as refusal:
+        average(held, NAMES)
+    assert str(refusal.value) == (
+        "second has pairs for wo, fr of ranks 3/4, and first for en, ଓଡ଼ିଆ, wo of ranks 2/1/4; average checkpoints of "
+        "one training"
+    )
+    levels = replace(held[0].languages, levels=("low", "low", "low"))  # which decide nothing of the values
+    average([held[0], replace(held[2], languages=levels)], NAMES[:2])

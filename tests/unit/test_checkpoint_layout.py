@@ -23,7 +23,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.layout import TensorStub, read_layout, read_outline
 from langspec_lora.errors import UserError
 
 FORMATS = {"zip": True, "legacy": False}
@@ -424,3 +424,165 @@ def test_missing_file_and_folder_are_named(tmp_path) -> None:
     is_refused(tmp_path / "nowhere.pt", "does not exist")
     is_refused(tmp_path, "cannot be read: Is a directory")
     is_refused(save(BENIGN, tmp_path / "file.pt") / "model.pt", "cannot be read: Not a directory")
+
+
+STORAGES = {
+    "uint8": 1, "int8": 1, "bool": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
+    "int64": 8, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", STORAGES)
+def test_old_file_ends_where_the_numbers_of_its_types_end(tmp_path, dtype) -> None:
+    value = torch.zeros(5, dtype=getattr(torch, dtype))
+    assert value.element_size() == STORAGES[dtype]
+    path = save(
+        {"model": {"x": value}, "kind": value.dtype if "complex" not in dtype else None}, tmp_path / "a.pt", "legacy"
+    )
+    assert read_layout(path).shapes == {"x": (5,)}
+    path.write_bytes(path.read_bytes()[:-1])
+    is_refused(path, "is damaged or no checkpoint .EOFError")
+
+
+KNOWN = (
+    *("argparse Namespace", "collections OrderedDict", "collections defaultdict", "collections Counter"),
+    *("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"),
+    *("torch Size", "torch device", "torch.serialization _get_layout", "typing Any", "_codecs encode"),
+    *(f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy dtype", "numpy ndarray", "omegaconf.dictconfig DictConfig", "omegaconf.listconfig ListConfig"),
+    *("omegaconf.base ContainerMetadata", "omegaconf.base Metadata"),
+    *(f"omegaconf.nodes {name}Node" for name in ("Any", "String", "Integer", "Float", "Boolean")),
+    *(f"torch {name}" for name in STORAGES if "complex" not in name),
+    *(f"torch {name}Storage" for name in ("Byte", "Char", "Bool", "Short", "Half", "BFloat16", "Int", "Float")),
+    *(f"torch {name}Storage" for name in ("Long", "Double", "ComplexFloat", "ComplexDouble")),
+    *(
+        f"{module} {kind}"
+        for module in ("builtins", "__builtin__")
+        for kind in ("dict", "list", "tuple", "set", "bool", "int", "float", "complex", "str", "bytearray")
+    ),
+    *("__builtin__ long", "__builtin__ unicode"),
+)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_name_that_checkpoints_hold_is_read(tmp_path, name) -> None:
+    path = tmp_path / "model.pt"
+    outline = b"\x80\x02}(X\x05\x00\x00\x00model}X\x01\x00\x00\x00xc" + name.replace(" ", "\n").encode() + b"\nu."
+    path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": outline}))
+    assert read_layout(path).shapes == {}
+
+
+def test_objects_of_python_two_become_those_of_today(tmp_path) -> None:
+    """As fairseq's first checkpoints hold them: text as bytes in UTF-8, long and unicode."""
+    path = tmp_path / "model.pt"
+    text = b"U\x03h\xc3\xa9"
+    values = b"c__builtin__\nlong\nU\x0212\x85R" + b"c__builtin__\nunicode\n" + text + b"\x85R" + text
+    path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02(" + values + b"t."}))
+    assert read_outline(path) == (12, "hé", "hé")
+
+
+def test_counter_of_n_grams_stays_a_mapping(tmp_path) -> None:
+    assert read_outline(save({"n": Counter(a=2)}, tmp_path / "a.pt")) == {"n": {"a": 2}}
+
+
+def test_tensor_shows_its_shape_in_messages(tmp_path) -> None:
+    outline = read_outline(save([torch.zeros(2, 3), torch.zeros(())], tmp_path / "a.pt"))
+    assert list(map(repr, outline)) == ["TensorStub(2, 3)", "TensorStub()"]
+    assert all(isinstance(one, TensorStub) for one in outline)
+
+
+@pytest.mark.parametrize("numbers", [(0x1950A86A20F9469CFC6B, 1001), (0x1950A86A20F9469CFC6C, 1000), (1001,)])
+def test_old_file_of_another_magic_number_is_damaged(tmp_path, numbers) -> None:
+    rest = ({"little_endian": True}, BENIGN, [])
+    for written, refused in (((0x1950A86A20F9469CFC6C, 1001), False), (numbers, True)):
+        path = tmp_path / "model.pt"
+        path.write_bytes(b"".join(pickle.dumps(value, 2) for value in (*written, *rest)))
+        if refused:
+            is_refused(path, "is damaged or no checkpoint .ValueError")
+        else:
+            assert read_layout(path).shapes == {}
+
+
+@pytest.mark.parametrize("code", ["O", "S5", "U3", "M8", "f", "8f", "f8x", "V" * 30])
+def test_numpy_type_that_is_no_number_is_refused_in_a_short_sentence(tmp_path, code) -> None:
+    path = tmp_path / "model.pt"
+    call = b"cnumpy\ndtype\nX" + struct.pack("<I", len(code)) + code.encode() + b"\x85R"
+    path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02" + call + b"."}))
+    is_refused(path, f"it holds a NumPy array of type '{code[:20]}'")
+    for known in ("b1", "i8", "u2", "f4", "c16"):
+        call = b"cnumpy\ndtype\n(X" + struct.pack("<I", len(known)) + known.encode() + b"I00\nI01\ntR"
+        path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02" + call + b"."}))
+        read_outline(path)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_numpy_type_with_parts_names_a_size_or_flags_is_refused(tmp_path, place) -> None:
+    state = [3, "<", None, None, None, -1, -1, 0]
+    path = tmp_path / "model.pt"
+    for change, refused in (({}, False), ({0: 4, 1: ">"}, False), ({place + 2: 7}, True)):
+        for number, value in change.items():
+            state[number] = value
+        dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R" + pickle.dumps(tuple(state), 2)[2:-1] + b"b."
+        path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02" + dtype}))
+        if refused:
+            is_refused(path, "it changes a NumPy type")
+        else:
+            read_outline(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "seed"),
+    [
+        ({"args": Namespace(seed=1), "cfg": {"model": Namespace(seed=2)}}, 1),
+        ({"args": None, "cfg": {"model": Namespace(seed=2)}}, 2),
+        ({"args": {"seed": 1}, "cfg": {"model": Namespace(seed=2)}}, 2),
+        ({"args": None, "cfg": {"model": {"seed": 2}}}, None),
+        ({"args": None, "cfg": {}}, None),
+        ({"cfg": Namespace(model=Namespace(seed=2))}, None),
+        ({}, None),
+    ],
+)
+def test_arguments_are_the_legacy_ones_before_those_of_the_settings(tmp_path, state, seed) -> None:
+    args = read_layout(save({"model": {}, **state}, tmp_path / "a.pt")).model_args
+    assert (args is None) if seed is None else (args.seed == seed)
+
+
+@pytest.mark.parametrize(
+    ("extra", "epoch"),
+    [
+        ({"train_iterator": {"epoch": 4}}, 4),
+        ({"train_iterator": {"epoch": 0}}, 0),
+        *(({"train_iterator": {"epoch": epoch}}, None) for epoch in ("4", 4.0, None)),
+        *(
+            (extra, None)
+            for extra in ({"train_iterator": {}}, {"train_iterator": None}, {"train_iterator": [4]}, {}, None, [4])
+        ),
+    ],
+)
+def test_epoch_is_a_whole_number_or_none(tmp_path, extra, epoch) -> None:
+    assert read_layout(save({"model": {}, "extra_state": extra}, tmp_path / "a.pt")).epoch == epoch
+
+
+LAST = {"criterion_name": "X", "num_updates": 3}
+GROUP = {"lr": 0.1, "betas": (0.9, 0.98)}
+
+
+@pytest.mark.parametrize(
+    ("history", "optimizer", "expected"),
+    [
+        ([{"num_updates": 1}, LAST], {"param_groups": [GROUP, {"lr": 9}]}, {**LAST, "options": GROUP}),
+        *(([LAST], state, {**LAST, "options": {}}) for state in ({}, {"param_groups": []}, {"param_groups": [3]})),
+        ([LAST], {"param_groups": {"lr": 1}}, {**LAST, "options": {}}),
+        *((history, {"param_groups": [GROUP]}, None) for history in (None, [], [None], {}, {-1: LAST})),
+        *(([LAST], state, None) for state in (None, [])),
+    ],
+)
+def test_history_is_the_last_entry_and_the_first_group_s_options(tmp_path, history, optimizer, expected) -> None:
+    state = {"model": {}, "optimizer_history": history, "last_optimizer_state": optimizer}
+    assert read_layout(save(state, tmp_path / "a.pt")).history == expected
+
+
+def test_entries_that_are_no_tensors_have_no_shape(tmp_path) -> None:
+    layout = read_layout(save({"model": {"x": torch.zeros(2), "note": "text", "n": 3}}, tmp_path / "a.pt"))
+    assert layout.shapes == {"x": (2,)}
+    assert layout.path == tmp_path / "a.pt"

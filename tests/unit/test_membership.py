@@ -63,7 +63,7 @@ def test_pairs_that_join_come_last_and_add_nothing(dtype) -> None:
 
 def test_languages_that_cannot_join_are_named() -> None:
     adapters = make(0).adapters
-    there = LanguageTable(("fr", "wo"), ("high", "low"), (2, 3))
+    there = LanguageTable(("fr", "wo", "en"), ("high", "low", "low"), (2, 3, 3))
     with pytest.raises(UserError, match=r"^--langs names wo, which has pairs already .there are en, ଓଡ଼ିଆ, wo"):
         add_languages(adapters, there, "rank", 1)
     add_languages(adapters, replace(NEW, ranks=(2, 23)), "rank", 1)  # the widest layer has 23 features
@@ -184,4 +184,4 @@ def test_adapters_that_stand_elsewhere_do_not_come_together() -> None:
     with pytest.raises(
         UserError, match=r"^A has --dim 0 and B 4; only adapters that stand alike in one base come together"
     ):
-        check_alike(first, replace(first, dim=4))
+        join(first, replace(another(("fr",), (1,)), dim=4))
