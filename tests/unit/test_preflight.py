@@ -293,7 +293,7 @@ def test_base_that_is_elsewhere_is_looked_at_with_its_adapters(tmp_path) -> None
     "changes", [{"encoder_lora_layer": 3}, {"dim": "x"}, {"lora_init": "x"}, {"adapter_languages": "{"}]
 )
 def test_stored_flags_that_are_wrong_are_named_with_the_checkpoint(changes) -> None:
-    with pytest.raises(UserError, match=r"^here holds wrong training arguments \\(.*; give a whole checkpoint$"):
+    with pytest.raises(UserError, match=r"^here holds wrong training arguments \(.*; give a whole checkpoint$"):
         stored_config(stored_arguments(**changes), "here")
     with pytest.raises(UserError, match=r"^here holds wrong training arguments .*encoder_layers"):
         stored_config(Namespace(), "here")
