@@ -73,7 +73,6 @@ def check_entries(
     Raises:
         UserError: it holds only part of them, or others than the model has.
     """
-    pairs = {name for name in expected if _PAIR_ENTRY.search(name)}
     present = {name for name in found if _PAIR_ENTRY.search(name)}
     if not present:
         return False
@@ -81,7 +80,7 @@ def check_entries(
         raise UserError(
             f"{source} holds adapters, but --add-lora False was given; leave it out, or give a base checkpoint"
         )
-    extra = sorted(present - pairs)
+    extra = sorted(present - set(expected))
     missing = sorted(set(expected) - set(found))
     if missing:
         raise UserError(

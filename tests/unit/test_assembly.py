@@ -20,7 +20,6 @@ from langspec_lora.checkpoints.assembly import (
     stock_arguments,
     untrained_arguments,
 )
-from langspec_lora.checkpoints.fingerprint import check_same_base
 from langspec_lora.config import languages_from_json
 from langspec_lora.errors import UserError
 from tests import toy
@@ -78,15 +77,6 @@ def test_fairseq_reads_a_checkpoint_that_was_put_together(toy_data, tmp_path) ->
     assert state["optimizer_history"][-1].keys() == {
         "criterion_name", "optimizer_name", "lr_scheduler_state", "num_updates",
     }  # fmt: skip
-
-
-def test_another_base_is_named_with_twelve_digits() -> None:
-    check_same_base("sha256:0", "sha256:0", "x", "y")
-    held, wanted = ("sha256:" + digits * 32 for digits in ("ab", "cd"))
-    with pytest.raises(
-        UserError, match=r"^x is another base model \(fingerprint (ab){6}\) than that of y \((cd){6}\);"
-    ):
-        check_same_base(held, wanted, "x", "y")
 
 
 def test_architecture_is_the_registered_name_before_the_flag_s() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.fingerprint import base_fingerprint
+from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
+from langspec_lora.errors import UserError
 
 
 def by_hand(entries: dict[str, Tensor]) -> str:
@@ -88,3 +89,14 @@ def test_views_of_one_memory_count_by_what_they_show() -> None:
 
 def test_parameters_are_read_too() -> None:
     assert base_fingerprint({"x": torch.nn.Parameter(torch.ones(2))}) == by_hand({"x": torch.ones(2)})
+
+
+def test_another_base_is_named_with_twelve_digits() -> None:
+    held, wanted = "sha256:" + "0123456789abcdef" * 4, "sha256:" + "fedcba9876543210" * 4
+    check_same_base(held, held, "x", "y")
+    with pytest.raises(UserError) as refusal:
+        check_same_base(held, wanted, "x", "y")
+    assert str(refusal.value) == (
+        "x is another base model (fingerprint 0123456789ab) than that of y (fedcba987654); give the checkpoint that "
+        "the training started from"
+    )

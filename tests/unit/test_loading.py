@@ -12,6 +12,7 @@ import torch
 from langspec_lora.checkpoints import loading
 from langspec_lora.checkpoints.loading import arguments, load_checkpoint, load_entries
 from langspec_lora.errors import UserError
+from tests.bad_input import Touch
 
 STATE = {"model": {"x": torch.arange(4.0), "note": "no tensor", "y": torch.ones(2)}, "args": Namespace(a=1)}
 
@@ -50,6 +51,13 @@ def test_file_that_torch_stumbles_over_is_damaged(saved, monkeypatch, error) -> 
         UserError, match=rf"^checkpoint {saved} is damaged \({error.__name__}\); take it from its source"
     ):
         load_checkpoint(saved)
+
+
+def test_hostile_file_is_refused_and_not_run(tmp_path) -> None:
+    torch.save({**STATE, "extra": Touch(tmp_path / "executed")}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="which no checkpoint needs"):
+        load_checkpoint(tmp_path / "model.pt")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_archive_that_lacks_the_numbers_of_a_tensor_is_damaged(tmp_path) -> None:
