@@ -41,7 +41,7 @@ def base_of(state: Mapping[str, Entry]) -> dict[str, Entry]:
 
 def language_manifest(languages: LanguageTable) -> Tensor:
     """Names, levels and ranks as the UTF-8 bytes of a JSON text, int64, ``(bytes,)``."""
-    return torch.tensor(list(languages_to_json(languages).encode("utf-8")), dtype=torch.int64)
+    return torch.tensor(list(languages_to_json(languages).encode("utf-8")))
 
 
 def read_manifest(manifest: Tensor) -> LanguageTable:

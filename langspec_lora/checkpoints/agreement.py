@@ -117,7 +117,7 @@ def check_overrides(text: str) -> None:
         raise UserError(
             f"--model-overrides {text[:80]}: expected a dictionary, such as \"{{'dropout': 0.1}}\""
         ) from error
-    parser = ArgumentParser(add_help=False)
+    parser = ArgumentParser()
     add_adapter_flags(parser)
     changed = sorted(names & {*vars(parser.parse_args([])), "adapter_languages"})
     if changed:

@@ -44,7 +44,7 @@ def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
     """The adapters as entries of a model's state."""
     state = {
         MANIFEST: language_manifest(adapters.languages),
-        MASK_EPOCH: torch.tensor([adapters.mask_epoch], dtype=torch.int64),
+        MASK_EPOCH: torch.tensor([adapters.mask_epoch]),
     }
     for place, pairs in adapters.pairs.items():
         for part, value in zip(("A", "B", "mask"), pairs, strict=True):
@@ -119,7 +119,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
 
 def untrained_arguments(args: Namespace) -> Namespace:
     """The arguments of a base model without what they say of the pairs that it was trained with."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser()
     add_pruning_flags(parser)
     return Namespace(**{**vars(args), **vars(parser.parse_args([]))})
 
@@ -131,7 +131,7 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
         args: the arguments that the model was built from.
         arch: a stock architecture; sizes come from the arguments.
     """
-    ours = {*_defaults(), "adapter_languages", "lang_resources"}
+    ours = {*_defaults(), "adapter_languages"}
     stock = Namespace(**{name: value for name, value in vars(args).items() if name not in ours})
     for name in _OF_THE_RUN:
         if hasattr(stock, name):
@@ -163,7 +163,7 @@ def checkpoint_of(args: Namespace, model: Mapping[str, Tensor]) -> dict[str, Any
 
 def _defaults() -> dict[str, Any]:
     """Our flags and their defaults."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser()
     add_adapter_flags(parser)
     add_pruning_flags(parser)
     add_base_flag(parser)

@@ -43,7 +43,7 @@ def stated_base(state: Mapping[str, Tensor]) -> str | None:
 def base_entry(fingerprint: str) -> dict[str, Tensor]:
     """What stands in place of the base."""
     # Whole numbers, so that averaging checkpoints leaves them as they are.
-    return {BASE: torch.tensor(list(fingerprint.encode("ascii")), dtype=torch.int64)}
+    return {BASE: torch.tensor(list(fingerprint.encode("ascii")))}
 
 
 def without_base(state: Mapping[str, Tensor], fingerprint: str) -> dict[str, Tensor]:

@@ -238,6 +238,7 @@ def test_name_with_line_breaks_and_terminal_codes_leaves_one_plain_line(tmp_path
     with pytest.raises(UserError) as refusal:
         read_layout(path)
     assert str(refusal.value).isprintable()
+    assert f"it names {f'os.{name}'[:80]!r}, which" in str(refusal.value)
     assert len(str(refusal.value)) < 250 + len(str(path))
 
 

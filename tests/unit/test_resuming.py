@@ -25,6 +25,7 @@ COMMAND = {
 }
 HISTORY = {"criterion_name": "CrossEntropyCriterion", "optimizer_name": "FairseqAdam"}
 OPTIONS = {"lr": 0.25, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.1}
+ABSENT = object()
 LORA = {"encoder.layers.0.fc1.lora_A": torch.ones(1, 1)}
 
 
@@ -40,12 +41,17 @@ def resume(
     """Checks a command that finds a checkpoint in its folder."""
     state = {
         "model": LORA if model is None else model,
-        "args": None if stored is None else Namespace(**{**STORED, **stored}),
+        "args": None if stored is None else present({**STORED, **stored}),
         "optimizer_history": [{}, {**HISTORY, "lr_scheduler_state": {"best": None}, **(history or {})}],
         "last_optimizer_state": {"param_groups": [OPTIONS]} if saved is None else saved,
     }
     torch.save(state, folder / "checkpoint_last.pt")
-    check_resumption(Namespace(**{**COMMAND, "save_dir": str(folder), **flags}), adapts)
+    check_resumption(present({**COMMAND, "save_dir": str(folder), **flags}), adapts)
+
+
+def present(values: dict) -> Namespace:
+    """Arguments without those that another fairseq does not know."""
+    return Namespace(**{name: value for name, value in values.items() if value is not ABSENT})
 
 
 def refusal(folder: Path, **given: object) -> str:
@@ -121,6 +127,11 @@ def test_flat_state_in_half_precision_stays_flat(tmp_path) -> None:
     flat = {**stored, "fp16_no_flatten_grads": True}
     assert "--fp16-no-flatten-grads True, and its" in refusal(tmp_path, stored=flat, **half)
     resume(tmp_path, flat, **half, fp16_no_flatten_grads=True)
+    lacking = {**stored, "fp16_no_flatten_grads": ABSENT}
+    resume(tmp_path, lacking, **half)
+    resume(tmp_path, stored, **half, fp16_no_flatten_grads=ABSENT)
+    assert "grads False, and its" in refusal(tmp_path, stored=lacking, **half, fp16_no_flatten_grads=True)
+    assert "but False was" in refusal(tmp_path, stored=flat, **half, fp16_no_flatten_grads=ABSENT)
     resume(tmp_path, {}, fp16_no_flatten_grads=True)  # which says nothing in single precision
 
 

@@ -64,6 +64,7 @@ def test_every_form_says_what_it_holds(paths, form, is_checkpoint, has_adapters,
     assert str(source) == f"{'checkpoint' if is_checkpoint else 'adapter'} {paths[form]}"
     assert source.fingerprint == base_fingerprint(base(model()))
     assert source.base_path == (str(paths["base"]) if form == "lean" else None)
+    assert bool(source.entries) is is_checkpoint
     if is_checkpoint:
         expected = base(model())
         assert source.base.keys() == expected.keys()
