@@ -187,6 +187,13 @@ def test_base_without_a_whole_transformer_is_named(tmp_path) -> None:
         check_training(write(tmp_path / "b.pt", no_linear, None), command())
 
 
+def test_embedding_that_is_a_single_number_is_no_vocabulary(tmp_path) -> None:
+    path = write(tmp_path / "a.pt", {"encoder.embed_tokens.weight": ()}, None)
+    with pytest.raises(UserError, match="has a vocabulary of 0, "):
+        check_generation_checkpoints([path], ["en"], 1)
+    check_generation_checkpoints([write(tmp_path / "b.pt", {}, None)], ["en"], 1)  # which holds no such entry
+
+
 HOLDING = "the dictionary (with the language tokens of --langs)"
 
 
