@@ -8,7 +8,7 @@ from typing import Any
 
 from langspec_lora.errors import UserError
 
-PAD, BOS, EOS, UNK = 1, 0, 2, 3
+PAD, BOS, EOS = 1, 0, 2
 """The ids that every fairseq dictionary gives its special symbols, and Hugging Face's M2M100 and NLLB-200 too."""
 
 _SAME = {
@@ -92,9 +92,7 @@ def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
             raise UserError(f"{source}: {name} is {value!r}; expected a whole number of at least 1")
     activation = config.get("activation_function", "relu")
     if activation not in _ACTIVATIONS:
-        raise UserError(
-            f"{source}: fairseq has no activation {activation!r}; it has {', '.join(dict.fromkeys(_ACTIVATIONS))}"
-        )
+        raise UserError(f"{source}: fairseq has no activation {activation!r}; it has {', '.join(_ACTIVATIONS)}")
     _check_values(config, sizes, width, source)
     if not config.get("tie_word_embeddings", True):
         raise UserError(f"{source}: its embeddings are not tied, as M2M100's are and the published command has them")
