@@ -79,12 +79,13 @@ def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[i
     whole = next((name for name, tensor in tensors.items() if not tensor.is_floating_point()), None)
     if whole is not None:
         raise UserError(f"{source} holds {whole} in whole numbers; give the folder of the whole model, not quantised")
-    embedding = tensors[names[0]]
-    for name in names[1:]:
+    first, *copies = names
+    embedding = tensors[first]
+    for name in copies:
         if embedding.shape != tensors[name].shape or not torch.equal(embedding, tensors[name]):
-            raise UserError(f"{source}: {name} differs from {names[0]}; the published command shares all embeddings")
+            raise UserError(f"{source}: {name} differs from {first}; the published command shares all embeddings")
     expected = {name: (PREFIX + name, shape) for name, shape in weight_shapes(args)}
-    expected[EMBEDDING] = names[0], (len(order), args.encoder_embed_dim)
+    expected[EMBEDDING] = first, (len(order), args.encoder_embed_dim)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     _check(shapes, dict(expected.values()), source)
     known = {name for name, _ in expected.values()} | set(_EMBEDDING_COPIES)
