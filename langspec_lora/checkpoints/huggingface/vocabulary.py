@@ -67,19 +67,23 @@ def read_vocabulary(folder: Path, rows: int, added_languages: Sequence[str] | No
     ids, remarks = _token_ids(folder, settings, added, added_languages)
     by_id: dict[int, str] = {}
     for token, number in ids.items():
-        if not isinstance(number, int) or number < 0 or by_id.setdefault(number, token) != token:
-            holder = f", which {by_id[number][:40]!r} has" if by_id.get(number, token) != token else ""
+        if not isinstance(number, int) or number < 0:
             raise UserError(
-                f"{folder}: its tokenizer gives {token[:40]!r} the id {number!r}{holder}; each needs one of its own"
+                f"{folder}: its tokenizer gives {token[:40]!r} the id {number!r}; each needs one of its own"
             )
-    if max(by_id, default=0) >= rows:
+        if by_id.setdefault(number, token) != token:
+            raise UserError(
+                f"{folder}: its tokenizer gives {token[:40]!r} the id {number}, which {by_id[number][:40]!r} has; each "
+                "needs one of its own"
+            )
+    missing = [token for token in SPECIALS if token not in ids]
+    if missing:
+        raise UserError(f"{folder}: its tokenizer has no {missing[0]}, with which fairseq's dictionaries begin")
+    if max(by_id) >= rows:
         raise UserError(
             f"{folder}: its tokenizer has the id {max(by_id)}, but its weights only {rows} embeddings; the files "
             "belong to different models"
         )
-    missing = [token for token in SPECIALS if token not in ids]
-    if missing:
-        raise UserError(f"{folder}: its tokenizer has no {missing[0]}, with which fairseq's dictionaries begin")
     first = [ids[token] for token in SPECIALS]
     order = (*first, *(number for number in range(rows) if number not in first))
     spare = _spare_names(ids)
@@ -168,7 +172,7 @@ def m2m100_languages(codes: str, source: str) -> Sequence[str]:
         UserError: transformers is not installed, or has no list of that name.
     """
     lists = optional_module("transformers.models.m2m_100.tokenization_m2m_100").FAIRSEQ_LANGUAGE_CODES
-    if codes not in lists:
+    if codes not in tuple(lists):  # a damaged file may hold what no table can look up
         raise UserError(f"{source}: there is no list of languages {codes!r}; transformers has {', '.join(lists)}")
     return lists[codes]
 
@@ -212,6 +216,8 @@ def _fast_vocabulary(content: Mapping[str, Any], path: Path) -> dict[str, int]:
         vocabulary = content["model"]["vocab"]
         if isinstance(vocabulary, list):  # Unigram: pairs of piece and score
             vocabulary = {piece: number for number, (piece, _) in enumerate(vocabulary)}
+        if not all(isinstance(token, str) for token in vocabulary):
+            raise TypeError
         return dict(vocabulary)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: it has no vocabulary; take it from its source again") from error
