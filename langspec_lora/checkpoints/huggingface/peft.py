@@ -11,9 +11,9 @@ layer ``tgt``, the whole LoRA becomes the pair of the target language.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.languages import LEVELS, LanguageTable, Resources
-from langspec_lora.lora import SOURCE
+from langspec_lora.lora import SOURCE, draw_a
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -62,7 +62,7 @@ _LARGEST = 1e9  # of ranks and alphas; NaN is not below it
 _LONGEST_PATTERN = 300
 _QUANTIFIER = re.compile(r"[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")  # may take exponential time
-_NEUTRAL = (None, False, 0, "none", [], {}, ())
+_NEUTRAL = (None, False, "none", [], {})  # and 0, which equals False
 _PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
 _TENSOR = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 _LINEAR = re.compile(r"model\.(?P<stack>encoder|decoder)\.layers\.(?P<layer>\d+)\.(?P<path>.+)")
@@ -102,7 +102,7 @@ def export_lora(
         tensors[f"base_model.model.{name}.lora_A.weight"] = _widen(a, d_in, adapters)
         tensors[f"base_model.model.{name}.lora_B.weight"] = _widen(b, d_out, adapters).t()
         ranks[name] = len(a)
-    common = Counter(ranks.values()).most_common(1)[0][0]
+    common = mode(ranks.values())
     others = {name: rank for name, rank in ranks.items() if rank != common}
     config = {
         "peft_type": "LORA",
@@ -173,8 +173,9 @@ def import_lora(
     pairs = {}
     for place in _whole_grid(scaled):
         d_out, d_in = sizes[f"{linear_name(place)}.weight"]
-        a = torch.cat([_fresh(rank, d_in, draw) for rank in ranks])
-        b = torch.zeros(sum(ranks), d_out)
+        a, b = torch.empty(sum(ranks), d_in), torch.zeros(sum(ranks), d_out)
+        for fresh in a.split(ranks):
+            draw_a(fresh, "rank", draw)  # as training starts it, so that what adds nothing yet can still be trained
         if place in scaled:
             own_a, own_b = scaled[place]
             start = 0 if owners[place] == source else ranks[0]
@@ -197,12 +198,6 @@ def _whole_grid(places: Collection[AdaptedPlace]) -> Iterator[AdaptedPlace]:
             for position in positions:
                 if any(place.position == position for place in here):
                     yield AdaptedPlace(stack, layer, position)
-
-
-def _fresh(rank: int, width: int, draw: torch.Generator) -> Tensor:
-    """A as training starts it (``--lora-init rank``), so that what adds nothing yet can still be trained."""
-    bound = rank**-0.5
-    return torch.empty(rank, width).uniform_(-bound, bound, generator=draw)
 
 
 def _check_settings(settings: Mapping[str, Any], folder: Path) -> None:
