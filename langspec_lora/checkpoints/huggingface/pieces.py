@@ -85,7 +85,7 @@ def read_pieces(model: bytes) -> Pieces:
         tuple(texts[_USER_DEFINED]),
         trainer.get(3, UNIGRAM),
         normaliser.get(2, b""),
-        bool(normaliser.get(3, 1)),
-        bool(normaliser.get(4, 1)),
-        bool(normaliser.get(5, 1)) and not trainer.get(24, 0),
+        bool(normaliser.get(3, True)),
+        bool(normaliser.get(4, True)),
+        bool(normaliser.get(5, True)) and not trainer.get(24, False),
     )
