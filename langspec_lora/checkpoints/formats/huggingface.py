@@ -51,7 +51,7 @@ def export(args: Namespace) -> list[Path]:
     )
     if remark:
         say(remark)
-    return [args.out / name for name in names if (args.out / name).is_file()]
+    return [args.out / name for name in exported_files(files is not None) if (args.out / name).is_file()]
 
 
 def _given(args: Namespace) -> bool:
