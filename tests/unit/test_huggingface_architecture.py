@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from argparse import Namespace
 
 import pytest
+import torch
 from fairseq.models.transformer import DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX_TARGET_POSITIONS, TransformerConfig
 from fairseq.models.transformer.transformer_legacy import base_architecture
+from fairseq.utils import get_activation_fn
 
 from langspec_lora.checkpoints.huggingface.architecture import fairseq_args, huggingface_config, training_flags
 from langspec_lora.errors import UserError
@@ -139,6 +142,21 @@ def test_settings_that_old_checkpoints_lack_are_written_as_fairseq_takes_them(na
     assert huggingface_config(args, 9, "it")[key] == expected
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu", "tanh", "linear", "gelu_accurate", "gelu_fast"])
+def test_activations_are_written_under_transformers_names(name) -> None:
+    pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
+    from transformers.activations import ACT2FN
+
+    args = fairseq_args(CONFIG, "it")
+    args.activation_fn = name
+    theirs = ACT2FN[huggingface_config(args, 9, "it")["activation_function"]]
+    x = torch.linspace(-4, 4, 99)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gelu_fast is an old name
+        ours = get_activation_fn(name)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
 def test_two_widths_are_not_written() -> None:
     args = fairseq_args(CONFIG, "it")
     args.decoder_embed_dim = 96
@@ -205,8 +223,15 @@ def test_an_activation_that_fairseq_lacks_is_answered_with_those_that_it_has() -
                 *("--max-target-positions 512", "--no-scale-embedding"),
             ],
         ),
+        (
+            {**M2M100_418M, "d_model": 48, "decoder_layers": 6, "decoder_ffn_dim": 2048},  # as far from 175M
+            [
+                *("--arch langspec_m2m100_lora_base", "--encoder-embed-dim 48", "--decoder-layers 6"),
+                *("--decoder-embed-dim 48", "--decoder-ffn-embed-dim 2048"),
+            ],
+        ),
     ],
-    ids=["418M", "1.2B", "3.3B", "other settings"],
+    ids=["418M", "1.2B", "3.3B", "other settings", "between two"],
 )
 def test_a_training_is_told_the_nearest_architecture_and_what_differs(config, expected) -> None:
     assert training_flags(fairseq_args(config, "it")) == " ".join(expected)

@@ -213,13 +213,12 @@ def training_flags(args: Namespace) -> str:
     names = [f"{stack}_{name}" for stack in stacks for name in ("layers", "embed_dim", "ffn_embed_dim")]
     names += [*(f"{stack}_attention_heads" for stack in stacks), "activation_fn", "max_source_positions"]
     names += ["max_target_positions"]
-    best: list[str] | None = None
+    commands = []
     for architecture in candidates:
         own = Namespace(max_source_positions=1024, max_target_positions=1024)
         architecture(own)
         differing = [name for name in names if getattr(args, name) != getattr(own, name)]
         flags = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in differing]
         flags += ["--no-scale-embedding"] if args.no_scale_embedding else []
-        if best is None or len(flags) + 1 < len(best):
-            best = [f"--arch {architecture.__name__}", *flags]
-    return " ".join(best)
+        commands.append([f"--arch {architecture.__name__}", *flags])
+    return " ".join(min(commands, key=len))
