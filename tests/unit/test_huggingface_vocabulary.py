@@ -80,6 +80,7 @@ def test_a_file_without_a_vocabulary_is_damaged(tmp_path, content) -> None:
     ("ids", "expected"),
     [
         ({"a": -1}, "gives 'a' the id -1; each needs one of its own"),
+        ({"x" * 50: -1}, f"gives {'x' * 40!r} the id -1; each"),
         ({"a": 4.0}, "gives 'a' the id 4.0; each"),
         ({"a": "4"}, "gives 'a' the id '4'; each"),
         ({"a": None}, "gives 'a' the id None; each"),
