@@ -137,7 +137,7 @@ def tokens_with(*more: str) -> list[str]:
         (replace(MODEL, bytes=BYTES[:1]), TOKENS, "the dictionary lacks 1 of its pieces, such as '<0x00>'"),
         (replace(MODEL, scores={**SCORES, "a\u3000": -1}), tokens_with("a\u3000"), "its piece 'a\\u3000' holds"),
         *(
-            (replace(MODEL, scores={**SCORES, "ax": -1}, kind=kind), tokens_with("ax"), "it lacks characters of its piece")
+            (replace(MODEL, scores={**SCORES, "ax": -1}, kind=kind), tokens_with("ax"), "it lacks characters of its")
             for kind in (BPE, CHAR)
         ),
         (MODEL, tokens_with("☃"), "it knows no character of the token '☃', which a text may hold"),
