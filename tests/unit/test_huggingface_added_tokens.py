@@ -118,12 +118,19 @@ def added(*tokens: str, special: tuple[str, ...] = (), without_id: tuple[str, ..
     return AddedTokens(ids, frozenset(special), frozenset({"<mask>"}), without_id)
 
 
-CODES = {"kbd": "kbd", "gsw-BE": "gsw_BE", "sr_Latn": "sr_Latn", "tyv_Cyrl": "tyv_Cyrl", "__xyz__": "xyz"}
+CODES = {
+    "kbd": "kbd",
+    "gsw-BE": "gsw_BE",
+    "sr_Latn": "sr_Latn",
+    "tyv_Cyrl": "tyv_Cyrl",
+    "xyz_Latn": "xyz_Latn",
+    "__xyz__": "xyz",
+}
 WORDS = ("the", "english", "EN", "e", "<2en>", "xyz", "__a-b__", "xyz_Latin", "en_", "\u0663\u0663")
 
 
 def test_codes_are_languages_and_words_are_none() -> None:
-    """The codes are those of ISO 639, FLORES-200 and BCP 47; xyz is none, ``the`` one that is a piece of words too."""
+    """The codes are those of ISO 639 and BCP 47, or have the form of FLORES-200's; ``the`` is a piece of words too."""
     names = language_names(added("<mask>", *CODES, *WORDS), {"the", "__xyz__"}, None)
     assert names == CODES
     assert list(names) == list(CODES)

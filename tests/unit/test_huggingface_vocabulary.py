@@ -187,9 +187,10 @@ def test_a_list_of_languages_that_transformers_lacks_is_answered_with_those_it_h
     assert m2m100_languages("wmt21", "it") == lists["wmt21"]
 
 
-def test_other_tokenizers_are_named(tmp_path) -> None:
-    folder = write_slow(tmp_path, SPECIALS, tokenizer_class="BertTokenizer")
-    with pytest.raises(UserError, match=rf"^{folder} has a 'BertTokenizer'; expected the tokenizer of M2M100 or NLLB"):
+@pytest.mark.parametrize("kind", ["BertTokenizer", "Nllb", "M2M100TokenizerFast"])
+def test_other_tokenizers_are_named(tmp_path, kind) -> None:
+    folder = write_slow(tmp_path, SPECIALS, tokenizer_class=kind)
+    with pytest.raises(UserError, match=rf"^{folder} has a '{kind}'; expected the tokenizer of M2M100 or NLLB-200$"):
         read_vocabulary(folder, 200)
 
 
@@ -238,10 +239,13 @@ def test_nllb_with_one_id_has_no_order_of_its_own(tmp_path, spm, nllb_codes, tok
     assert found.tokens[4 + len(spm[1])] == "madeupword0000"
 
 
-def test_a_file_that_is_no_sentencepiece_model_is_said(tmp_path, nllb_codes) -> None:
+def test_a_file_that_is_no_sentencepiece_model_is_said(tmp_path, nllb_codes, monkeypatch) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "NllbTokenizer"}')
     (tmp_path / "spm.model").write_text("nothing")
     with pytest.raises(UserError, match=rf"^{tmp_path / 'spm.model'} is no SentencePiece model: "):
+        read_vocabulary(tmp_path, 60)
+    monkeypatch.setattr(vocabulary, "sentencepiece_model", lambda folder: folder / "gone")  # in the meantime
+    with pytest.raises(UserError, match=rf"^{tmp_path / 'gone'} is no SentencePiece model: "):
         read_vocabulary(tmp_path, 60)
 
 
