@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -43,10 +43,10 @@ class Plan:
         judges: for each target language how wrong language is told; None leaves that out.
     """
 
-    metric: MetricSettings | None = None
-    samples: int = 1000
-    sentences: bool = True
-    judges: Mapping[str, Judge] | None = None
+    metric: MetricSettings | None
+    samples: int
+    sentences: bool
+    judges: Mapping[str, Judge] | None
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _Piece:
 class _Task:
     texts: DirectionTexts
     plan: Plan
-    pieces: tuple[_Piece, ...] = field(default=())
+    pieces: tuple[_Piece, ...]
 
 
 def measure(
@@ -176,7 +176,7 @@ def _judge(entry: Mapping) -> Judge:
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps([_FORMAT, *parts], default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()[:32]
 
 
 def _pieces(texts: DirectionTexts, plan: Plan) -> Iterator[_Piece]:

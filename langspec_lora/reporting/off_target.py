@@ -73,14 +73,13 @@ def count_wrong(judge: Judge, hypotheses: Sequence[str]) -> tuple[int, int]:
     return verdicts[True], verdicts[None]
 
 
-def build_judges(texts: Mapping[str, Sequence[str]], use_identifier: bool = True) -> dict[str, Judge]:
+def build_judges(texts: Mapping[str, Sequence[str]]) -> dict[str, Judge]:
     """Decides for each language how hypotheses in it are judged.
 
     Args:
         texts: sentences in each language of the evaluation, known to be in that language.
-        use_identifier: False judges by script alone.
     """
-    known = identifier_languages() if use_identifier else frozenset()
+    known = identifier_languages()
     evaluated = {code(language) for language in texts}
     judged = {language: lines for language, lines in texts.items() if code(language) in known}
     ignored: set[str] = set()
@@ -146,7 +145,7 @@ def _identifier(ignored: tuple[str, ...]):
 
 
 _script = cache(unicodedata.script)
-_NO_SCRIPT = ("Zyyy", "Zinh", "Zzzz")  # common, inherited, unknown
+_NO_SCRIPT = ("Zyyy", "Zzzz")  # common to several, or newer than fontTools
 
 
 def script_of(sentence: str) -> str:

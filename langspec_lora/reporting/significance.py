@@ -64,17 +64,19 @@ def metric_settings(run: Run, metric: str) -> MetricSettings:
     """
     if metric == "comet":
         raise UserError("COMET's scores of single sentences are not kept; use --metric bleu or chrf for significance")
-    parts = dict(part.partition(":")[::2] for part in run.signatures.get(metric, "").split("|"))
+    signature = comparable(run.signatures.get(metric, ""))
+    parts = dict(part.partition(":")[::2] for part in signature.split("|"))
+    tokenizer = run.tokenize or parts.get("tok", "")
+    if not signature or (metric == "bleu" and not tokenizer):
+        raise UserError(f"{run.name} does not say how it was scored; score it with 'langspec-lora evaluate'")
     if metric == "chrf":
-        arguments = {"word_order": int(parts.get("nw", 2)), "char_order": int(parts.get("nc", 6))}
+        orders = (("word_order", "nw"), ("char_order", "nc"))
+        arguments = {name: int(parts[part]) for name, part in orders if parts.get(part, "").isdecimal()}
     else:
-        tokenizer = run.tokenize or parts.get("tok")
-        if not tokenizer:
-            raise UserError(f"{run.name} does not say how it was tokenized; score it with 'langspec-lora evaluate'")
         require_tokenizer(tokenizer)
         # `force` only silences a warning about text that looks tokenized.
         arguments = {"tokenize": tokenizer, "lowercase": parts.get("case") == "lc", "force": True}
-    settings = MetricSettings(metric, comparable(run.signatures.get(metric, "")), tuple(arguments.items()))
+    settings = MetricSettings(metric, signature, tuple(arguments.items()))
     trial = settings.build(["a"])
     trial.corpus_score(["a"], None)
     if comparable(trial.get_signature().format()) != settings.signature:

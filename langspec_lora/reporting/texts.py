@@ -80,7 +80,7 @@ def find_texts(
         else:
             found[direction] = texts
     return found, [
-        f"{why}: {members[0]}" + (f" and {len(members) - 1} more directions" if len(members) > 1 else "")
+        f"{why}: {members[0]}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
         for why, members in lacking.items()
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import unicodedata
 from pathlib import Path
@@ -50,7 +51,8 @@ def test_the_script_of_a_sentence_is_that_of_most_letters_by_their_unicode_names
             assert len(own) > len(letters) / 2
 
 
-@pytest.mark.parametrize("line", ["", "  ", "12:30, 14 %", "…!?"])
+# Digits and signs of a script are no letters; "µ" is one, but of no script.
+@pytest.mark.parametrize("line", ["", "  ", "12:30, 14 %", "…!?", "१२", "\u094d", "µ"])
 def test_a_line_without_letters_has_no_script(line) -> None:
     assert script_of(line) == ""
 
@@ -62,6 +64,17 @@ def test_a_few_foreign_words_do_not_change_a_sentences_script() -> None:
     assert scripts_of(["abc"] * 30 + ["где"] * 20) == ("Latn", "Cyrl")
     assert script_name("Orya") == "Oriya"
     assert script_name("Jpan") == "Japanese"
+    assert script_name("Cans") == "Canadian Aboriginal"
+    assert script_name("none") == "none"
+
+
+def test_a_tenth_is_enough_for_a_script_and_for_japanese() -> None:
+    assert scripts_of(["abc"] * 9 + ["где"]) == ("Latn", "Cyrl")
+    assert scripts_of(["abc"] * 10 + ["где"]) == ("Latn",)
+    assert scripts_of(["где", "abc", "abc", "12"]) == ("Latn", "Cyrl")
+    assert [script_of("年" * count + kana) for count in (9, 10) for kana in "のノ"] == ["Jpan", "Jpan", "Hani", "Hani"]
+    assert script_of("のノ") == "Jpan"
+    assert script_of("ab где") == "Cyrl"
 
 
 def test_the_script_judges_what_it_can_tell_and_nothing_else(no_identifier) -> None:
@@ -139,6 +152,37 @@ def test_a_language_outside_the_evaluation_that_references_are_taken_for_is_not_
     # One that only few are taken for stays: text in it is wrong.
     judges = build_judges({"en": ["a <en>"] * 199 + ["a <xx>"], "fr": ["b <fr>"] * 9})
     assert judges["en"].ignored == ()
+
+
+def test_an_identifier_errs_in_a_tenth_of_the_references_at_most(marked) -> None:
+    for wrong, identified in ((1, True), (2, False)):
+        judges = build_judges({"en": ["a <en>"] * (10 - wrong) + ["a <fr>"] * wrong, "fr": ["b <fr>"]})
+        assert judges["en"].identified == identified
+        assert judges["fr"].identified
+
+
+def test_an_identifier_that_knows_one_language_alone_has_nothing_to_tell(marked) -> None:
+    judges = build_judges({"en": ["a <en>"], "wo": ["b <fr>"]})
+    assert not judges["en"].identified
+    assert judges["en"] == off_target.Judge("en", ("Latn",), False, (), 0.0, ())
+
+
+def test_one_reference_in_a_hundred_does_not_hide_a_language(marked) -> None:
+    for some, ignored in ((1, ()), (2, ("xx",))):
+        judges = build_judges({"en": ["a <en>"] * (100 - some) + ["a <en> <xx>"] * some, "fr": ["b <fr>"]})
+        assert judges["en"].ignored == judges["fr"].ignored == ignored
+
+
+def test_without_an_identifier_languages_keep_their_own_codes(monkeypatch) -> None:
+    monkeypatch.setattr(off_target.importlib.util, "find_spec", lambda name: None)
+    assert off_target.identifier_version() == ""
+    assert off_target.identifier_languages() == frozenset()
+    assert [off_target.code(name) for name in ("eng_Latn", "en_XX", "wo")] == ["eng", "en", "wo"]
+
+
+@installed
+def test_the_version_of_the_identifier_is_that_of_its_package() -> None:
+    assert off_target.identifier_version() == importlib.metadata.version("py3langid")
 
 
 @installed

@@ -91,6 +91,17 @@ def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
         assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
 
 
+def test_holm_multiplies_the_least_by_all_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7, 0.0]) == [1.0, 1.0, 0.0]
+    assert holm([]) == []
+
+
+def test_the_default_resamples_are_25_for_each_direction_in_whole_thousands() -> None:
+    expected = {1: 1000, 40: 1000, 41: 2000, 80: 2000, 81: 3000, 132: 4000, 870: 22000, 40000: 1000000}
+    assert {directions: default_samples(directions) for directions in expected} == expected
+
+
 @pytest.mark.parametrize("directions", [1, 2, 40, 132, 870])
 def test_the_default_resamples_leave_room_for_significance_in_every_direction(directions) -> None:
     samples = default_samples(directions)
@@ -101,6 +112,7 @@ def test_the_default_resamples_leave_room_for_significance_in_every_direction(di
 
 def test_verdicts_follow_the_sign_of_what_is_significant() -> None:
     assert [verdict(1.0, 0.01), verdict(-1.0, 0.01), verdict(5.0, 0.05)] == ["win", "loss", "tie"]
+    assert [verdict(0.01, 0.0499), verdict(-0.01, 0.0), verdict(-5.0, 0.06)] == ["win", "loss", "tie"]
 
 
 def run_with(metric: str, signature: str, tokenize: str = "") -> Run:
@@ -114,10 +126,34 @@ def test_the_metric_is_that_of_the_signature() -> None:
     assert dict(chrf.arguments) == {"word_order": 2, "char_order": 6}
 
 
+def test_the_tokenizer_is_that_which_the_run_names_rather_than_its_signature() -> None:
+    # The signature names one of several that share a model; older ones by another name.
+    signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.4.0"
+    found = metric_settings(run_with("bleu", signature, "13a"), "bleu")
+    assert found == MetricSettings(
+        "bleu", signature[:-14], (("tokenize", "13a"), ("lowercase", False), ("force", True))
+    )
+    with pytest.raises(UserError, match=r"x was scored as .*tok:13a.*, which is not repeated here"):
+        metric_settings(run_with("bleu", signature, "char"), "bleu")
+
+
+def test_orders_of_chrf_are_those_of_the_signature() -> None:
+    for words, characters in ((0, 6), (2, 4)):
+        signature = f"nrefs:1|case:mixed|eff:yes|nc:{characters}|nw:{words}|space:no"
+        found = metric_settings(run_with("chrf", signature), "chrf")
+        assert found.signature == signature
+        assert dict(found.arguments) == {"word_order": words, "char_order": characters}
+    for signature in ("nrefs:1|case:mixed|eff:yes|nc:6|nw:many|space:no", "nrefs:1|case:mixed|eff:yes|space:no"):
+        with pytest.raises(UserError, match="which is not repeated here"):
+            metric_settings(run_with("chrf", signature), "chrf")
+
+
 @pytest.mark.parametrize(
     ("run", "metric", "words"),
     [
-        (run_with("bleu", ""), "bleu", "does not say how"),
+        (run_with("bleu", ""), "bleu", "x does not say how it was scored; score it with"),
+        (run_with("chrf", ""), "chrf", "x does not say how it was scored; score it with"),
+        (run_with("chrf", "chrF2+numchars.6+space.false+version.1.5.1"), "chrf", "does not say how it was scored"),
         (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:floor[0.10]|version:2"), "bleu", "not repeated"),
         (run_with("comet", "x"), "comet", "--metric bleu or chrf"),
         (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:none-such|smooth:exp|version:2"), "bleu", "no tokenizer"),
@@ -132,6 +168,7 @@ def test_signatures_compare_without_version_and_by_the_tokenizers_newer_name() -
     assert comparable("nrefs:1|tok:spm|version:2.0.0") == comparable("nrefs:1|tok:flores101|version:2.6.0")
     assert comparable("nrefs:1|tok:13a|version:2.0.0") != comparable("nrefs:1|tok:char|version:2.0.0")
     assert comparable("BLEU+case.mixed+tok.spm") == ""
+    assert comparable("nrefs:1||case:mixed|version:2.6.0|tok:spm|") == "nrefs:1|case:mixed|tok:flores101"
 
 
 def test_resamples_add_up_to_whole_test_sets() -> None:
