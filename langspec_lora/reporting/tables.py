@@ -67,8 +67,9 @@ def overview_table(analysis: Analysis) -> Table:
 def group_table(analysis: Analysis, metric: str | None = None) -> Table:
     """From level to level: directions, each run's mean, each later run's difference."""
     rows = analysis.groups[metric or analysis.metric]
-    header = ["group", "directions", *_run_columns(analysis)]
-    return Table(header, [[row.label, str(row.directions), *_figures(row, len(analysis.runs))] for row in rows])
+    columns = _run_columns(analysis)
+    cells = [[row.label, str(row.directions), *_figures(row, len(columns))] for row in rows]
+    return Table(["group", "directions", *columns], cells)
 
 
 def language_table(analysis: Analysis, differences: bool = True) -> Table:
@@ -78,15 +79,14 @@ def language_table(analysis: Analysis, differences: bool = True) -> Table:
         analysis: what there is to say.
         differences: False leaves the differences out.
     """
-    runs = len(analysis.runs)
-    columns = _run_columns(analysis)[: None if differences else runs]
+    columns = _run_columns(analysis)[: None if differences else len(analysis.runs)]
     header = ["language", "level", *(f"from: {column}" for column in columns), *(f"into: {name}" for name in columns)]
     cells = [
         [
             row.language,
             row.level or "—",
-            *_figures(row.source, runs)[: len(columns)],
-            *_figures(row.target, runs)[: len(columns)],
+            *_figures(row.source, len(columns)),
+            *_figures(row.target, len(columns)),
         ]
         for row in analysis.languages
     ]
@@ -188,7 +188,8 @@ def _counts(comparison: Comparison, members: Collection[Direction]) -> str:
     return " / ".join(map(str, comparison.count(members)))
 
 
-def _figures(row: GroupRow | None, runs: int) -> list[str]:
+def _figures(row: GroupRow | None, columns: int) -> list[str]:
+    """As many of a row's means and differences as there are columns."""
     if row is None:
-        return ["—"] * (2 * runs - 1)
-    return [*(f"{mean:.2f}" for mean in row.means), *(f"{value:+.2f}" for value in row.differences[1:])]
+        return ["—"] * columns
+    return [*(f"{mean:.2f}" for mean in row.means), *(f"{value:+.2f}" for value in row.differences[1:])][:columns]

@@ -96,6 +96,9 @@ def test_the_working_directory_is_no_place_of_references(tmp_path, monkeypatch) 
 
 def test_the_published_loops_texts_are_those_given_or_those_it_has_taken_from_the_data(tmp_path) -> None:
     runs = [looped(tmp_path / "one"), looped(tmp_path / "two")]
+    texts, (lacking,) = find_texts(runs, [EN_WO])
+    assert texts == {}
+    assert lacking.startswith("no references; give the folder with SPLIT.LANG as --references")
     write_lines(tmp_path / "two" / "en-wo.ref", WOLOF)
     texts = found(runs)
     assert texts.reference.path == tmp_path / "two" / "en-wo.ref"

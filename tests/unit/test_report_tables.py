@@ -11,6 +11,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
 from langspec_lora.reporting import heatmap, notes
 from langspec_lora.reporting.analysis import Analysis
+from langspec_lora.reporting.groups import GroupRow
 from langspec_lora.reporting.maps import difference_maps, score_maps
 from langspec_lora.reporting.report import make_folder, terminal_text, write_files
 from langspec_lora.reporting.tables import (
@@ -64,6 +65,8 @@ def test_the_overview_has_a_line_for_each_run(analysis) -> None:
         ["one & 1", "19.75", "+1.75"],
         ["two", "16.25", "-1.75"],
     ]
+    two = replace(bare(analysis), runs=analysis.runs[:2], groups={"bleu": [GroupRow("all", 4, (18.0, 19.75))]})
+    assert lines_of(overview_table(two))[2] == ["one & 1", "19.75", "+1.75"]
     assert lines_of(overview_table(only_the_first_run(analysis))) == [["run", "BLEU (13a)"], ["base", "18.00"]]
 
 
