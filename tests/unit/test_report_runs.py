@@ -76,6 +76,8 @@ def test_runs_that_were_scored_otherwise_are_named_with_what_differs() -> None:
         UserError, match=r"^13a has BLEU nrefs:1\|tok:13a and char has nrefs:1\|tok:char, so .* compare"
     ):
         require_comparable(runs, "bleu")
+    with pytest.raises(UserError, match=r"^13a has BLEU nrefs:1\|tok:13a and char has nrefs:1\|tok:char, so"):
+        require_comparable(runs[:2], "bleu")
     require_comparable(runs, "chrf")
     runs = [run("x"), *(run(name, settings={"subset": name}) for name in ("dev", "test", "valid"))]
     with pytest.raises(UserError, match=r"^dev has the subset dev and test has test, so their scores do not compare"):
@@ -121,6 +123,9 @@ def test_levels_that_are_not_stored_are_the_papers_or_not_known() -> None:
     assert levels == {}
     assert "no resource level is known of xx, yy; give the levels of all languages as --lang-resources" in remark
     assert "is known of xx;" in known_levels([run("one")], [other])[1][0]
+    # Where some are stored, the others are lacking, whether or not the paper has them.
+    stored = run("one", levels={"xx": "low"})
+    assert "is known of yy, fr;" in known_levels([stored], [Direction("xx", "yy"), other])[1][0]
 
 
 def test_a_language_without_a_level_is_named_and_without_any_levels_there_is_one_group() -> None:
