@@ -80,17 +80,18 @@ def _table(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[
     """A table for the template.
 
     Args:
-        table: its text.
+        table: its text; it has lines.
         over: names above the columns, each with the number of columns that it spans.
         starts: columns with a line before them.
     """
-    columns = list(zip(*table.cells, strict=True)) if table.cells else [()] * len(table.header)
+    columns = list(zip(*table.cells, strict=True))
     textual = [not any(re.match(r"[+\-]?\d|≥|—", cell) for cell in column) for column in columns]
     styles = [[name for name, on in (("text", textual[i]), ("start", i in starts)) if on] for i in range(len(columns))]
 
     def cell(text: str, column: int) -> dict[str, str]:
         # Only differences have a sign.
-        sign = {"+": ["gain"], "-": ["drop"]}.get(text[:1], []) if float(_number(text) or 0) else []
+        difference = float(text) if re.fullmatch(r"[+-]\d+(\.\d+)?", text) else 0.0
+        sign = ["gain"] if difference > 0 else ["drop"] if difference < 0 else []
         return {"text": text.replace("-", "−") if sign else text, "style": " ".join(styles[column] + sign)}
 
     return {
@@ -98,10 +99,6 @@ def _table(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[
         "columns": [{"name": name, "style": " ".join(style)} for name, style in zip(table.header, styles, strict=True)],
         "rows": [[cell(text, column) for column, text in enumerate(row)] for row in table.cells],
     }
-
-
-def _number(text: str) -> str:
-    return text if re.fullmatch(r"[+-]\d+(\.\d+)?", text) else ""
 
 
 def _with_verdicts(analysis: Analysis) -> Table:

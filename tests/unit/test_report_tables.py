@@ -40,14 +40,15 @@ def lines_of(table: Table) -> list[list[str]]:
 
 
 def test_a_table_is_the_same_in_markdown_and_as_comma_separated_values() -> None:
-    table = Table(["a|b", "n"], [["x", "1,5"], ["longer", '"']])
+    table = Table(["a|b", "n", "n"], [["x,y", "1", "1,5"], ["longer", '"', "-12.25"]])
     assert table.markdown().split("\n") == [
-        "| a\\|b   |   n |",
-        "| :----- | --: |",
-        "| x      | 1,5 |",
-        '| longer |   " |',
+        "| a\\|b   |   n |      n |",
+        "| :----- | --: | -----: |",
+        "| x,y    |   1 |    1,5 |",
+        '| longer |   " | -12.25 |',
     ]
-    assert table.csv() == 'a|b,n\nx,"1,5"\nlonger,""""\n'
+    assert Table(["n"], []).markdown() == "| n   |\n| :-- |"
+    assert table.csv() == 'a|b,n,n\n"x,y",1,"1,5"\nlonger,"""",-12.25\n'
 
 
 def test_the_overview_has_a_line_for_each_run(analysis) -> None:
@@ -212,6 +213,8 @@ def test_notes_say_how_significance_was_tested(analysis) -> None:
     found = notes.significance_note(analysis)
     for part in ("against base", "--paired-bs, 2,000 resamples, seed 12345", "p below 0.05", "over the 3 directions"):
         assert part in found
+    single = notes.significance_note(replace(analysis, comparisons=analysis.comparisons[:1]))
+    assert single == found
     assert notes.significance_note(bare(analysis)) == ""
     assert "higher than base" in notes.difference_note(analysis)
     assert "Significant differences are bold" in notes.difference_note(analysis)
