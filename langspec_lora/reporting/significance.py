@@ -131,7 +131,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The corrected values in the same order: what is significant at a level has a value below that level.
     """
-    corrected = [0.0] * len(p_values)
+    corrected = list(p_values)
     highest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -57,6 +57,11 @@ def test_a_line_without_letters_has_no_script(line) -> None:
     assert script_of(line) == ""
 
 
+def test_letters_that_fonttools_does_not_know_yet_are_of_no_script(monkeypatch) -> None:
+    monkeypatch.setattr(off_target, "_script", lambda char: "Zzzz" if char == "b" else "Latn")
+    assert [script_of("bb"), script_of("bba")] == ["", "Latn"]
+
+
 def test_a_few_foreign_words_do_not_change_a_sentences_script() -> None:
     assert script_of("我们在 IBM 和 NATO 工作了很多年很多年") == "Hani"
     assert script_of("He said 东京 and Москва in one breath") == "Latn"
@@ -215,6 +220,7 @@ def test_codes_of_iso_639_3_nllb_and_flores_are_those_that_py3langid_knows() -> 
     assert set(expected.values()) <= off_target.identifier_languages()
     for name in ("mystery", "xx", "q1", "wol_Latn", "wo", "snd", "", "__"):
         assert off_target.code(name) not in off_target.identifier_languages()
+        assert off_target.code(name) == name.partition("_")[0]
 
 
 @installed

@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 import pytest
+from sacrebleu import metrics as sacrebleu_metrics
+from sacrebleu.significance import PairedTest
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
@@ -50,13 +52,31 @@ def test_p_values_are_those_of_the_sacrebleu_command_line(settings, flags, tmp_p
     assert len(set(found)) == 3
 
 
+@pytest.mark.parametrize("settings", [BLEU, CHRF], ids=["bleu", "chrf"])
+def test_p_values_are_those_of_sacrebleus_own_test(settings) -> None:
+    # Runs on both sides of the base, and longer ones.
+    longer = [f"{line} {line.split()[0]}" if number % 4 else line for number, line in enumerate(REFERENCES)]
+    runs = [hypotheses(0.7, 1), hypotheses(0.72, 2), hypotheses(0.68, 3), longer]
+    found = paired_p_values(settings, settings.build(REFERENCES), runs[0], runs[1:], 150)
+    named = list(zip(("base", "one", "two", "three"), runs, strict=True))
+    test = PairedTest(named, {"x": settings.build(REFERENCES)}, None, test_type="bs", n_samples=150)
+    (results,) = (own for name, own in test()[1].items() if name != "System")
+    assert found == pytest.approx([result.p_value for result in results[1:]], abs=1e-12)
+    assert len(set(found)) == 3
+
+
+# Short and poor sentences, so that some resamples lack matches of an order, or all n-grams of one; and longer ones than
+# the references.
+SHORT = ["a b c d e f g", "a b", "c", "d e f a b c", "b b b", "f e d c b a"]
+POOR = ["a b c d x", "a b", "", "d e f y", "b", "a f"]
+LONG = ["a b c d e f g h", "a b c", "c c c", "d e f a b c x y", "b b b b", "f e d c b a a"]
+
+
 @pytest.mark.parametrize(("settings", "formula"), [(BLEU, bleu_scores), (CHRF, chrf_scores)], ids=["bleu", "chrf"])
-def test_scores_of_resamples_are_sacrebleus_own_of_their_sums(settings, formula) -> None:
-    # Short and poor sentences, so that some resamples lack matches of an order, or all n-grams of one.
-    references = ["a b c d e f g", "a b", "c", "d e f a b c", "b b b", "f e d c b a"]
-    poor = ["a b c d x", "a b", "", "d e f y", "b", "a f"]
-    metric = settings.build(references)
-    sums = resampled_sums(metric._extract_corpus_statistics(poor, None), 1500)
+@pytest.mark.parametrize("lines", [POOR, LONG], ids=["poor", "long"])
+def test_scores_of_resamples_are_sacrebleus_own_of_their_sums(settings, formula, lines) -> None:
+    metric = settings.build(SHORT)
+    sums = resampled_sums(metric._extract_corpus_statistics(lines, None), 1500)
     # Lists of Python's floats: compute_bleu takes them as it takes sums of a corpus.
     expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
     assert formula(sums) == pytest.approx(expected, rel=1e-9, abs=1e-12)
@@ -64,6 +84,14 @@ def test_scores_of_resamples_are_sacrebleus_own_of_their_sums(settings, formula)
     assert settings is CHRF or 0 in expected
 
 
+def test_the_weight_of_recall_is_chrfs_beta() -> None:
+    metric = sacrebleu_metrics.CHRF(word_order=2, beta=3, references=[SHORT])
+    sums = resampled_sums(metric._extract_corpus_statistics(POOR, None), 10)
+    expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
+    assert chrf_scores(sums, beta=3) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("error")  # of NumPy, which would stand between the lines of the report
 def test_no_hypothesis_at_all_scores_nothing() -> None:
     for settings, formula in ((BLEU, bleu_scores), (CHRF, chrf_scores)):
         metric = settings.build(["a b c d e"])
