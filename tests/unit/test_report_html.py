@@ -375,6 +375,20 @@ def test_the_page_tells_of_wrong_language_where_it_can(analysis, made) -> None:
     ]
 
 
+def test_one_run_has_one_map_of_wrong_language(analysis) -> None:
+    found = replace(analysis.off_target, shares=analysis.off_target.shares[:1], silent=(1,))
+    page = Sections(html_report(replace(only_the_first_run(analysis), off_target=found, texts=analysis.texts)))
+    assert page.texts["off-target"][-4:] == ["base", "% of hypotheses; told in 2 of 3 directions", "0.0", "100.0"]
+    assert len(page.tables["off-target"]) == 2
+
+
+def test_signs_of_what_is_no_difference_are_left_as_they_are(analysis) -> None:
+    runs = tuple(replace(run, name=name) for run, name in zip(analysis.runs, ("-1b", "+x", "a-b"), strict=True))
+    overview = Sections(html_report(replace(analysis, runs=runs))).tables["top"][0]
+    assert [row[0].text for row in overview[1:]] == ["-1b", "+x", "a-b"]
+    assert not any("gain" in row[0].style or "drop" in row[0].style for row in overview)
+
+
 def test_worst_sentences_stand_beside_their_source_and_reference(made) -> None:
     texts = made.texts["worst"]
     assert texts[1].startswith("The 20 sentences of all directions with the lowest chrF++")
@@ -399,7 +413,7 @@ def test_losses_show_both_runs_with_their_scores(made) -> None:
         *("one & 1", "en → wo", "sentence 2, −100.0 chrF++", "source", "two <b>dogs</b>", "reference", "ñaari xaj"),
         *(f"base ({chrf('base', 1)})", "ñaari xaj", f"one & 1 ({chrf('one', 1)})", "empty"),
         *("two", "en → wo", "sentence 1, −7.1 chrF++", "source", "one�[31m cat�", "reference", "benn muus"),
-        *(f"base ({chrf('base', 0)})", "benn", f"two ({chrf('two', 0)})", "muus"),
+        *(f"base ({chrf('base', 0)})", "benn xaj", f"two ({chrf('two', 0)})", "muus"),
     ]
 
 
