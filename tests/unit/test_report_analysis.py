@@ -61,7 +61,7 @@ def test_every_later_run_is_tested_against_the_first(folders, tmp_path) -> None:
             assert comparison.verdicts[direction] == ("tie" if value >= ALPHA else "win" if better else "loss")
         verdicts.append(set(comparison.verdicts.values()))
     assert verdicts == [{"win"}, {"loss"}]
-    assert found.samples == 200
+    assert (found.samples, found.notes) == (200, ())
     assert (found.off_target, found.worst, found.losses) == (None, (), ())
 
 
@@ -91,7 +91,10 @@ def test_what_is_known_without_the_sentences(folders, tmp_path, monkeypatch) -> 
         assert found.groups[metric][-1].means == pytest.approx(means)
     assert [row.language for row in found.languages] == list(LEVELS)
     assert found.members["high→low"] == [EN_WO]
-    assert (found.levels, found.notes, found.texts) == (LEVELS, (), {})
+    assert (found.levels, found.notes, found.texts, found.samples) == (LEVELS, (), {}, 0)
+    for number in (1, 2):
+        expected = {d: found.scores[number][d] - found.scores[0][d] for d in found.directions}
+        assert found.differences(number) == expected
     names = analysed(folders, tmp_path, skip=analysis.PARTS, names=("x", "y", "z"))
     assert [run.name for run in names.runs] == ["x", "y", "z"]
     with pytest.raises(UserError, match=r"--references .*none is no folder; give the one that holds SPLIT\.LANG"):
@@ -104,16 +107,19 @@ def test_remarks_come_in_the_order_in_which_they_matter(own, tmp_path) -> None:
     change_scores(own[1], lambda content: content.update(levels={"en": "med", "fr": "low", "wo": "low"}))
     (own[2] / "en-wo.hyp.txt").unlink()
     (own[2] / "wo-en.hyp.txt").unlink()
-    found = analysed(own, tmp_path, levels=None, skip=("off-target",), samples=20)
+    found = analysed(own, tmp_path, levels=None, skip=("off-target",), samples=59)
     left_out, levels, lacking, few = found.notes
     assert left_out == "directions left out because not every run has them: 1"
     assert levels.startswith("better has other levels of en than")
     assert lacking.startswith("significance, sentences left out: worse has no hypotheses beside its scores")
     assert lacking.endswith(": en-wo and 1 more")
-    assert few.startswith("20 resamples are too few for 3 directions")
+    assert few.startswith("59 resamples are too few for 3 directions")  # 3 / 60 = .05
     assert few.endswith(f"give --samples {default_samples(3)}")
     assert found.levels["en"] == "high"
     assert len(found.comparisons[0].p_values) == 3
+    assert len(analysed(own, tmp_path, levels=None, skip=("off-target",), samples=60).notes) == 3
+    alone, *_ = analysed(own[2:], tmp_path).notes
+    assert alone.startswith("off-target, sentences left out: worse has no hypotheses")
 
 
 def test_the_bootstrap_has_as_many_resamples_as_it_needs_where_none_are_given(folders, tmp_path, monkeypatch) -> None:
@@ -140,6 +146,10 @@ def test_the_metric_is_that_of_the_first_run_that_names_it(own, tmp_path) -> Non
     found = analysed(own, tmp_path, skip=("off-target", "sentences"))
     assert len(found.comparisons) == 2
     assert found.label == "BLEU (13a)"
+    for folder in own[1:]:
+        change_scores(folder, lambda content: content["signatures"].pop("bleu"))
+    (note,) = analysed(own, tmp_path, skip=("off-target", "sentences")).notes
+    assert note.startswith("significance left out: base does not say how it was scored")
 
 
 def without_hashes(folder: Path) -> None:
@@ -200,6 +210,8 @@ def test_a_direction_is_told_if_the_target_is_told_from_its_source() -> None:
         "wo": Judge("wo", ("Latn",)),
         "fr": Judge("fr", ("Latn",), True),
         "el": Judge("el", ("Grek",)),
+        "bg": Judge("bg", ("Cyrl",)),
+        "mn": Judge("mn", ("Mong", "Cyrl")),
     }
     # Of "xx" there is no text, so that its script is not known.
     names = ("wo-en", "en_GB-en", "xx-fr", "xx-wo", "fr-wo", "el-wo", "wo-el", "wo-en_GB")
@@ -214,7 +226,7 @@ def test_a_direction_is_told_if_the_target_is_told_from_its_source() -> None:
         (dict.fromkeys(told, 0.25), dict.fromkeys(told, 1.0)),
         (16, 0),
         32,
-        frozenset(("en", "en_GB", "wo")),  # Greek is told by its script, French by the identifier
+        frozenset(("en", "en_GB", "wo", "bg", "mn")),  # Greek is told by its script, French by the identifier
     )
 
 
