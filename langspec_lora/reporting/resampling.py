@@ -79,7 +79,7 @@ def chrf_scores(sums: NDArray, beta: float = 2.0) -> NDArray:
     hypotheses, references, matching = sums[:, 0::3], sums[:, 1::3], sums[:, 2::3]
     counted = (hypotheses > 0) & (references > 0)
     orders = counted.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(invalid="ignore"):
         precision = np.where(counted, matching / hypotheses, 0.0).sum(axis=1) / orders
         recall = np.where(counted, matching / references, 0.0).sum(axis=1) / orders
         scores = 100 * (1 + beta**2) * precision * recall / (beta**2 * precision + recall)

@@ -455,8 +455,9 @@ def test_a_map_without_levels_names_its_sides() -> None:
 
 @pytest.mark.parametrize(("count", "every"), [(60, 1), (200, 4)])
 def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> None:
-    levels = {f"l{number}": "low" for number in range(count)}
-    values = {Direction("l0", f"l{number}"): None for number in range(1, count)}
+    first, *others = names = [f"{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(count)]
+    levels = dict.fromkeys(names, "low")
+    values = {Direction(first, name): None for name in others}
     described = heat_table(Heatmap(0, "t", "s", values, (0.0, 2.0)), levels, {})
     expected = [number % every == 0 for number in range(count)]
     assert described["languages"] == [(name, named, False) for name, named in zip(levels, expected, strict=True)]
@@ -464,6 +465,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
         name if named else "" for name, named in zip(levels, expected, strict=True)
     ]
     assert {cell["text"] for cell in described["rows"][0]["cells"]} == {""}
+    assert not described["upright"]  # a name may take as much as the columns that have none
 
 
 def test_names_that_are_wider_than_their_column_stand_upright() -> None:

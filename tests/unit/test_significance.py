@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 
@@ -93,8 +94,10 @@ def test_the_weight_of_recall_is_chrfs_beta() -> None:
 
 @pytest.mark.filterwarnings("error")  # of NumPy, which would stand between the lines of the report
 def test_no_hypothesis_at_all_scores_nothing() -> None:
-    for settings, formula in ((BLEU, bleu_scores), (CHRF, chrf_scores)):
-        metric = settings.build(["a b c d e"])
+    cases = itertools.product(((BLEU, bleu_scores), (CHRF, chrf_scores)), ("a b c d e", ""))
+    for (settings, formula), reference in cases:
+        metric = settings.build([reference])
+        assert metric.corpus_score([""], None).score == 0
         assert formula(resampled_sums(metric._extract_corpus_statistics([""], None), 3)).tolist() == [0, 0, 0]
 
 
