@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +33,41 @@ def _settings_are_composed_once() -> Iterator[None]:
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A binarised folder of five small languages, all twenty directions; see :mod:`tests.toy`."""
     return toy.write_data(tmp_path_factory.mktemp("toy"))
+
+
+FAKE_COMET = '''
+"""Stands in for unbabel-comet: its two functions and its model's ``predict``."""
+from types import SimpleNamespace
+
+calls = []
+
+
+def download_model(name):
+    if name != "Some/model":
+        raise KeyError(f"Model {name} not supported by COMET.")
+    return "downloaded.ckpt"
+
+
+def load_from_checkpoint(path):
+    calls.append(path)
+    return SimpleNamespace(predict=predict)
+
+
+def predict(samples, batch_size, gpus, progress_bar):
+    calls.append({"batch_size": batch_size, "gpus": gpus, "progress_bar": progress_bar})
+    scores = [len(s["mt"]) + 100 * len(s["src"]) + 10000 * len(s["ref"]) for s in samples]
+    return SimpleNamespace(scores=scores, system_score=sum(scores) / len(scores) / 1e6)
+'''
+
+
+@pytest.fixture
+def fake_comet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Installs a stand-in for unbabel-comet, whose ``calls`` hold what it was asked for."""
+    packages = tmp_path / "packages"
+    (packages / "comet").mkdir(parents=True)
+    (packages / "comet" / "__init__.py").write_text(FAKE_COMET)
+    (packages / "unbabel_comet-2.2.9.dist-info").mkdir()
+    (packages / "unbabel_comet-2.2.9.dist-info" / "METADATA").write_text("Name: unbabel-comet\nVersion: 2.2.9\n")
+    monkeypatch.syspath_prepend(packages)
+    yield
+    sys.modules.pop("comet", None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,20 +38,19 @@ class Share:
     @contextmanager
     def together(cls) -> Iterator[Share]:
         """Meets the other processes that torchrun started, if any, and takes the GPU that is its own."""
-        rank, count, local_rank = (int(os.environ.get(name, default)) for name, default in _TORCHRUN.items())
-        if count == 1:
+        if int(os.environ.get("WORLD_SIZE", 1)) == 1:
             yield cls()
             return
         import torch
         from torch import distributed
 
         if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         # A key-value store is all that is needed. A process group would be more: that of Gloo deadlocks in torch 2.0
         # when it ends while its threads release the last tensors.
-        store, _, _ = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        store, rank, processes = next(distributed.rendezvous("env://", timeout=_PATIENCE))
         store.set_timeout(_PATIENCE)
-        share = cls(rank, count, Board(distributed.PrefixStore("langspec_lora", store)))
+        share = cls(rank, processes, Board(distributed.PrefixStore("langspec_lora", store)))
         yield share
         share.gather(None)  # the store lives in the first process, which must not end before the others
 
@@ -76,7 +77,8 @@ class Share:
             self.gather(None)
         if carrier is None:
             raise SystemExit(1)
-        return carrier[0]
+        (value,) = carrier
+        return value
 
     def everywhere(self, compute: Callable[[], Value]) -> Value:
         """What each process computes for itself; none goes on where that fails in one.
@@ -126,9 +128,6 @@ def _raise(problems: Sequence[Exception]) -> None:
         raise problems[0]
 
 
-_TORCHRUN = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-
-
 class Board:
     """Values that processes leave for each other in a store of torch's, under names that may be used again.
 
@@ -141,7 +140,7 @@ class Board:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._used: dict[str, int] = {}
+        self._uses: dict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def put(self, name: str, value: object) -> None:
         """Leaves a picklable value for those that take it."""
@@ -159,5 +158,4 @@ class Board:
 
     def _next(self, name: str) -> str:
         """A key for each use of a name: all processes put and take under it in one order."""
-        self._used[name] = self._used.get(name, -1) + 1
-        return f"{name}/{self._used[name]}"
+        return f"{name}/{next(self._uses[name])}"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.evaluate import evaluate, plan
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.evaluation.share import Board, Share
 from langspec_lora.translation.loaded import LoadedModel
 from langspec_lora.translation.settings import Generation
 from tests import toy
@@ -201,85 +198,6 @@ def test_of_two_processes_one_says_what_is_wrong(toy_data, adapted, tmp_path) ->
     assert done.returncode != 0
     assert done.stderr.count("--lang-pairs names en-xx") == 1
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("count", "weights"), [(1, [1, 1]), (3, [1] * 12), (3, [5, 1, 1, 1, 1, 1]), (4, [1, 2])])
-def test_the_parts_of_all_processes_are_the_whole_in_its_order(count, weights) -> None:
-    items = list(range(len(weights)))
-    parts = [Share(rank, count).part(items, weights) for rank in range(count)]
-    assert [item for part in parts for item in part] == items
-    heaviest = max(sum(weights[item] for item in part) for part in parts)
-    assert heaviest <= sum(weights) / count + max(weights)
-
-
-def test_values_of_any_size_pass_from_process_to_process() -> None:
-    store = torch.distributed.HashStore()
-    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
-    content = random.Random(0).randbytes(3 * Board.PIECE + 5)
-    with ThreadPoolExecutor(3) as pool:
-        for value in (content, b"", "again"):
-            read = pool.map(lambda share, value=value: share.first(lambda: (value, share.rank)), shares)
-            assert list(read) == [(value, 0)] * 3
-            gathered = pool.map(lambda share: share.gather((share.rank, content)), shares)
-            assert list(gathered) == [[(rank, content) for rank in range(3)], [], []]
-
-
-def test_a_failure_of_the_first_process_ends_the_others() -> None:
-    store = torch.distributed.HashStore()
-    with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(Share(rank, 2, Board(store)).first, lambda: 1 / 0) for rank in range(2)]
-        assert [type(future.exception()) for future in futures] == [ZeroDivisionError, SystemExit]
-
-
-def test_a_failure_in_any_process_is_said_once_and_ends_all() -> None:
-    store = torch.distributed.HashStore()
-    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
-
-    def refuse_in_the_last(share: Share) -> int:
-        if share.rank == 2:
-            raise UserError("too long")
-        return share.rank
-
-    with ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(share.everywhere, lambda share=share: 10 + share.rank) for share in shares]
-        assert [future.result() for future in futures] == [10, 11, 12]
-        futures = [pool.submit(share.everywhere, lambda share=share: refuse_in_the_last(share)) for share in shares]
-        problems = [future.exception() for future in futures]
-    assert [type(problem) for problem in problems] == [UserError, SystemExit, SystemExit]
-    assert str(problems[0]) == "too long"
-
-
-FAKE_COMET = '''
-"""Stands in for unbabel-comet: its two functions and its model's ``predict``."""
-from types import SimpleNamespace
-
-
-def download_model(name):
-    if name != "Some/model":
-        raise KeyError(f"Model {name} not supported by COMET.")
-    return "downloaded.ckpt"
-
-
-def load_from_checkpoint(path):
-    return SimpleNamespace(predict=predict)
-
-
-def predict(samples, batch_size, gpus, progress_bar):
-    scores = [len(s["mt"]) + 100 * len(s["src"]) + 10000 * len(s["ref"]) for s in samples]
-    return SimpleNamespace(scores=scores, system_score=sum(scores) / len(scores) / 1e6)
-'''
-
-
-@pytest.fixture
-def fake_comet(tmp_path, monkeypatch) -> None:
-    packages = tmp_path / "packages"
-    (packages / "comet").mkdir(parents=True)
-    (packages / "comet" / "__init__.py").write_text(FAKE_COMET)
-    (packages / "unbabel_comet-2.2.9.dist-info").mkdir()
-    (packages / "unbabel_comet-2.2.9.dist-info" / "METADATA").write_text("Name: unbabel-comet\nVersion: 2.2.9\n")
-    monkeypatch.syspath_prepend(packages)
-    yield
-    sys.modules.pop("comet", None)
 
 
 def test_comet_scores_source_hypothesis_and_reference_and_stays_when_other_scores_change(
