@@ -73,12 +73,7 @@ def find_directions(data_bin: Path, subset: str) -> list[Direction]:
         match = name.fullmatch(path.name)
         if match:
             found |= {Direction(*match.groups()), Direction(match[2], match[1])}
-    found = {
-        direction
-        for direction in found
-        if side_path(data_bin, subset, direction, direction.source)
-        and side_path(data_bin, subset, direction, direction.target)
-    }
+    found = {direction for direction in found if side_path(data_bin, subset, direction, direction.target)}
     if not found:
         raise UserError(
             f"{data_bin} holds no direction of the subset {subset!r}; expected files such as {subset}.en-fr.en.idx"
@@ -115,7 +110,7 @@ def choose_directions(
             raise UserError(
                 f"--lang-pairs names {', '.join(lacking)}, which the data does not hold; it holds {', '.join(known)}"
             )
-        outside = [str(direction) for direction in wanted if langs and not set(direction) <= set(names)]
+        outside = [str(direction) for direction in wanted if not set(direction) <= set(names)]
         if outside:
             raise UserError(f"--lang-pairs names {outside[0]}, whose languages are not all in --langs")
         return wanted
