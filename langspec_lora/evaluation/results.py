@@ -23,7 +23,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.directions import Direction
-from langspec_lora.evaluation.scores_file import METRICS, is_score, parse_scores
+from langspec_lora.evaluation.scores_file import BOUNDS, METRICS, is_score, parse_scores
 from langspec_lora.files import read_lines
 
 SETTINGS = "settings.json"
@@ -191,6 +191,6 @@ def _published_score(block: str) -> tuple[float, str]:
         score, signature = float(match[2]), match[1]
     else:
         score = float(text)
-    if not is_score(score):
+    if not is_score(score, *BOUNDS["bleu"]):
         raise ValueError(f"{score} is no BLEU")
     return score, signature

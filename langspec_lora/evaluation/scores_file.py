@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from langspec_lora.languages import LEVELS
 METRICS = ("bleu", "chrf")
 
 _HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
-_BOUNDS = {"bleu": (0.0, 100.0), "chrf": (0.0, 100.0), "comet": (-1e4, 1e4)}  # COMET × 100 has none of its own
+BOUNDS = {"bleu": (0.0, 100.0), "chrf": (0.0, 100.0), "comet": (-1e4, 1e4)}  # COMET × 100 has none of its own
 
 
 @dataclass(frozen=True)
@@ -109,35 +110,35 @@ class _Reader:
         return value
 
     def direction(self, name: str) -> Direction:
-        try:
+        with suppress(UserError):
             direction = Direction.parse(name)
-        except UserError:
-            raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'") from None
-        if not re.fullmatch(r"[^\s/]+", str(direction)) or not str(direction).isprintable():
-            raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'")
-        return direction
+            if re.fullmatch(r"[^\s/]+", str(direction)) and str(direction).isprintable():
+                return direction
+        raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'")
 
     def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
         if not isinstance(entry, dict):
             raise self.damaged(f"holds no scores of {direction}")
-        for metric, bounds in _BOUNDS.items():
-            value = entry.get(metric, 0.0 if metric == "comet" else None)
-            if not is_score(value, *bounds):
-                raise self.damaged(f"says that {metric} of {direction} is {_shown(value)}")
-        sentences = entry.get("sentences", 1)
-        if not isinstance(sentences, int) or isinstance(sentences, bool) or sentences < 0:
-            raise self.damaged(f"says that {direction} has {_shown(sentences)} sentences")
+        for metric in (name for name in BOUNDS if name in METRICS or name in entry):
+            if not is_score(entry.get(metric), *BOUNDS[metric]):
+                raise self.damaged(f"says that {metric} of {direction} is {_shown(entry.get(metric))}")
+        if "sentences" in entry and not _is_count(entry["sentences"]):
+            raise self.damaged(f"says that {direction} has {_shown(entry['sentences'])} sentences")
         for key in _HASHES:
             if key in entry and not re.fullmatch("[0-9a-f]{64}", str(entry[key])):
                 raise self.damaged(f"holds no hash as {key} of {direction}")
         return entry
 
 
-def is_score(value: Any, low: float = 0.0, high: float = 100.0) -> bool:
+def is_score(value: Any, low: float, high: float) -> bool:
     """Whether a value is a number between two bounds, with room for the rounding of sums."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return low - 1e-6 <= value <= high + 1e-6
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.cli.main import main
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.results import read_run
+from langspec_lora.evaluation.scores_file import parse_scores
 from langspec_lora.evaluation.settings import held_sources
 from langspec_lora.reporting.groups import group_rows
 from tests.reports import change_scores, invented_texts, noisy, write_results
@@ -83,6 +86,11 @@ DAMAGE = [
     (put("settings", "checkpoint", value=["x"]), "lacks path"),
     (put("settings", "checkpoint", value=[{"path": "x"}]), "lacks sha256"),
     (put("settings", "subset", value=3), "holds the subset '3'"),
+    (put("settings", "subset", value="/" + "a" * 50), f"holds the subset '/{'a' * 39}';"),
+    (put("directions", "a" * 41, value={}), f"names a direction '{'a' * 40}'; expected such as 'en-fr'"),
+    (put("directions", FIRST, "bleu", value="a" * 50), f"says that bleu of {FIRST} is '{'a' * 39};"),
+    (put("directions", FIRST, "sentences", value=True), f"says that {FIRST} has True sentences"),
+    (put("directions", FIRST, "source_text_sha256", value="0" * 65), "holds no hash as source_text_sha256"),
     (put("scoring", value=[]), "holds scoring that is no object"),
     (put("scoring", "tokenize", value=None), "lacks tokenize"),
     (put("references", value=5), "holds references that is no text"),
@@ -110,7 +118,11 @@ def test_files_that_are_no_scores_end_a_report_in_one_sentence(text, tmp_path) -
 
 
 @pytest.mark.parametrize(
-    "block", ["nan", "inf", "-1", "101", "[1]", "[null]", "{}", '{"name": "BLEU", "score": "x"}', "[" * 99999]
+    "block",
+    [
+        *("nan", "inf", "-1", "101", "", "[1]", "[null]", "{}", "[" * 99999, '{"name": "chrF2", "score": 12.5}'),
+        *('{"name": "BLEU", "score": "x"}', '{"name": "BLEU", "score": null}'),
+    ],
 )
 def test_damaged_scores_of_the_published_loop_are_named(block, tmp_path) -> None:
     (tmp_path / "all_direction.spbleu").write_text(f"en-fr\n{block}\n")
@@ -136,6 +148,37 @@ def test_whole_scores_are_read_as_they_were_written(tmp_path) -> None:
     }
     assert {str(d): score for d, score in run.metric("comet").items()} == {FIRST: -12.5}
     assert (run.levels, run.tokenize, run.references) == (LEVELS, "13a", "nowhere")
+
+
+EN_FR, FR_EN = Direction("en", "fr"), Direction("fr", "en")
+
+
+def parsed(**entry: object):
+    """What is read from a file whose direction en-fr holds this."""
+    content = {
+        "settings": {"checkpoint": []},
+        "signatures": {},
+        "scoring": {"tokenize": "13a"},
+        "directions": {"en-fr": {"bleu": 1, "chrf": 2.5, **entry}, "fr-en": {"bleu": 3, "chrf": 4, "comet": 50}},
+    }
+    return parse_scores(content, Path("scores.json"))
+
+
+@pytest.mark.parametrize(("metric", "low", "high"), [("bleu", 0, 100), ("chrf", 0, 100), ("comet", -10_000, 10_000)])
+def test_scores_lie_between_bounds_with_room_for_the_rounding_of_sums(metric, low, high) -> None:
+    for value in (low, high, low - 1e-6, high + 1e-6):
+        assert parsed(**{metric: value}).scores()[metric][EN_FR] == value
+    for value in (low - 2e-6, high + 2e-6):
+        with pytest.raises(UserError, match=f"says that {metric} of en-fr is {value}"):
+            parsed(**{metric: value})
+
+
+def test_what_earlier_versions_did_not_write_is_not_asked_for() -> None:
+    held = parsed()
+    assert held.scores() == {"bleu": {EN_FR: 1, FR_EN: 3}, "chrf": {EN_FR: 2.5, FR_EN: 4}, "comet": {FR_EN: 50}}
+    assert all(isinstance(score, float) for scores in held.scores().values() for score in scores.values())
+    assert (held.references, held.levels, held.checkpoints) == ("", {}, ())
+    assert parsed(sentences=0).entries[EN_FR]["sentences"] == 0
 
 
 @pytest.mark.parametrize(
