@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -23,11 +24,13 @@ from langspec_lora.evaluation.results import (
     text_path,
 )
 from langspec_lora.evaluation.scores_file import parse_scores
-from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
+from langspec_lora.evaluation.scoring import DirectionScore, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import SplitText
 from langspec_lora.files import read_lines, write_json, write_whole
 
 _SECONDS_BETWEEN_FILES = 30.0
+_WRITTEN = {field.name for field in fields(DirectionScore)}
+"""What the score files hold of a direction."""
 
 
 class Scoreboard:
@@ -61,7 +64,7 @@ class Scoreboard:
         self._signatures: dict[str, str] = {}
         self._earlier: Mapping[Direction, Mapping] = {}
         self._earlier_signatures: Mapping[str, str] = {}
-        self._same_scoring = False
+        self._earlier_scoring: Mapping[str, str] = {}
         self._scorer: tuple[tuple, TargetScorer] | None = None
         self._source: tuple[tuple, list[str]] | None = None
         self._written = time.monotonic()
@@ -70,7 +73,7 @@ class Scoreboard:
             content = read_json(out / SCORES)
             held = parse_scores(content, out / SCORES)
             self._earlier, self._earlier_signatures = held.entries, held.signatures
-            self._same_scoring = content["scoring"] == self._scoring()
+            self._earlier_scoring = content["scoring"]
 
     def add(self, direction: Direction) -> None:
         """Scores the hypotheses of a direction by sacrebleu's metrics, unless that has been done."""
@@ -92,7 +95,7 @@ class Scoreboard:
         earlier = self._earlier.get(direction, {})
         if not hashes.items() <= earlier.items():
             earlier = {}
-        if earlier and self._same_scoring:
+        if earlier.keys() >= _WRITTEN and self._earlier_scoring == self._scoring():
             self._signatures = {**self._earlier_signatures, **self._signatures}
             return {name: value for name, value in earlier.items() if name != "comet" or self._keeps_comet()}
         score = {**scorer.score(direction, hypotheses).to_json(), **hashes}

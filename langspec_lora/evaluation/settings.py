@@ -104,9 +104,9 @@ def _source_sha256(data_bin: Path, subset: str, direction: Direction) -> str:
 
 def _compared(settings: Mapping, key: str) -> object:
     value = settings.get(key, True if key == "pairs" else None)
-    if key == "generation" and value:
+    if key == "generation":
         return {**asdict(Generation()), **value}  # folders of earlier versions lack the flags that came later
-    return [entry["sha256"] for entry in value] if key == "checkpoint" and value else value
+    return [entry["sha256"] for entry in value] if key == "checkpoint" else value
 
 
 def _difference(then: object, now: object) -> str:
