@@ -261,7 +261,7 @@ def _decode(planned: Plan, share: Share, board: Scoreboard) -> None:
         for number, (direction, hypotheses) in enumerate(decoder.translate(own, bar.update), start=1):
             write_whole(hypotheses_path(options.out, direction), "".join(f"{line}\n" for line in hypotheses))
             board.add(direction)
-            bar.set_postfix_str(f"{number}/{len(own)} directions", refresh=number == len(own))
+            bar.set_postfix_str(f"{number}/{len(own)} directions", refresh=False)
     decoding = time.monotonic() - loaded - board.seconds
     if share.rank == 0:
         seconds = f"loading {loaded - start:.1f} s, decoding {decoding:.1f} s, scoring {board.seconds:.1f} s"
@@ -301,11 +301,12 @@ def _names(options: Options) -> str:
 
 def _check_lengths(options: Options, texts: SplitText, directions: Sequence[Direction]) -> None:
     """Makes sure, before anything is decoded, that there is a reference for each sentence."""
+    counts = {language: texts.count(language) for language in languages_of(directions)}
     for direction in directions:
         side = side_path(options.data_bin, options.subset, direction, direction.source)
         sentences = count_sentences(str(side))
         for language in direction:
-            lines = texts.count(language)
+            lines = counts[language]
             if None not in (sentences, lines) and lines != sentences:
                 raise UserError(
                     f"{texts.origin} has {lines} sentences of {language}, but the data of {direction} have "

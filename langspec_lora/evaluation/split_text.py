@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from langspec_lora.data.plain_text import plain_text
@@ -63,7 +63,7 @@ class SplitText:
         """Number of sentences of one side; None where they are those of the binarised data."""
         if self._raw is None:
             return None
-        return _count_lines(self._file(self._raw, language))
+        return len(read_lines(self._file(self._raw, language)))
 
     def key(self, direction: Direction, language: str) -> tuple:
         """Sides with the same key have the same text."""
@@ -71,7 +71,7 @@ class SplitText:
             return (language,)
         path = side_path(self.data_bin, self.subset, direction, language)
         status = path.with_name(f"{path.name}.bin").stat()
-        return (language, status.st_dev, status.st_ino)
+        return (status.st_dev, status.st_ino)
 
     @cached_property
     def _raw(self) -> Path | None:
@@ -93,11 +93,6 @@ class SplitText:
         side = side_path(self.data_bin, self.subset, direction, language)
         dataset = data_utils.load_indexed_dataset(str(side), dictionary, "mmap")
         return [plain_text(dictionary, tokens, self.remove_bpe, escape_unk=True) for tokens in dataset]
-
-
-@cache
-def _count_lines(path: Path) -> int:
-    return len(read_lines(path))
 
 
 def languages_of(directions: Sequence[Direction]) -> tuple[str, ...]:
