@@ -13,9 +13,6 @@ from langspec_lora.evaluation.directions import Direction
 from langspec_lora.translation.loaded import LoadedModel
 from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model
 
-BATCHINGS = ("auto", "mixed", "direction")
-"""How directions share batches: small ones do (``auto``), all do, or none."""
-
 if TYPE_CHECKING:
     from fairseq.data import FairseqDataset
 
@@ -66,12 +63,12 @@ class Decoder:
         """Opens the data of one direction.
 
         Raises:
-            UserError: the data are damaged or of another dictionary, or a sentence is longer than the model can take,
-                or than a batch may be.
+            UserError: the data are missing, damaged or of another dictionary, or a sentence is longer than the model
+                can take, or than a batch may be.
         """
         source, target = direction
         task = self._loaded.task
-        task.data_manager.check_direction(str(self.data_bin), self.subset, source, target, needs_target=False)
+        task.data_manager.check_direction(str(self.data_bin), self.subset, source, target, needs_target=True)
         dataset = task.data_manager.load_a_dataset(
             self.subset,
             str(self.data_bin),
@@ -130,5 +127,7 @@ class Decoder:
 
     def _batches_of(self, dataset: FairseqDataset) -> float:
         """About how many batches a direction fills by itself."""
-        tokens = float(np.asarray(dataset.sizes).max(axis=1).sum())
-        return max(tokens / self._loaded.max_tokens, len(dataset) / (self._loaded.batch_size or len(dataset) + 1))
+        filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / self._loaded.max_tokens]
+        if self._loaded.batch_size is not None:
+            filled.append(len(dataset) / self._loaded.batch_size)
+        return max(filled)
