@@ -343,4 +343,4 @@ def _result_files(out: Path) -> Iterator[Path]:
         if (out / name).is_file():
             yield out / name
     yield from list(out.glob("*-*.hyp.txt"))
-    yield from list(text_path(out, "*", "?" * 12).parent.glob(text_path(out, "*", "?" * 12).name))
+    yield from list(out.glob(str(text_path(Path(), "*", "?" * 12))))
