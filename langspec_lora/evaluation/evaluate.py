@@ -237,7 +237,7 @@ def _decode(planned: Plan, share: Share, board: Scoreboard) -> None:
     decoder = Decoder(
         options.data_bin,
         options.subset,
-        own or planned.missing,
+        planned.missing,
         planned.model,
         options.generation,
         options.max_tokens,

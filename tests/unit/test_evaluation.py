@@ -52,8 +52,11 @@ class Clock:
 
 @pytest.fixture
 def decoders(monkeypatch, toy_data) -> SimpleNamespace:
-    """Puts a stand-in in the place of the decoder: ``given`` are its arguments, ``asked`` what each has translated."""
-    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_pairs=True)
+    """Puts a stand-in in the place of the decoder: 3 seconds to load, and 5 for a direction, whose scores take 2.
+
+    ``given`` are its arguments, ``asked`` what each has translated, and ``scored`` how many scores lay in ``file``.
+    """
+    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_pairs=True, file=Path("nowhere"), scored=[])
 
     class Decoder:
         has_pairs = property(lambda self: seen.has_pairs)
@@ -69,6 +72,7 @@ def decoders(monkeypatch, toy_data) -> SimpleNamespace:
             seen.asked.append(list(map(str, directions)))
             for direction in directions:
                 seen.clock.now += 5
+                seen.scored.append(seen.file.is_file() and len(json.loads(seen.file.read_text())["directions"]))
                 progress(toy.SIZES["test"])
                 yield direction, hypotheses(toy_data, direction)
 
@@ -137,7 +141,7 @@ def test_flags_reach_the_model_and_its_decoder(toy_data, checkpoint, tmp_path, d
     assert (model.encoder_langtok, model.decoder_langtok, model.precision) == ("tgt", False, "bf16")
     assert (model.device, model.pairs, model.base_checkpoint) == (None, False, "base.pt")
     carry_out(planned)
-    assert decoders.given == [(toy_data, "valid", list(planned.missing), model, generation, 77, 5, "mixed")]
+    assert decoders.given == [(toy_data, "valid", planned.missing, model, generation, 77, 5, "mixed")]
 
 
 def test_levels_are_those_of_the_first_checkpoint_that_has_them(toy_data, checkpoint, stock, tmp_path) -> None:
@@ -174,6 +178,13 @@ def test_progress_is_no_line_for_each_direction_in_a_file(toy_data, checkpoint, 
     assert "0/20 directions" in said
     assert "20/20 directions" in said
     assert said.count("\r") < 6
+
+
+def test_scores_are_there_before_all_is_decoded(toy_data, checkpoint, tmp_path, decoders) -> None:
+    decoders.file = tmp_path / "scores.json"
+    evaluate(options(toy_data, checkpoint, tmp_path))
+    # Loading takes 3 seconds and each direction 7; the file is written where the last time is more than 30 ago.
+    assert decoders.scored == [False] * 4 + [4] * 5 + [9] * 5 + [14] * 5 + [19]
 
 
 def test_called_again_only_what_is_missing_is_decoded_and_everything_is_scored(
@@ -269,7 +280,7 @@ def test_several_processes_leave_what_one_does_and_the_first_speaks(
     asked = [direction for part in decoders.asked for direction in part]
     assert sorted(asked) == sorted(BY_TARGET)
     assert len(decoders.asked) == count
-    assert all(args[2] for args in decoders.given)  # each model is told of languages
+    assert all(names(args[2]) == BY_TARGET for args in decoders.given)  # even one that has none of its own to decode
     said = capsys.readouterr().err
     assert said.count(f"3 directions to decode, by {count} processes, loading") == 1
     assert said.count("it is evaluated as it is") == 1
