@@ -191,11 +191,10 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
         if trains:
             name_lost_positions(iterator)
-        pruning, limit = self.pruning, getattr(self.args, "max_update", 0)
-        if isinstance(pruning, GradualPruning) and limit and trains:
+        if trains and isinstance(self.pruning, GradualPruning) and self.args.max_update:
             if not self._told_of_updates:
-                epochs = epochs_within(limit, len(iterator), self.args.update_freq)
-                warn(pruning_within(pruning.schedule, epochs, f"--max-update {limit}"))
+                epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)
+                warn(pruning_within(self.pruning.schedule, epochs, f"--max-update {self.args.max_update}"))
             self._told_of_updates = True
         return iterator
 
@@ -227,13 +226,12 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         optimizer: Any,
         update_num: int,
         ignore_grad: bool = False,
-        **kwargs: Any,
     ):
         """See fairseq's task."""
         if self.absent is not None:
             self.absent.begin_batch()
         batch = _for_model(sample, model)
-        result = super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad, **kwargs)
+        result = super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad)
         if self.absent is not None and not ignore_grad:
             self.absent.add_batch(sample)
         return result

@@ -239,6 +239,14 @@ def test_limit_of_updates_before_the_target_of_pruning_is_named_once(toy_data, c
     ]
 
 
+def test_training_without_a_limit_of_updates_or_without_pruning_is_told_nothing_of_it(toy_data, caplog) -> None:
+    for flags in (("--pruning", "True", "--pruning-t1", "1", "--pruning-t2", "2"), ("--max-update", "1")):
+        task, _ = toy.build(toy.plugin_flags(toy_data, *flags))
+        task.load_dataset("train")
+        task.get_batch_iterator(task.dataset("train"), max_tokens=400)
+    assert warnings_of(caplog) == []
+
+
 def test_model_that_a_resumed_training_does_not_start_from_is_named(remarks, checkpoints, toy_data, tmp_path) -> None:
     base, other = str(checkpoints / "base.pt"), str(shutil.copy(checkpoints / "base.pt", tmp_path / "other.pt"))
     save = ("--save-dir", str(tmp_path))
