@@ -173,6 +173,22 @@ def batch_of(task, pairs: str) -> dict:
     return datasets[0].collater([dataset[index] for dataset in datasets for index in range(3)])
 
 
+def test_text_without_ids_is_of_the_direction_on_the_command_line(toy_data, monkeypatch) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data, "--source-lang", "en", "--target-lang", "wo"), translates=True)
+    merged, generator = [], Mock()
+    stock = LanguageSpecificTransformer.merged
+    monkeypatch.setattr(LanguageSpecificTransformer, "merged", lambda *args: merged.append(args[1:]) or stock(*args))
+    tokens = torch.full((2, 5), 7)
+    plain = {"src_tokens": tokens, "src_lengths": torch.tensor([5, 5])}  # as fairseq-interactive makes it
+    task.inference_step(generator, [model.eval()], {"net_input": plain})
+    given = generator.generate.call_args.args[1]["net_input"]
+    assert (given["src_lang_id"].tolist(), given["tgt_lang_id"].tolist()) == ([[0]], [[3]])  # the ids of en and wo
+    assert given["src_tokens"] is tokens
+    token = task.target_dictionary.index("__wo__")
+    assert generator.generate.call_args.kwargs["prefix_tokens"].tolist() == [[token], [token]]
+    assert merged == [(0, 3)]
+
+
 def test_one_of_several_languages_does_not_make_one_direction(toy_data, monkeypatch) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     task.one_direction = True  # as langspec-lora evaluate has it for a group of one direction
