@@ -130,6 +130,10 @@ def test_the_file_says_what_made_the_scores(folder) -> None:
         "directions": {str(direction): entry for direction, entry in written.items()},
     }
     assert list(content["directions"]) == ["wo-en", "en-wo"]
+    published = (folder / "out" / "all_direction.spbleu").read_text()
+    assert published == "".join(f"{direction}\n{entry['bleu_json']}\n" for direction, entry in written.items())
+    table = (folder / "out" / "scores.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in table] == [["source", "target"], ["wo", "en"], ["en", "wo"]]
     hashes = {name: value for name, value in written[EN_WO].items() if name.endswith("sha256")}
     assert hashes == {
         "hypotheses_sha256": digest(folder / "out" / "en-wo.hyp.txt"),
