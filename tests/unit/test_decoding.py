@@ -117,9 +117,15 @@ def test_directions_share_no_batch_where_hypotheses_depend_on_theirs(decoder) ->
 
 def test_small_directions_share_batches_if_nothing_is_said(decoder) -> None:
     made, loaded = decoder(max_tokens=100 * TOKENS)
-    assert made.has_pairs
     translated(made)
     assert sizes(loaded) == TOGETHER
+
+
+def test_the_model_says_whether_it_has_pairs(decoder) -> None:
+    made, loaded = decoder()
+    for answer in (True, False):
+        loaded.has_pairs = answer
+        assert made.has_pairs is answer
 
 
 def longer_than(limit: int) -> tuple[int, int]:
