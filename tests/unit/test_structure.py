@@ -9,7 +9,9 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from torch import distributed
 
 from langspec_lora.cli.main import main
+from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
+from langspec_lora.structure import check_training_structure
 from tests import toy
 from tests.bad_input import load_for_generation, refusal_of, write_checkpoint
 
@@ -46,18 +48,53 @@ def test_without_layer_drop_the_features_stay_as_they_are(toy_data) -> None:
     assert type(features.grad_fn).__name__ != "AddBackward0"
 
 
+def checked(data, *flags: str, without: tuple[str, ...] = ()) -> None:
+    """Checks what the flags of a training say of its model; ``without`` are settings that nothing has said."""
+    args = toy.parse(toy.plugin_flags(data, *flags))
+    config = AdapterConfig.from_args(args)
+    for name in without:
+        delattr(args, name)
+    check_training_structure(args, config)
+
+
 @pytest.mark.parametrize(
-    ("more", "refused"),
-    [([], True), (["--find-unused-parameters"], False), (["--ddp-backend", "no_c10d"], False)],
+    ("flags", "dropped"),
+    [
+        ("--decoder-layerdrop 0.2 --ddp-backend pytorch_ddp", "--decoder-layerdrop"),
+        ("--encoder-layerdrop 0.2 --ddp-backend c10d", "--encoder-layerdrop"),
+        ("--encoder-layerdrop 0.2 --decoder-layerdrop 0.1", "--encoder-layerdrop"),
+        ("--decoder-layerdrop 0.2 --find-unused-parameters", None),
+        ("--decoder-layerdrop 0.2 --ddp-backend no_c10d", None),
+        ("--decoder-layerdrop 0.2 --ddp-backend legacy_ddp", None),
+        ("", None),
+    ],
 )
-def test_layer_drop_in_several_processes_needs_a_backend_that_takes_it(toy_data, monkeypatch, more, refused) -> None:
+def test_layer_drop_in_several_processes_needs_a_backend_that_takes_it(toy_data, monkeypatch, flags, dropped) -> None:
+    def start(processes: int) -> None:
+        monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
+
+    checked(toy_data, *flags.split())
+    start(1)
+    checked(toy_data, *flags.split())
+    start(2)
+    if dropped is None:
+        checked(toy_data, *flags.split())
+        return
+    with pytest.raises(UserError) as refusal:
+        checked(toy_data, *flags.split())
+    assert str(refusal.value).startswith(f"{dropped} leaves adapters out of an update, which --ddp-backend ")
+    assert "takes only with --find-unused-parameters; give that, or --ddp-backend no_c10d" in str(refusal.value)
+    monkeypatch.setattr(distributed, "is_available", lambda: False)  # then torch has none of the other two
+    monkeypatch.delattr(distributed, "is_initialized")
+    checked(toy_data, *flags.split())
+
+
+def test_what_an_architecture_leaves_open_takes_nothing_away(toy_data, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    flags = toy.plugin_flags(toy_data, "--decoder-layerdrop", "0.2", *more)
-    if refused:
-        assert "takes only with --find-unused-parameters" in refusal_of(toy.build, flags)
-    else:
-        toy.build(flags)
+    stacks = ("encoder_layers_to_keep", "decoder_layers_to_keep", "encoder_layerdrop", "decoder_layerdrop")
+    checked(toy_data, without=("no_cross_attention", *stacks))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +122,31 @@ def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp
         (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of wo is above 24, the widest layer"),
         (["--high-rank", "25"], "--high-rank: rank 25 of en is above 24"),
         (["--dim", "8", "--med-rank", "9"], "--med-rank: rank 9 of nl is above 8"),
+        (["--decoder-ffn-embed-dim", "40", "--low-rank", "41"], "--low-rank: rank 41 of wo is above 40"),
+        (
+            ["--encoder-ffn-embed-dim", "8", "--decoder-ffn-embed-dim", "8", "--high-rank", "17"],
+            "rank 17 of en is above 16",
+        ),
     ],
 )
 def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, flags, words) -> None:
     assert words in refusal_of(toy.build, toy.plugin_flags(toy_data, *flags))
+    with pytest.raises(UserError) as refusal:  # which the task asks for, before the model does
+        checked(toy_data, *flags)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--high-rank 24 --med-rank 24 --low-rank 24",
+        "--dim 8 --high-rank 8 --med-rank 8 --low-rank 8",
+        "--no-cross-attention --decoder-lora-layer none",
+        "--no-cross-attention --decoder-layers 0",
+    ],
+)
+def test_what_leaves_every_adapter_its_place_is_taken(toy_data, flags) -> None:
+    checked(toy_data, *flags.split())
 
 
 def test_decoder_without_cross_attention_is_built_where_none_is_adapted(toy_data) -> None:
