@@ -46,7 +46,7 @@ class _TextLoader(yaml.BaseLoader):
     """Reads all values as text, so that Norwegian's ``no`` is a name; and no key twice, where YAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        keys = [key.value for key, _ in node.value]
         repeated = [key for key in keys if keys.count(key) > 1]
         if repeated:
             raise UserError(f"it holds the key {repeated[0]!r} twice; write each one once")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,10 +80,23 @@ def test_levels_without_languages_may_be_empty_or_missing(tmp_path, text) -> Non
         ("high: [en]\nranks: {en: 2.5}\n", "'2.5' is no rank"),
         ("high: [en]\nranks: {en: two}\n", "'two' is no rank"),
         ("high: [en]\nranks: {nl: 4}\n", "'nl' has a rank but stands under no level"),
+        # the first of two mistakes
+        ("med: [nl]\nhigh: [en]\nhigh: [fr]\nmed: [sd]\n", "it holds the key 'med' twice"),
+        ("high: [en]\nranked: {}\nlower: [wo]\n", "unknown key 'lower'"),
+        ("high: [en]\nranks: {wo: 2, nl: 4}\n", "'wo' has a rank but stands under no level"),
+        ("high: [en]\nflores: {sd: '', nl: ''}\n", "'flores' holds an empty name or value beside 'sd'"),
     ],
 )
 def test_mistake_in_the_file_is_named_in_one_line(tmp_path, text, words) -> None:
     assert words in refusal_of(file(tmp_path, text))
+
+
+def test_file_is_utf_8_whatever_the_system_takes_for_text(tmp_path) -> None:
+    path = file(tmp_path, "high: [日本]\n")
+    program = f"from langspec_lora.languages import read_resources; print(ascii(read_resources({str(path)!r}).levels))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ascii({"日本": "high"})
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path) -> None:
@@ -106,6 +122,7 @@ def test_ids_follow_the_order_of_names_and_ranks_the_levels(tmp_path) -> None:
     [
         (["en", "xx", "wo", "yy"], "no resource level for xx, yy .*levels come from the built-in.*--lang-resources"),
         (["en", "fr", "en"], "--langs names 'en' twice"),
+        (["fr", "en", "it", "it", "fr", "en"], "--langs names 'en' twice"),
         ([], "--langs '' lacks a language"),
         (["en", "", "fr"], "--langs 'en,,fr' lacks a language"),
     ],
