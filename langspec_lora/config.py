@@ -198,7 +198,6 @@ def add_pruning_flags(parser) -> None:
     add("--target-pruning-ratio", type=float, default=0.9, metavar="P", help="share of B's entries pruned at the end")
     add(
         "--pruning-scope",
-        default=None,
         metavar="|".join(SCOPES),
         help="where entries compete: all B of a language (default), of a layer, or of each matrix",
     )
@@ -273,11 +272,11 @@ class AdapterConfig:
             UserError: a flag has a wrong value; the message names the flag, what it holds and what it may hold.
         """
         stacks = check_adapter_flags(args)
-        if not any(stack.layers and stack.positions for stack in stacks.values()):
+        if not any(stack.layers for stack in stacks.values()):
             raise UserError(
                 "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
             )
-        return cls(_languages(args), stacks, args.dim, args.start_idx if args.dim else 0, args.lora_init)
+        return cls(_languages(args), stacks, args.dim, args.start_idx, args.lora_init)
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:

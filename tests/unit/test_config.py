@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 
 import pytest
 
 from langspec_lora.config import (
     AdapterConfig,
+    add_absent_flag,
+    add_adapter_flags,
+    add_base_flag,
+    add_pruning_flags,
+    check_language_number,
     freezes_base,
     has_adapters,
     languages_from_json,
     languages_to_json,
     parse_bool,
     pruning_from_args,
+    trained_languages,
 )
 from langspec_lora.errors import UserError
 from langspec_lora.pruning.schedule import PruningSchedule
@@ -41,6 +48,87 @@ def refusal_of(function, *flags: str) -> str:
         function(args(*flags))
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
+
+
+FLAGS = {
+    "--add-lora": (True, "BOOL"),
+    "--freeze-original-parameters": (None, "BOOL"),
+    "--train-languages": (None, "A,B"),
+    "--lang-resources": (None, "FILE"),
+    "--high-rank": (2, "R"),
+    "--med-rank": (2, "R"),
+    "--low-rank": (8, "R"),
+    "--save-adapters-only": (None, "BOOL"),
+    "--encoder-lora-layer": (None, "0_1_…"),
+    "--encoder-lora-position": (None, "q_k_…"),
+    "--encoder-activation-direction": (None, "src_…_tgt"),
+    "--decoder-lora-layer": (None, "0_1_…"),
+    "--decoder-lora-position": (None, "q_k_…"),
+    "--decoder-activation-direction": (None, "src_…_tgt"),
+    "--language-num": (None, "N"),
+    "--dim": (0, "D"),
+    "--start-idx": (0, "S"),
+    "--lora-init": ("rank", "rank|standard"),
+    "--base-checkpoint": (None, "FILE"),
+    "--pruning": (False, "BOOL"),
+    "--pruning-t1": (2, "EPOCH"),
+    "--pruning-t2": (10, "EPOCHS"),
+    "--target-pruning-ratio": (0.9, "P"),
+    "--pruning-scope": (None, "language|layer|matrix"),
+    "--global-pruning": (False, "BOOL"),
+    "--cross-language": (False, "BOOL"),
+    "--absent-languages": ("rest", "{rest,move}"),
+}
+"""What a flag is where it is left out, and what ``--help`` calls its value."""
+
+KINDS = {
+    "True or False": [flag for flag, (_, value) in FLAGS.items() if value == "BOOL"],
+    "a whole number": [flag for flag, (_, value) in FLAGS.items() if value in ("R", "N", "D", "S", "EPOCH", "EPOCHS")],
+    "a number": ["--target-pruning-ratio"],
+}
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 99, 10**4))
+    for add in (add_adapter_flags, add_pruning_flags, add_base_flag, add_absent_flag):
+        add(parser)
+    return parser
+
+
+def test_help_says_of_every_flag_what_it_takes_and_what_it_does(parser) -> None:
+    lines = [line.split(maxsplit=2) for line in parser.format_help().splitlines() if line.startswith("  --")]
+    assert {flag: value for flag, value, _ in lines} == {flag: value for flag, (_, value) in FLAGS.items()}
+    said = {flag: meaning for flag, _, meaning in lines}
+    assert len(set(said.values())) == len(FLAGS)
+    assert "src in the first three quarters, tgt after" in said["--encoder-activation-direction"]
+    assert "(default: tgt)" in said["--decoder-activation-direction"]
+    assert f"of {' '.join(ENCODER)} (" in said["--encoder-lora-position"]
+    assert f"of {' '.join(DECODER)} (" in said["--decoder-lora-position"]
+
+
+def test_flags_that_are_left_out_have_their_defaults_in_every_training() -> None:
+    parsed = vars(args())
+    assert {flag: parsed[flag[2:].replace("-", "_")] for flag in FLAGS} == {flag: FLAGS[flag][0] for flag in FLAGS}
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(flag, kind) for kind, flags in KINDS.items() for flag in flags])
+def test_every_value_is_read_strictly(parser, flag, expected) -> None:
+    for text in ("maybe", "1_0", "٣", ""):
+        with pytest.raises(SystemExit) as refusal:
+            parser.parse_args([flag, text])
+        assert refusal.value.code == f"langspec-lora: error: {flag} {text}: expected {expected}"
+    value = {"True or False": False, "a whole number": 30, "a number": 0.25}[expected]
+    read = vars(parser.parse_args([flag, str(value)]))[flag[2:].replace("-", "_")]
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_absent_languages_rest_or_move(parser, capsys) -> None:
+    for word in ("rest", "move"):
+        assert parser.parse_args(["--absent-languages", word]).absent_languages == word
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--absent-languages", "stay"])
+    assert "--absent-languages: invalid choice: 'stay'" in capsys.readouterr().err
 
 
 def test_without_flags_every_place_is_adapted_with_the_published_directions_and_ranks() -> None:
@@ -110,6 +198,8 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         ("--encoder-lora-layer ²", "'²' is no layer"),
         ("--encoder-lora-layer ٣", "'٣' is no layer"),
         ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 stands there twice"),
+        ("--decoder-lora-layer 3_4_4_3", "3 stands there twice"),
+        ("--decoder-lora-layer 4_3_4_3", "4 stands there twice"),
         ("--encoder-layers 6 --encoder-lora-layer 6", "'6' is no layer of the encoder; expected numbers from 0 to 5"),
         ("--encoder-lora-position q_crossq", "'crossq' is no position of the encoder; expected q, k, v, fc1, fc2"),
         ("--decoder-lora-position q_out", "'out' is no position of the decoder; .*crossq, crossk, crossv, fc1, fc2"),
@@ -119,7 +209,9 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         (f"--decoder-activation-direction {'tgt_' * 12}tgt", "13 directions for 12 decoder layers"),
         (f"--encoder-activation-direction {'src_' * 11}both", "'both' is no direction; expected src or tgt"),
         (f"--encoder-activation-direction {'src_' * 11}", "'' is no direction"),
+        ("--encoder-activation-direction both_none_any", "'both' is no direction"),
         ("--encoder-lora-layer none --decoder-lora-layer none", "adapt nothing"),
+        ("--encoder-layers 0 --decoder-lora-layer none", "adapt nothing"),
         ("--language-num 11", "--language-num 11 was given, but --langs names 12 languages; make them agree"),
         ("--language-num 0", "--language-num 0 was given"),
         ("--high-rank 0", "--high-rank: rank 0 was given"),
@@ -130,8 +222,9 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         ("--dim 4 --start-idx -1", "neither can be negative"),
         ("--start-idx 5", "--start-idx 5 needs --dim"),
         ("--decoder-ffn-embed-dim 512 --dim 600", "narrowest adapted decoder layer has 512"),
+        ("--encoder-lora-layer none --decoder-ffn-embed-dim 512 --dim 600", "adapted decoder layer has 512"),
         ("--lora-init normal", "--lora-init normal: expected rank or standard"),
-        ("--langs en,xx", "no resource level for xx"),
+        ("--langs en,xx", "no resource level for xx .levels come from the built-in table of the paper's twelve"),
         ("--langs en,fr,en", "names 'en' twice"),
         ("--langs en,", "lacks a language"),
         ("--lang-resources nowhere.yaml", "nowhere.yaml: No such file"),
@@ -141,6 +234,52 @@ def test_wrong_adapter_flags_are_named_in_one_line(flags, words) -> None:
     with pytest.raises(UserError, match=words) as refusal:
         config(*shlex.split(flags))
     assert "\n" not in str(refusal.value)
+
+
+def test_language_without_a_level_is_looked_for_in_the_file_that_was_given(tmp_path) -> None:
+    levels = tmp_path / "levels.yaml"
+    levels.write_text("high: [fr]\n", encoding="utf-8")
+    message = refusal_of(AdapterConfig.from_args, "--langs", "en,fr", "--lang-resources", str(levels))
+    assert f"no resource level for en (levels come from the file {levels})" in message
+
+
+@pytest.mark.parametrize("langs", [["wo", "en"], ("wo", "en"), "wo,en"], ids=str)
+def test_languages_are_a_list_or_its_text(langs) -> None:
+    parsed = args()
+    parsed.langs = langs
+    assert AdapterConfig.from_args(parsed).languages.names == ("wo", "en")
+    parsed.language_num = 2
+    check_language_number(parsed, ("wo", "en"))
+    parsed.langs = None
+    with pytest.raises(UserError, match="--language-num 2 was given, but --langs names 0 languages"):
+        AdapterConfig.from_args(parsed)
+
+
+@pytest.mark.parametrize("names", ["wo,en", "en, wo"])
+def test_languages_that_train_are_known_by_name(names) -> None:
+    table = config().languages
+    assert trained_languages(args("--train-languages", names), table) == (0, 11)
+
+
+def test_all_languages_train_where_none_is_named() -> None:
+    parsed = args()
+    assert trained_languages(parsed, config().languages) == tuple(range(12))
+    del parsed.train_languages  # as in an older checkpoint
+    assert trained_languages(parsed, config().languages) == tuple(range(12))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--train-languages wo,xx,yy", "--train-languages names 'xx', which is not in --langs en,fr,it"),
+        ("--train-languages wo --freeze-original-parameters False", "trains the base below them; give one of the two"),
+        ("--train-languages wo,wo", "--train-languages names 'wo' twice"),
+        ("--train-languages wo,", "--train-languages 'wo,' lacks a name"),
+    ],
+)
+def test_languages_that_cannot_train_alone_are_named(flags, words) -> None:
+    table = config().languages
+    assert words in refusal_of(lambda parsed: trained_languages(parsed, table), *shlex.split(flags))
 
 
 @pytest.mark.parametrize("init", ["rank", "standard"])
@@ -251,6 +390,25 @@ def test_nothing_left_to_train_is_an_error() -> None:
     assert words in refusal_of(has_adapters, "--add-lora", "False", "--freeze-original-parameters", "True")
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "ffn", "heads", "norm_first"),
+    [
+        ("langspec_m2m100_lora_base", 12, 1024, 4096, 16, True),
+        ("langspec_m2m100_lora_175m", 6, 512, 2048, 16, True),
+        ("langspec_m2m100_lora_1_2b", 24, 1024, 8192, 16, True),
+        ("langspec_m2m100_lora_tiny", 2, 64, 128, 4, True),
+        ("langspec_transformer_lora", 6, 512, 2048, 8, False),
+    ],
+)
+def test_architectures_have_their_sizes(name, layers, width, ffn, heads, norm_first) -> None:
+    parsed = vars(args("--arch", name))
+    for stack in ("encoder", "decoder"):
+        sizes = [parsed[f"{stack}_{size}"] for size in ("layers", "embed_dim", "ffn_embed_dim", "attention_heads")]
+        assert sizes == [layers, width, ffn, heads]
+        assert parsed[f"{stack}_normalize_before"] is norm_first
+    assert parsed["attention_dropout"] == (0.1 if width > 64 and norm_first else 0.0)
+
+
 def test_released_architecture_is_the_base_size_and_never_changes_what_was_given() -> None:
     parsed = args("--arch", "global_pruning_langspec_m2m100_lora_base", "--decoder-layers", "3")
     assert (parsed.encoder_layers, parsed.decoder_layers) == (12, 3)
@@ -284,6 +442,7 @@ def test_table_of_languages_survives_a_checkpoint_in_any_script() -> None:
     table = config("--langs", "wo,en").languages
     named = type(table)(("日本", "ქა"), table.levels, table.ranks)
     assert languages_from_json(languages_to_json(named)) == named
+    assert "日本" in languages_to_json(named)  # for whoever looks into the checkpoint
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": ["en"]}', '{"names": 1, "levels": 2, "ranks": 3}', 7])
