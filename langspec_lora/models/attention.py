@@ -48,7 +48,7 @@ class AdaptedAttention(MultiheadAttention):
         """See :meth:`fairseq.modules.MultiheadAttention.forward`; ``query`` is ``(tgt_len, batch, embed_dim)``."""
         query, key, value = _cast_once(query, key, value)
         wants_weights = need_weights or need_head_weights or before_softmax
-        if not wants_weights and self._can_be_fused(query, key is value, incremental_state is not None, static_kv):
+        if not wants_weights and self._can_be_fused(query, incremental_state is not None, static_kv):
             memory = query if self.self_attention else key
             return self._fused(query, memory, key_padding_mask, incremental_state, static_kv, attn_mask), None
         return super().forward(
@@ -64,12 +64,12 @@ class AdaptedAttention(MultiheadAttention):
             need_head_weights=need_head_weights,
         )
 
-    def _can_be_fused(self, query: Tensor, one_memory: bool, incremental: bool, static_kv: bool) -> bool:
+    def _can_be_fused(self, query: Tensor, incremental: bool, static_kv: bool) -> bool:
         if self.bias_k is not None or self.add_zero_attn or self.use_xformers or self.onnx_trace:
             return False
         if incremental and query.device.type == "cpu" and not FUSE_STEPS_ON_CPU:
             return False
-        return (self.self_attention and not static_kv) or (self.encoder_decoder_attention and one_memory)
+        return (self.self_attention and not static_kv) or self.encoder_decoder_attention
 
     def _fused(
         self,

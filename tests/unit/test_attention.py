@@ -24,8 +24,8 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
     return request.param
 
 
-def both(kind: str, dropout: float = 0.0) -> tuple[AdaptedAttention, MultiheadAttention]:
-    """The adapted attention, and fairseq's with the same weights."""
+def both(kind: str, dropout: float = 0.0, **more: bool) -> tuple[AdaptedAttention, MultiheadAttention]:
+    """The adapted attention, and fairseq's with the same weights; neither "self" nor "cross" reads any two inputs."""
     torch.manual_seed(0)
     stock = MultiheadAttention(
         WIDTH,
@@ -33,6 +33,7 @@ def both(kind: str, dropout: float = 0.0) -> tuple[AdaptedAttention, MultiheadAt
         dropout=dropout,
         self_attention=kind == "self",
         encoder_decoder_attention=kind == "cross",
+        **more,
     )
     adapted = copy.deepcopy(stock)
     AdaptedAttention.convert(adapted)
@@ -84,10 +85,13 @@ def test_cross_attention_is_fairseq_s_with_its_gradients(padded) -> None:
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("beam", [1, SENTENCES])
 @pytest.mark.parametrize("padding_at", [None, 0, 1])
-def test_steps_of_self_attention_keep_what_fairseq_keeps(steps, padding_at) -> None:
+def test_steps_of_self_attention_keep_what_fairseq_keeps(steps, padding_at, beam) -> None:
     adapted, stock = both("self")
     kept: list[dict] = [{}, {}]
+    for module in (adapted, stock):
+        module.set_beam_size(beam)  # which matters to cross-attention only
     for step in range(3):
         x = torch.randn(1, SENTENCES, WIDTH)
         padding = torch.tensor([[False], [True], [False]]) if step == padding_at else None
@@ -104,16 +108,21 @@ def test_steps_of_self_attention_keep_what_fairseq_keeps(steps, padding_at) -> N
         assert_same_state(states(adapted, kept[0]), states(stock, kept[1]))
 
 
-@pytest.mark.parametrize("beam", [1, BEAM])
-def test_steps_of_cross_attention_keep_what_fairseq_keeps(steps, beam) -> None:
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("beam", "repeated"), [(1, True), (BEAM, True), (BEAM, False), (3, True)])
+def test_steps_of_cross_attention_keep_what_fairseq_keeps(steps, beam, repeated, padded, length) -> None:
+    """A source may come once for each beam, as from fairseq's generator, or once for all."""
     adapted, stock = both("cross")
-    memory = torch.randn(5, SENTENCES, WIDTH).repeat_interleave(beam, dim=1)
-    padding = PADDING.repeat_interleave(beam, dim=0)
+    memory, padding = torch.randn(5, SENTENCES, WIDTH), PADDING if padded else None
+    if repeated:
+        memory = memory.repeat_interleave(beam, dim=1)
+        padding = None if padding is None else padding.repeat_interleave(beam, dim=0)
     kept: list[dict] = [{}, {}]
     for module in (adapted, stock):
         module.set_beam_size(beam)
     for _ in range(3):
-        x = torch.randn(1, SENTENCES * beam, WIDTH)
+        x = torch.randn(length, SENTENCES * beam, WIDTH)
         outputs = [
             module(x, memory, memory, padding, incremental_state=state, static_kv=True, need_weights=False)[0]
             for module, state in zip((adapted, stock), kept, strict=True)
@@ -183,3 +192,111 @@ def test_head_weights_are_those_of_fairseq() -> None:
     results = [m(x, memory, memory, PADDING, static_kv=True, need_head_weights=True) for m in (adapted, stock)]
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_attention_that_is_told_nothing_more_gives_fairseq_s_weights(kind) -> None:
+    adapted, stock = both(kind)
+    x = torch.randn(5, SENTENCES, WIDTH)
+    memory = x if kind == "self" else torch.randn(4, SENTENCES, WIDTH)
+    results = [module(x, memory, memory) for module in (adapted, stock)]
+    assert results[1][1].shape == (SENTENCES, 5, len(memory))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wanted", ["need_weights", "need_head_weights", "before_softmax"])
+def test_what_is_asked_for_beside_the_output_is_fairseq_s_in_every_step(wanted, steps) -> None:
+    for kind in ("self", "cross"):
+        adapted, stock = both(kind)
+        kept: list[dict] = [{}, {}]
+        memory = torch.randn(5, SENTENCES, WIDTH)
+        for _ in range(2):
+            x = torch.randn(1, SENTENCES, WIDTH)
+            inputs = (x, x, x) if kind == "self" else (x, memory, memory, PADDING)
+            options = {"static_kv": kind == "cross", "need_weights": False, wanted: True}
+            results = [m(*inputs, incremental_state=k, **options) for m, k in zip((adapted, stock), kept, strict=True)]
+            for one, other in zip(*results, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_masks_count_beside_weights_too(weights) -> None:
+    adapted, stock = both("self")
+    x = torch.randn(5, SENTENCES, WIDTH)
+    mask = torch.triu(torch.full((5, 5), float("-inf")), 1)
+    results = [m(x, x, x, PADDING.flip(1), need_weights=weights, attn_mask=mask)[0] for m in (adapted, stock)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+@pytest.mark.parametrize("kind", ["self", "cross", "any"])
+def test_projections_are_called_as_modules_whatever_is_asked_for(kind, weights) -> None:
+    adapted, _ = both(kind)
+    called = []
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        getattr(adapted, name).register_forward_hook(lambda *_, name=name: called.append(name))
+    x = torch.randn(5, SENTENCES, WIDTH)
+    for training in (True, False):
+        called.clear()
+        adapted.train(training)(x, x, x, need_weights=weights)
+        assert sorted(called) == ["k_proj", "out_proj", "q_proj", "v_proj"]
+
+
+def test_keys_and_values_of_two_inputs_are_fairseq_s() -> None:
+    adapted, stock = both("any")
+    x, key, value = (torch.randn(length, SENTENCES, WIDTH) for length in (4, 5, 5))
+    results = [module(x, key, value, PADDING, need_weights=False)[0] for module in (adapted, stock)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+def test_a_key_of_zeros_is_fairseq_s() -> None:
+    adapted, stock = both("self", add_zero_attn=True)
+    x = torch.randn(5, SENTENCES, WIDTH)
+    results = [module(x, x, x, need_weights=False)[0] for module in (adapted, stock)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+def test_a_key_of_parameters_is_not_left_out() -> None:
+    adapted, _ = both("self", add_bias_kv=True)
+    x = torch.randn(5, SENTENCES, WIDTH)
+    with pytest.raises(AssertionError):  # fairseq's explicit path does not take it
+        adapted(x, x, x, need_weights=False)
+
+
+@pytest.mark.parametrize("setting", ["use_xformers", "onnx_trace"])
+def test_what_takes_a_path_of_its_own_in_fairseq_is_not_fused(setting, monkeypatch) -> None:
+    monkeypatch.setattr(F, "scaled_dot_product_attention", None)
+    adapted, stock = both("self")
+    expected = stock(x := torch.randn(5, SENTENCES, WIDTH), x, x)[0]
+    setattr(adapted, setting, True)
+    torch.testing.assert_close(adapted(x, x, x, need_weights=False)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_self_attention_has_no_static_keys(steps) -> None:
+    for module in both("self"):
+        state = {}
+        x = torch.randn(1, SENTENCES, WIDTH)
+        module(x, x, x, incremental_state=state, static_kv=True, need_weights=False)
+        with pytest.raises(AssertionError):
+            module(x, x, x, incremental_state=state, static_kv=True, need_weights=False)
+
+
+def test_everything_is_computed_on_the_device_of_the_inputs() -> None:
+    adapted, _ = both("self")
+    x = torch.randn(5, SENTENCES, WIDTH)
+    with torch.device("meta"):  # where new tensors are then made that are not told where
+        output, _ = adapted(x, x, x, PADDING, need_weights=False)
+    assert output.device == x.device
+
+
+@pytest.mark.parametrize("kind", ["self", "cross"])
+def test_masks_take_the_type_of_the_products_under_autocast(kind) -> None:
+    adapted, stock = both(kind)
+    x = torch.randn(5, SENTENCES, WIDTH)
+    mask = torch.triu(torch.full((5, 5), float("-inf")), 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = adapted(x, x, x, PADDING.flip(1), need_weights=False, attn_mask=mask)
+    assert output.dtype == torch.bfloat16
+    expected = stock(x, x, x, PADDING.flip(1), need_weights=False, attn_mask=mask)[0]
+    torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.02)
