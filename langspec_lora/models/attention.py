@@ -85,7 +85,7 @@ class AdaptedAttention(MultiheadAttention):
         q = self._heads(self.q_proj(query))
         k = v = None
         if not (static_kv and "prev_key" in saved):
-            if self.encoder_decoder_attention and self.beam_size > 1 and memory.size(1) == batch:
+            if self.encoder_decoder_attention and memory.size(1) == batch:
                 # fairseq's generator repeats the source for each beam; its keys and values are needed once.
                 memory = memory[:, :: self.beam_size]
                 padding = None if padding is None else padding[:: self.beam_size]

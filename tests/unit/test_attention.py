@@ -121,7 +121,9 @@ def test_steps_of_cross_attention_keep_what_fairseq_keeps(steps, beam, repeated,
     kept: list[dict] = [{}, {}]
     for module in (adapted, stock):
         module.set_beam_size(beam)
-    for _ in range(3):
+    for step in range(3):
+        if step == 2:
+            memory = None  # whose keys and values are kept
         x = torch.randn(length, SENTENCES * beam, WIDTH)
         outputs = [
             module(x, memory, memory, padding, incremental_state=state, static_kv=True, need_weights=False)[0]
