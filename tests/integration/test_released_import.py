@@ -138,6 +138,7 @@ def test_langs_chooses_what_is_taken_over(base, tmp_path) -> None:
     released(base, tmp_path / "lslo.pt", langs="en,fr,it,wo")
     state = imported(tmp_path / "lslo.pt", None, tmp_path / "ours.pt", "--langs", "wo,fr")
     assert '"names": ["wo", "fr"]' in state["args"].adapter_languages
+    assert state["args"].arch == "langspec_m2m100_lora_tiny"
     assert state["args"].langs == ["en", "fr", "it", "wo"]  # of which the dictionary may get its tokens
 
 
@@ -145,7 +146,7 @@ def test_changed_tables_need_all_languages_by_their_ids(base, tmp_path, capsys) 
     names = [*IDS, "xx"]
     levels = tmp_path / "levels.yaml"
     levels.write_text("high: [en, fr, it, de]\nmed: [nl, zh, ja, ko]\nlow: [oc, or, sd, wo, xx]\n")
-    model = released(base, tmp_path / "lslo.pt", (*RANKS, 4), langs=names)
+    model = released(base, tmp_path / "lslo.pt", (*RANKS, 4), langs=names, arch="of_their_own")
     command = ["import", tmp_path / "lslo.pt", "--from", "lslo", "--lang-resources", levels, "--out", tmp_path / "o.pt"]
     message = refusal(*command)
     assert "adapters of 13 languages, ids 0 to 12" in message
@@ -155,6 +156,7 @@ def test_changed_tables_need_all_languages_by_their_ids(base, tmp_path, capsys) 
     run(*command, "--langs", ",".join(moved))
     assert "fr 0 (1 there), en 1 (0 there)" in capsys.readouterr().err
     state = load(tmp_path / "o.pt")
+    assert state["args"].arch == "langspec_transformer_lora"  # which the sizes among the arguments make any other
     place = PLACES[0]
     packed = state["model"]["encoder.layers.0.self_attn.q_proj.lora_B"]
     assert torch.equal(packed, torch.cat([model[entry(place, number, "b")] for number in range(13)]))
@@ -180,6 +182,9 @@ def test_zeros_of_a_released_checkpoint_that_was_pruned_stay_pruned(base, levels
     mask = torch.ones(15, 12, dtype=torch.uint8)
     mask[0, :5] = 0
     assert torch.equal(ours["encoder.layers.0.self_attn.q_proj.lora_mask"], mask)
+    assert ours["adapters.mask_epoch"].tolist() == [1]  # in which it was saved
+    torch.save({**load(tmp_path / "lslo.pt"), "extra_state": {}}, tmp_path / "bare.pt")
+    assert imported(tmp_path / "bare.pt", levels, tmp_path / "b.pt")["model"]["adapters.mask_epoch"].tolist() == [0]
 
 
 def test_zeros_that_nothing_has_trained_are_not_pruned(base, levels, tmp_path) -> None:
@@ -257,6 +262,9 @@ def test_damaged_or_other_checkpoints_are_named(base, levels, tmp_path) -> None:
     released(base, tmp_path / "lslo.pt")
     assert "names 'en' twice" in refusal(*command, "--overwrite", "--langs", "en,fr,en")
     assert "no resource level for it" in refusal(*command, "--overwrite", "--langs", "en,it")
+    change(tmp_path / "lslo.pt", {f"encoder.layers.{n}.q_lora.other.lora_a": torch.ones(2, 12) for n in (1, 0)})
+    words = "holds encoder.layers.0.q_lora.other.lora_a, which the released implementation has not"
+    assert words in refusal(*command, "--overwrite")
     released(base, tmp_path / "lslo.pt", dim="wide")
     assert "its argument dim is 'wide'" in refusal(*command, "--overwrite")
     released(base, tmp_path / "lslo.pt", encoder_layers=1, encoder_activation_direction="src")

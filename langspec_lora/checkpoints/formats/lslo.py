@@ -29,7 +29,7 @@ from langspec_lora.checkpoints.writing import write_checkpoint
 from langspec_lora.config import POSITIONS, activation_directions
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file
-from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, Resources, read_resources
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, Resources, read_resources
 from langspec_lora.pruning.magnitude import AdaptedPlace
 
 _ENTRY = re.compile(
@@ -111,7 +111,7 @@ def released_adapters(
     }
     _check_sizes(adapters, tuple(ids), source)
     ranks = [adapter.b.size(0) for adapter in next(iter(adapters.values()))]
-    one = dict.fromkeys(("high", "med", "low"), 1)
+    one = dict.fromkeys(LEVELS, 1)
     levels = LanguageTable.build(list(ids), resources, one, "paper's twelve, or --lang-resources").levels
     languages = LanguageTable(tuple(ids), levels, tuple(ranks))
     check_ranks(languages, ids, args, resources, source)
@@ -122,7 +122,6 @@ def released_adapters(
         raise UserError(f"{source} adapts {_name(unused[0])}, but its arguments say {layers} {unused[0].stack} layers")
     prunes = bool(getattr(args, "pruning", False) or getattr(args, "global_pruning", False))
     masks = _masks(adapters, sides, prunes)
-    order = sorted(adapters, key=lambda place: (list(POSITIONS).index(place.stack), *place[1:]))
     masked = any(adapter.mask is not None for own in adapters.values() for adapter in own)
     if masked:
         say(f"{source} was saved before a validation; its masks (lora_b_mask) are taken over as they stand")
@@ -131,7 +130,7 @@ def released_adapters(
         sides,
         _whole_number(args, "dim", source),
         _whole_number(args, "start_idx", source),
-        {place: _packed(adapters[place], masks[place]) for place in order},
+        {place: _packed(own, masks[place]) for place, own in adapters.items()},
         epoch if prunes or masked else 0,
     )
 
