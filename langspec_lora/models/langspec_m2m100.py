@@ -153,7 +153,7 @@ class RoutedDecoder(TransformerDecoder):
 
         Its gradient is zero then, so that the backward pass, and what several processes exchange after it, go on.
         """
-        if not self.training or not torch.is_grad_enabled() or features.requires_grad or not self.anchor:
+        if not torch.is_grad_enabled() or features.requires_grad or not self.anchor:
             return features
         return features + self.anchor[0].lora_B.flatten()[:0].sum()
 
@@ -254,7 +254,7 @@ class LanguageSpecificTransformer(TransformerModel):
     @classmethod
     def build_decoder(cls, args: Namespace, tgt_dict: Any, embed_tokens: nn.Embedding) -> RoutedDecoder:
         """Builds the decoder."""
-        return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=getattr(args, "no_cross_attention", False))
+        return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention)
 
     def add_pairs(self, config: AdapterConfig) -> None:
         """Swaps the linears that the configuration names, in place."""

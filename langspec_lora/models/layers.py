@@ -59,7 +59,7 @@ def adapt_layers(
         for index in settings.layers:
             for position in settings.positions:
                 parent, name = _parent(layers[stack][index], POSITIONS[stack][position])
-                if isinstance(parent, MultiheadAttention) and not isinstance(parent, AdaptedAttention):
+                if isinstance(parent, MultiheadAttention):
                     AdaptedAttention.convert(parent)
                 linear = LanguageSpecificLinear(
                     getattr(parent, name), routing, settings.directions[index], config.dim, config.start, config.init
