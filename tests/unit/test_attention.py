@@ -292,13 +292,25 @@ def test_everything_is_computed_on_the_device_of_the_inputs() -> None:
     assert output.device == x.device
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", ["self", "cross"])
-def test_masks_take_the_type_of_the_products_under_autocast(kind) -> None:
+def test_masks_take_the_type_of_the_products_under_autocast(kind, masked, monkeypatch) -> None:
+    """Some torch releases accept no others."""
+    fused = Mock(wraps=F.scaled_dot_product_attention)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
     adapted, stock = both(kind)
     x = torch.randn(5, SENTENCES, WIDTH)
-    mask = torch.triu(torch.full((5, 5), float("-inf")), 1)
+    mask = torch.triu(torch.full((5, 5), float("-inf")), 1) if masked else None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output, _ = adapted(x, x, x, PADDING.flip(1), need_weights=False, attn_mask=mask)
-    assert output.dtype == torch.bfloat16
+    assert {fused.call_args.kwargs["attn_mask"].dtype, output.dtype} == {torch.bfloat16}
     expected = stock(x, x, x, PADDING.flip(1), need_weights=False, attn_mask=mask)[0]
     torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(("device", "fuses"), [("cpu", False), ("meta", True)])
+def test_steps_are_fused_on_every_device_but_a_cpu(device, fuses) -> None:
+    for adapted, static in ((both("self")[0], False), (both("cross")[0], True)):
+        query = torch.empty(1, SENTENCES, WIDTH, device=device)
+        assert adapted._can_be_fused(query, incremental=True, static_kv=static) == fuses
+        assert adapted._can_be_fused(query, incremental=False, static_kv=static)
