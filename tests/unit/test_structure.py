@@ -141,6 +141,7 @@ def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, fla
     [
         "--high-rank 24 --med-rank 24 --low-rank 24",
         "--dim 8 --high-rank 8 --med-rank 8 --low-rank 8",
+        "--no-cross-attention --decoder-lora-position q_fc1",
         "--no-cross-attention --decoder-lora-layer none",
         "--no-cross-attention --decoder-layers 0",
     ],
