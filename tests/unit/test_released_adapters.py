@@ -162,6 +162,13 @@ def test_adapters_of_other_parts_or_sizes_are_named(parts, words) -> None:
     assert words in message
 
 
+@pytest.mark.parametrize(("part", "size"), [("a", (7, 4)), ("b", (4, 8))])
+def test_of_several_widths_the_first_language_s_is_expected(part, size) -> None:
+    message = refusal(state({entry(ODD, "wo", part): torch.ones(size)}))
+    assert "the adapter of wo at decoder.1.crossv has sizes" in message
+    assert "expected rank 4 and widths 5 and 6 as elsewhere" in message
+
+
 def test_positions_that_a_stack_has_not_are_named() -> None:
     entries = state({entry(("encoder", 0, "crossq"), "en", "a"): torch.ones(5, 2)})
     assert "checkpoint a.pt adapts crossq of the encoder, which has no such position" in refusal(entries)
