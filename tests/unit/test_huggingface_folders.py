@@ -172,6 +172,8 @@ def test_an_import_replaces_files_only_where_it_is_told_to(home, tmp_path) -> No
         with pytest.raises(UserError, match=f"holds {name} already"):
             import_model(home.theirs, folder)
         assert (folder / name).read_text() == "mine"
+        with pytest.raises(UserError, match=f"holds {name} already"):  # before anything is read
+            import_model(tmp_path / "none", folder)
     import_model(home.theirs, folder, overwrite=True)
     assert names_in(folder) == {*IMPORTED}
 
@@ -255,6 +257,7 @@ def test_a_tokenizer_makes_generation_begin_with_the_target_language(home, state
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     expected = None if languages[1] is None else home.tokens.index("__wo__")
     assert generation.get("forced_bos_token_id") == expected
+    assert "begin it with __xx__" in export_model(state, args, tmp_path / "any", "it", tokenizer=files)
     assert export_model(state, args, tmp_path / "plain", "it", languages) is None
     assert "forced_bos_token_id" not in json.loads((tmp_path / "plain" / "generation_config.json").read_text())
 
