@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import unicodedata
@@ -192,13 +193,14 @@ def test_cells_of_the_maps_say_what_they_show(page) -> None:
     ("languages", "figures"), [(2, True), (12, True), (30, True), (46, True), (60, False), (200, False)]
 )
 def test_a_map_fits_a_screen_of_1280_pixels(languages, figures) -> None:
-    cell, _ = cell_shape(languages)
+    cell, tall = cell_shape(languages)
     name, corner, gaps, page_margins = 40, 20, 12, 40
     assert languages * cell + name + corner + gaps + page_margins <= 1280
     levels = {f"l{number}": "low" for number in range(languages)}
     values = {Direction(a, b): 1.0 for a, b in permutations(levels, 2)}
     titles = dict.fromkeys(values, "x")
     described = heat_table(Heatmap(0, "t", "s", values, (0.0, 2.0)), levels, titles)
+    assert (described["cell"], described["tall"]) == (cell, tall)
     assert bool(described["rows"][0]["cells"][1]["text"]) == figures
     assert sum(shown for _, shown, _ in described["languages"]) * 16 <= 1280
 
@@ -337,6 +339,12 @@ def test_maps_of_the_page_hold_every_direction(analysis, made) -> None:
         titles = {f"{d.source} → {d.target}: {score:.2f}" for d, score in own.items()}
         assert {cell.title for row in table[2:] for cell in row if cell.title} == titles
     assert made.texts["maps"][2:5] == ["base", "mean 18.00 over 4 directions, source × target", "0.0"]
+
+
+def test_sizes_of_a_map_reach_the_page(analysis) -> None:
+    cell, tall = cell_shape(3)
+    sizes = re.findall(r'<table class="heat" style="--cell:(\d+)px;--tall:(\d+)px;--name:\d+px;', html_report(analysis))
+    assert sizes == [(str(cell), str(tall))] * 8  # of scores, differences and wrong language
 
 
 def test_maps_of_differences_say_both_scores_and_what_is_sure(made) -> None:
