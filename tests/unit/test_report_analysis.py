@@ -76,6 +76,7 @@ def test_sentences_of_every_run_are_ranked_and_only_losses_are_losses(folders, t
     assert found.comparisons == ()
     one = analysed(folders[:1], tmp_path, skip=("off-target",))
     assert (len(one.worst), one.losses, one.comparisons) == (1, (), ())
+    assert one.directions == found.directions
 
 
 def test_what_is_known_without_the_sentences(folders, tmp_path, monkeypatch) -> None:
