@@ -79,6 +79,13 @@ def test_sentences_of_every_run_are_ranked_and_only_losses_are_losses(folders, t
     assert one.directions == found.directions
 
 
+def test_a_small_loss_is_a_loss_and_none_is_not(folders, tmp_path, monkeypatch) -> None:
+    own = Measured(worst=([], []), losses=([(-0.25, 0), (0.0, 1)],))
+    monkeypatch.setattr(analysis, "measure", lambda texts, *words: dict.fromkeys(texts, own))
+    (losses,) = analysed(folders[:2], tmp_path, skip=("off-target", "significance")).losses
+    assert [sentence.value for sentence in losses] == [-0.25] * 6
+
+
 def test_what_is_known_without_the_sentences(folders, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(analysis, "find_texts", lambda *words: pytest.fail("read"))
     found = analysed(folders, tmp_path, skip=analysis.PARTS, references=tmp_path / "none", metric="chrf")
