@@ -131,7 +131,7 @@ class RoutedDecoder(TransformerDecoder):
         ``make_generation_fast_`` has been told that alignments will be printed.
         """
         encoder_out = encoder_out or {}
-        if self.routing is not None and "languages" in encoder_out:
+        if "languages" in encoder_out:
             self.routing.set(Languages(*encoder_out["languages"]))
         # Keys and values of the source once per sentence: fairseq's attention can, but only its BART asks for it.
         self.set_beam_size(encoder_out.get("beams", 1) if incremental_state is not None else 1)

@@ -137,6 +137,15 @@ def test_attention_weights_are_those_of_the_layer_that_is_asked_for(built, train
     assert not torch.equal(weights(alignment_layer=0, alignment_heads=1), first)  # one head's alone
 
 
+def test_whole_sentences_have_weights_where_steps_of_decoding_leave_them_out(toy_data, built) -> None:
+    _, model = toy.build(toy.plugin_flags(toy_data))
+    batch = built[2]
+    model.eval().make_generation_fast_(need_attn=False)
+    output, tokens = encode(model, batch, **ids(batch)), batch["net_input"]["prev_output_tokens"]
+    assert model.decoder(tokens, encoder_out=output)[1]["attn"][0].size(2) == batch["net_input"]["src_tokens"].size(1)
+    assert model.decoder(tokens[:, :1], encoder_out=output, incremental_state={})[1]["attn"] == [None]
+
+
 def test_decoder_without_cross_attention_needs_no_encoder(toy_data, built) -> None:
     flags = toy.plugin_flags(toy_data, "--no-cross-attention", "--decoder-lora-position", "q")
     task, model = toy.build(flags)
