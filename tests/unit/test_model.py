@@ -263,6 +263,19 @@ def test_a_model_saved_with_fairseq_s_copies_of_its_weights_loads(toy_data, buil
     assert torch.equal(loaded[name], stock.state_dict()[name])
 
 
+def test_a_model_of_an_older_fairseq_loads(toy_data, built) -> None:
+    """Whose attention held q, k and v in one matrix."""
+    expected = {name: value.clone() for name, value in built[1].state_dict().items()}
+    state, prefix = dict(expected), "decoder.layers.1.self_attn."
+    for kind in ("weight", "bias"):
+        state[f"{prefix}in_proj_{kind}"] = torch.cat([state.pop(f"{prefix}{name}_proj.{kind}") for name in "qkv"])
+    _, own = toy.build(toy.plugin_flags(toy_data))
+    own.load_state_dict(state)
+    for name in (f"{prefix}{name}_proj.{kind}" for name in "qkv" for kind in ("weight", "bias")):
+        assert torch.equal(own.state_dict()[name], expected[name])
+    assert own.eval().train().training
+
+
 def test_a_state_of_another_model_is_named_by_its_first_difference(toy_data, built) -> None:
     post_norm = toy.build(toy.plugin_flags(toy_data, "--arch", "langspec_transformer_lora"))[1].state_dict()
     message = refusal_of(built[1].load_state_dict, post_norm)
