@@ -363,7 +363,7 @@ class LanguageSpecificTransformer(TransformerModel):
         with exit_on_user_error():
             stated = stated_base(state_dict)
             fill_base(state_dict, self._base_checkpoint)
-        if self._base_file is not None and self._base_fingerprint is None:
+        if self._base_file is not None:
             self._base_fingerprint = stated or base_fingerprint(state_dict)
         super().upgrade_state_dict_named(state_dict, name)
         for index in range(len(self.encoder.layers)):

@@ -11,6 +11,7 @@ import torch
 from fairseq.models.transformer import TransformerModel
 from torch import nn
 
+from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.errors import UserError
 from langspec_lora.models import layers
 from langspec_lora.models.layers import adapted_linears
@@ -329,3 +330,17 @@ def test_a_base_that_has_changed_is_saved_from_then_on(lean, caplog) -> None:
     caplog.clear()
     assert "decoder.layers.1.fc2.weight" in model.state_dict()
     assert not caplog.text
+
+
+def test_base_that_a_state_stands_on_is_that_of_the_last_one_loaded(toy_data, tmp_path) -> None:
+    path = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK))
+    start = ("--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save"))
+    _, model = toy.build(toy.plugin_flags(toy_data, *start))
+    states = [torch.load(path, weights_only=False)["model"] for _ in range(2)]
+    states[1]["decoder.layer_norm.bias"] += 1
+    held = []
+    for state in states:
+        model.load_state_dict(dict(state))
+        held.append(bytes(model.state_dict()["adapters.base"].tolist()).decode())
+    assert held == [base_fingerprint(state) for state in states]
+    assert held[0] != held[1]
