@@ -7,7 +7,6 @@ fairseqs, with values that have since gone: ``ddp_backend='simple'``. Such a val
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import logging
 from argparse import Namespace
@@ -158,7 +157,7 @@ def _is_refused_alone(args: Namespace, name: str, field: Field | None) -> bool:
     kind = interpret_dc_type(field.type)
     if inspect.isclass(kind) and issubclass(kind, Enum):
         return value is not None and value not in [one.value for one in kind]
-    alone = make_dataclass("Alone", [(name, field.type, dataclasses.field(default="???"))])
+    alone = make_dataclass("Alone", [(name, field.type)])
     try:
         OmegaConf.structured(alone)[name] = value
     except OmegaConfBaseException:
