@@ -386,7 +386,7 @@ def languages_from_json(text: str) -> LanguageTable:
     try:
         table = json.loads(text)
         return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
 
 

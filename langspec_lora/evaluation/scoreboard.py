@@ -106,8 +106,9 @@ class Scoreboard:
         return score
 
     def _keeps_comet(self) -> bool:
-        """Whether earlier scores by COMET stand beside what is asked for now."""
-        return self._comet is None or self._comet.signature == self._earlier_signatures.get("comet")
+        """Whether earlier scores by COMET stand beside what is asked for now; never, if no model is named for them."""
+        earlier = self._earlier_signatures.get("comet")
+        return earlier is not None and (self._comet is None or self._comet.signature == earlier)
 
     def add_comet(self, direction: Direction) -> None:
         """Scores a direction by COMET, unless that has been done."""

@@ -445,7 +445,11 @@ def test_table_of_languages_survives_a_checkpoint_in_any_script() -> None:
     assert "日本" in languages_to_json(named)  # for whoever looks into the checkpoint
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": ["en"]}', '{"names": 1, "levels": 2, "ranks": 3}', 7])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"names": ["en"]}', '{"names": 1, "levels": 2, "ranks": 3}', 7, 100_000 * "["],
+    ids=range(8),
+)
 def test_damaged_table_of_languages_is_a_sentence(text) -> None:
     with pytest.raises(UserError, match="table of languages is damaged"):
         languages_from_json(text)

@@ -262,6 +262,16 @@ def test_comet_is_scored_once_for_each_text_and_model(folder) -> None:
         assert with_comet(folder, other, tokenize) == ([value, value], f"model:{value}")
 
 
+def test_comet_scores_that_do_not_say_their_model_are_not_kept(folder) -> None:
+    with_comet(folder, Comet("model:a", 70.0))
+    path = folder / "out" / "scores.json"
+    content = json.loads(path.read_text())
+    del content["signatures"]["comet"]
+    path.write_text(json.dumps(content))
+    for tokenize in ("13a", "none"):
+        assert with_comet(folder, None, tokenize) == ([None, None], None)
+
+
 def test_comet_scores_are_written_now_and_then(folder, clock) -> None:
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     comet = Comet("model:a", 70.0)
