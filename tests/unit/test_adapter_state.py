@@ -330,9 +330,9 @@ def test_languages_of_a_checkpoint_may_be_more_but_not_fewer_or_of_other_ranks()
 
 
 def pairs(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
-    """A state whose rows hold their numbers."""
+    """A state whose rows hold their numbers; that of the number 0 is pruned."""
     numbers = torch.tensor(rows, dtype=torch.float32)[:, None]
-    parts = {"x.lora_A": numbers, "x.lora_B": numbers + 10, "x.lora_mask": numbers + 20}
+    parts = {"x.lora_A": numbers, "x.lora_B": 10 * numbers, "x.lora_mask": (numbers != 0).byte()}
     return {"adapters.manifest": language_manifest(table), "adapters.mask_epoch": torch.tensor([3]), **parts}
 
 
@@ -351,7 +351,7 @@ def test_rows_of_the_same_languages_stay_and_take_the_model_s_levels() -> None:
     state = pairs([0, 1, 2, 3, 4, 5], TABLE)
     complete_state(state, pairs([0] * 6, wanted), wanted)
     assert read_manifest(state["adapters.manifest"]) == wanted
-    assert state["x.lora_B"].flatten().tolist() == [10, 11, 12, 13, 14, 15]
+    assert state["x.lora_B"].flatten().tolist() == [0, 10, 20, 30, 40, 50]
 
 
 def test_rows_of_another_width_are_refused_after_sorting() -> None:
