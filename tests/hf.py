@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +13,9 @@ from langspec_lora.checkpoints.huggingface.model import import_model
 from langspec_lora.data.binarise import binarise, multi_parallel
 from langspec_lora.data.vocabulary import train_sentencepiece
 from tests import toy
+from tests.optional import hugging_face
 
-transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
-if not transformers.is_torch_available():
-    pytest.skip("this transformers does not work with this torch", allow_module_level=True)
+transformers = hugging_face("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 

@@ -14,6 +14,7 @@ from fairseq.utils import get_activation_fn
 from langspec_lora.checkpoints.huggingface.architecture import fairseq_args, huggingface_config, training_flags
 from langspec_lora.errors import UserError
 from tests import toy
+from tests.optional import hugging_face
 
 CONFIG = {
     "model_type": "m2m_100",
@@ -144,12 +145,10 @@ def test_settings_that_old_checkpoints_lack_are_written_as_fairseq_takes_them(na
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "tanh", "linear", "gelu_accurate", "gelu_fast"])
 def test_activations_are_written_under_transformers_names(name) -> None:
-    pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
-    from transformers.activations import ACT2FN
-
+    activations = hugging_face("transformers.activations").ACT2FN
     args = fairseq_args(CONFIG, "it")
     args.activation_fn = name
-    theirs = ACT2FN[huggingface_config(args, 9, "it")["activation_function"]]
+    theirs = activations[huggingface_config(args, 9, "it")["activation_function"]]
     x = torch.linspace(-4, 4, 99)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gelu_fast is an old name

@@ -17,6 +17,7 @@ from langspec_lora.checkpoints.huggingface.peft import base_model_name, export_l
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_RESOURCES, LanguageTable
 from langspec_lora.pruning.magnitude import AdaptedPlace
+from tests.optional import hugging_face
 
 Q, FC1, CROSS_V = (
     AdaptedPlace("encoder", 0, "q"),
@@ -230,7 +231,7 @@ def test_all_positions_of_a_lora_are_in_every_layer_that_it_adapts(tmp_path) -> 
     ids=str,
 )
 def test_ranks_and_alphas_are_found_as_peft_finds_them(tmp_path, rank_pattern, alpha_pattern, scaling) -> None:
-    other = pytest.importorskip("peft.utils.other", reason="needs the extra hf: peft is not installed")
+    other = hugging_face("peft.utils.other")
     if isinstance(alpha_pattern, dict):
         key = other.get_pattern_key(alpha_pattern.keys(), f"model.{NAMES[FC1]}")
         assert alpha_pattern.get(key, 6) / 2 == scaling
@@ -240,7 +241,7 @@ def test_ranks_and_alphas_are_found_as_peft_finds_them(tmp_path, rank_pattern, a
 
 
 def test_rank_and_alpha_that_settings_leave_out_are_pefts_defaults(tmp_path) -> None:
-    peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
+    peft = hugging_face("peft")
     tensors = lora(FC1, rank=peft.LoraConfig().r)
     own = read(write(tmp_path, tensors, r="left out", lora_alpha="left out"))
     scaling = peft.LoraConfig().lora_alpha / peft.LoraConfig().r
@@ -316,7 +317,7 @@ def test_settings_of_how_a_lora_was_trained_change_nothing(tmp_path) -> None:
 
 
 def test_everything_that_peft_writes_by_default_is_taken(tmp_path) -> None:
-    peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
+    peft = hugging_face("peft")
     folder = write(tmp_path, lora())
     peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_2_SEQ_LM").save_pretrained(folder)
     assert {*read(folder).pairs} >= {*NAMES}

@@ -16,6 +16,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.huggingface.architecture import fairseq_args
 from langspec_lora.checkpoints.huggingface.weights import to_fairseq, to_huggingface, weight_shapes
 from langspec_lora.errors import UserError
+from tests.optional import hugging_face
 
 ROWS = 11
 CONFIG = {
@@ -60,7 +61,7 @@ def stock(args) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def theirs() -> dict[str, Tensor]:
     """What transformers saves of such a model, the embedding once."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
+    transformers = hugging_face("transformers")
     state = transformers.M2M100ForConditionalGeneration(transformers.M2M100Config(**CONFIG)).state_dict()
     return {name: value for name, value in state.items() if name not in COPIES and "embed_positions" not in name}
 
