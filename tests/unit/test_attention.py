@@ -287,9 +287,11 @@ def test_self_attention_has_no_static_keys(steps) -> None:
 def test_everything_is_computed_on_the_device_of_the_inputs() -> None:
     adapted, _ = both("self")
     x = torch.randn(5, SENTENCES, WIDTH)
+    expected, _ = adapted(x, x, x, PADDING, need_weights=False)
     with torch.device("meta"):  # where new tensors are then made that are not told where
         output, _ = adapted(x, x, x, PADDING, need_weights=False)
     assert output.device == x.device
+    assert torch.equal(output, expected)
 
 
 @pytest.mark.parametrize("masked", [False, True])
