@@ -58,7 +58,7 @@ def bleu_scores(sums: NDArray) -> NDArray:
         The scores in percent, ``(samples,)``.
     """
     length, reference, matching, total = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:]
-    smoothing = 2.0 ** np.cumsum((matching == 0) & (total > 0), axis=1)
+    smoothing = 2.0 ** np.cumsum(matching == 0, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         precisions = 100 * np.where(matching > 0, matching, 1 / smoothing) / total
         brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
