@@ -8,7 +8,10 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from langspec_lora.checkpoints.layout import CheckpointLayout
+from langspec_lora.checkpoints.loading import load_entries
 from langspec_lora.config import POSITIONS
 from langspec_lora.errors import UserError
 
@@ -25,24 +28,23 @@ _COMPUTED: Mapping[str, Any] = {
     "encoder_attention_heads": None,
     "decoder_attention_heads": None,
     "activation_fn": "relu",
-    "encoder_normalize_before": False,
-    "decoder_normalize_before": False,
+    "encoder_normalize_before": None,
+    "decoder_normalize_before": None,
     "no_scale_embedding": False,
     "no_token_positional_embeddings": False,
-    "encoder_learned_pos": False,
-    "decoder_learned_pos": False,
-    "layernorm_embedding": False,
-    "cross_self_attention": False,
+    "encoder_learned_pos": None,
+    "decoder_learned_pos": None,
+    "layernorm_embedding": None,
+    "cross_self_attention": None,
 }
-"""What a model computes with its weights, and the value of a checkpoint that is older than the argument; None: unknown.
-
-Weights fit whatever most of these say.
-"""
+"""What a model computes with its weights, and what it is where a checkpoint does not say. None: not known, or the
+weights tell. Those with a value leave no trace in the weights."""
+_OUTPUT = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 _SHARED: Mapping[str, tuple[str, ...]] = {
-    "share_all_embeddings": (),
-    "share_decoder_input_output_embed": ("share_all_embeddings",),
+    "share_all_embeddings": ("encoder.embed_tokens.weight", *_OUTPUT),
+    "share_decoder_input_output_embed": _OUTPUT,
 }
-"""Flags that make matrices one that may be several in a checkpoint, and the others that make them one too."""
+"""Flags that make one matrix of several, and which."""
 _LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
 
 
@@ -147,10 +149,17 @@ def check_same_model(layout: CheckpointLayout, args: Namespace) -> None:
         was, now = (_value(those, name, default) for those in (stored, args))
         if was is not None and now is not None and was != now:
             raise _other_model(layout, name, was, now)
-    for name, others in _SHARED.items():
-        was = any(_value(stored, flag, False) for flag in (name, *others))
-        if _value(args, name, False) and not was:
+    for name, matrices in _SHARED.items():
+        was = _value(stored, name, False) or _value(stored, "share_all_embeddings", False)
+        if _value(args, name, False) and not was and not _are_one(layout, matrices):
             raise _other_model(layout, name, False, True)
+
+
+def _are_one(layout: CheckpointLayout, names: tuple[str, ...]) -> bool:
+    """Whether a checkpoint holds the same numbers under all of these names, whatever its arguments say."""
+    state = load_entries(layout.path)
+    held = [state[name] for name in names if name in state]
+    return bool(held) and all(one.shape == held[0].shape and torch.equal(one, held[0]) for one in held)
 
 
 def _value(args: Namespace, name: str, default: Any) -> Any:

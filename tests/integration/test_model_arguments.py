@@ -107,7 +107,11 @@ def test_start_that_shares_matrices_which_its_model_did_not_share_is_refused(toy
     """All entries are there by their names, and the last one read would be all of them."""
     flags = toy.base_flags(toy_data, *STOCK)
     apart = [flag for flag in flags if not flag.startswith("--share")]
-    path = write_checkpoint(tmp_path / "apart.pt", apart)
+
+    def tell_apart(state: dict) -> None:
+        state["model"]["encoder.embed_tokens.weight"] = state["model"]["encoder.embed_tokens.weight"] + 1
+
+    path = write_checkpoint(tmp_path / "apart.pt", apart, tell_apart)
     start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
     assert "was trained without --share-all-embeddings, and this command has it:" in message
@@ -121,6 +125,15 @@ def test_start_that_shares_matrices_which_its_model_did_not_share_is_refused(toy
     )
     start[1] = str(whole)
     toy.build(toy.plugin_flags(toy_data, *start))  # sharing all shares these two
+
+
+def test_start_whose_matrices_are_equal_may_share_them_whatever_it_says(toy_data, tmp_path) -> None:
+    def forget(state: dict) -> None:
+        del state["args"].share_all_embeddings
+        state["args"].share_decoder_input_output_embed = False
+
+    path = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK), forget)
+    toy.build(toy.plugin_flags(toy_data, "--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")))
 
 
 def test_start_from_a_post_norm_model_needs_its_architecture(toy_data, tmp_path) -> None:
