@@ -2,230 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, read_resources
+from langspec_lora.errors import UserError
+from langspec_lora.languages import (
+    LEVELS,
+    PAPER_RESOURCES,
+    LanguageTable,
+    check_rank,
+    languages_from_json,
+    read_resources,
+)
 from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
 from langspec_lora.pruning.magnitude import SCOPES
 from langspec_lora.pruning.schedule import PruningSchedule
-from langspec_lora.values import names_of, number, whole_number
-
-ABSENT = ("rest", "move")
-
-POSITIONS: Mapping[str, Mapping[str, str]] = {
-    "encoder": {
-        "q": "self_attn.q_proj",
-        "k": "self_attn.k_proj",
-        "v": "self_attn.v_proj",
-        "fc1": "fc1",
-        "fc2": "fc2",
-    },
-    "decoder": {
-        "q": "self_attn.q_proj",
-        "k": "self_attn.k_proj",
-        "v": "self_attn.v_proj",
-        "crossq": "encoder_attn.q_proj",
-        "crossk": "encoder_attn.k_proj",
-        "crossv": "encoder_attn.v_proj",
-        "fc1": "fc1",
-        "fc2": "fc2",
-    },
-}
-"""The positions that can be adapted, by stack, and the linear of a fairseq layer that each one names."""
-
-
-def parse_bool(text: str) -> bool:
-    """Reads the published flags' ``True`` and ``False``.
-
-    Raises:
-        ValueError: for any other word.
-    """
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise ValueError(text)
-    return words[text.lower()]
-
-
-_EXPECTED = {parse_bool: "True or False", int: "a whole number", float: "a number"}
-_STRICT = {int: whole_number, float: number}
-
-
-class _Reader:
-    """Reads a flag's value for argparse, whose own error would stand under fairseq's page-long usage.
-
-    Args:
-        flag: the flag.
-        convert: ``parse_bool``, ``int`` or ``float``.
-    """
-
-    def __init__(self, flag: str, convert: Callable[[str], Any]) -> None:
-        self.flag, self.convert = flag, convert
-
-    def __call__(self, text: str) -> Any:
-        with exit_on_user_error():
-            try:
-                return _STRICT.get(self.convert, self.convert)(text)
-            except ValueError:
-                raise UserError(f"{self.flag} {text}: expected {_EXPECTED[self.convert]}") from None
-
-
-def _adder(parser: Any) -> Callable[..., None]:
-    def add(flag: str, **settings: Any) -> None:
-        if "type" in settings:
-            settings["type"] = _Reader(flag, settings["type"])
-        parser.add_argument(flag, **settings)
-
-    return add
-
-
-def add_adapter_flags(parser) -> None:
-    """Declares the model's flags on an argparse parser or group."""
-    add = _adder(parser)
-    add(
-        "--add-lora",
-        type=parse_bool,
-        default=True,
-        metavar="BOOL",
-        help="add the language-specific pairs; False is the plain model, for full fine-tuning with the same task",
-    )
-    add(
-        "--freeze-original-parameters",
-        type=parse_bool,
-        default=None,
-        metavar="BOOL",
-        help="train the pairs only (default: True with --add-lora True)",
-    )
-    add(
-        "--train-languages",
-        default=None,
-        metavar="A,B",
-        help="train the pairs of these languages only; all others, and so every direction between them, stay as they "
-        "are (default: all train)",
-    )
-    add(
-        "--lang-resources",
-        default=None,
-        metavar="FILE",
-        help="YAML file of resource levels: 'high: [en, fr]', 'med: …', 'low: …', optionally 'ranks: {wo: 16}' "
-        "(default: the paper's twelve languages)",
-    )
-    for level in LEVELS:
-        add(
-            f"--{level}-rank",
-            type=int,
-            default=8 if level == "low" else 2,
-            metavar="R",
-            help=f"rank of the pairs of {level}-resource languages",
-        )
-    add(
-        "--save-adapters-only",
-        type=parse_bool,
-        default=None,
-        metavar="BOOL",
-        help="save checkpoints without the frozen base, which is found again where it lay (default: True where the "
-        "base is frozen and came from --finetune-from-model)",
-    )
-    for stack in POSITIONS:
-        add(
-            f"--{stack}-lora-layer",
-            default=None,
-            metavar="0_1_…",
-            help=f"{stack} layers to adapt, joined by _ (default: all; 'none': none)",
-        )
-        add(
-            f"--{stack}-lora-position",
-            default=None,
-            metavar="q_k_…",
-            help=f"positions to adapt, joined by _, of {' '.join(POSITIONS[stack])} (default: all)",
-        )
-        add(
-            f"--{stack}-activation-direction",
-            default=None,
-            metavar="src_…_tgt",
-            help=f"for each {stack} layer whether the source or the target language selects the pair "
-            + ("(default: src in the first three quarters, tgt after)" if stack == "encoder" else "(default: tgt)"),
-        )
-    add(
-        "--language-num",
-        type=int,
-        default=None,
-        metavar="N",
-        help="number of languages; checked against --langs",
-    )
-    add(
-        "--dim",
-        type=int,
-        default=0,
-        metavar="D",
-        help="adapt features S to S+D of each layer's input and output (default 0: the whole layer)",
-    )
-    add("--start-idx", type=int, default=0, metavar="S", help="first feature of that slice")
-    add(
-        "--lora-init",
-        default="rank",
-        metavar="|".join(INITS),
-        help="draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, "
-        "or from standard LoRA's U(-1/√d, 1/√d)",
-    )
-
-
-def add_base_flag(parser) -> None:
-    """Adds where the base lies of checkpoints that hold adapters only."""
-    parser.add_argument(
-        "--base-checkpoint",
-        metavar="FILE",
-        help="the base of checkpoints that hold adapters only (default: where it lay in training)",
-    )
-
-
-def add_pruning_flags(parser) -> None:
-    """Declares the task's flags on an argparse parser or group."""
-    add = _adder(parser)
-    add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the pairs gradually while training")
-    add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
-    add(
-        "--pruning-t2",
-        type=int,
-        default=10,
-        metavar="EPOCHS",
-        help="number of epochs until the target is reached",
-    )
-    add("--target-pruning-ratio", type=float, default=0.9, metavar="P", help="share of B's entries pruned at the end")
-    add(
-        "--pruning-scope",
-        metavar="|".join(SCOPES),
-        help="where entries compete: all B of a language (default), of a layer, or of each matrix",
-    )
-    add(
-        "--global-pruning",
-        type=parse_bool,
-        default=False,
-        metavar="BOOL",
-        help="the released code's name of --pruning True",
-    )
-    add(
-        "--cross-language",
-        type=parse_bool,
-        default=False,
-        metavar="BOOL",
-        help="the released code's name of --pruning-scope layer",
-    )
-
-
-def add_absent_flag(parser) -> None:
-    """Declares what becomes of languages that are absent from an update."""
-    parser.add_argument(
-        "--absent-languages",
-        default="rest",
-        choices=ABSENT,
-        help="what becomes of the adapters of languages of which an update has no sentence: they rest, with their "
-        "state in the optimizer (Adam's), or move with the others by momentum and weight decay",
-    )
+from langspec_lora.sites import POSITIONS, Site, sites_of
+from langspec_lora.values import names_of
 
 
 @dataclass(frozen=True)
@@ -277,6 +71,16 @@ class AdapterConfig:
                 "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
             )
         return cls(_languages(args), stacks, args.dim, args.start_idx, args.lora_init)
+
+    @property
+    def sites(self) -> list[Site]:
+        """The adapted sites."""
+        stacks = self.stacks
+        return sites_of({s: stacks[s].layers for s in stacks}, {s: stacks[s].positions for s in stacks})
+
+    def side(self, site: Site) -> str:
+        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
+        return self.stacks[site.stack].directions[site.layer]
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
@@ -370,24 +174,6 @@ def _languages(args: Namespace) -> LanguageTable:
     if args.lang_resources:
         return LanguageTable.build(names, read_resources(args.lang_resources), ranks, f"file {args.lang_resources}")
     return LanguageTable.build(names, PAPER_RESOURCES, ranks, "built-in table of the paper's twelve languages")
-
-
-def languages_to_json(table: LanguageTable) -> str:
-    """Writes a language table as JSON, as checkpoints store it."""
-    return json.dumps({"names": table.names, "levels": table.levels, "ranks": table.ranks}, ensure_ascii=False)
-
-
-def languages_from_json(text: str) -> LanguageTable:
-    """Reads what :func:`languages_to_json` wrote.
-
-    Raises:
-        UserError: the text is damaged.
-    """
-    try:
-        table = json.loads(text)
-        return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
 
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from langspec_lora.lora.functional import compute_type
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.models.transformer import LanguageSpecificTransformer
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 """Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of

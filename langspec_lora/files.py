@@ -222,3 +222,20 @@ def _partial(path: Path) -> Path:
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = error.strerror or error
     return UserError(f"{path} cannot be written: {reason}; choose a place that can be written and has room")
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it is no JSON object; delete it and run 'langspec-lora evaluate' again")
+    return content

@@ -5,6 +5,7 @@ A language's id is its position in the list of names (fairseq's ``--langs``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,3 +191,39 @@ class LanguageTable:
             return self.names.index(name)
         except ValueError:
             raise UserError(f"unknown language {name!r}; the model has adapters for {', '.join(self.names)}") from None
+
+
+def languages_to_json(table: LanguageTable) -> str:
+    """Writes a language table as JSON, as checkpoints store it."""
+    return json.dumps({"names": table.names, "levels": table.levels, "ranks": table.ranks}, ensure_ascii=False)
+
+
+def languages_from_json(text: str) -> LanguageTable:
+    """Reads what :func:`languages_to_json` wrote.
+
+    Raises:
+        UserError: the text is damaged.
+    """
+    try:
+        table = json.loads(text)
+        return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
+
+
+def check_ranks(languages: LanguageTable, widest: int) -> None:
+    """Makes sure that no rank is greater than any layer is wide, before matrices of that size are made.
+
+    Args:
+        languages: names, levels and ranks.
+        widest: the greatest width that an adapter reads or adds to.
+
+    Raises:
+        UserError: a rank is.
+    """
+    for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
+        if rank > widest:
+            raise UserError(
+                f"--{level}-rank: rank {rank} of {name} is above {widest}, the widest layer that is adapted; a rank "
+                "beyond it adds nothing"
+            )

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from langspec_lora.data.directions import Direction, choose_directions, find_directions
 from langspec_lora.errors import UserError, command_line
-from langspec_lora.evaluation.directions import Direction, choose_directions, find_directions
 from langspec_lora.evaluation.split_text import languages_of
 
 BIN = Path(sys.executable).parent

@@ -39,7 +39,7 @@ def write_checkpoint(path: Path, flags: list[str], change: Callable[[dict], None
     _, model = toy.build(flags)
     args = toy.parse(flags)
     if getattr(model, "config", None) is not None:
-        from langspec_lora.config import languages_to_json
+        from langspec_lora.languages import languages_to_json
 
         args.adapter_languages = languages_to_json(model.config.languages)
     history = {"criterion_name": "X", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}

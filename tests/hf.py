@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from langspec_lora.checkpoints.huggingface.model import import_model
+from langspec_lora.convert.hf.model import import_model
 from langspec_lora.data.binarise import binarise, multi_parallel
 from langspec_lora.data.vocabulary import train_sentencepiece
 from tests import toy

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 
-from langspec_lora.evaluation.directions import Direction
+from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
-from langspec_lora.reporting.analysis import Analysis, Request, analyse
-from langspec_lora.reporting.report import CACHE, make_folder, write_files
+from langspec_lora.report.analysis import Analysis, Request, analyse
+from langspec_lora.report.report import CACHE, make_folder, write_files
 
 Texts = Mapping[str, Sequence[str]]
 

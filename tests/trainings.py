@@ -13,11 +13,11 @@ import torch
 from fairseq_cli import generate as fairseq_generate
 from fairseq_cli import train as fairseq_train
 
-from tests import toy
+from tests import ROOT, toy
 from tests.evaluations import published_hypotheses, run_stock
 
 EPOCHS, START, LENGTH, TARGET = 4, 1, 2, 0.8
-PLUGIN = Path(__file__).parents[1] / "langspec_lora"
+PLUGIN = ROOT / "langspec_lora"
 TRAINING = (
     *("--user-dir", str(PLUGIN), "--seed", "2", "--dropout", "0.1", "--update-freq", "2", "--log-format", "simple"),
     *("--optimizer", "adam", "--adam-betas", "(0.9, 0.98)", "--lr", "3e-3", "--warmup-updates", "1"),

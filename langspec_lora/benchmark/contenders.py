@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from langspec_lora.benchmark.workload import Ranks, Shape, build_model, dictionaries, make_batch
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.lora import LanguageSpecificLinear, packed_parameters
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
-from langspec_lora.optimizer import AbsentLanguages
+from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.tasks.absent_languages import AbsentLanguages
 
 BEAM = 5
 HYPOTHESIS = 30

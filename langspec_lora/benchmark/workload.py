@@ -13,7 +13,7 @@ from fairseq import options
 from fairseq.data import Dictionary, data_utils
 from torch import Tensor
 
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SHORTEST, LONGEST = 18, 42

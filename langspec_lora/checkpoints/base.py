@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapter_state import BASE, base_of, is_adapter_entry
+from langspec_lora.adapters.entries import BASE, base_of, is_adapter_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
 from langspec_lora.checkpoints.loading import load_entries
+from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
 from langspec_lora.errors import UserError
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.adapter_state import NO_WEIGHTS, base_of
+from langspec_lora.adapters.entries import NO_WEIGHTS, base_of
 from langspec_lora.errors import UserError
 
 _TIED = ("decoder.output_projection.weight", "decoder.embed_tokens.weight")

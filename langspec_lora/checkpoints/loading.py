@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.layout import read_layout
+from langspec_lora.checkpoints.outline import read_layout
 from langspec_lora.errors import UserError
 
 _CAN_MAP = "mmap" in inspect.signature(torch.load).parameters  # from torch 2.1 on

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from langspec_lora.checkpoints.layout import CheckpointLayout
 from langspec_lora.checkpoints.loading import load_entries
-from langspec_lora.config import POSITIONS
+from langspec_lora.checkpoints.outline import CheckpointLayout
 from langspec_lora.errors import UserError
+from langspec_lora.sites import POSITIONS
 
 _WHOLE: Mapping[str, tuple[int, int]] = {
     "layers": (0, 1000),
@@ -133,7 +133,7 @@ def check_same_model(layout: CheckpointLayout, args: Namespace) -> None:
 
     Most of such arguments leave no trace in the weights: with another number of heads they fit all the same, and the
     model computes something else. Sizes are compared with the weights themselves, by
-    :func:`~langspec_lora.checkpoints.preflight.check_training_checkpoint`.
+    :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
 
     Args:
         layout: the checkpoint.

@@ -11,9 +11,9 @@ from typing import Any
 from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
-from langspec_lora.checkpoints.adapter_state import is_adapter_entry
-from langspec_lora.checkpoints.layout import CheckpointLayout, read_layout
-from langspec_lora.checkpoints.preflight import starting_checkpoint
+from langspec_lora.adapters.entries import is_adapter_entry
+from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fairseq.file_io import PathManager
 
-from langspec_lora.checkpoints.adapter_state import BASE
+from langspec_lora.adapters.entries import BASE
 from langspec_lora.checkpoints.base import stored_base_path
-from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.preflight import starting_checkpoint
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.errors import UserError
 
 

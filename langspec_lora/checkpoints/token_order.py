@@ -17,8 +17,9 @@ from fairseq.checkpoint_utils import get_maybe_sharded_checkpoint_filename
 from fairseq.data import Dictionary
 from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokStyle, augment_dictionary, get_lang_tok
 
-from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.preflight import TOKEN_ORDER, check_start_flags, starting_checkpoint, stored_langs
+from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)

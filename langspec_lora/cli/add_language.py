@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
+from langspec_lora.flags import add_base_flag
 from langspec_lora.languages import LEVELS
 from langspec_lora.values import names_of
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says how to train the new languages."""
-    from langspec_lora.checkpoints.membership import add_languages
-    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.adapters.edit import add_languages
+    from langspec_lora.checkpoints.stored_model import Source
     from langspec_lora.files import check_file
     from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
 

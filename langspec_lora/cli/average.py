@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
 from langspec_lora.errors import UserError
+from langspec_lora.flags import add_base_flag
 
 HELP = "average the adapters of several checkpoints of one training"
 
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
-    from langspec_lora.checkpoints.averaging import average
-    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.adapters.edit import average
+    from langspec_lora.checkpoints.stored_model import Source
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints them; what is left out goes to the standard error."""
     logging.getLogger("fairseq").setLevel(logging.WARNING)
-    from langspec_lora.run_defaults import evaluation_defaults, training_defaults
+    from langspec_lora.tasks.defaults import evaluation_defaults, training_defaults
 
     given = (args.langs, args.lang_pairs)
     if args.base is not None:

@@ -119,7 +119,7 @@ _LABELS = {"bleu": "BLEU ({})", "chrf": "chrF++", "comet": "COMET"}
 def _runs(args: argparse.Namespace) -> dict[str, Options]:
     """What to evaluate, by name; several runs have a folder each below ``--out``."""
     from langspec_lora.evaluation.evaluate import Options
-    from langspec_lora.translation.settings import Generation
+    from langspec_lora.inference.settings import Generation
 
     ensembles = [tuple(Path(path) for path in text.split(":")) for text in args.checkpoint]
     runs = [(ensemble, True) for ensemble in ensembles]

@@ -7,9 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
-from langspec_lora.checkpoints.formats import EXPORTS, carry_out
 from langspec_lora.cli.written import print_written
-from langspec_lora.config import add_base_flag
+from langspec_lora.convert import EXPORTS, carry_out
+from langspec_lora.flags import add_base_flag
 
 HELP = "write the adapters as one small file, or a direction as a model of fairseq, or for Hugging Face"
 

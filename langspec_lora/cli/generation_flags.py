@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
+from langspec_lora.flags import add_base_flag
 
 
 def add_model_flags(parser: argparse.ArgumentParser, dictionary: str) -> None:

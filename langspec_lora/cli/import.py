@@ -7,9 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
-from langspec_lora.checkpoints.formats import IMPORTS, carry_out
 from langspec_lora.cli.written import print_written
-from langspec_lora.config import POSITIONS, add_base_flag
+from langspec_lora.convert import IMPORTS, carry_out
+from langspec_lora.flags import add_base_flag
+from langspec_lora.sites import POSITIONS
 
 HELP = "make a checkpoint from an adapter folder, the released implementation, Hugging Face or PEFT"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
+from langspec_lora.flags import add_base_flag
 
 HELP = "count the parameters of a checkpoint and what pruning has left of them"
 
@@ -25,12 +25,12 @@ def run(args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from langspec_lora.analysis.inspection import as_json, as_text, inspect
+    from langspec_lora.report.inspection import as_json, as_text, inspect
 
     found = inspect(args.path, args.base_checkpoint)
     print(json.dumps(as_json(found), indent=1, ensure_ascii=False) if args.json else as_text(found))
     if args.out is not None:
-        from langspec_lora.analysis.pictures import draw_survival
+        from langspec_lora.report.survival_maps import draw_survival
 
         print("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), sep="\n", file=sys.stderr)
     return 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
 from langspec_lora.errors import UserError
+from langspec_lora.flags import add_base_flag
 
 HELP = "put the adapters of two trainings on one base into one checkpoint"
 
@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says which languages it has."""
+    from langspec_lora.adapters.edit import join
     from langspec_lora.checkpoints.fingerprint import check_same_base
-    from langspec_lora.checkpoints.membership import join
-    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.checkpoints.stored_model import Source
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.config import add_base_flag
+from langspec_lora.flags import add_base_flag
 from langspec_lora.values import names_of
 
 HELP = "leave languages out of a checkpoint's adapters"
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says which languages it has."""
-    from langspec_lora.checkpoints.membership import remove_languages
-    from langspec_lora.checkpoints.source import Source
+    from langspec_lora.adapters.edit import remove_languages
+    from langspec_lora.checkpoints.stored_model import Source
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the report and writes its files."""
     from langspec_lora.languages import read_resources
-    from langspec_lora.reporting.analysis import PARTS, Request, analyse
-    from langspec_lora.reporting.report import CACHE, make_folder, terminal_text, write_files
+    from langspec_lora.report.analysis import PARTS, Request, analyse
+    from langspec_lora.report.report import CACHE, make_folder, terminal_text, write_files
 
     skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
     unknown = [part for part in skip if part not in PARTS]

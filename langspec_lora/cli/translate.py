@@ -16,7 +16,7 @@ from langspec_lora.files import text_lines
 from langspec_lora.values import names_of
 
 if TYPE_CHECKING:
-    from langspec_lora.translation.translator import Translator
+    from langspec_lora.inference.translator import Translator
 
 HELP = "translate lines of raw text"
 
@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--buffer-size {args.buffer_size}: expected a number of lines of at least 1")
     # Before fairseq sets up logging of its own.
     logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
-    from langspec_lora.translation.assets import find_assets
-    from langspec_lora.translation.settings import Generation
-    from langspec_lora.translation.translator import Translator
+    from langspec_lora.inference.assets import find_assets
+    from langspec_lora.inference.settings import Generation
+    from langspec_lora.inference.translator import Translator
 
     generation = Generation.from_args(args)
     assets = find_assets(
@@ -92,7 +92,7 @@ def _translate(translator: Translator, lines: Iterable[str], source: str, target
     Raises:
         UserError: a line is not UTF-8, or too long.
     """
-    from langspec_lora.translation.translator import LineError
+    from langspec_lora.inference.translator import LineError
 
     done = 0
     lines = iter(lines)

@@ -12,10 +12,10 @@ from fairseq.data.indexed_dataset import dataset_exists, infer_dataset_impl
 from fairseq.data.multilingual.multilingual_data_manager import MultilingualDatasetManager
 from torch import Tensor
 
-from langspec_lora.checks.directions import check_shared_directions
 from langspec_lora.data.headers import count_sentences, highest_id
 from langspec_lora.data.lengths import LengthCheck, Limits, Side
 from langspec_lora.data.shards import folders_read, held_directions
+from langspec_lora.data.shared_directions import check_shared_directions
 from langspec_lora.errors import UserError, exit_on_user_error
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction
-from langspec_lora.translation.loaded import LoadedModel
-from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model
+from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.inference.settings import MAX_TOKENS, Generation, Model
 
 if TYPE_CHECKING:
     from fairseq.data import FairseqDataset

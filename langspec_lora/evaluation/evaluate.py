@@ -10,27 +10,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.preflight import stored_languages
+from langspec_lora.checkpoints.arguments import stored_languages
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.data.directions import Direction, choose_directions, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.comet import CometScorer
 from langspec_lora.evaluation.decoding import Decoder
-from langspec_lora.evaluation.directions import Direction, choose_directions, find_directions, side_path
-from langspec_lora.evaluation.results import (
-    PUBLISHED,
-    SCORES,
-    SCORES_TABLE,
-    SETTINGS,
-    hypotheses_path,
-    text_path,
-)
+from langspec_lora.evaluation.results import PUBLISHED, SCORES, SCORES_TABLE, SETTINGS, hypotheses_path, text_path
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
 from langspec_lora.evaluation.share import Share
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.files import write_json, write_whole
-from langspec_lora.translation.settings import MAX_TOKENS, Generation, Model, check_batch_limits
+from langspec_lora.inference.settings import MAX_TOKENS, Generation, Model, check_batch_limits
 
 
 @dataclass(frozen=True)

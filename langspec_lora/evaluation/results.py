@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.scores_file import BOUNDS, METRICS, is_score, parse_scores
-from langspec_lora.files import read_lines
+from langspec_lora.files import read_json, read_lines
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -42,23 +42,6 @@ def hypotheses_path(folder: Path, direction: Direction) -> Path:
 def text_path(folder: Path, language: str, digest: str) -> Path:
     """Where a source or reference text stands in a results folder, by the hash of its lines."""
     return folder / TEXTS / f"{language}.{digest[:12]}.txt"
-
-
-def read_json(path: Path) -> dict:
-    """Reads a JSON file.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it is no JSON object; delete it and run 'langspec-lora evaluate' again")
-    return content
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:

@@ -11,22 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 from langspec_lora import __version__
+from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.comet import CometScorer
-from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.results import (
     PUBLISHED,
     SCORES,
     SCORES_TABLE,
     hypotheses_path,
     published_format,
-    read_json,
     scores_csv,
     text_path,
 )
 from langspec_lora.evaluation.scores_file import parse_scores
 from langspec_lora.evaluation.scoring import DirectionScore, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import SplitText
-from langspec_lora.files import read_lines, write_json, write_whole
+from langspec_lora.files import read_json, read_lines, write_json, write_whole
 
 _SECONDS_BETWEEN_FILES = 30.0
 _WRITTEN = {field.name for field in fields(DirectionScore)}

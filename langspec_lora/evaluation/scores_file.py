@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction
 from langspec_lora.languages import LEVELS
 
 METRICS = ("bleu", "chrf")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from langspec_lora import files
+from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.decoding import Generation, Model
-from langspec_lora.evaluation.directions import Direction, side_path
-from langspec_lora.evaluation.results import SETTINGS, read_json
+from langspec_lora.evaluation.results import SETTINGS
+from langspec_lora.files import read_json
 
 _WORDS = {
     "checkpoint": "another checkpoint",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.data.plain_text import plain_text
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.directions import Direction, side_path
 from langspec_lora.files import read_lines
 
 

@@ -20,7 +20,7 @@ from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
-from langspec_lora.reporting.groups import group_rows
+from langspec_lora.report.groups import group_rows
 from langspec_lora.values import read_strictly
 
 PRETRAIN_EPOCHS = 15

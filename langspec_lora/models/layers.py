@@ -10,10 +10,10 @@ from fairseq.modules import MultiheadAttention, transformer_layer
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import nn
 
-from langspec_lora.config import POSITIONS, AdapterConfig
+from langspec_lora.config import AdapterConfig
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear
 from langspec_lora.models.attention import AdaptedAttention
-from langspec_lora.pruning.magnitude import AdaptedPlace
+from langspec_lora.sites import Site
 
 FAST_PATH_COPIES = tuple(
     f"{name}_{kind}" for name in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
@@ -43,7 +43,7 @@ class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
 
 def adapt_layers(
     layers: Mapping[str, nn.ModuleList], config: AdapterConfig, routing: LanguageRouting
-) -> dict[AdaptedPlace, LanguageSpecificLinear]:
+) -> dict[Site, LanguageSpecificLinear]:
     """Swaps the linears that the configuration names for language-specific ones, in place.
 
     Args:
@@ -55,17 +55,15 @@ def adapt_layers(
         The new linears by their place.
     """
     adapted = {}
-    for stack, settings in config.stacks.items():
-        for index in settings.layers:
-            for position in settings.positions:
-                parent, name = _parent(layers[stack][index], POSITIONS[stack][position])
-                if isinstance(parent, MultiheadAttention):
-                    AdaptedAttention.convert(parent)
-                linear = LanguageSpecificLinear(
-                    getattr(parent, name), routing, settings.directions[index], config.dim, config.start, config.init
-                )
-                setattr(parent, name, linear)
-                adapted[AdaptedPlace(stack, index, position)] = linear
+    for site in config.sites:
+        parent, name = _parent(layers[site.stack][site.layer], site.path_in_layer)
+        if isinstance(parent, MultiheadAttention):
+            AdaptedAttention.convert(parent)
+        linear = LanguageSpecificLinear(
+            getattr(parent, name), routing, config.side(site), config.dim, config.start, config.init
+        )
+        setattr(parent, name, linear)
+        adapted[site] = linear
     return adapted
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
-from langspec_lora.pruning.magnitude import AdaptedPlace, apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.sites import Site
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class GradualPruning:
 
     def __init__(
         self,
-        linears: Mapping[AdaptedPlace, LanguageSpecificLinear],
+        linears: Mapping[Site, LanguageSpecificLinear],
         languages: LanguageTable,
         schedule: PruningSchedule,
         scope: str,
@@ -100,7 +101,7 @@ class DenseTraining:
 
     def __init__(
         self,
-        linears: Mapping[AdaptedPlace, LanguageSpecificLinear],
+        linears: Mapping[Site, LanguageSpecificLinear],
         languages: LanguageTable,
         state: nn.Module,
         trained: Sequence[int] | None = None,

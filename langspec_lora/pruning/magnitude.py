@@ -10,22 +10,9 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.sites import Site
 
 SCOPES = ("language", "layer", "matrix")
-
-
-class AdaptedPlace(NamedTuple):
-    """Where an adapted linear stands.
-
-    Attributes:
-        stack: ``encoder`` or ``decoder``.
-        layer: index of the layer in its stack.
-        position: name of the position, such as ``q`` or ``fc1``.
-    """
-
-    stack: str
-    layer: int
-    position: str
 
 
 class Block(NamedTuple):
@@ -51,7 +38,7 @@ class Block(NamedTuple):
 
 
 def group_blocks(
-    linears: Mapping[AdaptedPlace, LanguageSpecificLinear], languages: Sequence[int], scope: str
+    linears: Mapping[Site, LanguageSpecificLinear], languages: Sequence[int], scope: str
 ) -> list[list[Block]]:
     """Groups all B matrices by who competes with whom.
 

@@ -17,33 +17,26 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from torch import Tensor
 
-from langspec_lora.checkpoints.preflight import TOKEN_ORDER, starting_checkpoint
-from langspec_lora.checkpoints.run_arguments import read_outdated_arguments
+from langspec_lora.checkpoints.arguments import TOKEN_ORDER
+from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
+from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
-from langspec_lora.checks.command import (
-    check_both_sides,
-    is_training,
-)
-from langspec_lora.checks.flags import epochs_within, pruning_within
-from langspec_lora.checks.languages import settle_languages, used_languages
-from langspec_lora.checks.task import check_generation, check_stored_model, check_training, warn
-from langspec_lora.config import (
-    add_absent_flag,
-    add_base_flag,
-    add_pruning_flags,
-    pruning_from_args,
-    trained_languages,
-)
+from langspec_lora.config import pruning_from_args, trained_languages
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.flags import add_absent_flag, add_base_flag, add_pruning_flags
 from langspec_lora.lora import FrozenLanguages, packed_parameters
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
-from langspec_lora.optimizer import AbsentLanguages
+from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.tasks.absent_languages import AbsentLanguages
+from langspec_lora.tasks.checks.command import check_both_sides, is_training
+from langspec_lora.tasks.checks.flags import epochs_within, pruning_within
+from langspec_lora.tasks.checks.languages import settle_languages, used_languages
+from langspec_lora.tasks.checks.task import check_generation, check_stored_model, check_training, warn
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
+from tests import ROOT, toy
 from tests.bad_input import (
     PREFIX,
 )
 
-PLUGIN = Path(__file__).parents[2] / "langspec_lora"
+PLUGIN = ROOT / "langspec_lora"
 
 
 def training(data: Path, save: Path, *more: str) -> list[str]:

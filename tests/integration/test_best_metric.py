@@ -9,7 +9,7 @@ from fairseq import criterions
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 
-from langspec_lora.checks.best_metric import validation_metrics
+from langspec_lora.tasks.checks.best_metric import validation_metrics
 from tests import toy
 from tests.bad_input import refusal_of
 

@@ -12,11 +12,11 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from langspec_lora import Translator
 from langspec_lora.data.binarise import binarise, multi_parallel
+from langspec_lora.data.directions import Direction
 from langspec_lora.data.vocabulary import dictionary_text
-from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.evaluation.split_text import SplitText
-from langspec_lora.translation.settings import Generation
+from langspec_lora.inference.settings import Generation
 from tests import toy
 from tests.bad_input import write_checkpoint
 from tests.evaluations import options, published_hypotheses, run_stock

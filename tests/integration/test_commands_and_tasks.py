@@ -9,13 +9,13 @@ from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm, generate, interactive, train, validate
 
-from langspec_lora.checks.command import is_training
-from langspec_lora.checks.language_tokens import LanguageTokens
 from langspec_lora.errors import UserError
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
+from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.inference.settings import Generation, Model
+from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.tasks.checks.command import is_training
+from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 from langspec_lora.tasks.translation import LanguageSpecificTranslationTask
-from langspec_lora.translation.loaded import LoadedModel
-from langspec_lora.translation.settings import Generation, Model
 from tests import toy
 from tests.bad_input import refusal_of, set_up_generation, write_checkpoint
 
@@ -201,7 +201,7 @@ def test_validation_with_other_language_tokens_is_told(
     monkeypatch.setattr(sys, "argv", ["fairseq-validate", *flags, *more])
     with pytest.raises(Reached):
         validate.cli_main()
-    ours = [record.message for record in caplog.records if record.name == "langspec_lora.checks.task"]
+    ours = [record.message for record in caplog.records if record.name == "langspec_lora.tasks.checks.task"]
     assert len(ours) == len(expected)
     for message, start in zip(ours, expected, strict=True):
         assert message.startswith(start.replace("PATH", str(adapted)))

@@ -14,13 +14,13 @@ import pytest
 from fairseq_cli import generate
 
 from langspec_lora.cli.main import main
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import decoding
-from langspec_lora.evaluation.directions import Direction
 from langspec_lora.evaluation.evaluate import Options, evaluate
 from langspec_lora.evaluation.results import read_run
-from langspec_lora.translation.loaded import LoadedModel
-from langspec_lora.translation.settings import Generation
+from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.inference.settings import Generation
 from tests import toy
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 

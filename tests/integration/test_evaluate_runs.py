@@ -17,8 +17,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.evaluate import evaluate, plan
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.translation.loaded import LoadedModel
-from langspec_lora.translation.settings import Generation
+from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.inference.settings import Generation
 from tests import toy
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 

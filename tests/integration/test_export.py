@@ -15,11 +15,9 @@ from fairseq_cli import generate
 
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.cli.main import main
-from tests import toy
+from tests import ROOT, toy
 from tests.bad_input import PREFIX, STOCK, set_up_generation, write_checkpoint
 from tests.evaluations import contents, published_hypotheses, run_stock
-
-ROOT = Path(__file__).parents[2]
 
 
 def load(path: Path) -> dict:

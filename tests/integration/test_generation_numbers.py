@@ -7,7 +7,7 @@ from fairseq import checkpoint_utils
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.translation.settings import Generation
+from langspec_lora.inference.settings import Generation
 from tests import toy
 from tests.bad_input import refusal_of, set_up_generation
 

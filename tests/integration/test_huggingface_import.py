@@ -11,12 +11,12 @@ import torch
 from fairseq_cli import train
 from safetensors.torch import load_file, save_file
 
-from langspec_lora.checkpoints.huggingface.model import import_model
-from langspec_lora.checkpoints.layout import read_layout
-from langspec_lora.checkpoints.source import Source
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.convert.hf.model import import_model
 from langspec_lora.data.vocabulary import load_splitter
 from langspec_lora.errors import UserError
-from tests import hf, toy
+from tests import ROOT, hf, toy
 from tests.bad_input import write_checkpoint
 from tests.evaluations import run_stock
 from tests.integration.test_huggingface import run
@@ -39,7 +39,7 @@ def copy(home: hf.Home, folder: Path, **config) -> Path:
 def test_training_starts_from_imported_weights(home, tmp_path, monkeypatch) -> None:
     flags = hf.adapted_flags(home, "--optimizer", "adam", "--lr", "0.003", "--max-update", "1", "--cpu", "--seed", "2")
     flags += ["--finetune-from-model", str(home.fairseq / "model.pt"), "--save-dir", str(tmp_path)]
-    flags += ["--user-dir", str(Path(toy.__file__).parents[1] / "langspec_lora"), "--disable-validation"]
+    flags += ["--user-dir", str(ROOT / "langspec_lora"), "--disable-validation"]
     run_stock(monkeypatch, train, *flags, "--required-batch-size-multiple", "1", "--num-workers", "0")
     state = Source(tmp_path / "checkpoint_last.pt").base
     theirs = load_file(home.huggingface / "model.safetensors")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from langspec_lora.checkpoints.huggingface.tokenizer import write_tokenizer
-from langspec_lora.checkpoints.huggingface.vocabulary import Vocabulary, read_vocabulary
+from langspec_lora.convert.hf.tokenizer import write_tokenizer
+from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary
 from langspec_lora.errors import UserError
 from tests import hf, toy
 from tests.integration.test_huggingface import run

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from langspec_lora.checks.flags import epochs_within
+from langspec_lora.tasks.checks.flags import epochs_within
 from tests import toy
 from tests.bad_input import refusal_of, set_up_generation, write_checkpoint
 

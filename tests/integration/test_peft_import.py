@@ -11,9 +11,9 @@ import torch
 from fairseq import checkpoint_utils
 from safetensors import torch as safetensors
 
-from langspec_lora.checkpoints.formats.merged import merged_weights
-from langspec_lora.checkpoints.source import Source
+from langspec_lora.checkpoints.stored_model import Source
 from langspec_lora.cli.main import main
+from langspec_lora.convert.merged import merged_weights
 from tests import hf, toy
 from tests.bad_input import PREFIX
 from tests.integration.test_huggingface import run, their_logits

@@ -12,9 +12,9 @@ from fairseq.checkpoint_utils import load_model_ensemble
 from safetensors.torch import load_file
 
 from langspec_lora.cli.main import main
-from tests import toy
+from tests import ROOT, toy
 
-STORED = Path(__file__).parents[1] / "stored"
+STORED = ROOT / "tests" / "stored"
 SOURCE = torch.tensor([[9, 10, 11, 2], [8, 12, 14, 2], [13, 9, 8, 2], [10, 10, 9, 2]])
 PREVIOUS = torch.tensor([[2, 9, 12], [2, 8, 8], [2, 11, 10], [2, 14, 9]])
 LANGUAGES = torch.tensor([[0, 1, 3, 4], [3, 0, 2, 1]])

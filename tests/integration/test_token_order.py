@@ -10,21 +10,21 @@ import torch
 from fairseq import options, tasks
 from fairseq_cli import generate, train, validate
 
-from langspec_lora.checkpoints.huggingface.tokenizer import check_tokenizer
-from langspec_lora.checkpoints.layout import read_layout
 from langspec_lora.checkpoints.loading import load_checkpoint
+from langspec_lora.checkpoints.outline import read_layout
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.cli.main import main
+from langspec_lora.convert.hf.tokenizer import check_tokenizer
 from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.evaluation.evaluate import evaluate
+from langspec_lora.inference.settings import Generation
 from langspec_lora.tasks.translation import LanguageSpecificTranslationTask
-from langspec_lora.translation.settings import Generation
-from tests import evaluations, toy
+from tests import ROOT, evaluations, toy
 from tests.bad_input import STOCK, refusal_of, set_up_generation, write_checkpoint
 
 IN_ORDER = ",".join(toy.LANGUAGES)
 REVERSED = ",".join(reversed(toy.LANGUAGES))
-PLUGIN = ("--user-dir", str(Path(__file__).parents[2] / "langspec_lora"))
+PLUGIN = ("--user-dir", str(ROOT / "langspec_lora"))
 OUR_TASK = ("--task", "translation_multi_simple_epoch_lora")
 
 

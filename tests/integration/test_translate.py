@@ -20,12 +20,11 @@ from langspec_lora import Translator
 from langspec_lora.cli.main import main
 from langspec_lora.data.vocabulary import train_sentencepiece
 from langspec_lora.errors import UserError
-from langspec_lora.models.langspec_m2m100 import LanguageSpecificTransformer
-from langspec_lora.translation.loaded import LoadedModel
-from tests import toy
+from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.models.transformer import LanguageSpecificTransformer
+from tests import ROOT, toy
 from tests.evaluations import published_hypotheses, run_stock
 
-ROOT = Path(__file__).parents[2]
 SHORT = ("--max-len-b", "20")  # a model of so little training repeats itself
 DIRECTIONS = [("en", "fr"), ("wo", "en"), ("nl", "sd"), ("fr", "wo")]
 

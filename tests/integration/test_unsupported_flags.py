@@ -9,8 +9,8 @@ import pytest
 import torch
 from fairseq.modules.quant_noise import quant_noise
 
-from langspec_lora.checks.unsupported import check_beside_adapters
 from langspec_lora.errors import UserError
+from langspec_lora.tasks.checks.unsupported import check_beside_adapters
 from tests import toy
 from tests.bad_input import STOCK, refusal_of
 

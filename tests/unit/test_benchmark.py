@@ -11,7 +11,7 @@ from langspec_lora.benchmark import compare, contenders, huggingface, measure, r
 from langspec_lora.benchmark.workload import LONGEST, SHAPES, SHORTEST, Ranks, build_model, make_batch
 from langspec_lora.cli.main import main
 from langspec_lora.lora import routing
-from tests.unit.test_lora_linear import Counter
+from tests.unit.lora.test_linear import Counter
 
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"]

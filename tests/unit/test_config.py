@@ -9,20 +9,15 @@ import pytest
 
 from langspec_lora.config import (
     AdapterConfig,
-    add_absent_flag,
-    add_adapter_flags,
-    add_base_flag,
-    add_pruning_flags,
     check_language_number,
     freezes_base,
     has_adapters,
-    languages_from_json,
-    languages_to_json,
-    parse_bool,
     pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import UserError
+from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags, parse_bool
+from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.schedule import PruningSchedule
 from tests import toy
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from langspec_lora.errors import UserError, command_line, exit_on_user_error
+from tests import ROOT
 
 
 def test_mistake_ends_a_program_with_one_line_and_exit_code_one() -> None:
     code = "from langspec_lora.errors import *\nwith exit_on_user_error(): raise UserError('--dim 0: a wrong word')"
-    root = Path(__file__).parents[2]
+    root = ROOT
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode() == "langspec-lora: error: --dim 0: a wrong word\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 # Answers as Python does where it is asked about itself, and as pip and venv would where it is told to install.
 INTERPRETER = r"""#!/usr/bin/env bash

@@ -11,8 +11,9 @@ import pytest
 
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
+from tests import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "languages"
+CONFIGS = ROOT / "configs" / "languages"
 RANKS = {"high": 2, "med": 3, "low": 8}
 
 

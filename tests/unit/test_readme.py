@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 
 from fairseq.models import ARCH_MODEL_INV_REGISTRY
 
-from langspec_lora.config import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
+from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
+from tests import ROOT
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_flag_stands_in_the_table() -> None:

@@ -18,10 +18,9 @@ import torch
 import yaml
 
 from langspec_lora.errors import UserError
-from langspec_lora.run_defaults import training_defaults
-from tests import toy
+from langspec_lora.tasks.defaults import training_defaults
+from tests import ROOT, toy
 
-ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 TWELVE = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
 SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))

@@ -1,0 +1,91 @@
+"""How many parameters adapters have, and how many of them are left, by language, level, layer and position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from langspec_lora.adapters.entries import NO_WEIGHTS
+from langspec_lora.adapters.packed import Adapters
+from langspec_lora.sites import Site
+
+
+@dataclass(frozen=True)
+class Count:
+    """Numbers of entries.
+
+    Attributes:
+        parameters: of A and B.
+        nonzero: of A and B, that are not zero.
+        prunable: of B.
+        living: of B, that pruning has left.
+    """
+
+    parameters: int = 0
+    nonzero: int = 0
+    prunable: int = 0
+    living: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Count)))
+
+    @property
+    def surviving(self) -> float:
+        """The share of B's entries that pruning has left."""
+        return self.living / self.prunable if self.prunable else 1.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One language's pair at one place.
+
+    Attributes:
+        language: the language's name.
+        level: its resource level.
+        place: where the pair stands.
+        count: its entries.
+    """
+
+    language: str
+    level: str
+    place: Site
+    count: Count
+
+
+def count_pairs(adapters: Adapters) -> list[Cell]:
+    """Counts the entries of every pair."""
+    cells = []
+    table = adapters.languages
+    for place, (a, b, mask) in adapters.pairs.items():
+        per_row = torch.stack([a.count_nonzero(1) + b.count_nonzero(1), mask.count_nonzero(1)])  # (2, R)
+        for name, level in zip(table.names, table.levels, strict=True):
+            rows = adapters.rows(name)
+            nonzero, living = per_row[:, rows].sum(1).tolist()
+            rank = rows.stop - rows.start
+            count = Count(rank * (a.size(1) + b.size(1)), nonzero, rank * b.size(1), living)
+            cells.append(Cell(name, level, place, count))
+    return cells
+
+
+def sum_by(cells: Iterable[Cell], key: Callable[[Cell], Hashable]) -> dict[Hashable, Count]:
+    """Adds up the counts of the cells that share a key, in the order in which the keys first appear."""
+    sums: dict[Hashable, Count] = {}
+    for cell in cells:
+        sums[key(cell)] = sums.get(key(cell), Count()) + cell.count
+    return sums
+
+
+def base_parameters(base: Mapping[str, Tensor]) -> int:
+    """The number of parameters of a base model, those that entries share counted once.
+
+    Args:
+        base: its entries by fairseq's names.
+    """
+    tied = {}
+    for name, value in base.items():
+        if not name.endswith(NO_WEIGHTS):
+            tied[value.data_ptr(), value.shape] = value.numel()
+    return sum(tied.values())

@@ -1,0 +1,182 @@
+"""Sets of adapters that gain, lose or exchange languages, or are averaged; all other numbers stay bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.placement import Standing, check_same_standing
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable, check_ranks
+from langspec_lora.lora import draw_a
+
+
+def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
+    """Averages adapters entry by entry; what is pruned in one of them is pruned in the average.
+
+    Args:
+        sets: adapters of the same languages at the same places.
+        names: how to call each in a message.
+
+    Raises:
+        UserError: they differ in more than their values.
+    """
+    first = sets[0]
+    for other, name in zip(sets[1:], names[1:], strict=True):
+        check_alike(first, other, names[0], name)
+        if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
+            raise UserError(
+                f"{name} has pairs for {', '.join(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} for "
+                f"{', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
+            )
+    pairs = {}
+    for place in first.pairs:
+        parts = [adapters.pairs[place] for adapters in sets]
+        mask = torch.stack([own.mask for own in parts]).amin(0)
+        b = _mean([own.b for own in parts]).masked_fill(mask == 0, 0)
+        pairs[place] = PackedPairs(_mean([own.a for own in parts]), b, mask)
+    return replace(first, pairs=pairs, mask_epoch=max(adapters.mask_epoch for adapters in sets))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)
+
+
+def _ranks(adapters: Adapters) -> str:
+    return "/".join(map(str, adapters.languages.ranks))
+
+
+def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
+    """Adds fresh pairs: A drawn, B zero, nothing pruned, so that they add nothing until they train.
+
+    Args:
+        adapters: what is there.
+        new: the languages that join, after those that are there.
+        init: how A is drawn, see :func:`~langspec_lora.lora.draw_a`.
+        seed: of the drawing.
+
+    Raises:
+        UserError: a language is there already, its rank is beyond any use, or the seed is none.
+    """
+    there = [name for name in new.names if name in adapters.languages.names]
+    if there:
+        raise UserError(
+            f"--langs names {there[0]}, which has pairs already (there are {', '.join(adapters.languages.names)}); "
+            "name only languages that join"
+        )
+    check_ranks(new, max(width for a, b, _ in adapters.pairs.values() for width in (a.size(1), b.size(1))))
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
+    generator = torch.Generator().manual_seed(seed)
+    pairs = {}
+    for place, (a, b, mask) in adapters.pairs.items():
+        drawn = [torch.empty(rank, a.size(1)) for rank in new.ranks]
+        for own in drawn:
+            draw_a(own, init, generator)
+        rows = sum(new.ranks)
+        pairs[place] = PackedPairs(
+            torch.cat([a, *(own.to(a.dtype) for own in drawn)]),
+            torch.cat([b, b.new_zeros(rows, b.size(1))]),
+            torch.cat([mask, mask.new_ones(rows, mask.size(1))]),
+        )
+    return replace(adapters, languages=_join_tables(adapters.languages, new), pairs=pairs)
+
+
+def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
+    """Leaves languages out.
+
+    Raises:
+        UserError: a language is not there, or none would remain.
+    """
+    for name in names:
+        adapters.languages.id(name)
+    remaining = [name for name in adapters.languages.names if name not in names]
+    if not remaining:
+        raise UserError(f"--langs {','.join(names)} are all languages there are; leave one in")
+    return select_languages(adapters, remaining)
+
+
+def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
+    """The pairs of some languages, in the order given.
+
+    Raises:
+        UserError: a language has no pairs.
+    """
+    rows = [adapters.rows(name) for name in names]
+
+    def select(packed: Tensor) -> Tensor:
+        return torch.cat([packed[own] for own in rows])
+
+    pairs = {place: PackedPairs(*map(select, packed)) for place, packed in adapters.pairs.items()}
+    table = adapters.languages
+    ids = [table.id(name) for name in names]
+    languages = LanguageTable(
+        tuple(names), tuple(table.levels[own] for own in ids), tuple(table.ranks[own] for own in ids)
+    )
+    return replace(adapters, languages=languages, pairs=pairs)
+
+
+def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapters:
+    """Puts the languages of two sets of adapters over one base into one set.
+
+    Args:
+        first: one set; its languages come first.
+        second: the other.
+        prefer: ``A`` or ``B``: whose pairs a language gets that is in both; None where there must be none.
+
+    Raises:
+        UserError: they stand at different places, or a language is in both and ``prefer`` is None.
+    """
+    check_alike(first, second)
+    both = [name for name in first.languages.names if name in second.languages.names]
+    if both and prefer is None:
+        raise UserError(f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose pairs to take")
+    left_out = set(both)
+    parts = [first, second]
+    loser = 1 if prefer == "A" else 0
+    kept = [name for name in parts[loser].languages.names if name not in left_out]
+    if not kept:
+        return parts[1 - loser]
+    parts[loser] = select_languages(parts[loser], kept)
+    pairs = {
+        place: PackedPairs(*(torch.cat(both) for both in zip(packed, parts[1].pairs[place], strict=True)))
+        for place, packed in parts[0].pairs.items()
+    }
+    return replace(
+        first,
+        languages=_join_tables(parts[0].languages, parts[1].languages),
+        pairs=pairs,
+        mask_epoch=max(first.mask_epoch, second.mask_epoch),
+    )
+
+
+def _join_tables(first: LanguageTable, second: LanguageTable) -> LanguageTable:
+    return LanguageTable(first.names + second.names, first.levels + second.levels, first.ranks + second.ranks)
+
+
+def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
+    """Makes sure that two sets of adapters stand at the same places of one model.
+
+    Args:
+        first: one set.
+        second: the other.
+        one: how to call the first in a message.
+        other: how to call the second.
+
+    Raises:
+        UserError: they do not.
+    """
+    remedy = "only adapters that stand alike in one base come together"
+    check_same_standing(Standing.of_adapters(first), Standing.of_adapters(second), one, other, remedy)
+    for place, packed in first.pairs.items():
+        for part, own, their in zip("AB", packed, second.pairs[place], strict=False):
+            if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):
+                raise UserError(
+                    f"at {place} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
+                    f"{their.dtype} and width {their.size(1)} in {other}; only adapters of one base and precision "
+                    "come together"
+                )

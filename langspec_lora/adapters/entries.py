@@ -1,0 +1,85 @@
+"""Adapters as entries of a model's state: their names and shapes, and how they say whose they are."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from langspec_lora.config import AdapterConfig
+from langspec_lora.errors import UserError
+from langspec_lora.languages import LanguageTable, languages_from_json, languages_to_json
+from langspec_lora.sites import linear_size
+
+
+def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the adapter entries of the model that the arguments describe."""
+    rows = sum(config.languages.ranks)
+    shapes: dict[str, tuple[int, ...]] = {
+        MANIFEST: tuple(language_manifest(config.languages).shape),
+        MASK_EPOCH: (1,),
+    }
+    for site in config.sites:
+        width_in, width_out = linear_size(args, site)
+        shapes[f"{site.path}.lora_A"] = (rows, config.dim or width_in)
+        shapes[f"{site.path}.lora_B"] = shapes[f"{site.path}.lora_mask"] = (rows, config.dim or width_out)
+    return shapes
+
+
+Entry = TypeVar("Entry")
+
+
+_PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
+
+
+_FAST_PATH_COPY = re.compile(r"^encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+
+
+NO_WEIGHTS = ("._float_tensor", ".version")
+"""How entries end that are none: one element of uninitialised memory; the format of an old fairseq."""
+
+
+MANIFEST = "adapters.manifest"
+
+
+MASK_EPOCH = "adapters.mask_epoch"
+
+
+BASE = "adapters.base"
+
+
+def is_adapter_entry(name: str) -> bool:
+    """Whether an entry of a model's state belongs to the adapters."""
+    return name in (MANIFEST, MASK_EPOCH, BASE) or _PAIR_ENTRY.search(name) is not None
+
+
+def base_of(state: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The base model's entries of a model's state (or their shapes, by the same names).
+
+    Adapters are left out, and so are the copies of weights that fairseq 0.12.2's encoder layers keep.
+    """
+    return {
+        name: value for name, value in state.items() if not is_adapter_entry(name) and not _FAST_PATH_COPY.match(name)
+    }
+
+
+def language_manifest(languages: LanguageTable) -> Tensor:
+    """Names, levels and ranks as the UTF-8 bytes of a JSON text, int64, ``(bytes,)``."""
+    return torch.tensor(list(languages_to_json(languages).encode("utf-8")))
+
+
+def read_manifest(manifest: Tensor) -> LanguageTable:
+    """Reads what :func:`language_manifest` wrote.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return languages_from_json(bytes(manifest.flatten().tolist()).decode("utf-8"))
+    except (TypeError, ValueError) as error:
+        damage = f"the checkpoint's {MANIFEST} is damaged ({error})"
+        raise UserError(f"{damage}; take the file from its source again") from error

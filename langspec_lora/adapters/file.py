@@ -1,0 +1,241 @@
+"""``adapter.safetensors`` and ``adapter_config.json``: the adapters alone, without the base.
+
+The JSON text says what the tensors are; the same text stands within the safetensors file, so that either is enough to
+know them by and two that do not belong together are told apart. For each place, ``PLACE`` being ``encoder.0.q``::
+
+    PLACE.A             (R, f_in)   dense: A is never pruned
+    PLACE.B             (R, f_out)  dense
+    PLACE.B.values      (n,)        in place of PLACE.B: the entries whose bit below is 1, row by row
+    PLACE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
+                                    1 where the entry lives, 0 where pruning has removed it. Absent: all live.
+
+``PLACE.B.values`` stands where the mask has zeros and all that it removed is zero, which is then always the smaller.
+Rows lie language by language in the order of the JSON text, as many for each as its rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.errors import UserError
+from langspec_lora.files import check_file, whole_files
+from langspec_lora.languages import LEVELS, LanguageTable
+from langspec_lora.lora import DIRECTIONS
+from langspec_lora.sites import POSITIONS, STACKS, sites_of
+from langspec_lora.tensor_files import write_tensors
+
+TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
+FORMAT, VERSION = "langspec_lora adapters", 1
+_METADATA = "langspec_lora"
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What an adapter folder holds.
+
+    Attributes:
+        adapters: the pairs.
+        base: fingerprint of the base model; see :func:`~langspec_lora.checkpoints.fingerprint.base_fingerprint`.
+        settings: flags of the training that the model depends on beside its pairs: the architecture, and where the
+            language tokens stand.
+    """
+
+    adapters: Adapters
+    base: str
+    settings: Mapping[str, Any]
+
+
+def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = False) -> list[Path]:
+    """Writes both files.
+
+    Args:
+        content: what to write.
+        folder: the folder; it is made where it is missing.
+        overwrite: whether files that are there may be replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a file is there already or cannot be written.
+    """
+    paths = [folder / TENSORS, folder / CONFIG]
+    for path in paths:
+        check_file(path, overwrite)
+    config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
+    with whole_files(*paths) as (tensors, text):
+        write_tensors(tensors, _tensors(content.adapters), {_METADATA: config})
+        text.write_text(f"{config}\n", encoding="utf-8")
+    return paths
+
+
+def read_adapter_file(path: str | Path) -> AdapterFile:
+    """Reads an adapter folder, or the ``.safetensors`` file alone.
+
+    Raises:
+        UserError: a file is missing, damaged, cut off, of a later version, or the two do not belong together.
+    """
+    path = Path(path)
+    tensors = path / TENSORS if path.is_dir() else path
+    if not tensors.is_file():
+        raise UserError(f"{tensors} does not exist; give a folder that 'langspec-lora export --format adapter' wrote")
+    try:
+        with safe_open(str(tensors), framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA)
+            state = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{tensors} is damaged or cut off ({error}); export it again") from error
+    if text is None:
+        raise UserError(f"{tensors} holds no adapters of ours; give one that 'langspec-lora export' wrote")
+    described, config = _parse(text, tensors), tensors.with_name(CONFIG)
+    if path.is_dir() and config.is_file() and _parse(_read(config), config) != described:
+        raise UserError(f"{config} does not belong to {tensors}; export them together again")
+    try:
+        return _build(described, state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
+
+
+def _read(config: Path) -> str:
+    try:
+        return config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} cannot be read ({error}); export it again") from error
+
+
+def _parse(text: str, source: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is damaged ({error}); export it again") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(f"{source} describes no adapters of ours; give a file that 'langspec-lora export' wrote")
+    if config.get("version") != VERSION:
+        raise UserError(
+            f"{source} is of version {config.get('version')!r}, this langspec_lora reads version {VERSION}; "
+            "export it again, or install the langspec_lora that wrote it"
+        )
+    return config
+
+
+def _describe(content: AdapterFile) -> dict[str, Any]:
+    adapters = content.adapters
+    table = adapters.languages
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "languages": [
+            {"name": name, "level": level, "rank": rank}
+            for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
+        ],
+        "directions": {stack: list(adapters.directions[stack]) for stack in POSITIONS},
+        "dim": adapters.dim,
+        "start": adapters.start,
+        "mask_epoch": adapters.mask_epoch,
+        "dtype": _name(next(iter(adapters.pairs.values())).b),
+        "base": content.base,
+        "settings": dict(content.settings),
+        "places": {
+            str(place): {"A": list(pairs.a.shape), "B": list(pairs.b.shape)} for place, pairs in adapters.pairs.items()
+        },
+    }
+
+
+def _name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _tensors(adapters: Adapters) -> dict[str, Tensor]:
+    tensors = {}
+    for place, (a, b, mask) in adapters.pairs.items():
+        key = str(place)
+        tensors[f"{key}.A"] = a
+        lives = mask != 0
+        if lives.all():
+            tensors[f"{key}.B"] = b
+            continue
+        tensors[f"{key}.B.mask"] = torch.from_numpy(np.packbits(lives.numpy()))
+        if _all_bits_zero(b[~lives]):
+            tensors[f"{key}.B.values"] = b[lives]
+        else:
+            tensors[f"{key}.B"] = b
+    return tensors
+
+
+def _all_bits_zero(values: Tensor) -> bool:
+    """Whether all values are +0; a -0 would not come back."""
+    return not values.view(torch.uint8).any()
+
+
+def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
+    languages = _languages(config["languages"])
+    directions = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
+    if any(word not in DIRECTIONS for words in directions.values() for word in words):
+        raise ValueError("a direction is neither src nor tgt")
+    dtype = getattr(torch, config["dtype"])
+    pairs = {}
+    for site in sites_of({stack: range(len(directions[stack])) for stack in STACKS}):
+        if str(site) in config["places"]:
+            pairs[site] = _pairs(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
+    if len(pairs) != len(config["places"]) or not pairs:
+        raise ValueError("it names places that no model has")
+    if state:
+        raise ValueError(f"it holds {min(state)}, which it does not describe")
+    numbers = [config[key] for key in ("dim", "start", "mask_epoch")]
+    if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
+        raise ValueError("dim, start and mask_epoch have to be whole numbers")
+    dim, start, mask_epoch = numbers
+    adapters = Adapters(languages, directions, dim, start, pairs, mask_epoch)
+    return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
+
+
+def _languages(described: list[Mapping[str, Any]]) -> LanguageTable:
+    names, levels, ranks = (tuple(language[key] for language in described) for key in ("name", "level", "rank"))
+    if not names or len(set(names)) != len(names) or not all(name and isinstance(name, str) for name in names):
+        raise ValueError("languages are missing or stand there twice")
+    if any(level not in LEVELS for level in levels) or any(not isinstance(rank, int) or rank < 1 for rank in ranks):
+        raise ValueError("a language has no level or rank")
+    return LanguageTable(names, levels, ranks)
+
+
+def _pairs(
+    key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype
+) -> PackedPairs:
+    """Takes one place's tensors out of ``state``."""
+    a = state.pop(f"{key}.A")
+    shape = tuple(shapes["B"])
+    if tuple(a.shape) != tuple(shapes["A"]) or a.dim() != 2 or len(shape) != 2 or {a.size(0), shape[0]} != {rows}:
+        raise ValueError(f"{key} has not the size that it is said to have")
+    packed = state.pop(f"{key}.B.mask", None)
+    stored = state.get(f"{key}.B")
+    if packed is None and (stored is None or tuple(stored.shape) != shape):  # before memory is taken for the mask
+        raise ValueError(f"{key}.B has not the size that it is said to have")
+    mask = torch.ones(shape, dtype=torch.uint8) if packed is None else _unpack(packed, shape, key)
+    if f"{key}.B" in state:
+        b = state.pop(f"{key}.B")
+    else:
+        values = state.pop(f"{key}.B.values")
+        if values.numel() != int(mask.sum()):
+            raise ValueError(f"{key}.B.values does not fill its mask")
+        b = torch.zeros(shape, dtype=values.dtype)
+        b[mask != 0] = values
+    if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:
+        raise ValueError(f"{key} has not the size or type that it is said to have")
+    return PackedPairs(a, b, mask)
+
+
+def _unpack(packed: Tensor, shape: tuple[int, ...], key: str) -> Tensor:
+    count = shape[0] * shape[1]
+    if min(shape) < 1 or packed.dtype != torch.uint8 or tuple(packed.shape) != ((count + 7) // 8,):
+        raise ValueError(f"{key}.B.mask has not the size of B")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=count)).view(shape)

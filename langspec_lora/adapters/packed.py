@@ -1,0 +1,119 @@
+"""The adapters of all languages as plain data, packed by site, apart from any model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from langspec_lora.adapters.entries import (
+    MANIFEST,
+    MASK_EPOCH,
+    language_manifest,
+    read_manifest,
+)
+from langspec_lora.config import AdapterConfig
+from langspec_lora.languages import LanguageTable
+from langspec_lora.lora import PairLayout
+from langspec_lora.sites import Site
+
+
+def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
+    """The adapters as entries of a model's state."""
+    state = {
+        MANIFEST: language_manifest(adapters.languages),
+        MASK_EPOCH: torch.tensor([adapters.mask_epoch]),
+    }
+    for place, pairs in adapters.pairs.items():
+        for part, value in zip(("A", "B", "mask"), pairs, strict=True):
+            state[f"{place.path}.lora_{part}"] = value.contiguous()
+    return state
+
+
+class PackedPairs(NamedTuple):
+    """The pairs of all languages at one place, ``R`` the sum of all ranks.
+
+    Attributes:
+        a: ``(R, f_in)``.
+        b: ``(R, f_out)``.
+        mask: uint8, ``(R, f_out)``: 1 where an entry of ``b`` lives, 0 where pruning has removed it.
+    """
+
+    a: Tensor
+    b: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """All pairs of a model.
+
+    Attributes:
+        languages: names, levels and ranks, in the order of the rows.
+        directions: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its pair.
+        dim: 0: the pairs cover whole layers; else features ``start`` to ``start + dim`` of input and output.
+        start: first feature of that slice.
+        pairs: the pairs by their place.
+        mask_epoch: the epoch in which the masks were chosen, 0 for none.
+    """
+
+    languages: LanguageTable
+    directions: Mapping[str, tuple[str, ...]]
+    dim: int
+    start: int
+    pairs: Mapping[Site, PackedPairs]
+    mask_epoch: int
+
+    def rows(self, language: str) -> slice:
+        """The rows of a language in every packed tensor.
+
+        Raises:
+            UserError: the language has no pairs.
+        """
+        return PairLayout(self.languages.ranks).slice(self.languages.id(language))
+
+    def pair(self, place: Site, language: str) -> tuple[Tensor, Tensor]:
+        """One language's pair, views.
+
+        Args:
+            place: where.
+            language: the language's name.
+
+        Returns:
+            ``A (r, f_in)`` and ``B (r, f_out)``; what it adds to the weight is ``B.T @ A``.
+
+        Raises:
+            UserError: the language has no pairs.
+        """
+        rows = self.rows(language)
+        return self.pairs[place].a[rows], self.pairs[place].b[rows]
+
+    @property
+    def features(self) -> slice | None:
+        """The features of input and output that the pairs cover; None for all."""
+        return slice(self.start, self.start + self.dim) if self.dim else None
+
+    def direction(self, place: Site) -> str:
+        """Whose language selects the pair at a place: ``src`` or ``tgt``."""
+        return self.directions[place.stack][place.layer]
+
+
+def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
+    """Takes the adapters out of a model's state.
+
+    Args:
+        state: the model's entries by name; all those of its adapters are there.
+        config: which adapters the model has.
+
+    Raises:
+        UserError: what the entries say of their languages is damaged.
+    """
+    packed = {
+        site: PackedPairs(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask"))) for site in config.sites
+    }
+    directions = {stack: settings.directions for stack, settings in config.stacks.items()}
+    languages = read_manifest(state[MANIFEST])
+    return Adapters(languages, directions, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))

@@ -1,0 +1,75 @@
+"""Which checkpoint a training starts from, and whether its adapters mean in the new model what they meant."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from langspec_lora.adapters.entries import is_adapter_entry
+from langspec_lora.adapters.placement import Standing, check_same_standing
+from langspec_lora.checkpoints.arguments import stored_config
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.config import AdapterConfig
+from langspec_lora.errors import UserError
+
+
+def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
+    """The file that fairseq-train will start from, found as fairseq finds it.
+
+    Args:
+        args: the arguments of the training command.
+
+    Returns:
+        The path and whether training resumes from it (or fine-tunes it afresh); None where it starts from nothing.
+    """
+    suffix = getattr(args, "checkpoint_suffix", "") or ""
+    if args.restore_file != "checkpoint_last.pt":
+        return args.restore_file.replace(".pt", f"{suffix}.pt"), not args.reset_optimizer
+    last = Path(args.save_dir) / f"checkpoint_last{suffix}.pt"
+    if last.exists():
+        return str(last), not args.reset_optimizer
+    if getattr(args, "continue_once", None):
+        return args.continue_once, not args.reset_optimizer
+    return (args.finetune_from_model, False) if args.finetune_from_model else None
+
+
+def check_start_flags(args: Namespace) -> None:
+    """Makes sure that a training command says in one way only what it starts from.
+
+    Raises:
+        UserError: ``--finetune-from-model`` stands beside flags that fairseq does not take with it.
+    """
+    resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+    others = [f"--{name.replace('_', '-')}" for name in resets if getattr(args, name)]
+    if args.restore_file != "checkpoint_last.pt":
+        others.append(f"--restore-file {args.restore_file}")
+    if args.finetune_from_model and others:
+        raise UserError(
+            f"{others[0]} was given beside --finetune-from-model, which starts a new run by itself; drop one of them"
+        )
+
+
+def check_start_agrees(args: Namespace, config: AdapterConfig) -> None:
+    """Makes sure that the adapters that a training starts from mean in its model what they meant before.
+
+    Names, ranks and sizes are compared by :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
+
+    Args:
+        args: the arguments of the training command.
+        config: which adapters its model will have.
+
+    Raises:
+        UserError: they stand elsewhere, or another language selects them.
+    """
+    start = starting_checkpoint(args)
+    layout = None if start is None else read_layout(start[0])
+    if layout is None or not any(map(is_adapter_entry, layout.shapes)) or layout.model_args is None:
+        return
+    source = f"checkpoint {layout.path}"
+    check_same_standing(
+        Standing.of_config(stored_config(layout.model_args, source)),
+        Standing.of_config(config),
+        source,
+        "this command",
+        "give the flags of its training, or start from the base model",
+    )

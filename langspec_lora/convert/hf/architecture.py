@@ -1,0 +1,224 @@
+"""The shape of a model: Hugging Face's ``config.json`` and fairseq's arguments."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from langspec_lora.errors import UserError
+
+PAD, BOS, EOS = 1, 0, 2
+"""The ids that every fairseq dictionary gives its special symbols, and Hugging Face's M2M100 and NLLB-200 too."""
+
+_SAME = {
+    "encoder_layers": "encoder_layers",
+    "decoder_layers": "decoder_layers",
+    "encoder_ffn_dim": "encoder_ffn_embed_dim",
+    "decoder_ffn_dim": "decoder_ffn_embed_dim",
+    "encoder_attention_heads": "encoder_attention_heads",
+    "decoder_attention_heads": "decoder_attention_heads",
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "encoder_layerdrop": "encoder_layerdrop",
+    "decoder_layerdrop": "decoder_layerdrop",
+}
+"""Hugging Face's name of a setting to fairseq's."""
+
+_SIZES = tuple(name for name in _SAME if name.endswith(("layers", "dim", "heads")))
+_DEFAULTS = {  # of transformers' M2M100Config, for what a config.json leaves out
+    **{name: 12 for name in _SIZES if name.endswith("layers")},
+    **{name: 4096 for name in _SIZES if name.endswith("dim")},
+    **{name: 16 for name in _SIZES if name.endswith("heads")},
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "encoder_layerdrop": 0.05,
+    "decoder_layerdrop": 0.05,
+}
+_ACTIVATIONS = {  # transformers' name to fairseq's; fairseq's own swish cannot compute
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_accurate",
+    "gelu_fast": "gelu_accurate",
+    "gelu_pytorch_tanh": "gelu_accurate",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+_EXPORTED_ACTIVATIONS = {
+    **{name: name for name in ("relu", "gelu", "tanh", "linear")},
+    "gelu_accurate": "gelu_new",
+    "gelu_fast": "gelu_new",
+}
+_ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "encoder_layers"}
+_ALIASES["num_attention_heads"] = "encoder_attention_heads"
+_REQUIRED = {  # fairseq's name, the value that Hugging Face's model has built in, fairseq's own default
+    "encoder_normalize_before": (True, False),
+    "decoder_normalize_before": (True, False),
+    "encoder_learned_pos": (False, False),
+    "decoder_learned_pos": (False, False),
+    "no_token_positional_embeddings": (False, False),
+    "layernorm_embedding": (False, False),
+    "no_decoder_final_norm": (False, False),
+    "adaptive_input": (False, False),
+    "cross_self_attention": (False, False),
+    "no_cross_attention": (False, False),
+}
+
+
+def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
+    """The arguments of the stock fairseq Transformer that a ``config.json`` describes.
+
+    Args:
+        config: its content.
+        source: how to call it in a message.
+
+    Returns:
+        Arguments of the architecture ``transformer``, with the language tokens where M2M100 has them.
+
+    Raises:
+        UserError: it describes another kind of model, or one that stock fairseq cannot compute.
+    """
+    kind = config.get("model_type")
+    if kind != "m2m_100":
+        raise UserError(f"{source} describes a model of the type {kind!r}; expected m2m_100, as of M2M100 or NLLB-200")
+    config = _without_aliases(config, source)
+    sizes = {name: config.get(name, _DEFAULTS[name]) for name in _SAME}
+    width, positions = config.get("d_model", 1024), config.get("max_position_embeddings", 1024)
+    numbers = {**{name: sizes[name] for name in _SIZES}, "d_model": width, "max_position_embeddings": positions}
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{source}: {name} is {value!r}; expected a whole number of at least 1")
+    activation = config.get("activation_function", "relu")
+    if activation not in _ACTIVATIONS:
+        raise UserError(f"{source}: fairseq has no activation {activation!r}; it has {', '.join(_ACTIVATIONS)}")
+    _check_values(config, sizes, width, source)
+    if not config.get("tie_word_embeddings", True):
+        raise UserError(f"{source}: its embeddings are not tied, as M2M100's are and the published command has them")
+    start, pad = config.get("decoder_start_token_id", EOS), config.get("pad_token_id", PAD)
+    if pad != PAD:  # positions are counted from it
+        raise UserError(f"{source}: pad_token_id is {pad}; fairseq's padding is {PAD} and shifts the positions by it")
+    if [start] != _listed(config.get("eos_token_id", EOS)):
+        raise UserError(
+            f"{source}: decoder_start_token_id is {start} and eos_token_id {config.get('eos_token_id', EOS)}; fairseq "
+            "starts each target with its one eos token"
+        )
+    return Namespace(
+        arch="transformer",
+        task="translation_multi_simple_epoch",
+        criterion="label_smoothed_cross_entropy",
+        source_lang=None,
+        target_lang=None,
+        encoder_langtok="src",
+        decoder_langtok=True,
+        lang_tok_style="multilingual",
+        **{name: sizes[key] for key, name in _SAME.items()},
+        encoder_embed_dim=width,
+        decoder_embed_dim=width,
+        max_source_positions=positions,
+        max_target_positions=positions,
+        activation_fn=_ACTIVATIONS[activation],
+        no_scale_embedding=not config.get("scale_embedding", True),
+        share_all_embeddings=True,
+        share_decoder_input_output_embed=True,
+        **{name: required for name, (required, _) in _REQUIRED.items()},
+    )
+
+
+def _without_aliases(config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Settings under the names of M2M100Config, which transformers lets other names stand for."""
+    own = dict(config)
+    for alias, name in _ALIASES.items():
+        if alias in config and own.setdefault(name, config[alias]) != config[alias]:
+            raise UserError(
+                f"{source}: {alias} is {config[alias]!r} and {name} {own[name]!r}; expected them to be equal"
+            )
+    return own
+
+
+def _check_values(config: Mapping[str, Any], sizes: Mapping[str, Any], width: int, source: str) -> None:
+    for name, value in sizes.items():
+        share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        if name not in _SIZES and not share:
+            raise UserError(f"{source}: {name} is {value!r}; expected a number from 0 to 1")
+        if name.endswith("heads") and width % value:
+            raise UserError(f"{source}: d_model is {width}, which {name} ({value}) does not divide")
+    for name in ("scale_embedding", "tie_word_embeddings"):
+        if not isinstance(config.get(name, True), bool):
+            raise UserError(f"{source}: {name} is {config[name]!r}; expected true or false")
+    if config.get("quantization_config"):
+        raise UserError(
+            f"{source}: its weights are quantised (quantization_config); give the folder of the whole model"
+        )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[str, Any]:
+    """The ``config.json`` of the model that fairseq's arguments describe.
+
+    Args:
+        args: a checkpoint's arguments.
+        vocabulary: number of embeddings.
+        source: how to call the checkpoint in a message.
+
+    Raises:
+        UserError: Hugging Face's M2M100 cannot compute such a model.
+    """
+    for name, (required, default) in _REQUIRED.items():
+        value = getattr(args, name, None)
+        if bool(default if value is None else value) != required:
+            given = "" if required else "no "
+            raise UserError(
+                f"{source} was trained with {name}={value}, but Hugging Face's M2M100 has {given}--"
+                f"{name.replace('_', '-')}; it cannot be written in that format"
+            )
+    activation = getattr(args, "activation_fn", None) or "relu"
+    if activation not in _EXPORTED_ACTIVATIONS:
+        raise UserError(f"{source} uses --activation-fn {activation}, which Hugging Face's M2M100 does not have")
+    if args.encoder_embed_dim != args.decoder_embed_dim:
+        raise UserError(
+            f"{source} has an encoder of width {args.encoder_embed_dim} and a decoder of {args.decoder_embed_dim}; "
+            "Hugging Face's M2M100 has one width"
+        )
+    values = {key: getattr(args, name, None) for key, name in _SAME.items()}
+    return {
+        "architectures": ["M2M100ForConditionalGeneration"],
+        "model_type": "m2m_100",
+        "is_encoder_decoder": True,
+        "vocab_size": vocabulary,
+        "d_model": args.encoder_embed_dim,
+        **{key: 0.0 if value is None else value for key, value in values.items()},
+        "activation_function": _EXPORTED_ACTIVATIONS[activation],
+        "scale_embedding": not getattr(args, "no_scale_embedding", False),
+        "max_position_embeddings": getattr(args, "max_target_positions", None) or 1024,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "bos_token_id": BOS,
+        "pad_token_id": PAD,
+        "eos_token_id": EOS,
+        "decoder_start_token_id": EOS,
+    }
+
+
+def training_flags(args: Namespace) -> str:
+    """The ``--arch`` of ours, and what it takes besides, for a model of these arguments."""
+    from langspec_lora.models import transformer as models
+
+    candidates = (models.langspec_m2m100_lora_base, models.langspec_m2m100_lora_175m, models.langspec_m2m100_lora_1_2b)
+    stacks = ("encoder", "decoder")
+    names = [f"{stack}_{name}" for stack in stacks for name in ("layers", "embed_dim", "ffn_embed_dim")]
+    names += [*(f"{stack}_attention_heads" for stack in stacks), "activation_fn", "max_source_positions"]
+    names += ["max_target_positions"]
+    commands = []
+    for architecture in candidates:
+        own = Namespace(max_source_positions=1024, max_target_positions=1024)
+        architecture(own)
+        differing = [name for name in names if getattr(args, name) != getattr(own, name)]
+        flags = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in differing]
+        flags += ["--no-scale-embedding"] if args.no_scale_embedding else []
+        commands.append([f"--arch {architecture.__name__}", *flags])
+    return " ".join(min(commands, key=len))

@@ -1,0 +1,282 @@
+"""The pairs of one direction as PEFT's LoRA on Hugging Face's M2M100, and back.
+
+A LoRA belongs to a model, our pairs to languages: in some layers to the source language, in the others to the target
+language. So a direction's LoRA holds, layer by layer, the pair of the one or of the other, and nothing is lost. On the
+way back the same rule parts it: what a LoRA adds in a layer whose direction is ``src`` becomes the source language's
+pair there, in a layer of ``tgt`` the target language's. A language has one rank; where the LoRA has a smaller one, or
+nothing, the rest of its pair is a fresh one, whose B is zero: all outputs of the direction are the LoRA's. With every
+layer ``tgt``, the whole LoRA becomes the pair of the target language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
+from langspec_lora.convert.hf.weights import PREFIX
+from langspec_lora.errors import UserError
+from langspec_lora.files import check_folder, whole_folder
+from langspec_lora.languages import LEVELS, LanguageTable, Resources
+from langspec_lora.lora import SOURCE, draw_a
+from langspec_lora.sites import POSITIONS, Site
+from langspec_lora.tensor_files import write_tensors
+
+PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+_HARMLESS = {  # settings that change nothing in what a trained LoRA computes, or that are read here
+    "peft_type",
+    "task_type",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "peft_version",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "init_lora_weights",
+    "runtime_config",
+    "megatron_core",  # names a module; without megatron_config it has no effect
+    "qalora_group_size",  # likewise, without use_qalora
+    "loftq_config",  # likewise, without init_lora_weights=loftq
+    "eva_config",  # how the first A was found; B starts at zero, the base stays as it is
+    "corda_config",  # without effect but for init_lora_weights=corda, which is refused
+    "lora_ga_config",  # likewise, lora_ga
+}
+_LARGEST = 1e9  # of ranks and alphas; NaN is not below it
+_LONGEST_PATTERN = 300
+_QUANTIFIER = re.compile(r"[*+?{]")
+_REPEATED_GROUP = re.compile(r"\)[*+?{]")  # may take exponential time
+_NEUTRAL = (None, False, "none", [], {})  # and 0, which equals False
+_PLAIN_INITS = (True, False, "gaussian", "orthogonal", "eva", "mica")
+_TENSOR = re.compile(r"base_model\.model\.(?P<linear>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
+_LINEAR = re.compile(r"model\.(?P<stack>encoder|decoder)\.layers\.(?P<layer>\d+)\.(?P<path>.+)")
+
+
+def export_lora(
+    adapters: Adapters,
+    source: str,
+    target: str,
+    sizes: Mapping[str, tuple[int, ...]],
+    out: Path,
+    overwrite: bool = False,
+) -> None:
+    """Writes the pairs of a direction as a folder that plain ``PeftModel.from_pretrained`` loads.
+
+    The scaling of every module is exactly 1, its rank that of the language whose pair it is; where the pairs cover only
+    a slice of a layer, the other rows and columns are zero.
+
+    Args:
+        adapters: the pairs.
+        source: the source language.
+        target: the target language.
+        sizes: ``(d_out, d_in)`` of the base model's weights, by fairseq's names.
+        out: the folder.
+        overwrite: whether files there may be replaced.
+
+    Raises:
+        UserError: a language has no pairs, or something would be overwritten.
+    """
+    check_folder(out, PEFT_FILES, overwrite)
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for place in adapters.pairs:
+        a, b = adapters.pair(place, source if adapters.direction(place) == SOURCE else target)
+        name = PREFIX + place.path
+        d_out, d_in = sizes[f"{place.path}.weight"]
+        tensors[f"base_model.model.{name}.lora_A.weight"] = _widen(a, d_in, adapters)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = _widen(b, d_out, adapters).t()
+        ranks[name] = len(a)
+    common = mode(ranks.values())
+    others = {name: rank for name, rank in ranks.items() if rank != common}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_2_SEQ_LM",
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": common,
+        "lora_alpha": common,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(ranks),
+        "rank_pattern": others,  # names, whose dots PEFT may read as wildcards: no two names are alike but for them
+        "alpha_pattern": others,
+    }
+    with whole_folder(out, PEFT_FILES, overwrite) as partial:
+        write_json(partial / "adapter_config.json", config)
+        write_tensors(partial / "adapter_model.safetensors", tensors)
+
+
+def _widen(packed: Tensor, width: int, adapters: Adapters) -> Tensor:
+    """``(r, features of the slice)`` as ``(r, width)``, zero outside of the slice."""
+    if not adapters.dim:
+        return packed.clone()
+    whole = packed.new_zeros(len(packed), width)
+    whole[:, adapters.start : adapters.start + adapters.dim] = packed
+    return whole
+
+
+def import_lora(
+    folder: Path,
+    source: str,
+    target: str,
+    sizes: Mapping[str, tuple[int, ...]],
+    directions: Mapping[str, tuple[str, ...]],
+    resources: Resources,
+) -> Adapters:
+    """Reads a PEFT LoRA folder as the pairs of two languages; see the module for which pair goes where.
+
+    Args:
+        folder: ``adapter_config.json`` and ``adapter_model.safetensors`` or ``.bin``.
+        source: the source language that it was trained for.
+        target: the target language.
+        sizes: shapes of the base model's weights, by fairseq's names.
+        directions: for ``encoder`` and ``decoder`` by layer ``src`` or ``tgt``.
+        resources: levels of the languages.
+
+    Raises:
+        UserError: the folder is damaged, belongs to another model, or its LoRA computes more than ``B A x``.
+    """
+    settings = read_json(folder / "adapter_config.json")
+    _check_settings(settings, folder)
+    updates: dict[Site, dict[str, Tensor]] = {}
+    for name, tensor in read_tensors(folder, "adapter_model").items():
+        place, part = _place(name, folder)
+        updates.setdefault(place, {})[part] = tensor
+    if not updates:
+        raise UserError(f"{folder} holds no LoRA weights; take it from its source again")
+    scaled = {place: _scaled(place, parts, settings, sizes, folder) for place, parts in updates.items()}
+    names = (source, target)
+    owners = {place: source if directions[place.stack][place.layer] == SOURCE else target for place in scaled}
+    ranks = tuple(
+        max((len(a) for place, (a, _) in scaled.items() if owners[place] == name), default=1) for name in names
+    )
+    by_level = dict.fromkeys(LEVELS, 1)  # of which only the levels are of use: the ranks are the LoRA's
+    levels = LanguageTable.build(names, resources, by_level, "paper's twelve, or --lang-resources").levels
+    languages = LanguageTable(names, levels, ranks)
+    draw = torch.Generator().manual_seed(0)
+    pairs = {}
+    for place in _whole_grid(scaled):
+        d_out, d_in = sizes[f"{place.path}.weight"]
+        a, b = torch.empty(sum(ranks), d_in), torch.zeros(sum(ranks), d_out)
+        for fresh in a.split(ranks):
+            draw_a(fresh, "rank", draw)  # as training starts it, so that what adds nothing yet can still be trained
+        if place in scaled:
+            own_a, own_b = scaled[place]
+            start = 0 if owners[place] == source else ranks[0]
+            a[start : start + len(own_a)], b[start : start + len(own_b)] = own_a, own_b
+        pairs[place] = PackedPairs(a, b, torch.ones_like(b, dtype=torch.uint8))
+    return Adapters(languages, dict(directions), 0, 0, pairs, 0)
+
+
+def base_model_name(folder: Path) -> str | None:
+    """What a PEFT folder says it was trained on."""
+    name = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    return str(name) if name else None
+
+
+def _whole_grid(places: Collection[Site]) -> Iterator[Site]:
+    """All positions of all layers that the places name, in the order of the model: the same in every adapted layer."""
+    for stack, positions in POSITIONS.items():
+        here = [place for place in places if place.stack == stack]
+        for layer in sorted({place.layer for place in here}):
+            for position in positions:
+                if any(place.position == position for place in here):
+                    yield Site(stack, layer, position)
+
+
+def _check_settings(settings: Mapping[str, Any], folder: Path) -> None:
+    source = folder / "adapter_config.json"
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{source} describes a {kind!r} adapter; expected a LORA")
+    if settings.get("bias", "none") != "none":
+        raise UserError(f"{source} has bias={settings['bias']!r}; pairs have no biases, train it with bias='none'")
+    if settings.get("init_lora_weights", True) not in _PLAIN_INITS:
+        raise UserError(
+            f"{source} has init_lora_weights={settings['init_lora_weights']!r}, which changes the base model as well; "
+            "convert it to a plain LoRA first (PEFT's path_initial_model_for_weight_conversion)"
+        )
+    for name, value in settings.items():
+        if name not in _HARMLESS and value not in _NEUTRAL:
+            raise UserError(
+                f"{source} has {name}={str(value)[:60]}, which pairs cannot express; expected a plain LoRA without it"
+            )
+
+
+def _place(name: str, folder: Path) -> tuple[Site, str]:
+    match = _TENSOR.fullmatch(name)
+    if match is None:
+        raise UserError(f"{folder} holds {name[:120]}, which is not part of a plain LoRA on linear layers")
+    linear = _LINEAR.fullmatch(match["linear"])
+    paths = {} if linear is None else {path: position for position, path in POSITIONS[linear["stack"]].items()}
+    if linear is None or linear["path"] not in paths:
+        raise UserError(
+            f"{folder} adapts {match['linear'][:120]}, where pairs cannot stand; they can at "
+            f"{', '.join(dict.fromkeys(path.rpartition('.')[2] for path in POSITIONS['decoder'].values()))} of M2M100"
+        )
+    return Site(linear["stack"], int(linear["layer"]), paths[linear["path"]]), match["part"]
+
+
+def _scaled(
+    place: Site,
+    parts: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+    sizes: Mapping[str, tuple[int, ...]],
+    folder: Path,
+) -> tuple[Tensor, Tensor]:
+    """``A (r, d_in)`` and ``B (r, d_out)`` of a module, the scaling alpha / r in B."""
+    name = place.path
+    if set(parts) != {"A", "B"}:
+        raise UserError(f"{folder} has only lora_{next(iter(parts))} of {name}; take it from its source again")
+    size = sizes.get(f"{name}.weight")
+    if size is None:
+        raise UserError(f"{folder} adapts {name}, which the base model does not have; it belongs to another model")
+    a, b = parts["A"], parts["B"]
+    if a.dim() != 2 or tuple(b.shape) != (size[0], a.size(0)) or a.size(1) != size[1]:
+        raise UserError(
+            f"{folder} has pairs of {tuple(b.shape)} and {tuple(a.shape)} at {name}, whose weight is of size "
+            f"{tuple(size)} in the base model; it belongs to another model"
+        )
+    rank, alpha = (
+        _setting(settings, key, pattern, PREFIX + name, folder)
+        for key, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern"))
+    )
+    if rank != len(a):
+        raise UserError(f"{folder} has rank {len(a)} at {name}, but its adapter_config.json says {rank}")
+    # In single precision at least, as PEFT, which loads a LoRA of half precision in single.
+    b = b.to(torch.promote_types(b.dtype, torch.float32))
+    return a, b.t() * (alpha / rank)
+
+
+def _setting(settings: Mapping[str, Any], key: str, pattern: str, name: str, folder: Path) -> float:
+    """A module's rank or alpha, found as PEFT finds it (``peft.utils.other.get_pattern_key``)."""
+    value, table = settings.get(key, 8), settings.get(pattern) or {}
+    try:
+        for text in table:
+            if len(text) > _LONGEST_PATTERN or len(_QUANTIFIER.findall(text)) > 2 or _REPEATED_GROUP.search(text):
+                raise UserError(
+                    f"{folder / 'adapter_config.json'}: {pattern} has {text[:60]!r}, too intricate to be the name of a "
+                    "module; write the names out"
+                )
+        matches = [own for text, own in table.items() if re.match(rf"(.*\.)?({text})$", name)]
+    except (AttributeError, TypeError, re.error):
+        raise UserError(f"{folder / 'adapter_config.json'}: {pattern} is no table of names and numbers") from None
+    value = matches[0] if matches else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < _LARGEST:
+        raise UserError(f"{folder / 'adapter_config.json'}: {key} is {value!r} for {name}; expected a positive number")
+    return value

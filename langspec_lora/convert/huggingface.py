@@ -1,0 +1,115 @@
+"""Folders of Hugging Face's ``transformers``: to them from a checkpoint, and from them as a base model."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.token_order import TokenOrder
+from langspec_lora.convert import check_flags, check_one_direction, say
+from langspec_lora.convert.hf.model import IMPORTED_FILES, export_model, exported_files, import_model
+from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer
+from langspec_lora.convert.merged import merged_weights
+from langspec_lora.errors import UserError
+from langspec_lora.files import check_folder
+from langspec_lora.inference.assets import find_vocabulary
+
+_OPTION = "--format huggingface"
+
+
+def export(args: Namespace) -> list[Path]:
+    """Writes a model folder: of a direction, its pairs merged into the weights, or of the base model alone."""
+    check_flags(args, _OPTION, {}, {"all": "--all"})
+    files = _vocabulary(args)
+    names = exported_files(files is not None)
+    check_folder(args.out, names, args.overwrite)
+    direction = args.source_lang or args.target_lang
+    if direction:
+        check_one_direction(args, _OPTION)
+    source = Source(args.checkpoint, args.base_checkpoint)
+    model = source.base
+    if direction:
+        model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
+    elif source.has_adapters:
+        say("this is the base model alone; -s and -t merge the pairs of a direction into it")
+    if files is not None and not _given(args):
+        files = _fitting(files, model, source.args, (args.source_lang, args.target_lang))
+    remark = export_model(
+        model,
+        source.args,
+        args.out,
+        str(source),
+        languages=(args.source_lang, args.target_lang),
+        tokenizer=files,
+        overwrite=args.overwrite,
+    )
+    if remark:
+        say(remark)
+    return [args.out / name for name in exported_files(files is not None) if (args.out / name).is_file()]
+
+
+def _given(args: Namespace) -> bool:
+    return bool(args.fixed_dictionary or args.sentencepiece_model)
+
+
+def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
+    """Dictionary and SentencePiece model, as given or as ``translate`` finds them; None where neither is to be had."""
+    if os.path.isdir(args.checkpoint) or args.checkpoint.suffix == ".safetensors":  # noqa: PTH112  as in Source
+        return None  # an adapter, which has no base model to export: said later
+    layout = read_layout(args.checkpoint)
+    try:
+        files = find_vocabulary(layout, args.fixed_dictionary, args.sentencepiece_model)
+    except UserError as error:
+        if _given(args):
+            raise
+        say(f"no tokenizer is written: {error}")
+        return None
+    if _given(args):
+        return files
+    there = [] if args.overwrite else [name for name in TOKENIZER_FILES if (args.out / name).exists()]
+    if there:  # for example in the folder of the base itself
+        say(f"no tokenizer is written: --out {args.out} holds {there[0]} already; --overwrite replaces it")
+        return None
+    say(f"the tokenizer is made of {files[0]} and {files[1]}")
+    return files
+
+
+def _fitting(
+    files: tuple[Path, Path], model: Mapping[str, Tensor], args: Namespace, languages: Sequence[str | None]
+) -> tuple[Path, Path] | None:
+    """Files that were found, where they are the model's; files that were given have to be."""
+    rows = len(model.get("encoder.embed_tokens.weight", ()))
+    try:
+        check_tokenizer(*files, rows, languages, TokenOrder.of(Path(), args))
+    except UserError as error:
+        say(f"no tokenizer is written: {error}")
+        return None
+    return files
+
+
+def import_base(args: Namespace) -> list[Path]:
+    """Writes ``model.pt``, ``dict.txt`` and the SentencePiece model from M2M100 or NLLB-200 for ``transformers``."""
+    unknown = {
+        "source_lang": "--source-lang",
+        "target_lang": "--target-lang",
+        "base": "--base",
+        "langs": "--langs",
+        "lang_resources": "--lang-resources",
+        "encoder_activation_direction": "--encoder-activation-direction",
+        "decoder_activation_direction": "--decoder-activation-direction",
+    }
+    check_flags(args, "--from huggingface", {}, unknown)
+    added = None
+    if args.added_languages:
+        added = [] if args.added_languages == "none" else args.added_languages.split(",")
+    imported = import_model(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
+    for remark in imported.remarks:
+        say(remark)
+    say(f"fine-tune it with --finetune-from-model {args.out / 'model.pt'} {imported.flags}")
+    return [args.out / name for name in IMPORTED_FILES]

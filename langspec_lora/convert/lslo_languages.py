@@ -1,0 +1,107 @@
+"""Which language has which id in the authors' released implementation (Cao et al., EMNLP 2024).
+
+Its code holds a table of twelve languages, their ids and their levels, and does not look at the order of ``--langs``.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Collection, Mapping, Sequence
+
+from langspec_lora.convert import say
+from langspec_lora.errors import UserError
+from langspec_lora.languages import PAPER_LEVELS, LanguageTable, Resources
+
+RELEASED_LANGUAGES = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
+"""The released code's languages by their ids."""
+
+_TABLE = {name: number for number, name in enumerate(RELEASED_LANGUAGES)}
+
+
+def language_ids(
+    present: Collection[int], trained: Sequence[str], given: Sequence[str] | None, source: str
+) -> dict[str, int]:
+    """The id of each language to take over.
+
+    Args:
+        present: the ids that a checkpoint has adapters of.
+        trained: its training's ``--langs``.
+        given: the languages to take over instead. Where they or the ids go beyond the released code's table, they have
+            to be all languages in the order of their ids: only those who changed the table know it.
+        source: how to call the checkpoint in a message.
+
+    Returns:
+        Ids by name, in the order of ``given`` or ``trained``.
+
+    Raises:
+        UserError: a name is given twice, or nobody can know the ids.
+    """
+    names = list(given or trained) or [name for name in RELEASED_LANGUAGES if _TABLE[name] in present]
+    if not all(names):
+        raise UserError(f"--langs {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"--langs names {twice[0]!r} twice; name every language once")
+    if set(names) <= set(_TABLE) and max(present) < len(_TABLE):
+        ids = {name: _TABLE[name] for name in names}
+        if sorted(ids.values()) != list(ids.values()):
+            listed = ", ".join(f"{name} {number}" for name, number in ids.items())
+            say(f"ids are those of the released code, whatever the order of --langs: {listed}")
+    else:
+        ids = _changed_table(present, given, names, source)
+    left_out = sorted(set(present) - set(ids.values()))
+    if left_out:
+        languages = ", ".join(f"{RELEASED_LANGUAGES[number]} ({number})" for number in left_out)
+        say(f"adapters of languages that --langs does not name are left out: {languages}")
+    return ids
+
+
+def _changed_table(
+    present: Collection[int], given: Sequence[str] | None, names: Sequence[str], source: str
+) -> dict[str, int]:
+    if given is None or sorted(present) != list(range(len(given))):
+        raise UserError(
+            f"{source} has adapters of {len(present)} languages, ids {min(present)} to {max(present)}, and the "
+            f"languages {','.join(names)}, but the released code knows only {','.join(RELEASED_LANGUAGES)}; give all "
+            "languages of the code that trained it, in the order of their ids, as --langs"
+        )
+    ids = {name: number for number, name in enumerate(given)}
+    moved = [
+        f"{name} {number} ({_TABLE[name]} there)" for name, number in ids.items() if _TABLE.get(name, number) != number
+    ]
+    if moved:
+        say(f"--langs gives other ids than the released code: {', '.join(moved)}")
+    return ids
+
+
+def check_ranks(
+    languages: LanguageTable, ids: Mapping[str, int], args: Namespace, resources: Resources, source: str
+) -> None:
+    """Makes sure that the adapters have the ranks that the training was told for their levels.
+
+    Args:
+        languages: names, levels and the ranks that were found.
+        ids: their ids in the checkpoint.
+        args: the arguments that it was trained with.
+        resources: levels, and ranks of single languages, for languages beyond the released code's.
+        source: how to call the checkpoint in a message.
+
+    Raises:
+        UserError: a language has another rank, so that its adapter is likely another language's.
+    """
+    as_released = all(_TABLE.get(name) == number for name, number in ids.items())
+    for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
+        level = PAPER_LEVELS[name] if as_released else level
+        expected = getattr(args, f"{level}_rank", None)
+        if not as_released:
+            expected = resources.ranks.get(name, expected)
+        if expected is not None and expected != rank:
+            remedy = (
+                "the code that trained it has other ids than the released one, and cannot be followed"
+                if as_released
+                else "give --langs in the order of its ids, and its levels as --lang-resources"
+            )
+            raise UserError(
+                f"{source}: {name} has the id {ids[name]}, whose adapter has rank {rank}, but languages of its level "
+                f"were trained with --{level}-rank {expected}; {remedy}"
+            )

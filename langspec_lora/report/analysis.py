@@ -1,0 +1,295 @@
+"""All that a report says of one or more runs, as plain data: scores, tests, wrong language, worst sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from langspec_lora.data.directions import Direction
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.results import Run, read_run
+from langspec_lora.report import significance, worst
+from langspec_lora.report.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
+from langspec_lora.report.levels import known_levels
+from langspec_lora.report.measure import Cache, Measured, Plan, build_judges, measure
+from langspec_lora.report.off_target import IDENTIFIER, Judge, identifier_version
+from langspec_lora.report.runs import common_scores, metric_label, require_comparable, run_names, shared_metrics
+from langspec_lora.report.significance import MetricSettings
+from langspec_lora.report.texts import DirectionTexts, find_texts
+
+PARTS = ("significance", "off-target", "sentences")
+"""What is read from the sentences, and can be skipped."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One later run against the first, direction by direction.
+
+    Attributes:
+        p_values: of sacrebleu's paired bootstrap.
+        corrected: the same by Holm over these directions.
+        verdicts: ``win``, ``tie`` or ``loss`` of the later run.
+    """
+
+    p_values: Mapping[Direction, float]
+    corrected: Mapping[Direction, float]
+    verdicts: Mapping[Direction, str]
+
+    def count(self, members: Collection[Direction]) -> tuple[int, int, int]:
+        """Wins, ties and losses among some directions."""
+        found = Counter(self.verdicts[direction] for direction in members if direction in self.verdicts)
+        return found["win"], found["tie"], found["loss"]
+
+
+@dataclass(frozen=True)
+class OffTarget:
+    """Hypotheses in a wrong language.
+
+    Attributes:
+        judges: how it is told, by target language.
+        shares: for each run the share of wrong hypotheses of each direction in which it can be told.
+        silent: for each run the number of hypotheses without a letter.
+        sentences: how many hypotheses a run has.
+        bounds: targets that are not told from every other language of the evaluation, so that their shares are lower
+            bounds.
+    """
+
+    judges: Mapping[str, Judge]
+    shares: tuple[Mapping[Direction, float], ...]
+    silent: tuple[int, ...]
+    sentences: int
+    bounds: frozenset[str]
+
+    def mean(self, run: int, target: str | None = None) -> float | None:
+        """Mean share over the directions into a language, or over all; None where it cannot be told in any."""
+        found = [share for direction, share in self.shares[run].items() if target in (None, direction.target)]
+        return sum(found) / len(found) if found else None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a report says.
+
+    Attributes:
+        runs: the runs; the first is what the others are compared with.
+        metric: ``bleu``, ``chrf`` or ``comet``.
+        labels: what each metric that all runs have is called, the reported one first.
+        levels: resource level of each language; empty where they are not known.
+        scores: each run's scores in the reported metric.
+        groups: averages by resource level, for each metric.
+        languages: averages by language.
+        members: the directions of each group.
+        notes: remarks on what is left out or to be known.
+        samples: resamples of the test.
+        comparisons: each later run's, where they could be tested.
+        off_target: wrong language, where it could be told.
+        texts: the sentences, where they were found.
+        worst: each run's worst sentences.
+        losses: each later run's greatest losses against the first.
+    """
+
+    runs: tuple[Run, ...]
+    metric: str
+    labels: Mapping[str, str]
+    levels: Mapping[str, str]
+    scores: tuple[Mapping[Direction, float], ...]
+    groups: Mapping[str, Sequence[GroupRow]]
+    languages: Sequence[LanguageRow]
+    members: Mapping[str, Sequence[Direction]]
+    notes: tuple[str, ...] = ()
+    samples: int = 0
+    comparisons: tuple[Comparison, ...] = ()
+    off_target: OffTarget | None = None
+    texts: Mapping[Direction, DirectionTexts] = field(default_factory=dict)
+    worst: tuple[Sequence[worst.Sentence], ...] = ()
+    losses: tuple[Sequence[worst.Sentence], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What the reported metric is called."""
+        return self.labels[self.metric]
+
+    @property
+    def directions(self) -> list[Direction]:
+        """The directions that all runs have."""
+        return list(self.scores[0])
+
+    def differences(self, run: int) -> dict[Direction, float]:
+        """A run's scores less the first run's."""
+        return {direction: score - self.scores[0][direction] for direction, score in self.scores[run].items()}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to report on, and how.
+
+    Attributes:
+        folders: results folders; the first is what the others are compared with.
+        levels: resource level of each language; where None, what the runs or the paper say.
+        cache: file of earlier measurements, which is kept up.
+        names: what each run is called; the folders' names where None.
+        metric: ``bleu``, ``chrf`` or ``comet``.
+        references: folder with ``SPLIT.LANG``, for results folders without texts.
+        samples: resamples of the bootstrap; by the number of directions where None.
+        skip: which of :data:`PARTS` to leave out.
+        processes: how many to use; by default one for each core, up to eight.
+    """
+
+    folders: Sequence[Path]
+    levels: Mapping[str, str] | None
+    cache: Path
+    names: Sequence[str] | None = None
+    metric: str = "bleu"
+    references: Path | None = None
+    samples: int | None = None
+    skip: Collection[str] = ()
+    processes: int | None = None
+
+
+def analyse(request: Request) -> Analysis:
+    """Reads results folders and finds out what there is to say.
+
+    Raises:
+        UserError: a folder is no results folder or has changed since it was scored, a language has no level, or the
+            runs do not compare.
+    """
+    names = run_names(request.folders, request.names)
+    runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
+    metric = request.metric
+    scores, left_out = common_scores(runs, metric)
+    require_comparable(runs, metric)
+    directions = list(scores[0])
+    levels, level_notes = (request.levels, []) if request.levels is not None else known_levels(runs, directions)
+    metrics = shared_metrics(runs, directions, metric)
+    analysis = Analysis(
+        runs,
+        metric,
+        {m: metric_label(m, next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
+        levels,
+        tuple(scores),
+        {m: group_rows([{d: run.metric(m)[d] for d in directions} for run in runs], levels) for m in metrics},
+        language_rows(scores, levels),
+        group_members(directions, levels),
+    )
+    notes = [f"directions left out because not every run has them: {left_out}"] if left_out else []
+    notes += level_notes
+    parts = [part for part in PARTS if part not in request.skip and (part != "significance" or len(runs) > 1)]
+    texts: Mapping[Direction, DirectionTexts] = {}
+    if parts:
+        if request.references is not None and not request.references.is_dir():
+            raise UserError(f"--references {request.references} is no folder; give the one that holds SPLIT.LANG")
+        texts, lacking = find_texts(runs, directions, request.references)
+        notes += [f"{', '.join(parts)} left out: {why}" for why in lacking]
+    measured = _measured(runs, request, texts, parts, notes) if texts else {}
+    return replace(analysis, notes=tuple(notes), **measured)
+
+
+def _measured(
+    runs: Sequence[Run],
+    request: Request,
+    texts: Mapping[Direction, DirectionTexts],
+    parts: Sequence[str],
+    notes: list[str],
+) -> dict[str, object]:
+    """The fields of :class:`Analysis` that come from the sentences; remarks are added to ``notes``."""
+    samples = request.samples or significance.default_samples(len(texts))
+    settings = _test_settings(runs, request.metric, samples, texts, notes) if "significance" in parts else None
+    cache = Cache(request.cache)
+    judges = build_judges(texts, cache) if "off-target" in parts else None
+    plan = Plan(settings, samples, "sentences" in parts, judges)
+    measured = measure(texts, plan, cache, request.processes)
+    if cache.trouble:
+        notes.append(f"the measurements could not be kept for the next time: {cache.trouble}")
+    later = range(len(runs) - 1)
+    fields: dict[str, object] = {"texts": texts, "samples": samples}
+    if settings:
+        fields["comparisons"] = tuple(_compare(run, runs, request.metric, measured) for run in later)
+    if judges:
+        found = _off_target(texts, judges, measured, len(runs))
+        if found.shares[0]:
+            fields["off_target"] = found
+        else:
+            knows = f"{IDENTIFIER} does not know them" if identifier_version() else f"{IDENTIFIER} is not installed"
+            notes.append(f"off-target left out: the languages share a script, and {knows}")
+    if plan.sentences:
+        ranked = [{direction: own.worst[run] for direction, own in measured.items()} for run in range(len(runs))]
+        lost = [{direction: own.losses[run] for direction, own in measured.items()} for run in later]
+        fields["worst"] = tuple(worst.merge(own) for own in ranked)
+        fields["losses"] = tuple([s for s in worst.merge(own) if s.value < 0] for own in lost)
+    return fields
+
+
+def _test_settings(
+    runs: Sequence[Run],
+    metric: str,
+    samples: int,
+    texts: Mapping[Direction, DirectionTexts],
+    notes: list[str],
+) -> MetricSettings | None:
+    """The metric to test with, or None and a remark why there is none."""
+    try:
+        settings = significance.metric_settings(
+            next((run for run in runs if run.signatures.get(metric)), runs[0]), metric
+        )
+    except UserError as error:
+        notes.append(f"significance left out: {error}")
+        return None
+    _require_scores_repeat(runs, metric, settings, texts)
+    if len(texts) / (samples + 1) >= significance.ALPHA:
+        notes.append(
+            f"{samples} resamples are too few for {len(texts)} directions: no difference can be significant after "
+            f"Holm's correction; give --samples {significance.default_samples(len(texts))}"
+        )
+    return settings
+
+
+def _require_scores_repeat(
+    runs: Sequence[Run], metric: str, settings: MetricSettings, texts: Mapping[Direction, DirectionTexts]
+) -> None:
+    """Where no hash says which references a run was scored against, its score of one direction has to."""
+    direction, own = next(iter(texts.items()))
+    for run, hypotheses in zip(runs, own.hypotheses, strict=True):
+        if "references_sha256" not in run.entries.get(direction, {}):
+            now = settings.build(own.reference.read()).corpus_score(hypotheses.read(), None).score
+            then = run.metric(metric)[direction]
+            if abs(now - then) > 0.0051:  # the published loop keeps two digits
+                raise UserError(
+                    f"{direction} of {run.name} scores {now:.2f} against {own.reference.path}, but {then:.2f} in "
+                    f"{run.folder}; give the references that it was scored against as --references"
+                )
+
+
+def _compare(run: int, runs: Sequence[Run], metric: str, measured: Mapping[Direction, Measured]) -> Comparison:
+    p_values = {direction: own.p_values[run] for direction, own in measured.items()}
+    corrected = dict(zip(p_values, significance.holm(list(p_values.values())), strict=True))
+    base, later = runs[0].metric(metric), runs[run + 1].metric(metric)
+    verdicts = {d: significance.verdict(later[d] - base[d], value) for d, value in corrected.items()}
+    return Comparison(p_values, corrected, verdicts)
+
+
+def _off_target(
+    texts: Mapping[Direction, DirectionTexts],
+    judges: Mapping[str, Judge],
+    measured: Mapping[Direction, Measured],
+    runs: int,
+) -> OffTarget:
+    told = [direction for direction in texts if _can_tell(direction, judges)]
+    shared = Counter(script for judge in judges.values() for script in judge.scripts)
+    return OffTarget(
+        {target: judges[target] for target in dict.fromkeys(direction.target for direction in texts)},
+        tuple({d: measured[d].wrong[run][0] / texts[d].reference.lines for d in told} for run in range(runs)),
+        tuple(sum(own.wrong[run][1] for own in measured.values()) for run in range(runs)),
+        sum(own.reference.lines for own in texts.values()),
+        frozenset(
+            name
+            for name, judge in judges.items()
+            if judge.twins or (not judge.identified and any(shared[script] > 1 for script in judge.scripts))
+        ),
+    )
+
+
+def _can_tell(direction: Direction, judges: Mapping[str, Judge]) -> bool:
+    judge, source = judges[direction.target], judges.get(direction.source)
+    return judge.identified if source is None else judge.can_tell(direction.source, source.scripts)

@@ -1,0 +1,189 @@
+"""The sentences behind the scores: hypotheses, references and sources of the runs of a report, found and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from langspec_lora.data.directions import Direction
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.results import Run, text_path
+from langspec_lora.evaluation.scoring import text_sha256
+from langspec_lora.files import read_lines
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """One text.
+
+    Attributes:
+        path: its file.
+        sha256: hash of its lines.
+        lines: how many it has.
+    """
+
+    path: Path
+    sha256: str
+    lines: int
+
+    def read(self) -> list[str]:
+        """The sentences."""
+        return read_lines(self.path)
+
+
+@dataclass(frozen=True)
+class DirectionTexts:
+    """The texts of one direction.
+
+    Attributes:
+        direction: the direction.
+        reference: the references, the same for all runs.
+        hypotheses: those of each run, as long as the references.
+        source: the source sentences, where they are at hand.
+    """
+
+    direction: Direction
+    reference: TextFile
+    hypotheses: tuple[TextFile, ...]
+    source: TextFile | None = None
+
+
+def find_texts(
+    runs: Sequence[Run], directions: Iterable[Direction], folder: Path | None = None
+) -> tuple[dict[Direction, DirectionTexts], list[str]]:
+    """Finds the texts of every direction and checks that they are those that were scored.
+
+    References and sources come from ``texts/`` of any of the runs, then from ``folder``, then from where ``evaluate``
+    had read them.
+
+    Args:
+        runs: the runs of a report.
+        directions: the directions that all of them have.
+        folder: a folder with ``SPLIT.LANG``.
+
+    Returns:
+        The texts of each direction that has them, and why the others have not, in sentences.
+
+    Raises:
+        UserError: hypotheses or references are not those that were scored, or differ in number, or the runs were
+            scored against different references.
+    """
+    shelf = _Shelf(runs, folder)
+    found: dict[Direction, DirectionTexts] = {}
+    lacking: dict[str, list[Direction]] = {}
+    for direction in directions:
+        texts = _direction_texts(runs, direction, shelf)
+        if isinstance(texts, str):
+            lacking.setdefault(texts, []).append(direction)
+        else:
+            found[direction] = texts
+    return found, [
+        f"{why}: {members[0]}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
+        for why, members in lacking.items()
+    ]
+
+
+def _direction_texts(runs: Sequence[Run], direction: Direction, shelf: _Shelf) -> DirectionTexts | str:
+    """The texts of one direction, or what is lacking."""
+    for run in runs:
+        if not run.hypotheses(direction).is_file():
+            return f"{run.name} has no hypotheses beside its scores; put them back, or evaluate again"
+    reference = shelf.reference(direction)
+    if isinstance(reference, str):
+        return reference
+    hypotheses = []
+    for run in runs:
+        path = run.hypotheses(direction)
+        text = describe(path)
+        if text.lines != reference.lines:
+            raise UserError(
+                f"{path} has {text.lines} lines but its references {reference.path} have {reference.lines}; "
+                "give the references of the very sentences that were translated, or evaluate again"
+            )
+        if text.sha256 != run.entries.get(direction, {}).get("hypotheses_sha256", text.sha256):
+            raise UserError(
+                f"{path} has changed since it was scored; run 'langspec-lora evaluate' again on this folder"
+            )
+        hypotheses.append(text)
+    return DirectionTexts(direction, reference, tuple(hypotheses), shelf.source(direction, reference))
+
+
+def describe(path: Path) -> TextFile:
+    """Reads a text and counts and hashes its lines."""
+    lines = read_lines(path)
+    return TextFile(path, text_sha256(lines), len(lines))
+
+
+class _Shelf:
+    """Where references and sources may stand; each is read once."""
+
+    def __init__(self, runs: Sequence[Run], folder: Path | None) -> None:
+        self._runs, self._folder = runs, folder
+        self._describe: Callable[[Path], TextFile] = cache(describe)
+        self._subset = next((run.settings["subset"] for run in runs if "subset" in run.settings), "test")
+        recorded = [Path(run.references) for run in runs if run.references]
+        self._raw = list(dict.fromkeys([*([folder] if folder else []), *recorded]))
+
+    def reference(self, direction: Direction) -> TextFile | str:
+        """The references that all runs were scored against, or what is lacking."""
+        hashes = self._hashes(direction, "references_sha256")
+        if len(hashes) > 1:
+            one, other = list(hashes.values())[:2]
+            raise UserError(
+                f"{one} and {other} were scored against different references in {direction}, so their scores do not "
+                "compare; evaluate both on the same test set, or report them separately"
+            )
+        if hashes:
+            wanted = next(iter(hashes))
+            text = self._by_hash(direction.target, wanted)
+            if text is None and self._folder and (raw := self._named(self._folder, direction.target)):
+                raise UserError(f"{raw.path} is not the text that {hashes[wanted]} was scored against in {direction}")
+        else:
+            text = self._named(self._folder, direction.target) if self._folder else self._of_loop(direction)
+            if self._folder and text is None:
+                raise UserError(
+                    f"{self._folder / f'{self._subset}.{direction.target}'} is missing; put the references of "
+                    f"{direction.target} there as plain text, or leave --references out"
+                )
+        return text or "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
+
+    def _of_loop(self, direction: Direction) -> TextFile | None:
+        """The references that ``scripts/evaluate.sh`` has taken from the data."""
+        files = (run.folder / f"{direction}.ref" for run in self._runs)
+        return next((self._describe(path) for path in files if path.is_file()), None)
+
+    def source(self, direction: Direction, reference: TextFile) -> TextFile | None:
+        """The source sentences; of a folder that has no hash of them, those that stand beside the references."""
+        hashes = self._hashes(direction, "source_text_sha256")
+        if hashes:
+            return self._by_hash(direction.source, next(iter(hashes)))
+        text = self._named(reference.path.parent, direction.source)
+        return text if text and text.lines == reference.lines else None
+
+    def _hashes(self, direction: Direction, key: str) -> Mapping[str, str]:
+        """Every hash that a run has under ``key``, with the name of the first run that has it."""
+        found: dict[str, str] = {}
+        for run in self._runs:
+            if key in run.entries.get(direction, {}):
+                found.setdefault(run.entries[direction][key], run.name)
+        return found
+
+    def _by_hash(self, language: str, sha256: str) -> TextFile | None:
+        for run in self._runs:
+            path = text_path(run.folder, language, sha256)
+            if path.is_file():
+                text = self._describe(path)
+                if text.sha256 != sha256:
+                    raise UserError(f"{path} is damaged; delete it and run 'langspec-lora evaluate' again")
+                return text
+        for folder in self._raw:
+            text = self._named(folder, language)
+            if text and text.sha256 == sha256:
+                return text
+        return None
+
+    def _named(self, folder: Path, language: str) -> TextFile | None:
+        path = folder / f"{self._subset}.{language}"
+        return self._describe(path) if path.is_file() else None

@@ -1,0 +1,47 @@
+"""Languages against the directions of a training: whose adapters train, and which data may be shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from langspec_lora.config import AdapterConfig
+from langspec_lora.errors import UserError
+from langspec_lora.lora import SOURCE, TARGET
+
+
+def languages_that_do_not_train(
+    config: AdapterConfig, directions: Iterable[tuple[str, str]], trained: Sequence[int], frozen: bool
+) -> list[str]:
+    """Names the languages whose adapters should train and that no direction reaches.
+
+    Args:
+        config: which adapters the model has.
+        directions: source and target of each training direction.
+        trained: ids of the languages that should train.
+        frozen: whether only adapters train.
+
+    Returns:
+        Sentences.
+
+    Raises:
+        UserError: no adapter would train at all, nor anything else.
+    """
+    directions = list(directions)
+    sides = {stack.directions[layer] for stack in config.stacks.values() if stack.positions for layer in stack.layers}
+    named = {SOURCE: {source for source, _ in directions}, TARGET: {target for _, target in directions}}
+    reached = set().union(*(named[side] for side in sides))
+    wanted = [config.languages.names[language] for language in trained]
+    absent = [name for name in wanted if name not in named[SOURCE] | named[TARGET]]
+    one_sided = [name for name in wanted if name not in reached and name not in absent]
+    found = []
+    if absent:
+        found.append(f"no direction of --lang-pairs has {', '.join(absent)}, so these adapters do not train")
+    if one_sided:
+        side, other = ("source", TARGET) if TARGET in sides else ("target", SOURCE)
+        found.append(
+            f"--lang-pairs has {', '.join(one_sided)} as {side} only, and every adapted layer goes by {other}, so "
+            "these adapters do not train"
+        )
+    if frozen and not reached & set(wanted):
+        raise UserError(f"nothing would train: {'; '.join(found)}; give --lang-pairs with the languages to train")
+    return found

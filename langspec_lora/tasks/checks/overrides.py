@@ -1,0 +1,33 @@
+"""``--model-overrides``, where it would change what adapters mean."""
+
+from __future__ import annotations
+
+import ast
+from argparse import ArgumentParser
+
+from langspec_lora.errors import UserError
+from langspec_lora.flags import add_adapter_flags
+
+
+def check_overrides(text: str) -> None:
+    """Refuses fairseq's ``--model-overrides`` where they would change what the adapters of a checkpoint mean.
+
+    Args:
+        text: the flag's value, a Python dictionary.
+
+    Raises:
+        UserError: it is none, or changes a flag of the adapters.
+    """
+    try:
+        names = ast.literal_eval(text).keys()
+    except (ValueError, SyntaxError, TypeError, AttributeError, MemoryError, RecursionError) as error:
+        raise UserError(
+            f"--model-overrides {text[:80]}: expected a dictionary, such as \"{{'dropout': 0.1}}\""
+        ) from error
+    parser = ArgumentParser()
+    add_adapter_flags(parser)
+    changed = sorted(names & {*vars(parser.parse_args([])), "adapter_languages"})
+    if changed:
+        raise UserError(
+            f"--model-overrides changes {changed[0]}, which belongs to the adapters of the checkpoint; leave it out"
+        )

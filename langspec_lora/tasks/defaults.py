@@ -1,0 +1,213 @@
+"""What a run takes from its data and its model where it is not told: languages, directions and sizes."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langspec_lora.data.directions import Direction, find_directions, side_path
+from langspec_lora.data.headers import count_sentences
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation.results import read_lines
+from langspec_lora.languages import PAPER_LEVELS, read_resources
+from langspec_lora.values import content_of, names_of
+
+if TYPE_CHECKING:
+    from langspec_lora.checkpoints.outline import CheckpointLayout
+
+# Checkpoints are imported where they are read: torch takes seconds, and who gives everything needs none.
+
+_LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.fc1\.weight")
+_HEADS = 16  # of every published M2M100
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What was found.
+
+    Attributes:
+        values: by the name of the script's variable.
+        notes: what was left out, in sentences.
+    """
+
+    values: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def training_defaults(
+    data_bin: Path,
+    base: Path,
+    langs: str | None = None,
+    lang_pairs: str | None = None,
+    lang_resources: str | None = None,
+) -> Defaults:
+    """Languages, directions and sizes of a training.
+
+    Args:
+        data_bin: the binarised folder.
+        base: the checkpoint to fine-tune.
+        langs: the languages; by default those of the training data, after those that the base has adapters of.
+        lang_pairs: the directions, or a file of them; by default those of the training data between the languages.
+        lang_resources: a file of levels, whose order the languages follow.
+
+    Returns:
+        ``LANGS``, ``LANG_PAIRS``, ``ARCH``, ``ENCODER_LAYERS``, ``DECODER_LAYERS``, ``DIM``, and ``SIZES``: flags that
+        the architecture takes besides.
+
+    Raises:
+        UserError: a file is missing or damaged, or the data hold no such direction.
+    """
+    from langspec_lora.checkpoints.arguments import stored_languages
+    from langspec_lora.checkpoints.base import layout_with_base
+    from langspec_lora.checkpoints.outline import read_layout
+    from langspec_lora.convert.hf.architecture import training_flags
+
+    layout = layout_with_base(read_layout(base))
+    args = _sized_arguments(layout)
+    architecture, *sizes = training_flags(args).removeprefix("--arch ").split(" ")
+    available = [] if langs and lang_pairs else find_directions(data_bin, "train")
+    if langs is None:
+        held = stored_languages(layout)
+        order = list(read_resources(lang_resources).levels if lang_resources else PAPER_LEVELS)
+        names = _ordered(_languages(available, lang_pairs), order)
+        names = list(dict.fromkeys([*(held.names if held else ()), *names]))
+    else:
+        names = names_of(langs, "--langs")
+    directions, notes = _directions(available, names, lang_pairs, "trained")
+    return Defaults(
+        {
+            "LANGS": ",".join(names),
+            "LANG_PAIRS": directions,
+            "ARCH": architecture,
+            "ENCODER_LAYERS": str(args.encoder_layers),
+            "DECODER_LAYERS": str(args.decoder_layers),
+            "DIM": str(min(args.encoder_embed_dim, args.decoder_embed_dim)),
+            "SIZES": " ".join(sizes),
+        },
+        notes,
+    )
+
+
+def evaluation_defaults(
+    data_bin: Path,
+    checkpoint: Path,
+    langs: str | None = None,
+    lang_pairs: str | None = None,
+    references: str | None = None,
+) -> Defaults:
+    """Languages, directions and references of an evaluation.
+
+    Args:
+        data_bin: the binarised folder.
+        checkpoint: the model.
+        langs: the model's languages; by default as it was trained, or of the test data where it does not say.
+        lang_pairs: the directions, or a file of them; by default those of the test data between the languages.
+
+        references: folder with ``test.LANG``, or ``data``; by default a folder ``mono`` in or beside the data that has
+            all of them.
+
+    Returns:
+        ``LANGS``, ``LANG_PAIRS`` and ``REFERENCES``: the folder, empty for the targets in the data.
+
+    Raises:
+        UserError: a file is missing or damaged, the data hold no such direction, or references are not as many as the
+            sentences.
+    """
+    available = [] if langs and lang_pairs else find_directions(data_bin, "test")
+    if langs is None:
+        from langspec_lora.checkpoints.arguments import stored_langs
+        from langspec_lora.checkpoints.outline import read_layout
+
+        names = list(stored_langs(read_layout(checkpoint).model_args))
+        names = names or _ordered(_languages(available, lang_pairs), list(PAPER_LEVELS))
+    else:
+        names = names_of(langs, "--langs")
+    directions, notes = _directions(available, names, lang_pairs, "evaluated")
+    folder = _references(data_bin, _parsed(directions), references)
+    return Defaults({"LANGS": ",".join(names), "LANG_PAIRS": directions, "REFERENCES": folder}, notes)
+
+
+def _references(data_bin: Path, directions: Sequence[Direction], given: str | None) -> str:
+    if given == "data":
+        return ""
+    folders = [Path(given)] if given else [data_bin / "mono", data_bin.resolve().parent / "mono"]
+    for folder in folders:
+        files = {direction: folder / f"test.{direction.target}" for direction in directions}
+        lacking = [path for path in files.values() if not path.is_file()]
+        if not lacking:
+            for direction, path in files.items():
+                _check_length(data_bin, direction, path)
+            return str(folder)
+        if given:
+            raise UserError(f"{lacking[0]} is no file; give the folder of raw references as FLORES_MONO")
+    return ""
+
+
+def _check_length(data_bin: Path, direction: Direction, path: Path) -> None:
+    side = side_path(data_bin, "test", direction, direction.source)
+    sentences = None if side is None else count_sentences(str(side))
+    lines = _count_lines(path)
+    if sentences not in (None, lines):
+        raise UserError(
+            f"{path} has {lines} lines, but the data of {direction} have {sentences} sentences; give the folder of "
+            "their references as FLORES_MONO, or FLORES_MONO=data for the targets in the data"
+        )
+
+
+@cache
+def _count_lines(path: Path) -> int:
+    return len(read_lines(path))
+
+
+def _languages(available: Iterable[Direction], lang_pairs: str | None) -> set[str]:
+    directions = available if lang_pairs is None else _parsed(lang_pairs)
+    return {name for direction in directions for name in direction}
+
+
+def _parsed(lang_pairs: str) -> list[Direction]:
+    return [Direction.parse(pair) for pair in names_of(content_of(lang_pairs), "--lang-pairs", "en-fr,fr-en")]
+
+
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Names in the order of a list; those that it lacks follow it, by the alphabet."""
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def _directions(
+    available: Sequence[Direction], names: Sequence[str], lang_pairs: str | None, done: str
+) -> tuple[str, list[str]]:
+    if lang_pairs is not None:
+        return ",".join(map(str, _parsed(lang_pairs))), []
+    chosen = {direction for direction in available if set(direction) <= set(names)}
+    if not chosen:
+        raise UserError(f"the data hold no direction between {', '.join(names)}; give other languages, or other data")
+    others = sorted({name for direction in available for name in direction} - set(names))
+    notes = [f"the data also hold {', '.join(others)}, not among the languages given: not {done}"] if others else []
+    return ",".join(f"{s}-{t}" for s in names for t in names if Direction(s, t) in chosen), notes
+
+
+def _sized_arguments(layout: CheckpointLayout) -> Namespace:
+    """The arguments of a checkpoint's model, its sizes as they are in the file."""
+    stored = layout.model_args or Namespace()
+    args = Namespace(
+        encoder_attention_heads=getattr(stored, "encoder_attention_heads", None) or _HEADS,
+        decoder_attention_heads=getattr(stored, "decoder_attention_heads", None) or _HEADS,
+        activation_fn=getattr(stored, "activation_fn", None) or "relu",
+        max_source_positions=getattr(stored, "max_source_positions", None) or 1024,
+        max_target_positions=getattr(stored, "max_target_positions", None) or 1024,
+        no_scale_embedding=bool(getattr(stored, "no_scale_embedding", False)),
+    )
+    found = [match for match in map(_LAYER.fullmatch, layout.shapes) if match]
+    for stack in ("encoder", "decoder"):
+        first = next((layout.shapes[match[0]] for match in found if match[1] == stack), None)
+        if first is None or len(first) != 2:
+            raise UserError(f"checkpoint {layout.path} holds no Transformer; give an M2M100-like model")
+        setattr(args, f"{stack}_layers", sum(match[1] == stack for match in found))
+        setattr(args, f"{stack}_ffn_embed_dim", first[0])
+        setattr(args, f"{stack}_embed_dim", first[1])
+    return args

@@ -1,0 +1,377 @@
+"""What an evaluation plans, decodes, keeps, replaces and says, with a stand-in for the decoder."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from langspec_lora.data.directions import Direction
+from langspec_lora.errors import UserError
+from langspec_lora.evaluation import evaluate as evaluation
+from langspec_lora.evaluation import scoreboard
+from langspec_lora.evaluation.evaluate import Options, carry_out, counted, evaluate, mean_scores, plan
+from langspec_lora.evaluation.scoring import TargetScorer
+from langspec_lora.evaluation.share import Board, Share
+from langspec_lora.files import read_lines
+from langspec_lora.inference.settings import Generation
+from tests import toy
+from tests.bad_input import STOCK, write_checkpoint
+from tests.evaluations import contents, options
+from tests.reports import write_lines
+
+THREE = "wo-en,en-fr,nl-en"
+BY_TARGET = ["nl-en", "wo-en", "en-fr"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(toy_data, tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt", toy.plugin_flags(toy_data))
+
+
+@pytest.fixture(scope="module")
+def stock(toy_data, tmp_path_factory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("stock") / "stock.pt", toy.base_flags(toy_data, *STOCK))
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def decoders(monkeypatch, toy_data) -> SimpleNamespace:
+    """Puts a stand-in in the place of the decoder: 3 seconds to load, and 5 for a direction, whose scores take 2.
+
+    ``given`` are its arguments, ``asked`` what each has translated, and ``scored`` how many scores lay in ``file``.
+    """
+    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_pairs=True, file=Path("nowhere"), scored=[])
+
+    class Decoder:
+        has_pairs = property(lambda self: seen.has_pairs)
+
+        def __init__(self, *args: object) -> None:
+            seen.given.append(args)
+            seen.clock.now += 3
+
+        def load(self, direction: Direction) -> range:
+            return range(toy.SIZES["test"])
+
+        def translate(self, directions, progress):
+            seen.asked.append(list(map(str, directions)))
+            for direction in directions:
+                seen.clock.now += 5
+                seen.scored.append(seen.file.is_file() and len(json.loads(seen.file.read_text())["directions"]))
+                progress(toy.SIZES["test"])
+                yield direction, hypotheses(toy_data, direction)
+
+    score = TargetScorer.score
+
+    def slow(*args):
+        seen.clock.now += 2
+        return score(*args)
+
+    monkeypatch.setattr(evaluation, "Decoder", Decoder)
+    monkeypatch.setattr(TargetScorer, "score", slow)
+    for module in (evaluation, scoreboard):
+        monkeypatch.setattr(module, "time", seen.clock)
+    return seen
+
+
+def hypotheses(data: Path, direction: Direction) -> list[str]:
+    """The references, each with a word of the source's language in place of its last one."""
+    lines = read_lines(data.parent / f"test.{direction.target}")
+    return [" ".join([*line.split()[:-1], direction.source]) for line in lines]
+
+
+def names(directions) -> list[str]:
+    return [str(direction) for direction in directions]
+
+
+def directions_in(out: Path) -> list[str]:
+    return list(json.loads((out / "scores.json").read_text())["directions"])
+
+
+def test_a_plan_names_what_is_to_be_done(toy_data, checkpoint, tmp_path) -> None:
+    planned = plan(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    assert names(planned.directions) == names(planned.everything) == THREE.split(",")
+    assert names(planned.missing) == BY_TARGET  # those into one language follow each other
+    assert planned.levels == {"wo": "low", "en": "high", "fr": "high", "nl": "med"}
+    assert list(planned.settings["sources"]) == sorted(THREE.split(","))
+    assert planned.texts.origin == str(toy_data.parent)
+    assert planned.model.langs == toy.LANGUAGES
+    assert planned.model.device == "cpu"
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_further_flags_all_directions_are_planned_with_all_that_is_there(
+    toy_data, checkpoint, tmp_path
+) -> None:
+    planned = plan(Options(toy_data, (checkpoint,), tmp_path, tokenize="13a"))
+    assert sorted(names(planned.directions)) == sorted(toy.PAIRS)
+    model = planned.model
+    assert (model.pairs, model.device, model.precision, model.base_checkpoint) == (True, None, "fp32", None)
+    assert (model.encoder_langtok, model.decoder_langtok) == ("src", True)
+    assert planned.settings["generation"] == vars(Generation())
+    assert (planned.options.batch_size, planned.options.batching, planned.options.overwrite) == (None, "auto", False)
+
+
+def test_flags_reach_the_model_and_its_decoder(toy_data, checkpoint, tmp_path, decoders) -> None:
+    dictionary = Path(shutil.copy(toy_data.parent / "dict.txt", tmp_path / "other.txt"))
+    generation = Generation(beam=2)
+    flags = {
+        **{"encoder_langtok": "tgt", "decoder_langtok": False, "precision": "bf16", "cpu": False, "pairs": False},
+        **{"base_checkpoint": "base.pt", "max_tokens": 77, "batch_size": 5, "batching": "mixed", "subset": "valid"},
+    }
+    asked = options(toy_data, checkpoint, tmp_path / "out", dictionary=dictionary, generation=generation, **flags)
+    planned = plan(asked)
+    model = planned.model
+    assert (model.checkpoints, model.dictionary) == ((checkpoint,), dictionary)
+    assert (model.encoder_langtok, model.decoder_langtok, model.precision) == ("tgt", False, "bf16")
+    assert (model.device, model.pairs, model.base_checkpoint) == (None, False, "base.pt")
+    carry_out(planned)
+    assert decoders.given == [(toy_data, "valid", planned.missing, model, generation, 77, 5, "mixed")]
+
+
+def test_levels_are_those_of_the_first_checkpoint_that_has_them(toy_data, checkpoint, stock, tmp_path) -> None:
+    pair = {"lang_pairs": "wo-nl"}
+    assert plan(options(toy_data, stock, tmp_path, **pair)).levels == {}
+    both = options(toy_data, stock, tmp_path, **pair)
+    both = Options(**{**vars(both), "checkpoints": (stock, checkpoint)})
+    assert plan(both).levels == {"wo": "low", "nl": "med"}
+
+
+def test_an_evaluation_leaves_hypotheses_and_scores_and_says_what_it_does(
+    toy_data, checkpoint, tmp_path, decoders, capsys
+) -> None:
+    scores = evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    assert decoders.asked == [BY_TARGET]
+    assert names(scores) == THREE.split(",") == directions_in(tmp_path)
+    for direction, score in scores.items():
+        lines = hypotheses(toy_data, direction)
+        assert read_lines(tmp_path / f"{direction}.hyp.txt") == lines
+        references = read_lines(toy_data.parent / f"test.{direction.target}")
+        assert score == {**score, **TargetScorer(references, "13a").score(direction, lines).to_json()}
+    said = capsys.readouterr()
+    assert not said.out
+    assert f"langspec-lora: 3 directions to decode, loading {checkpoint}\n" in said.err
+    assert "langspec-lora: loading 3.0 s, decoding 15.0 s, scoring 6.0 s\n" in said.err
+    assert re.search(r"decoding: 100%.* 36/36 .*sentence.* 3/3 directions", said.err)
+    assert "no language-specific pairs" not in said.err
+    assert "process" not in said.err
+
+
+def test_progress_is_no_line_for_each_direction_in_a_file(toy_data, checkpoint, tmp_path, decoders, capsys) -> None:
+    evaluate(options(toy_data, checkpoint, tmp_path))
+    said = capsys.readouterr().err
+    assert "0/20 directions" in said
+    assert "20/20 directions" in said
+    assert said.count("\r") < 6
+
+
+def test_scores_are_there_before_all_is_decoded(toy_data, checkpoint, tmp_path, decoders) -> None:
+    decoders.file = tmp_path / "scores.json"
+    evaluate(options(toy_data, checkpoint, tmp_path))
+    # Loading takes 3 seconds and each direction 7; the file is written where the last time is more than 30 ago.
+    assert decoders.scored == [False] * 4 + [4] * 5 + [9] * 5 + [14] * 5 + [19]
+
+
+def test_called_again_only_what_is_missing_is_decoded_and_everything_is_scored(
+    toy_data, checkpoint, tmp_path, decoders, capsys
+) -> None:
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    scores = evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="nl-en,sd-en", tokenize="char"))
+    assert decoders.asked == [BY_TARGET, ["sd-en"]]
+    assert names(scores) == ["nl-en", "sd-en"]
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert list(content["directions"]) == ["nl-en", "sd-en", "en-fr", "wo-en"]
+    assert list(content["settings"]["sources"]) == sorted(content["directions"])
+    assert json.loads((tmp_path / "settings.json").read_text()) == content["settings"]
+    assert content["levels"] == {"nl": "med", "en": "high", "sd": "low", "fr": "high", "wo": "low"}
+    assert all(
+        '"signature": "nrefs:1|case:mixed|eff:no|tok:char' in e["bleu_json"] for e in content["directions"].values()
+    )
+    before = contents(tmp_path)
+    capsys.readouterr()
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="sd-en", tokenize="char"))
+    assert len(decoders.given) == 2
+    assert "to decode" not in capsys.readouterr().err
+    after = contents(tmp_path)
+    assert {name: after[name] for name in after if "hyp" in name} == {
+        name: before[name] for name in before if "hyp" in name
+    }
+
+
+def test_models_without_pairs_are_said_to_be_evaluated_as_they_are(
+    toy_data, checkpoint, tmp_path, decoders, capsys
+) -> None:
+    decoders.has_pairs = False
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr", pairs=False))
+    said = capsys.readouterr()
+    assert f"1 direction to decode, loading {checkpoint} without its pairs\n" in said.err
+    assert f"{checkpoint} without its pairs has no language-specific pairs; it is evaluated as it is\n" in said.err
+    assert not said.out
+
+
+def test_overwriting_replaces_results_and_nothing_else(toy_data, checkpoint, tmp_path, decoders) -> None:
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    own = ("notes.txt", "report.md", "texts/notes.txt", "texts/en.draft.txt", "hyp.txt")
+    for name in own:
+        (tmp_path / name).write_text("own")
+    texts = {path.name for path in (tmp_path / "texts").iterdir()}
+    other = options(toy_data, checkpoint, tmp_path, lang_pairs="sd-nl", generation=Generation(beam=2), overwrite=True)
+    planned = plan(other)
+    assert names(planned.everything) == ["sd-nl"]
+    assert (tmp_path / "wo-en.hyp.txt").is_file()  # until there is something to put in its place
+    carry_out(planned)
+    assert {path.name for path in tmp_path.glob("*-*.hyp.txt")} == {"sd-nl.hyp.txt"}
+    assert all((tmp_path / name).read_text() == "own" for name in own)
+    assert directions_in(tmp_path) == ["sd-nl"]
+    assert json.loads((tmp_path / "settings.json").read_text())["generation"]["beam"] == 2
+    kept = {path.name for path in (tmp_path / "texts").iterdir()}
+    assert {name.partition(".")[0] for name in kept - {"notes.txt", "en.draft.txt"}} == {"sd", "nl"}
+    assert len(texts & kept) == 3  # the two of the user, and the Dutch text, which both evaluations have
+
+
+def test_overwriting_begins_by_removing_all_that_an_evaluation_leaves(
+    toy_data, checkpoint, tmp_path, decoders, monkeypatch
+) -> None:
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    seen = []
+    write = evaluation.write_json
+    monkeypatch.setattr(evaluation, "write_json", lambda *args: seen.extend(sorted(contents(tmp_path))) or write(*args))
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr", overwrite=True))
+    assert seen == []
+
+
+def in_processes(count: int, asked: Options) -> list[dict]:
+    """What each of several processes that evaluate together returns; threads stand in for them."""
+    store = torch.distributed.HashStore()
+    with ThreadPoolExecutor(count) as pool:
+        calls = [pool.submit(evaluate, asked, Share(rank, count, Board(store))) for rank in range(count)]
+        return [call.result(timeout=120) for call in calls]
+
+
+@pytest.mark.parametrize("count", [2, 4])  # more than there are directions
+def test_several_processes_leave_what_one_does_and_the_first_speaks(
+    toy_data, checkpoint, tmp_path, decoders, capsys, count
+) -> None:
+    evaluate(options(toy_data, checkpoint, tmp_path / "one", lang_pairs=THREE))
+    decoders.asked.clear()
+    decoders.given.clear()
+    capsys.readouterr()
+    decoders.has_pairs = False
+    scores, *others = in_processes(count, options(toy_data, checkpoint, tmp_path / "all", lang_pairs=THREE))
+    assert names(scores) == THREE.split(",")
+    assert others == [{}] * (count - 1)
+    one, all_of_them = contents(tmp_path / "one"), contents(tmp_path / "all")
+    assert all_of_them == one
+    asked = [direction for part in decoders.asked for direction in part]
+    assert sorted(asked) == sorted(BY_TARGET)
+    assert len(decoders.asked) == count
+    assert all(names(args[2]) == BY_TARGET for args in decoders.given)  # even one that has none of its own to decode
+    said = capsys.readouterr().err
+    assert said.count(f"3 directions to decode, by {count} processes, loading") == 1
+    assert said.count("it is evaluated as it is") == 1
+    assert said.count("langspec-lora: loading") == 1
+    assert f"decoding (process 1 of {count}): " in said
+    assert "(process 2" not in said
+
+
+def test_processes_without_a_folder_in_common_are_told(toy_data, checkpoint, tmp_path, decoders, monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "_begin", lambda planned: None)
+    with pytest.raises(UserError, match=rf"--out {tmp_path} is not the same folder for all processes; give one that"):
+        evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr"))
+
+
+def test_comet_is_computed_by_one_process_after_everything_else(
+    toy_data, checkpoint, tmp_path, decoders, fake_comet, capsys
+) -> None:
+    out = tmp_path / "out"
+    asked = options(toy_data, checkpoint, out, lang_pairs=THREE, comet="Some/model")
+    with pytest.raises(UserError, match="--comet is computed by one process; call it without torchrun once all"):
+        carry_out(plan(asked), Share(0, 2))
+    evaluate(options(toy_data, checkpoint, out, lang_pairs="sd-en"))
+    scores = evaluate(asked)
+    assert all(0 < score["comet"] < 100 for score in scores.values())
+    entries = json.loads((out / "scores.json").read_text())["directions"].values()
+    assert len(entries) == 4
+    assert all("comet" in entry for entry in entries)
+    assert re.search(r"COMET: 100%.* 4/4 .*direction", capsys.readouterr().err)
+    calls = sys.modules["comet"].calls
+    assert len(calls) == 5  # the model, and once for each direction
+    assert {call["gpus"] for call in calls[1:]} == {0}
+
+
+def test_bad_limits_and_tokenizers_are_refused_first(toy_data, checkpoint, tmp_path) -> None:
+    for flags, words in (
+        ({"max_tokens": 0}, "--max-tokens 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"tokenize": "spam"}, "no tokenizer 'spam'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            plan(options(toy_data, checkpoint, tmp_path, **flags))
+
+
+@pytest.mark.parametrize("language", ["en", "wo"])
+def test_text_of_another_length_is_named_and_may_be_mended(toy_data, checkpoint, tmp_path, language) -> None:
+    for name in toy.LANGUAGES:
+        shutil.copy(toy_data.parent / f"test.{name}", tmp_path)
+    lines = read_lines(tmp_path / f"test.{language}")
+    write_lines(tmp_path / f"test.{language}", [*lines, "one more"])
+    asked = options(toy_data, checkpoint, tmp_path / "out", lang_pairs="wo-en", references=tmp_path)
+    words = f"{tmp_path} has 13 sentences of {language}, but the data of wo-en have 12; give the text of the very"
+    with pytest.raises(UserError, match=words):
+        plan(asked)
+    write_lines(tmp_path / f"test.{language}", lines)
+    plan(asked)  # in the same process
+    plan(options(toy_data, checkpoint, tmp_path / "out", lang_pairs="wo-en", references=None))
+
+
+def test_one_dictionary_is_needed_for_all_languages(toy_data, checkpoint, tmp_path) -> None:
+    data = Path(shutil.copytree(toy_data, tmp_path / "bin"))
+    pair = {"lang_pairs": "en-fr,nl-en", "references": None}
+    assert plan(options(data, checkpoint, tmp_path / "out", **pair)).model.dictionary.parent == data
+    with (data / "dict.nl.txt").open("a") as file:
+        file.write("more 1\n")
+    with pytest.raises(UserError, match=rf"the dictionaries dict\.LANG\.txt in {data} differ between languages; "):
+        plan(options(data, checkpoint, tmp_path / "out", **pair))
+    plan(options(data, checkpoint, tmp_path / "out", **{**pair, "lang_pairs": "en-fr"}))
+    (data / "dict.nl.txt").unlink()
+    with pytest.raises(
+        UserError, match=rf"{data}/dict\.nl\.txt is missing; give the model's dictionary as --fixed-dict"
+    ):
+        plan(options(data, checkpoint, tmp_path / "out", **pair))
+    plan(options(data, checkpoint, tmp_path / "out", **pair, dictionary=toy_data.parent / "dict.txt"))
+
+
+def test_means_are_of_the_metrics_that_all_directions_have() -> None:
+    scores = {
+        Direction("en", "fr"): {"bleu": 10.0, "chrf": 30.0, "comet": 60.0},
+        Direction("fr", "en"): {"bleu": 20.0, "chrf": 50.0, "comet": 90.0},
+    }
+    assert mean_scores(scores) == {"bleu": 15.0, "chrf": 40.0, "comet": 75.0}
+    del scores[Direction("fr", "en")]["comet"]
+    assert mean_scores(scores) == {"bleu": 15.0, "chrf": 40.0}
+    assert [counted(number) for number in (0, 1, 2, 132)] == [
+        *("0 directions", "1 direction", "2 directions", "132 directions")
+    ]
+
+
+@pytest.mark.parametrize(("is_terminal", "least", "most"), [(True, 0.1, 1), (False, 10, 60)])
+def test_a_bar_is_renewed_often_for_people_and_seldom_in_a_file(monkeypatch, is_terminal, least, most) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    with evaluation._Progress(None, "decoding", "sentence", 5) as bar:
+        assert least <= bar.mininterval == bar.maxinterval <= most
+        assert not bar.disable
