@@ -119,7 +119,7 @@ def released_adapters(
     unused = sorted(place for place in adapters if place.layer >= len(sides[place.stack]))
     if unused:
         layers = len(sides[unused[0].stack])
-        raise UserError(f"{source} adapts {_name(unused[0])}, but its arguments say {layers} {unused[0].stack} layers")
+        raise UserError(f"{source} adapts {unused[0]}, but its arguments say {layers} {unused[0].stack} layers")
     prunes = bool(getattr(args, "pruning", False) or getattr(args, "global_pruning", False))
     masks = _masks(adapters, sides, prunes)
     masked = any(adapter.mask is not None for own in adapters.values() for adapter in own)
@@ -149,7 +149,7 @@ def _entries(state: Mapping[str, Tensor], source: str) -> _Found:
 
 
 def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int, place: Site, source: str) -> _Adapter:
-    where = f"the adapter of {language} (id {number}) at {_name(place)}"
+    where = f"the adapter of {language} (id {number}) at {place}"
     parts = own.get(number, {})
     if set(parts) not in (_WHOLE, _MASKED):
         held = ", ".join(f"lora_{part}" for part in sorted(parts)) or "nothing"
@@ -179,7 +179,7 @@ def _check_sizes(adapters: Mapping[Site, Sequence[_Adapter]], names: Sequence[st
             rank, width = other.b.size(0), (own[0].a.size(0), own[0].b.size(1))
             if adapter.b.size(0) != rank or (adapter.a.size(0), adapter.b.size(1)) != width:
                 raise UserError(
-                    f"{source}: the adapter of {name} at {_name(place)} has sizes {tuple(adapter.a.shape)} and "
+                    f"{source}: the adapter of {name} at {place} has sizes {tuple(adapter.a.shape)} and "
                     f"{tuple(adapter.b.shape)}; expected rank {rank} and widths {width[0]} and {width[1]} as elsewhere"
                 )
 
@@ -228,7 +228,3 @@ def _whole_number(args: Namespace, name: str, source: str) -> int:
     if not isinstance(value, int):
         raise UserError(f"{source}: its argument {name} is {value!r}; expected a whole number")
     return int(value)
-
-
-def _name(place: Site) -> str:
-    return ".".join(map(str, place))

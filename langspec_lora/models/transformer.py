@@ -27,6 +27,9 @@ from langspec_lora.sites import Site
 
 logger = logging.getLogger(__name__)
 
+NAME = "langspec_m2m100_lora"
+"""What fairseq calls the model."""
+
 NO_LAYER = -1
 """An ``alignment_layer`` that is none; fairseq takes None for the last one."""
 
@@ -161,7 +164,7 @@ class RoutedDecoder(TransformerDecoder):
         return output.view(*features.shape[:-1], output.size(-1))
 
 
-@register_model("langspec_m2m100_lora")
+@register_model(NAME)
 class LanguageSpecificTransformer(TransformerModel):
     """A many-to-many Transformer (M2M100) with language-specific LoRA (Cao et al., EMNLP 2024).
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langspec_lora.errors import UserError
+from langspec_lora.sizes import M2M100
 
 PAD, BOS, EOS = 1, 0, 2
 """The ids that every fairseq dictionary gives its special symbols, and Hugging Face's M2M100 and NLLB-200 too."""
@@ -206,19 +207,13 @@ def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[st
 
 def training_flags(args: Namespace) -> str:
     """The ``--arch`` of ours, and what it takes besides, for a model of these arguments."""
-    from langspec_lora.models import transformer as models
-
-    candidates = (models.langspec_m2m100_lora_base, models.langspec_m2m100_lora_175m, models.langspec_m2m100_lora_1_2b)
-    stacks = ("encoder", "decoder")
-    names = [f"{stack}_{name}" for stack in stacks for name in ("layers", "embed_dim", "ffn_embed_dim")]
-    names += [*(f"{stack}_attention_heads" for stack in stacks), "activation_fn", "max_source_positions"]
-    names += ["max_target_positions"]
+    same = {"activation_fn": "relu", "max_source_positions": 1024, "max_target_positions": 1024}
     commands = []
-    for architecture in candidates:
-        own = Namespace(max_source_positions=1024, max_target_positions=1024)
-        architecture(own)
-        differing = [name for name in names if getattr(args, name) != getattr(own, name)]
-        flags = [f"--{name.replace('_', '-')} {getattr(args, name)}" for name in differing]
+    for name, size in M2M100.items():
+        published = {**size.arguments(), **same}
+        flags = [
+            f"--{key.replace('_', '-')} {vars(args)[key]}" for key in published if vars(args)[key] != published[key]
+        ]
         flags += ["--no-scale-embedding"] if args.no_scale_embedding else []
-        commands.append([f"--arch {architecture.__name__}", *flags])
+        commands.append([f"--arch {name}", *flags])
     return " ".join(min(commands, key=len))
