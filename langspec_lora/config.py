@@ -15,7 +15,7 @@ from langspec_lora.languages import (
     languages_from_json,
     read_resources,
 )
-from langspec_lora.lora import DIRECTIONS, INITS, SOURCE, TARGET
+from langspec_lora.lora import INITS, SIDES, SOURCE, TARGET
 from langspec_lora.pruning.magnitude import SCOPES
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import POSITIONS, Site, sites_of
@@ -29,12 +29,12 @@ class StackConfig:
     Attributes:
         layers: indices of the adapted layers.
         positions: names of the adapted positions.
-        directions: for each layer of the stack, adapted or not, ``"src"`` or ``"tgt"``.
+        sides: for each layer of the stack, adapted or not, ``"src"`` or ``"tgt"``.
     """
 
     layers: tuple[int, ...]
     positions: tuple[str, ...]
-    directions: tuple[str, ...]
+    sides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class AdapterConfig:
 
     def side(self, site: Site) -> str:
         """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
-        return self.stacks[site.stack].directions[site.layer]
+        return self.stacks[site.stack].sides[site.layer]
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
@@ -178,13 +178,13 @@ def _languages(args: Namespace) -> LanguageTable:
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:
     count = getattr(args, f"{stack}_layers")
-    directions = activation_directions(args, stack)
+    sides = activation_sides(args, stack)
     text = getattr(args, f"{stack}_lora_layer")
     if text == "none":
-        return StackConfig((), (), directions)
+        return StackConfig((), (), sides)
     layers = tuple(range(count)) if text is None else _parse_layers(text, stack, count)
     text = getattr(args, f"{stack}_lora_position")
-    return StackConfig(layers, tuple(POSITIONS[stack]) if text is None else _parse_positions(text, stack), directions)
+    return StackConfig(layers, tuple(POSITIONS[stack]) if text is None else _parse_positions(text, stack), sides)
 
 
 def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
@@ -216,7 +216,7 @@ def _without_repeats(items: Sequence, flag: str) -> Sequence:
     return items
 
 
-def activation_directions(args: Namespace, stack: str) -> tuple[str, ...]:
+def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
     """For each layer of a stack whether the source or the target language selects the pair.
 
     Args:
@@ -233,7 +233,7 @@ def activation_directions(args: Namespace, stack: str) -> tuple[str, ...]:
         return (SOURCE,) * by_source + (TARGET,) * (count - by_source)
     flag = f"--{stack}-activation-direction {text}"
     words = tuple(text.split("_"))
-    unknown = [word for word in words if word not in DIRECTIONS]
+    unknown = [word for word in words if word not in SIDES]
     if unknown:
         raise UserError(f"{flag}: {unknown[0]!r} is no direction; expected src or tgt for each layer, joined by _")
     if len(words) != count:

@@ -178,7 +178,7 @@ def model_settings(args: Namespace) -> Namespace:
     return settings
 
 
-def randomise_pairs(model: nn.Module, scale: float = 0.3) -> None:
+def randomise_adapters(model: nn.Module, scale: float = 0.3) -> None:
     """Fills the B matrices, which start at zero."""
     torch.manual_seed(2)
     for linear in model.adapted.values():
@@ -223,8 +223,8 @@ class PerLanguageReference:
         self.weights = {name: value.detach() for name, value in model.state_dict().items() if "lora_" not in name}
         self.weights = {name: value for name, value in self.weights.items() if not name.startswith("adapters.")}
         self.stock.load_state_dict(dict(self.weights), strict=True)
-        self.places = {}
-        for place, linear in model.adapted.items():
+        self.sites = {}
+        for site, linear in model.adapted.items():
             path = next(name for name, module in model.named_modules() if module is linear)
             start = 0
             pairs = []
@@ -236,12 +236,12 @@ class PerLanguageReference:
                     )
                 )
                 start += rank
-            self.places[path] = (place, linear.direction, linear.slice, pairs)
+            self.sites[path] = (site, linear.side, linear.slice, pairs)
 
     def merged(self, source: int, target: int) -> dict[str, Tensor]:
         """The adapted weights of one direction, by name."""
         weights = {}
-        for path, (_, direction, part, pairs) in self.places.items():
+        for path, (_, direction, part, pairs) in self.sites.items():
             a, b = pairs[source if direction == "src" else target]
             update = b.T @ a  # (d_out, d_in)
             base = self.weights[f"{path}.weight"]
@@ -275,7 +275,7 @@ class PerLanguageReference:
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Gradients of all pairs, packed as the plugin packs them, by the path of their linear."""
         packed = {}
-        for path, (_, _, _, pairs) in self.places.items():
+        for path, (_, _, _, pairs) in self.sites.items():
             packed[path] = tuple(
                 torch.cat([torch.zeros_like(pair[i]) if pair[i].grad is None else pair[i].grad for pair in pairs])
                 for i in (0, 1)

@@ -40,33 +40,33 @@ class Count:
 
 @dataclass(frozen=True)
 class Cell:
-    """One language's pair at one place.
+    """One language's pair at one site.
 
     Attributes:
         language: the language's name.
         level: its resource level.
-        place: where the pair stands.
+        site: where the pair stands.
         count: its entries.
     """
 
     language: str
     level: str
-    place: Site
+    site: Site
     count: Count
 
 
-def count_pairs(adapters: Adapters) -> list[Cell]:
+def count_adapters(adapters: Adapters) -> list[Cell]:
     """Counts the entries of every pair."""
     cells = []
     table = adapters.languages
-    for place, (a, b, mask) in adapters.pairs.items():
+    for site, (a, b, mask) in adapters.packed.items():
         per_row = torch.stack([a.count_nonzero(1) + b.count_nonzero(1), mask.count_nonzero(1)])  # (2, R)
         for name, level in zip(table.names, table.levels, strict=True):
             rows = adapters.rows(name)
             nonzero, living = per_row[:, rows].sum(1).tolist()
             rank = rows.stop - rows.start
             count = Count(rank * (a.size(1) + b.size(1)), nonzero, rank * b.size(1), living)
-            cells.append(Cell(name, level, place, count))
+            cells.append(Cell(name, level, site, count))
     return cells
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.packed import Adapters, PackedPairs
-from langspec_lora.adapters.placement import Standing, check_same_standing
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
+from langspec_lora.adapters.placement import Placement, check_same_placement
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, check_ranks
 from langspec_lora.lora import draw_a
@@ -19,7 +19,7 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     """Averages adapters entry by entry; what is pruned in one of them is pruned in the average.
 
     Args:
-        sets: adapters of the same languages at the same places.
+        sets: adapters of the same languages at the same sites.
         names: how to call each in a message.
 
     Raises:
@@ -34,12 +34,12 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
                 f"{', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
             )
     pairs = {}
-    for place in first.pairs:
-        parts = [adapters.pairs[place] for adapters in sets]
+    for site in first.packed:
+        parts = [adapters.packed[site] for adapters in sets]
         mask = torch.stack([own.mask for own in parts]).amin(0)
         b = _mean([own.b for own in parts]).masked_fill(mask == 0, 0)
-        pairs[place] = PackedPairs(_mean([own.a for own in parts]), b, mask)
-    return replace(first, pairs=pairs, mask_epoch=max(adapters.mask_epoch for adapters in sets))
+        pairs[site] = PackedMatrices(_mean([own.a for own in parts]), b, mask)
+    return replace(first, packed=pairs, mask_epoch=max(adapters.mask_epoch for adapters in sets))
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -68,22 +68,22 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
             f"--langs names {there[0]}, which has pairs already (there are {', '.join(adapters.languages.names)}); "
             "name only languages that join"
         )
-    check_ranks(new, max(width for a, b, _ in adapters.pairs.values() for width in (a.size(1), b.size(1))))
+    check_ranks(new, max(width for a, b, _ in adapters.packed.values() for width in (a.size(1), b.size(1))))
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
     generator = torch.Generator().manual_seed(seed)
     pairs = {}
-    for place, (a, b, mask) in adapters.pairs.items():
+    for site, (a, b, mask) in adapters.packed.items():
         drawn = [torch.empty(rank, a.size(1)) for rank in new.ranks]
         for own in drawn:
             draw_a(own, init, generator)
         rows = sum(new.ranks)
-        pairs[place] = PackedPairs(
+        pairs[site] = PackedMatrices(
             torch.cat([a, *(own.to(a.dtype) for own in drawn)]),
             torch.cat([b, b.new_zeros(rows, b.size(1))]),
             torch.cat([mask, mask.new_ones(rows, mask.size(1))]),
         )
-    return replace(adapters, languages=_join_tables(adapters.languages, new), pairs=pairs)
+    return replace(adapters, languages=_join_tables(adapters.languages, new), packed=pairs)
 
 
 def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
@@ -111,13 +111,13 @@ def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
     def select(packed: Tensor) -> Tensor:
         return torch.cat([packed[own] for own in rows])
 
-    pairs = {place: PackedPairs(*map(select, packed)) for place, packed in adapters.pairs.items()}
+    pairs = {site: PackedMatrices(*map(select, packed)) for site, packed in adapters.packed.items()}
     table = adapters.languages
     ids = [table.id(name) for name in names]
     languages = LanguageTable(
         tuple(names), tuple(table.levels[own] for own in ids), tuple(table.ranks[own] for own in ids)
     )
-    return replace(adapters, languages=languages, pairs=pairs)
+    return replace(adapters, languages=languages, packed=pairs)
 
 
 def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapters:
@@ -129,7 +129,7 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
         prefer: ``A`` or ``B``: whose pairs a language gets that is in both; None where there must be none.
 
     Raises:
-        UserError: they stand at different places, or a language is in both and ``prefer`` is None.
+        UserError: they stand at different sites, or a language is in both and ``prefer`` is None.
     """
     check_alike(first, second)
     both = [name for name in first.languages.names if name in second.languages.names]
@@ -143,13 +143,13 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
         return parts[1 - loser]
     parts[loser] = select_languages(parts[loser], kept)
     pairs = {
-        place: PackedPairs(*(torch.cat(both) for both in zip(packed, parts[1].pairs[place], strict=True)))
-        for place, packed in parts[0].pairs.items()
+        site: PackedMatrices(*(torch.cat(both) for both in zip(packed, parts[1].packed[site], strict=True)))
+        for site, packed in parts[0].packed.items()
     }
     return replace(
         first,
         languages=_join_tables(parts[0].languages, parts[1].languages),
-        pairs=pairs,
+        packed=pairs,
         mask_epoch=max(first.mask_epoch, second.mask_epoch),
     )
 
@@ -159,7 +159,7 @@ def _join_tables(first: LanguageTable, second: LanguageTable) -> LanguageTable:
 
 
 def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
-    """Makes sure that two sets of adapters stand at the same places of one model.
+    """Makes sure that two sets of adapters stand at the same sites of one model.
 
     Args:
         first: one set.
@@ -171,12 +171,12 @@ def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = 
         UserError: they do not.
     """
     remedy = "only adapters that stand alike in one base come together"
-    check_same_standing(Standing.of_adapters(first), Standing.of_adapters(second), one, other, remedy)
-    for place, packed in first.pairs.items():
-        for part, own, their in zip("AB", packed, second.pairs[place], strict=False):
+    check_same_placement(Placement.of_adapters(first), Placement.of_adapters(second), one, other, remedy)
+    for site, packed in first.packed.items():
+        for part, own, their in zip("AB", packed, second.packed[site], strict=False):
             if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):
                 raise UserError(
-                    f"at {place} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
+                    f"at {site} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
                     f"{their.dtype} and width {their.size(1)} in {other}; only adapters of one base and precision "
                     "come together"
                 )

@@ -1,15 +1,15 @@
 """``adapter.safetensors`` and ``adapter_config.json``: the adapters alone, without the base.
 
 The JSON text says what the tensors are; the same text stands within the safetensors file, so that either is enough to
-know them by and two that do not belong together are told apart. For each place, ``PLACE`` being ``encoder.0.q``::
+know them by and two that do not belong together are told apart. For each site, ``SITE`` being ``encoder.0.q``::
 
-    PLACE.A             (R, f_in)   dense: A is never pruned
-    PLACE.B             (R, f_out)  dense
-    PLACE.B.values      (n,)        in place of PLACE.B: the entries whose bit below is 1, row by row
-    PLACE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
+    SITE.A             (R, f_in)   dense: A is never pruned
+    SITE.B             (R, f_out)  dense
+    SITE.B.values      (n,)        in place of SITE.B: the entries whose bit below is 1, row by row
+    SITE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
                                     1 where the entry lives, 0 where pruning has removed it. Absent: all live.
 
-``PLACE.B.values`` stands where the mask has zeros and all that it removed is zero, which is then always the smaller.
+``SITE.B.values`` stands where the mask has zeros and all that it removed is zero, which is then always the smaller.
 Rows lie language by language in the order of the JSON text, as many for each as its rank.
 """
 
@@ -26,11 +26,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file, whole_files
 from langspec_lora.languages import LEVELS, LanguageTable
-from langspec_lora.lora import DIRECTIONS
+from langspec_lora.lora import SIDES
 from langspec_lora.sites import POSITIONS, STACKS, sites_of
 from langspec_lora.tensor_files import write_tensors
 
@@ -138,15 +138,15 @@ def _describe(content: AdapterFile) -> dict[str, Any]:
             {"name": name, "level": level, "rank": rank}
             for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
         ],
-        "directions": {stack: list(adapters.directions[stack]) for stack in POSITIONS},
+        "directions": {stack: list(adapters.sides[stack]) for stack in POSITIONS},
         "dim": adapters.dim,
         "start": adapters.start,
         "mask_epoch": adapters.mask_epoch,
-        "dtype": _name(next(iter(adapters.pairs.values())).b),
+        "dtype": _name(next(iter(adapters.packed.values())).b),
         "base": content.base,
         "settings": dict(content.settings),
         "places": {
-            str(place): {"A": list(pairs.a.shape), "B": list(pairs.b.shape)} for place, pairs in adapters.pairs.items()
+            str(site): {"A": list(pairs.a.shape), "B": list(pairs.b.shape)} for site, pairs in adapters.packed.items()
         },
     }
 
@@ -157,8 +157,8 @@ def _name(value: Tensor) -> str:
 
 def _tensors(adapters: Adapters) -> dict[str, Tensor]:
     tensors = {}
-    for place, (a, b, mask) in adapters.pairs.items():
-        key = str(place)
+    for site, (a, b, mask) in adapters.packed.items():
+        key = str(site)
         tensors[f"{key}.A"] = a
         lives = mask != 0
         if lives.all():
@@ -180,7 +180,7 @@ def _all_bits_zero(values: Tensor) -> bool:
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     languages = _languages(config["languages"])
     directions = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
-    if any(word not in DIRECTIONS for words in directions.values() for word in words):
+    if any(word not in SIDES for words in directions.values() for word in words):
         raise ValueError("a direction is neither src nor tgt")
     dtype = getattr(torch, config["dtype"])
     pairs = {}
@@ -188,7 +188,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
         if str(site) in config["places"]:
             pairs[site] = _pairs(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
     if len(pairs) != len(config["places"]) or not pairs:
-        raise ValueError("it names places that no model has")
+        raise ValueError("it names sites that no model has")
     if state:
         raise ValueError(f"it holds {min(state)}, which it does not describe")
     numbers = [config[key] for key in ("dim", "start", "mask_epoch")]
@@ -210,8 +210,8 @@ def _languages(described: list[Mapping[str, Any]]) -> LanguageTable:
 
 def _pairs(
     key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype
-) -> PackedPairs:
-    """Takes one place's tensors out of ``state``."""
+) -> PackedMatrices:
+    """Takes one site's tensors out of ``state``."""
     a = state.pop(f"{key}.A")
     shape = tuple(shapes["B"])
     if tuple(a.shape) != tuple(shapes["A"]) or a.dim() != 2 or len(shape) != 2 or {a.size(0), shape[0]} != {rows}:
@@ -231,7 +231,7 @@ def _pairs(
         b[mask != 0] = values
     if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:
         raise ValueError(f"{key} has not the size or type that it is said to have")
-    return PackedPairs(a, b, mask)
+    return PackedMatrices(a, b, mask)
 
 
 def _unpack(packed: Tensor, shape: tuple[int, ...], key: str) -> Tensor:

@@ -17,7 +17,7 @@ from langspec_lora.adapters.entries import (
 )
 from langspec_lora.config import AdapterConfig
 from langspec_lora.languages import LanguageTable
-from langspec_lora.lora import PairLayout
+from langspec_lora.lora import PackedLayout
 from langspec_lora.sites import Site
 
 
@@ -27,14 +27,14 @@ def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
         MANIFEST: language_manifest(adapters.languages),
         MASK_EPOCH: torch.tensor([adapters.mask_epoch]),
     }
-    for place, pairs in adapters.pairs.items():
+    for site, pairs in adapters.packed.items():
         for part, value in zip(("A", "B", "mask"), pairs, strict=True):
-            state[f"{place.path}.lora_{part}"] = value.contiguous()
+            state[f"{site.path}.lora_{part}"] = value.contiguous()
     return state
 
 
-class PackedPairs(NamedTuple):
-    """The pairs of all languages at one place, ``R`` the sum of all ranks.
+class PackedMatrices(NamedTuple):
+    """The pairs of all languages at one site, ``R`` the sum of all ranks.
 
     Attributes:
         a: ``(R, f_in)``.
@@ -53,18 +53,18 @@ class Adapters:
 
     Attributes:
         languages: names, levels and ranks, in the order of the rows.
-        directions: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its pair.
+        sides: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its pair.
         dim: 0: the pairs cover whole layers; else features ``start`` to ``start + dim`` of input and output.
         start: first feature of that slice.
-        pairs: the pairs by their place.
+        packed: the matrices by site.
         mask_epoch: the epoch in which the masks were chosen, 0 for none.
     """
 
     languages: LanguageTable
-    directions: Mapping[str, tuple[str, ...]]
+    sides: Mapping[str, tuple[str, ...]]
     dim: int
     start: int
-    pairs: Mapping[Site, PackedPairs]
+    packed: Mapping[Site, PackedMatrices]
     mask_epoch: int
 
     def rows(self, language: str) -> slice:
@@ -73,13 +73,13 @@ class Adapters:
         Raises:
             UserError: the language has no pairs.
         """
-        return PairLayout(self.languages.ranks).slice(self.languages.id(language))
+        return PackedLayout(self.languages.ranks).slice(self.languages.id(language))
 
-    def pair(self, place: Site, language: str) -> tuple[Tensor, Tensor]:
+    def matrices(self, site: Site, language: str) -> tuple[Tensor, Tensor]:
         """One language's pair, views.
 
         Args:
-            place: where.
+            site: where.
             language: the language's name.
 
         Returns:
@@ -89,16 +89,16 @@ class Adapters:
             UserError: the language has no pairs.
         """
         rows = self.rows(language)
-        return self.pairs[place].a[rows], self.pairs[place].b[rows]
+        return self.packed[site].a[rows], self.packed[site].b[rows]
 
     @property
     def features(self) -> slice | None:
         """The features of input and output that the pairs cover; None for all."""
         return slice(self.start, self.start + self.dim) if self.dim else None
 
-    def direction(self, place: Site) -> str:
-        """Whose language selects the pair at a place: ``src`` or ``tgt``."""
-        return self.directions[place.stack][place.layer]
+    def side(self, site: Site) -> str:
+        """Whose language selects the pair at a site: ``src`` or ``tgt``."""
+        return self.sides[site.stack][site.layer]
 
 
 def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
@@ -112,8 +112,9 @@ def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
         UserError: what the entries say of their languages is damaged.
     """
     packed = {
-        site: PackedPairs(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask"))) for site in config.sites
+        site: PackedMatrices(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask")))
+        for site in config.sites
     }
-    directions = {stack: settings.directions for stack, settings in config.stacks.items()}
+    directions = {stack: settings.sides for stack, settings in config.stacks.items()}
     languages = read_manifest(state[MANIFEST])
     return Adapters(languages, directions, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))

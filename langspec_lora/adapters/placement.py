@@ -18,7 +18,7 @@ from langspec_lora.sites import Site
 
 
 @dataclass(frozen=True)
-class Standing:
+class Placement:
     """Where the adapters of a model stand.
 
     Attributes:
@@ -32,18 +32,18 @@ class Standing:
     start: int
 
     @classmethod
-    def of_config(cls, config: AdapterConfig) -> Standing:
+    def of_config(cls, config: AdapterConfig) -> Placement:
         """Of the flags of a command, or of the arguments of a checkpoint."""
-        sides = {place: config.side(place) for place in config.sites}
+        sides = {site: config.side(site) for site in config.sites}
         return cls(sides, config.dim, config.start)
 
     @classmethod
-    def of_adapters(cls, adapters: Adapters) -> Standing:
+    def of_adapters(cls, adapters: Adapters) -> Placement:
         """Of adapters as plain data."""
-        return cls({place: adapters.direction(place) for place in adapters.pairs}, adapters.dim, adapters.start)
+        return cls({site: adapters.side(site) for site in adapters.packed}, adapters.dim, adapters.start)
 
 
-def check_same_standing(one: Standing, other: Standing, one_name: str, other_name: str, remedy: str) -> None:
+def check_same_placement(one: Placement, other: Placement, one_name: str, other_name: str, remedy: str) -> None:
     """Makes sure that adapters stand alike, so that the numbers of one mean the same in the other.
 
     Args:

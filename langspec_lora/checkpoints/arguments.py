@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langspec_lora.adapters.packed import Adapters
-from langspec_lora.checkpoints.outline import CheckpointLayout
+from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
@@ -62,9 +62,9 @@ def check_stored_arguments(args: Any) -> None:
                 ) from error
 
 
-def stored_languages(layout: CheckpointLayout) -> LanguageTable | None:
+def stored_languages(outline: Outline) -> LanguageTable | None:
     """The languages of a checkpoint's adapters, or None where it holds none."""
-    text = getattr(layout.model_args, "adapter_languages", None)
+    text = getattr(outline.model_args, "adapter_languages", None)
     return languages_from_json(text) if text else None
 
 
@@ -124,16 +124,16 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
     for level, rank in zip(adapters.languages.levels, adapters.languages.ranks, strict=True):
         setattr(args, f"{level}_rank", rank)
     for stack, positions in POSITIONS.items():
-        found = [place for place in adapters.pairs if place.stack == stack]
-        layers = sorted({place.layer for place in found})
-        used = [name for name in positions if any(place.position == name for place in found)]
+        found = [site for site in adapters.packed if site.stack == stack]
+        layers = sorted({site.layer for site in found})
+        used = [name for name in positions if any(site.position == name for site in found)]
         if len(found) != len(layers) * len(used):
             raise UserError(
                 f"the {stack}'s pairs stand at different positions in its layers; expected the same in every layer"
             )
         setattr(args, f"{stack}_lora_layer", "_".join(map(str, layers)) or "none")
         setattr(args, f"{stack}_lora_position", "_".join(used) or None)
-        setattr(args, f"{stack}_activation_direction", "_".join(adapters.directions[stack]))
+        setattr(args, f"{stack}_activation_direction", "_".join(adapters.sides[stack]))
     return args
 
 

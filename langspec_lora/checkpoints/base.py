@@ -19,7 +19,7 @@ from torch import Tensor
 from langspec_lora.adapters.entries import BASE, base_of, is_adapter_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
 from langspec_lora.checkpoints.loading import load_entries
-from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.errors import UserError
 
 
@@ -97,21 +97,21 @@ def fill_base(state: dict[str, Any], base_checkpoint: str | None, source: str = 
     state.update(base_of(base))
 
 
-def layout_with_base(layout: CheckpointLayout, base_checkpoint: str | None = None) -> CheckpointLayout:
+def outline_with_base(outline: Outline, base_checkpoint: str | None = None) -> Outline:
     """The outline of a checkpoint together with that of its base, where it was saved without.
 
     Args:
-        layout: of the checkpoint.
+        outline: of the checkpoint.
         base_checkpoint: where the base lies, in place of what the checkpoint says.
 
     Raises:
         UserError: the base is not there, damaged or hostile.
     """
-    if BASE not in layout.shapes:
-        return layout
-    path = _existing(base_checkpoint or stored_base_path(layout.model_args), f"checkpoint {layout.path}")
-    base = read_layout(path)
-    return replace(layout, shapes={**base_of(base.shapes), **layout.shapes})
+    if BASE not in outline.shapes:
+        return outline
+    path = _existing(base_checkpoint or stored_base_path(outline.model_args), f"checkpoint {outline.path}")
+    base = read_outline(path)
+    return replace(outline, shapes={**base_of(base.shapes), **outline.shapes})
 
 
 def stored_base_path(args: Namespace | None) -> str | None:

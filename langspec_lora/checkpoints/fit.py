@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from langspec_lora.adapters.checks import check_adapters_are_whole, check_entries, check_languages, check_shapes
 from langspec_lora.adapters.entries import adapter_shapes, is_adapter_entry
 from langspec_lora.checkpoints.arguments import stored_config, stored_langs, stored_languages
-from langspec_lora.checkpoints.base import layout_with_base, stored_base_path
+from langspec_lora.checkpoints.base import outline_with_base, stored_base_path
 from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_model_sizes
-from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
@@ -38,13 +38,13 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
     if start is None:
         return
     path, resumes = start
-    layout = layout_with_base(read_layout(path), stored_base_path(args))
-    _check_sizes(layout, args, vocabulary)
+    outline = outline_with_base(read_outline(path), stored_base_path(args))
+    _check_sizes(outline, args, vocabulary)
     expected = {} if config is None else adapter_shapes(args, config)
     source = f"checkpoint {path}"
-    if not check_entries(_adapter_entries(layout), expected, source):
+    if not check_entries(_adapter_entries(outline), expected, source):
         return
-    held = stored_languages(layout)
+    held = stored_languages(outline)
     if held is None or config is None:
         return
     check_languages(held, config.languages, source)
@@ -54,7 +54,7 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
             "resume with the same --langs, or start a new run with --finetune-from-model"
         )
     if held.names == config.languages.names:
-        check_shapes(layout.shapes, expected, source)
+        check_shapes(outline.shapes, expected, source)
 
 
 def check_generation_checkpoints(
@@ -73,42 +73,42 @@ def check_generation_checkpoints(
             all languages.
     """
     for path in paths:
-        layout, source = layout_with_base(read_layout(path), base_checkpoint), f"checkpoint {path}"
-        _check_vocabulary(layout, vocabulary)
-        check_model_sizes(layout)
-        args = layout.model_args
+        outline, source = outline_with_base(read_outline(path), base_checkpoint), f"checkpoint {path}"
+        _check_vocabulary(outline, vocabulary)
+        check_model_sizes(outline)
+        args = outline.model_args
         if not hasattr(args, "add_lora") or not args.add_lora:
             continue  # a stock model
         check_model_arguments(args)
         expected = adapter_shapes(args, stored_config(args, source))
-        check_adapters_are_whole(_adapter_entries(layout), expected, source)
-        check_shapes(layout.shapes, expected, source)
-        held = stored_languages(layout)
+        check_adapters_are_whole(_adapter_entries(outline), expected, source)
+        check_shapes(outline.shapes, expected, source)
+        held = stored_languages(outline)
         unknown = [] if held is None else [name for name in languages if name not in held.names]
         if unknown:
             raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
 
 
-def _adapter_entries(layout: CheckpointLayout) -> dict[str, tuple[int, ...]]:
-    return {name: shape for name, shape in layout.shapes.items() if is_adapter_entry(name)}
+def _adapter_entries(outline: Outline) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in outline.shapes.items() if is_adapter_entry(name)}
 
 
-def _check_sizes(layout: CheckpointLayout, args: Namespace, vocabulary: int) -> None:
-    found, source = layout.shapes, f"checkpoint {layout.path}"
+def _check_sizes(outline: Outline, args: Namespace, vocabulary: int) -> None:
+    found, source = outline.shapes, f"checkpoint {outline.path}"
     if _EMBEDDING not in found:
         raise UserError(f"{source} holds no Transformer (no {_EMBEDDING}); give an M2M100-like model")
-    _check_vocabulary(layout, vocabulary)
+    _check_vocabulary(outline, vocabulary)
     for stack in POSITIONS:
         _check_stack(found, args, stack, source)
 
 
-def _check_vocabulary(layout: CheckpointLayout, vocabulary: int) -> None:
-    size = (*layout.shapes.get(_EMBEDDING, (vocabulary,)), 0)[0]
+def _check_vocabulary(outline: Outline, vocabulary: int) -> None:
+    size = (*outline.shapes.get(_EMBEDDING, (vocabulary,)), 0)[0]
     if size != vocabulary:
         raise UserError(
-            f"checkpoint {layout.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
+            f"checkpoint {outline.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
             f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary, and in --langs only "
-            f"languages that the model has tokens for{_lacking_tokens(layout.model_args, size - vocabulary)}"
+            f"languages that the model has tokens for{_lacking_tokens(outline.model_args, size - vocabulary)}"
         )
 
 

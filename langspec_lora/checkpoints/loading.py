@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.errors import UserError
 
 _CAN_MAP = "mmap" in inspect.signature(torch.load).parameters  # from torch 2.1 on
@@ -28,12 +28,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
     """
-    read_layout(path)
+    read_outline(path)
     with Path(path).open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     options = {"mmap": True} if is_zip and _CAN_MAP else {}
     try:
-        # read_layout has refused every name that torch.load could run, which torch itself does only from 2.6 on.
+        # read_outline has refused every name that torch.load could run, which torch itself does only from 2.6 on.
         return torch.load(path, map_location="cpu", weights_only=False, **options)
     except (RuntimeError, EOFError, OSError) as error:
         raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); take it from its source again") from (

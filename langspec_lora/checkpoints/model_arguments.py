@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from langspec_lora.checkpoints.loading import load_entries
-from langspec_lora.checkpoints.outline import CheckpointLayout
+from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
 from langspec_lora.sites import POSITIONS
 
@@ -105,30 +105,30 @@ def _check_shared_widths(args: Namespace) -> None:
             raise _WrongArgument(name, other, f"decoder_embed_dim {width}, for {given[0]} makes one matrix of several")
 
 
-def check_model_sizes(layout: CheckpointLayout) -> None:
+def check_model_sizes(outline: Outline) -> None:
     """Makes sure that a checkpoint's arguments have the sizes of the Transformer that it holds.
 
     Raises:
         UserError: one of them has another.
     """
-    args = layout.model_args
+    args = outline.model_args
     for stack in POSITIONS:
-        matches = (_LAYER.match(name) for name in layout.shapes)
+        matches = (_LAYER.match(name) for name in outline.shapes)
         layers = {int(match[2]) for match in matches if match and match[1] == stack}
         if not layers:
             continue
-        ffn, width = (*layout.shapes.get(f"{stack}.layers.{min(layers)}.fc1.weight", ()), None, None)[:2]
+        ffn, width = (*outline.shapes.get(f"{stack}.layers.{min(layers)}.fc1.weight", ()), None, None)[:2]
         for name, held in (("layers", len(layers)), ("ffn_embed_dim", ffn), ("embed_dim", width)):
             stored = getattr(args, f"{stack}_{name}", None)
             # What is no number is refused before a model is built.
             if isinstance(stored, int) and held is not None and stored != held:
                 raise UserError(
-                    f"checkpoint {layout.path} is damaged: its argument {stack}_{name} is {str(stored)[:80]}, but it "
+                    f"checkpoint {outline.path} is damaged: its argument {stack}_{name} is {str(stored)[:80]}, but it "
                     f"holds a model of {held}; take it from its source again"
                 )
 
 
-def check_same_model(layout: CheckpointLayout, args: Namespace) -> None:
+def check_same_model(outline: Outline, args: Namespace) -> None:
     """Makes sure that the weights that a training starts from mean in its model what they meant in theirs.
 
     Most of such arguments leave no trace in the weights: with another number of heads they fit all the same, and the
@@ -136,28 +136,28 @@ def check_same_model(layout: CheckpointLayout, args: Namespace) -> None:
     :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
 
     Args:
-        layout: the checkpoint.
+        outline: the checkpoint.
         args: the arguments of the training command, those of its architecture filled in.
 
     Raises:
         UserError: an argument differs.
     """
-    stored = layout.model_args
+    stored = outline.model_args
     if stored is None:
         return
     for name, default in _COMPUTED.items():
         was, now = (_value(those, name, default) for those in (stored, args))
         if was is not None and now is not None and was != now:
-            raise _other_model(layout, name, was, now)
+            raise _other_model(outline, name, was, now)
     for name, matrices in _SHARED.items():
         was = _value(stored, name, False) or _value(stored, "share_all_embeddings", False)
-        if _value(args, name, False) and not was and not _are_one(layout, matrices):
-            raise _other_model(layout, name, False, True)
+        if _value(args, name, False) and not was and not _are_one(outline, matrices):
+            raise _other_model(outline, name, False, True)
 
 
-def _are_one(layout: CheckpointLayout, names: tuple[str, ...]) -> bool:
+def _are_one(outline: Outline, names: tuple[str, ...]) -> bool:
     """Whether a checkpoint holds the same numbers under all of these names, whatever its arguments say."""
-    state = load_entries(layout.path)
+    state = load_entries(outline.path)
     held = [state[name] for name in names if name in state]
     return bool(held) and all(one.shape == held[0].shape and torch.equal(one, held[0]) for one in held)
 
@@ -167,7 +167,7 @@ def _value(args: Namespace, name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _other_model(layout: CheckpointLayout, name: str, was: Any, now: Any) -> UserError:
+def _other_model(outline: Outline, name: str, was: Any, now: Any) -> UserError:
     flag = _flag(name)
     if isinstance(now, bool):
         found = f"was trained with{'' if was else 'out'} {flag}, and this command has it{'' if now else ' not'}"
@@ -175,7 +175,7 @@ def _other_model(layout: CheckpointLayout, name: str, was: Any, now: Any) -> Use
     else:
         found, remedy = f"was trained with {flag} {was}, and this command has {now}", f"give {flag} {was}"
     return UserError(
-        f"checkpoint {layout.path} {found}: its weights would mean something else; {remedy}, or the --arch of its model"
+        f"checkpoint {outline.path} {found}: its weights would mean something else; {remedy}, or the --arch of its model"
     )
 
 

@@ -2,7 +2,7 @@
 
 torch's checkpoints are pickles, and a pickle can name any function to run. fairseq loads them with whatever protection
 its own version and torch's offer: none at all in torch before 2.6 or fairseq's main. So every file is first read by
-:func:`read_layout`, whose unpickler knows tensors, containers and fairseq's arguments and refuses all else.
+:func:`read_outline`, whose unpickler knows tensors, containers and fairseq's arguments and refuses all else.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ _HARMLESS: Mapping[tuple[str, str], Any] = {
 }
 
 
-class _LayoutUnpickler(pickle.Unpickler):
+class _OutlineUnpickler(pickle.Unpickler):
     """Reads one pickle of a checkpoint.
 
     Attributes:
@@ -150,7 +150,7 @@ class _LayoutUnpickler(pickle.Unpickler):
 
 
 @dataclass(frozen=True)
-class CheckpointLayout:
+class Outline:
     """The outline of a fairseq checkpoint.
 
     Attributes:
@@ -169,7 +169,7 @@ class CheckpointLayout:
     history: Mapping[str, Any] | None = None
 
 
-def read_layout(path: str | Path) -> CheckpointLayout:
+def read_outline(path: str | Path) -> Outline:
     """Reads the outline of a checkpoint.
 
     Args:
@@ -182,14 +182,14 @@ def read_layout(path: str | Path) -> CheckpointLayout:
         UserError: the file is missing, damaged, no fairseq checkpoint, or names functions that no checkpoint needs.
     """
     path = Path(path)
-    state = read_outline(path)
+    state = read_pickle(path)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
         raise UserError(f"checkpoint {path} is not fairseq's: it holds no model; give a file written by fairseq-train")
     shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
-    return CheckpointLayout(path, shapes, _model_args(state), _epoch(state), _history(state))
+    return Outline(path, shapes, _model_args(state), _epoch(state), _history(state))
 
 
-def read_outline(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
     """Reads what a file of ``torch.save`` holds, with a :class:`TensorStub` in place of each tensor.
 
     Raises:
@@ -220,7 +220,7 @@ def _read_zip(file: BinaryIO) -> Any:
     archive = torch._C.PyTorchFileReader(file)
     if "constants.pkl" in archive.get_all_records():
         raise pickle.UnpicklingError("it is a TorchScript program")
-    return _LayoutUnpickler(io.BytesIO(archive.get_record("data.pkl"))).load()
+    return _OutlineUnpickler(io.BytesIO(archive.get_record("data.pkl"))).load()
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -228,12 +228,12 @@ def _read_legacy(file: BinaryIO) -> Any:
     if _is_tar(file):
         raise pickle.UnpicklingError("it is a tar archive, the format of torch 0.1")
     file.seek(0)
-    if tuple(_LayoutUnpickler(file).load() for _ in _LEGACY_HEADER) != _LEGACY_HEADER:
+    if tuple(_OutlineUnpickler(file).load() for _ in _LEGACY_HEADER) != _LEGACY_HEADER:
         raise ValueError("no magic number")
-    _LayoutUnpickler(file).load()  # byte order and sizes of the system that wrote it
-    unpickler = _LayoutUnpickler(file)
+    _OutlineUnpickler(file).load()  # byte order and sizes of the system that wrote it
+    unpickler = _OutlineUnpickler(file)
     state = unpickler.load()
-    keys = _LayoutUnpickler(file).load()
+    keys = _OutlineUnpickler(file).load()
     end = file.tell() + sum(8 + unpickler.storages[key] for key in keys)  # each after its number of elements, int64
     if file.seek(0, 2) < end:
         raise EOFError

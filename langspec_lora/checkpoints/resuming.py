@@ -12,7 +12,7 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
 from langspec_lora.adapters.entries import is_adapter_entry
-from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError
@@ -39,28 +39,28 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
     start = starting_checkpoint(args)
     if start is None or not start[1]:
         return
-    layout = read_layout(start[0])
-    if adapts and not any(map(is_adapter_entry, layout.shapes)):
-        raise _resumes_base(args, layout)
-    if layout.history is None:
+    outline = read_outline(start[0])
+    if adapts and not any(map(is_adapter_entry, outline.shapes)):
+        raise _resumes_base(args, outline)
+    if outline.history is None:
         return  # nothing of the optimizer is in it
-    for what, was, now in _differences(args, layout):
+    for what, was, now in _differences(args, outline):
         raise UserError(
-            f"checkpoint {layout.path} was trained with {what} {was}, and its optimizer's state fits no other, but "
+            f"checkpoint {outline.path} was trained with {what} {was}, and its optimizer's state fits no other, but "
             f"{now} was given; resume with what it was trained with, or {_afresh(args, '--reset-optimizer')}"
         )
-    _check_schedule(args, layout)
-    _warn_of_overruled_flags(args, layout)
+    _check_schedule(args, outline)
+    _warn_of_overruled_flags(args, outline)
 
 
-def _resumes_base(args: Namespace, layout: CheckpointLayout) -> UserError:
-    is_last = args.restore_file == "checkpoint_last.pt" and layout.path.name.startswith("checkpoint_last")
+def _resumes_base(args: Namespace, outline: Outline) -> UserError:
+    is_last = args.restore_file == "checkpoint_last.pt" and outline.path.name.startswith("checkpoint_last")
     if is_last:
         remedy = "give another --save-dir, and the base as --finetune-from-model"
     else:
-        remedy = f"give it as --finetune-from-model {layout.path}"
+        remedy = f"give it as --finetune-from-model {outline.path}"
     return UserError(
-        f"checkpoint {layout.path} holds no adapters: it is a base model, and resuming would go on with the epoch and "
+        f"checkpoint {outline.path} holds no adapters: it is a base model, and resuming would go on with the epoch and "
         f"the optimizer of its own training; to start adapters on it, {remedy}"
     )
 
@@ -70,9 +70,9 @@ def _afresh(args: Namespace, flag: str) -> str:
     return f"begin with a new state by {flag}{beside}"
 
 
-def _differences(args: Namespace, layout: CheckpointLayout) -> Iterator[tuple[str, str, str]]:
+def _differences(args: Namespace, outline: Outline) -> Iterator[tuple[str, str, str]]:
     """What differs that fairseq, or torch, would stumble over: its name, what it was and what it is now."""
-    was, history = layout.model_args or Namespace(), layout.history
+    was, history = outline.model_args or Namespace(), outline.history
     criterion = getattr(CRITERION_REGISTRY.get(args.criterion), "__name__", None)
     if history.get("criterion_name") not in (None, criterion):
         yield "--criterion", getattr(was, "criterion", history["criterion_name"]), args.criterion
@@ -104,30 +104,30 @@ def _precision(args: Namespace) -> str:
     return " ".join(f"--{flag.replace('_', '-')}" for flag in flags if getattr(args, flag, False)) or "fp32"
 
 
-def _check_schedule(args: Namespace, layout: CheckpointLayout) -> None:
-    state = layout.history.get("lr_scheduler_state") or {}
+def _check_schedule(args: Namespace, outline: Outline) -> None:
+    state = outline.history.get("lr_scheduler_state") or {}
     if args.reset_lr_scheduler or args.lr_scheduler in _WITHOUT_BEST:
         return
     compares = args.lr_scheduler == "reduce_lr_on_plateau"
     if "best" not in state or (compares and state["best"] is None):
-        was = getattr(layout.model_args, "lr_scheduler", "another")
+        was = getattr(outline.model_args, "lr_scheduler", "another")
         raise UserError(
-            f"checkpoint {layout.path} was trained with --lr-scheduler {was}, whose state --lr-scheduler "
+            f"checkpoint {outline.path} was trained with --lr-scheduler {was}, whose state --lr-scheduler "
             f"{args.lr_scheduler} cannot take up; resume with the former, or {_afresh(args, '--reset-lr-scheduler')}"
         )
 
 
-def _warn_of_overruled_flags(args: Namespace, layout: CheckpointLayout) -> None:
+def _warn_of_overruled_flags(args: Namespace, outline: Outline) -> None:
     """The optimizer's state brings its own betas, weight decay and so on; only the learning rate is set anew."""
     overrides = ast.literal_eval(args.optimizer_overrides)
     for name in getattr(OPTIMIZER_DATACLASS_REGISTRY.get(args.optimizer), "__dataclass_fields__", {}):
         key = name.removeprefix(f"{args.optimizer}_")
-        was, now = layout.history["options"].get(key), getattr(args, name, None)
+        was, now = outline.history["options"].get(key), getattr(args, name, None)
         if key == "lr" or key in overrides or None in (was, now) or _number(was) == _number(now):
             continue
         logger.warning(
             "--%s %s has no effect: %s goes on with its %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
-            *(name.replace("_", "-"), now, layout.path, was, key, now),
+            *(name.replace("_", "-"), now, outline.path, was, key, now),
         )
 
 

@@ -12,7 +12,7 @@ from fairseq.file_io import PathManager
 
 from langspec_lora.adapters.entries import BASE
 from langspec_lora.checkpoints.base import stored_base_path
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.errors import UserError
 
@@ -29,9 +29,9 @@ def settle_base(args: Namespace, frozen: bool) -> None:
             ``--base-checkpoint`` where the start holds its base.
     """
     start = starting_checkpoint(args)
-    layout = None if start is None else read_layout(start[0])
-    if layout is not None and BASE in layout.shapes:
-        base = args.base_checkpoint or _base_of_start(args, start[0], stored_base_path(layout.model_args))
+    outline = None if start is None else read_outline(start[0])
+    if outline is not None and BASE in outline.shapes:
+        base = args.base_checkpoint or _base_of_start(args, start[0], stored_base_path(outline.model_args))
     elif args.base_checkpoint:
         raise UserError(
             f"--base-checkpoint {args.base_checkpoint} belongs to checkpoints that hold adapters only, and this "

@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from langspec_lora.adapters.entries import is_adapter_entry
-from langspec_lora.adapters.placement import Standing, check_same_standing
+from langspec_lora.adapters.placement import Placement, check_same_placement
 from langspec_lora.checkpoints.arguments import stored_config
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 
@@ -62,13 +62,13 @@ def check_start_agrees(args: Namespace, config: AdapterConfig) -> None:
         UserError: they stand elsewhere, or another language selects them.
     """
     start = starting_checkpoint(args)
-    layout = None if start is None else read_layout(start[0])
-    if layout is None or not any(map(is_adapter_entry, layout.shapes)) or layout.model_args is None:
+    outline = None if start is None else read_outline(start[0])
+    if outline is None or not any(map(is_adapter_entry, outline.shapes)) or outline.model_args is None:
         return
-    source = f"checkpoint {layout.path}"
-    check_same_standing(
-        Standing.of_config(stored_config(layout.model_args, source)),
-        Standing.of_config(config),
+    source = f"checkpoint {outline.path}"
+    check_same_placement(
+        Placement.of_config(stored_config(outline.model_args, source)),
+        Placement.of_config(config),
         source,
         "this command",
         "give the flags of its training, or start from the base model",

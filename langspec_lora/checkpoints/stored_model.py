@@ -25,7 +25,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.tensor_files import write_checkpoint
 
 
-class Source:
+class StoredModel:
     """What a checkpoint or an adapter folder holds; each part is taken out, and checked, when it is asked for.
 
     Args:

@@ -18,7 +18,7 @@ from fairseq.data import Dictionary
 from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokStyle, augment_dictionary, get_lang_tok
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
 from langspec_lora.errors import UserError
 
@@ -148,5 +148,5 @@ def load_with_tokens(
 
 
 def _order_of(path: str) -> TokenOrder:
-    layout = read_layout(path)
-    return TokenOrder.of(layout.path, layout.model_args)
+    outline = read_outline(path)
+    return TokenOrder.of(outline.path, outline.model_args)

@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says how to train the new languages."""
     from langspec_lora.adapters.edit import add_languages
-    from langspec_lora.checkpoints.stored_model import Source
+    from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
     from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
 
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     ranks = {"high": 2, "med": 2, "low": 8}
     for own in (source.args, args):
         said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}

@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
     from langspec_lora.adapters.edit import average
-    from langspec_lora.checkpoints.stored_model import Source
+    from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)
     if len(args.checkpoints) < 2:
         raise UserError("one checkpoint is its own average; name two or more")
-    sources = [Source(path, args.base_checkpoint) for path in args.checkpoints]
+    sources = [StoredModel(path, args.base_checkpoint) for path in args.checkpoints]
     adapters = average([source.adapters for source in sources], [str(source) for source in sources])
     for other in sources[1:]:
         if other.fingerprint != sources[0].fingerprint:

@@ -25,11 +25,11 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says which languages it has."""
     from langspec_lora.adapters.edit import join
     from langspec_lora.checkpoints.fingerprint import check_same_base
-    from langspec_lora.checkpoints.stored_model import Source
+    from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)
-    first, second = Source(args.first, args.base_checkpoint), Source(args.second, args.base_checkpoint)
+    first, second = StoredModel(args.first, args.base_checkpoint), StoredModel(args.second, args.base_checkpoint)
     for flag in ("encoder_langtok", "decoder_langtok"):
         one, other = first.settings.get(flag), second.settings.get(flag)
         if one != other:

@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says which languages it has."""
     from langspec_lora.adapters.edit import remove_languages
-    from langspec_lora.checkpoints.stored_model import Source
+    from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
 
     check_file(args.out, args.overwrite)
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     adapters = remove_languages(source.adapters, names_of(args.langs, "--langs"))
     source.write(adapters, args.out)
     print(f"written: {args.out}, with pairs for {', '.join(adapters.languages.names)}")

@@ -9,7 +9,7 @@ from langspec_lora.adapters.file import AdapterFile, read_adapter_file, write_ad
 from langspec_lora.checkpoints.arguments import untrained_arguments
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.fingerprint import check_same_base
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.convert import HUGGINGFACE_EXPORT, HUGGINGFACE_IMPORT, check_flags
 from langspec_lora.files import check_file
 from langspec_lora.tensor_files import write_checkpoint
@@ -22,7 +22,7 @@ def export(args: Namespace) -> list[Path]:
     check_flags(args, "--format adapter", {}, {**_DIRECTION, **HUGGINGFACE_EXPORT})
     for name in ("adapter.safetensors", "adapter_config.json"):
         check_file(args.out / name, args.overwrite)
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     content = AdapterFile(source.adapters, source.fingerprint, source.settings)
     return write_adapter_folder(content, args.out, args.overwrite)
 
@@ -37,7 +37,7 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     )
     check_file(args.out, args.overwrite)
     content = read_adapter_file(args.path)
-    base = Source(args.base, args.base_checkpoint)
+    base = StoredModel(args.base, args.base_checkpoint)
     if not base.stands_on(content.base):
         check_same_base(base.fingerprint, content.base, f"--base {args.base}", str(args.path))
     whole = adapted_checkpoint(base.base, untrained_arguments(base.args), content.adapters, content.settings)

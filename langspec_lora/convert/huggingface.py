@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from langspec_lora.checkpoints.outline import read_layout
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.convert import check_flags, check_one_direction, say
 from langspec_lora.convert.hf.model import IMPORTED_FILES, export_model, exported_files, import_model
@@ -32,7 +32,7 @@ def export(args: Namespace) -> list[Path]:
     direction = args.source_lang or args.target_lang
     if direction:
         check_one_direction(args, _OPTION)
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     model = source.base
     if direction:
         model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
@@ -60,11 +60,11 @@ def _given(args: Namespace) -> bool:
 
 def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
     """Dictionary and SentencePiece model, as given or as ``translate`` finds them; None where neither is to be had."""
-    if os.path.isdir(args.checkpoint) or args.checkpoint.suffix == ".safetensors":  # noqa: PTH112  as in Source
+    if os.path.isdir(args.checkpoint) or args.checkpoint.suffix == ".safetensors":  # noqa: PTH112  as in StoredModel
         return None  # an adapter, which has no base model to export: said later
-    layout = read_layout(args.checkpoint)
+    outline = read_outline(args.checkpoint)
     try:
-        files = find_vocabulary(layout, args.fixed_dictionary, args.sentencepiece_model)
+        files = find_vocabulary(outline, args.fixed_dictionary, args.sentencepiece_model)
     except UserError as error:
         if _given(args):
             raise

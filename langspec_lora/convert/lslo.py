@@ -18,12 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.checkpoints.arguments import model_settings, stored_langs
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
-from langspec_lora.checkpoints.outline import read_layout
-from langspec_lora.checkpoints.stored_model import Source
-from langspec_lora.config import activation_directions
+from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.checkpoints.stored_model import StoredModel
+from langspec_lora.config import activation_sides
 from langspec_lora.convert import HUGGINGFACE_IMPORT, check_flags, say
 from langspec_lora.convert.lslo_languages import check_ranks, language_ids
 from langspec_lora.errors import UserError
@@ -38,11 +38,11 @@ _ENTRY = re.compile(
 _WHOLE, _MASKED = {"a", "b"}, {"a", "b_orig", "b_mask"}
 
 _Found = Mapping[Site, Mapping[int, Mapping[str, Tensor]]]
-"""The entries by place, language id and part (``a``, ``b``, ``b_orig``, ``b_mask``)."""
+"""The entries by site, language id and part (``a``, ``b``, ``b_orig``, ``b_mask``)."""
 
 
 class _Adapter(NamedTuple):
-    """One language's adapter at one place.
+    """One language's adapter at one site.
 
     Attributes:
         a: ``(D, r)``.
@@ -64,10 +64,10 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     check_flags(args, "--from lslo", {}, {"base": "--base", **HUGGINGFACE_IMPORT})
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    released = Source(args.path)
+    released = StoredModel(args.path)
     given = args.langs.split(",") if args.langs else None
     source = f"checkpoint {args.path}"
-    epoch = read_layout(args.path).epoch or 0
+    epoch = read_outline(args.path).epoch or 0
     adapters = released_adapters(released.entries, released.args, given, resources, epoch, source)
     base = {name: value for name, value in released.base.items() if not _ENTRY.match(name)}
     strange = sorted(name for name in base if "_lora." in name)
@@ -106,8 +106,7 @@ def released_adapters(
     present = set().union(*found.values())
     ids = language_ids(present, stored_langs(args), given, source)
     adapters = {
-        place: [_adapter(own, name, number, place, source) for name, number in ids.items()]
-        for place, own in found.items()
+        site: [_adapter(own, name, number, site, source) for name, number in ids.items()] for site, own in found.items()
     }
     _check_sizes(adapters, tuple(ids), source)
     ranks = [adapter.b.size(0) for adapter in next(iter(adapters.values()))]
@@ -116,7 +115,7 @@ def released_adapters(
     languages = LanguageTable(tuple(ids), levels, tuple(ranks))
     check_ranks(languages, ids, args, resources, source)
     sides = _sides(args, source)
-    unused = sorted(place for place in adapters if place.layer >= len(sides[place.stack]))
+    unused = sorted(site for site in adapters if site.layer >= len(sides[site.stack]))
     if unused:
         layers = len(sides[unused[0].stack])
         raise UserError(f"{source} adapts {unused[0]}, but its arguments say {layers} {unused[0].stack} layers")
@@ -130,7 +129,7 @@ def released_adapters(
         sides,
         _whole_number(args, "dim", source),
         _whole_number(args, "start_idx", source),
-        {place: _packed(own, masks[place]) for place, own in adapters.items()},
+        {site: _packed(own, masks[site]) for site, own in adapters.items()},
         epoch if prunes or masked else 0,
     )
 
@@ -148,8 +147,8 @@ def _entries(state: Mapping[str, Tensor], source: str) -> _Found:
     return found
 
 
-def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int, place: Site, source: str) -> _Adapter:
-    where = f"the adapter of {language} (id {number}) at {place}"
+def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int, site: Site, source: str) -> _Adapter:
+    where = f"the adapter of {language} (id {number}) at {site}"
     parts = own.get(number, {})
     if set(parts) not in (_WHOLE, _MASKED):
         held = ", ".join(f"lora_{part}" for part in sorted(parts)) or "nothing"
@@ -172,14 +171,14 @@ def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int
 
 
 def _check_sizes(adapters: Mapping[Site, Sequence[_Adapter]], names: Sequence[str], source: str) -> None:
-    """Makes sure that a language has one rank everywhere, and a place one width for all languages."""
+    """Makes sure that a language has one rank everywhere, and a site one width for all languages."""
     first = next(iter(adapters.values()))
-    for place, own in adapters.items():
+    for site, own in adapters.items():
         for name, adapter, other in zip(names, own, first, strict=True):
             rank, width = other.b.size(0), (own[0].a.size(0), own[0].b.size(1))
             if adapter.b.size(0) != rank or (adapter.a.size(0), adapter.b.size(1)) != width:
                 raise UserError(
-                    f"{source}: the adapter of {name} at {place} has sizes {tuple(adapter.a.shape)} and "
+                    f"{source}: the adapter of {name} at {site} has sizes {tuple(adapter.a.shape)} and "
                     f"{tuple(adapter.b.shape)}; expected rank {rank} and widths {width[0]} and {width[1]} as elsewhere"
                 )
 
@@ -193,8 +192,8 @@ def _masks(
     nothing of it is pruned there.
     """
     trained: set[tuple[int, str]] = set()
-    for place, own in adapters.items():
-        side = sides[place.stack][place.layer]
+    for site, own in adapters.items():
+        side = sides[site.stack][site.layer]
         trained |= {(index, side) for index, adapter in enumerate(own) if bool((adapter.b != 0).any())}
 
     def mask(adapter: _Adapter, index: int, side: str) -> Tensor:
@@ -205,20 +204,20 @@ def _masks(
         return torch.ones(adapter.b.shape, dtype=torch.uint8)
 
     return {
-        place: [mask(adapter, index, sides[place.stack][place.layer]) for index, adapter in enumerate(own)]
-        for place, own in adapters.items()
+        site: [mask(adapter, index, sides[site.stack][site.layer]) for index, adapter in enumerate(own)]
+        for site, own in adapters.items()
     }
 
 
-def _packed(adapters: Sequence[_Adapter], masks: Sequence[Tensor]) -> PackedPairs:
+def _packed(adapters: Sequence[_Adapter], masks: Sequence[Tensor]) -> PackedMatrices:
     a = torch.cat([adapter.a.t() for adapter in adapters])
-    return PackedPairs(a, torch.cat([adapter.b for adapter in adapters]), torch.cat(list(masks)))
+    return PackedMatrices(a, torch.cat([adapter.b for adapter in adapters]), torch.cat(list(masks)))
 
 
 def _sides(args: Namespace, source: str) -> dict[str, tuple[str, ...]]:
     """For each layer of each stack whose language selects its adapter."""
     try:
-        return {stack: activation_directions(args, stack) for stack in POSITIONS}
+        return {stack: activation_sides(args, stack) for stack in POSITIONS}
     except (AttributeError, TypeError) as error:
         raise UserError(f"{source} holds no whole training arguments ({error}); give a whole checkpoint") from error
 

@@ -11,10 +11,10 @@ from langspec_lora.adapters.packed import Adapters
 from langspec_lora.checkpoints.arguments import stock_arguments
 from langspec_lora.checkpoints.assembly import checkpoint_of
 from langspec_lora.checkpoints.outdated_arguments import replace_outdated, tell_replaced
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.convert import HUGGINGFACE_EXPORT, check_flags, check_one_direction
 from langspec_lora.files import check_file
-from langspec_lora.lora import SOURCE, add_pair
+from langspec_lora.lora import SOURCE, add_low_rank
 from langspec_lora.tensor_files import write_checkpoint
 
 
@@ -23,7 +23,7 @@ def export(args: Namespace) -> list[Path]:
     check_flags(args, "--format merged", {}, HUGGINGFACE_EXPORT)
     check_one_direction(args, "--format merged")
     check_file(args.out, args.overwrite)
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     merged = merged_weights(source.base, source.adapters, args.source_lang, args.target_lang)
     stock = stock_arguments(source.args)
     tell_replaced(replace_outdated(stock))  # fairseq without this plugin would end there
@@ -44,8 +44,8 @@ def merged_weights(base: dict[str, Tensor], adapters: Adapters, source: str, tar
         UserError: a language has no pairs.
     """
     merged = {}
-    for place in adapters.pairs:
-        name = f"{place.path}.weight"
-        language = source if adapters.direction(place) == SOURCE else target
-        merged[name] = add_pair(base[name], *adapters.pair(place, language), adapters.features)
+    for site in adapters.packed:
+        name = f"{site.path}.weight"
+        language = source if adapters.side(site) == SOURCE else target
+        merged[name] = add_low_rank(base[name], *adapters.matrices(site, language), adapters.features)
     return merged

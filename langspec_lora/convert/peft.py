@@ -8,8 +8,8 @@ from pathlib import Path
 
 from langspec_lora.checkpoints.arguments import untrained_arguments
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
-from langspec_lora.checkpoints.stored_model import Source
-from langspec_lora.config import activation_directions
+from langspec_lora.checkpoints.stored_model import StoredModel
+from langspec_lora.config import activation_sides
 from langspec_lora.convert import check_flags, check_one_direction, say
 from langspec_lora.convert.hf.peft import PEFT_FILES, base_model_name, export_lora, import_lora
 from langspec_lora.files import check_file, check_folder
@@ -27,7 +27,7 @@ def export(args: Namespace) -> list[Path]:
         check_flags(args, "--all", {}, {"source_lang": "--source-lang", "target_lang": "--target-lang"})
     else:
         check_one_direction(args, "--format peft without --all")
-    source = Source(args.checkpoint, args.base_checkpoint)
+    source = StoredModel(args.checkpoint, args.base_checkpoint)
     adapters = source.adapters
     sizes = {name: tuple(value.shape) for name, value in source.base.items()}
     folders = {(args.source_lang, args.target_lang): args.out}
@@ -55,12 +55,12 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     check_one_direction(args, "--from peft")
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    source = Source(args.base, args.base_checkpoint)
+    source = StoredModel(args.base, args.base_checkpoint)
     trained, sizes = untrained_arguments(source.args), {name: tuple(value.shape) for name, value in source.base.items()}
     for stack in POSITIONS:
         flag = f"{stack}_activation_direction"
         setattr(trained, flag, getattr(args, flag))
-    directions = {stack: activation_directions(trained, stack) for stack in POSITIONS}
+    directions = {stack: activation_sides(trained, stack) for stack in POSITIONS}
     adapters = import_lora(args.path, args.source_lang, args.target_lang, sizes, directions, resources)
     write_checkpoint(adapted_checkpoint(source.base, trained, adapters, {}), args.out)
     name = base_model_name(args.path)

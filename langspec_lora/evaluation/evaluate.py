@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from langspec_lora.checkpoints.arguments import stored_languages
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.data.directions import Direction, choose_directions, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
@@ -206,7 +206,7 @@ def counted(directions: int) -> str:
 
 def _levels(checkpoints: Sequence[Path], languages: Sequence[str]) -> dict[str, str]:
     """The levels that the first checkpoint with adapters gives the languages, for the report."""
-    tables = filter(None, (stored_languages(read_layout(path)) for path in checkpoints))
+    tables = filter(None, (stored_languages(read_outline(path)) for path in checkpoints))
     table = next(tables, None)
     levels = {} if table is None else dict(zip(table.names, table.levels, strict=True))
     return {name: level for name, level in levels.items() if name in languages}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from langspec_lora.checkpoints.arguments import stored_langs, stored_languages
-from langspec_lora.checkpoints.outline import CheckpointLayout, read_layout
+from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, dictionary_tokens
 from langspec_lora.errors import UserError
 from langspec_lora.inference.settings import Model
@@ -79,24 +79,24 @@ def find_assets(
         UserError: a file is missing or damaged, or dictionary and SentencePiece model do not belong together.
     """
     checkpoints = [Path(path) for path in checkpoints]
-    layouts = [read_layout(path) for path in checkpoints]
-    dictionary, sentencepiece_model = find_vocabulary(layouts[0], dictionary, sentencepiece_model)
-    languages = _languages(layouts, langs, dictionary)
+    outlines = [read_outline(path) for path in checkpoints]
+    dictionary, sentencepiece_model = find_vocabulary(outlines[0], dictionary, sentencepiece_model)
+    languages = _languages(outlines, langs, dictionary)
     model = Model.from_checkpoints(checkpoints, dictionary, languages, encoder_langtok, decoder_langtok, precision)
-    adapted = any(stored_languages(layout) for layout in layouts)
+    adapted = any(stored_languages(outline) for outline in outlines)
     model = replace(model, device=device, base_checkpoint=base_checkpoint)
     return Assets(model, sentencepiece_model, languages, adapted)
 
 
 def find_vocabulary(
-    layout: CheckpointLayout, dictionary: str | Path | None = None, sentencepiece_model: str | Path | None = None
+    outline: Outline, dictionary: str | Path | None = None, sentencepiece_model: str | Path | None = None
 ) -> tuple[Path, Path]:
     """Finds the dictionary and the SentencePiece model of a checkpoint, where they are not given.
 
     Raises:
         UserError: a file is missing or damaged, or they do not belong together.
     """
-    places = _Places(layout)
+    places = _Places(outline)
     dictionary = places.dictionary() if dictionary is None else _given(dictionary, "dictionary", "--fixed-dictionary")
     if sentencepiece_model is None:
         sentencepiece_model = places.sentencepiece_model()
@@ -112,16 +112,16 @@ def _given(path: str | Path, what: str, flag: str) -> Path:
     return Path(path)
 
 
-def _languages(layouts: Sequence[CheckpointLayout], langs: Sequence[str], dictionary: Path) -> tuple[str, ...]:
+def _languages(outlines: Sequence[Outline], langs: Sequence[str], dictionary: Path) -> tuple[str, ...]:
     """The languages that all models of an ensemble know."""
-    tables = [table.names for table in map(stored_languages, layouts) if table]
+    tables = [table.names for table in map(stored_languages, outlines) if table]
     if tables:
         names = [name for name in tables[0] if all(name in table for table in tables)]
     else:
-        names = list(dict.fromkeys((*stored_langs(layouts[0].model_args), *langs))) or _token_languages(dictionary)
+        names = list(dict.fromkeys((*stored_langs(outlines[0].model_args), *langs))) or _token_languages(dictionary)
     if len(names) < 2:
         raise UserError(
-            f"checkpoint {layouts[0].path} and its dictionary name no two languages; give those that the model was "
+            f"checkpoint {outlines[0].path} and its dictionary name no two languages; give those that the model was "
             "trained with, in their order, as --langs"
         )
     return tuple(names)
@@ -138,11 +138,11 @@ class _Places:
     What the checkpoint says of its training is a hint only: of the files found there none is run.
     """
 
-    def __init__(self, layout: CheckpointLayout) -> None:
-        self._checkpoint, self._args = layout.path, layout.model_args
-        self._languages = stored_langs(layout.model_args)
+    def __init__(self, outline: Outline) -> None:
+        self._checkpoint, self._args = outline.path, outline.model_args
+        self._languages = stored_langs(outline.model_args)
         data = [path for path in self._stored("data") if path.is_dir()]
-        folders = [layout.path.parent, *data, *(path.parent for path in data)]
+        folders = [outline.path.parent, *data, *(path.parent for path in data)]
         folders += [path.parent for name in ("finetune_from_model", "base_checkpoint") for path in self._stored(name)]
         self._folders = list(dict.fromkeys(folders))
 

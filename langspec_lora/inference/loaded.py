@@ -70,7 +70,7 @@ class LoadedModel:
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self._models:
             if not model.pairs and isinstance(loaded, LanguageSpecificTransformer):
-                loaded.forget_pairs()
+                loaded.clear_adapters()
             if model.precision != "fp32":
                 loaded.to(torch.float16 if model.precision == "fp16" else torch.bfloat16)
             loaded.to(self.device)

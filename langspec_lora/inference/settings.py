@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from langspec_lora.checkpoints.arguments import stored_langs
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.errors import UserError
 from langspec_lora.tasks.checks.language_tokens import STYLE, LanguageTokens
 
@@ -205,9 +205,9 @@ class Model:
             UserError: a file is missing, damaged or no checkpoint of fairseq, or its language tokens stand elsewhere
                 than in M2M100.
         """
-        layouts = [read_layout(path) for path in checkpoints]
-        known = stored_langs(layouts[0].model_args)
-        tokens = LanguageTokens.from_args(layouts[0].model_args) or LanguageTokens("src", "tgt")
+        outlines = [read_outline(path) for path in checkpoints]
+        known = stored_langs(outlines[0].model_args)
+        tokens = LanguageTokens.from_args(outlines[0].model_args) or LanguageTokens("src", "tgt")
         if tokens.replacing or not tokens.are_plain:
             raise UserError(
                 f"checkpoint {checkpoints[0]} was trained with {tokens}, which is not done here; use fairseq-generate "

@@ -3,12 +3,12 @@
 from langspec_lora.lora.adam import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.freezing import FrozenLanguages
 from langspec_lora.lora.linear import INITS, LanguageSpecificLinear, draw_a
-from langspec_lora.lora.merge import MergedWeights, add_pair, merged_weight
-from langspec_lora.lora.routing import DIRECTIONS, SOURCE, TARGET, LanguageRouting, Languages, PairLayout
+from langspec_lora.lora.merge import MergedWeights, add_low_rank, merged_weight
+from langspec_lora.lora.routing import SIDES, SOURCE, TARGET, LanguageRouting, Languages, PackedLayout
 
 __all__ = [
-    "DIRECTIONS",
     "INITS",
+    "SIDES",
     "SOURCE",
     "TARGET",
     "FrozenLanguages",
@@ -18,8 +18,8 @@ __all__ = [
     "Languages",
     "MergedWeights",
     "Packed",
-    "PairLayout",
-    "add_pair",
+    "PackedLayout",
+    "add_low_rank",
     "draw_a",
     "merged_weight",
     "packed_parameters",

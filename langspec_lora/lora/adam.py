@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.lora.routing import DIRECTIONS, PairLayout
+from langspec_lora.lora.routing import SIDES, PackedLayout
 
 
 class Packed(NamedTuple):
@@ -67,13 +67,13 @@ class LanguageAdam(torch.optim.Optimizer):
     """
 
     packed: Mapping[Tensor, Sequence[Packed]]
-    layout: PairLayout
+    layout: PackedLayout
     present: Tensor
     """Whether a language is in the update, bool, ``(2, languages)``: as a source, as a target."""
 
     @classmethod
     def convert(
-        cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: PairLayout
+        cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: PackedLayout
     ) -> LanguageAdam:
         """Turns fairseq's Adam, or apex's fused one, into this class in place, with the state that it has.
 
@@ -126,7 +126,7 @@ class LanguageAdam(torch.optim.Optimizer):
         ranks = torch.tensor(self.layout.ranks)
         found: dict[str, _Rates | None] = {}
         (beta1, beta2), rate = group["betas"], group["lr"]
-        for side, sat_out, present in zip(DIRECTIONS, rested, self.present, strict=True):
+        for side, sat_out, present in zip(SIDES, rested, self.present, strict=True):
             if not any(sat_out.tolist()):
                 found[side] = None
                 continue
@@ -203,4 +203,4 @@ def _step_rows(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, g
 
 def packed_parameters(linears: Iterable[LanguageSpecificLinear]) -> dict[Tensor, str]:
     """The packed parameters of a model's adapted linears, each with the side that selects its rows."""
-    return {parameter: linear.direction for linear in linears for parameter in (linear.lora_A, linear.lora_B)}
+    return {parameter: linear.side for linear in linears for parameter in (linear.lora_A, linear.lora_B)}

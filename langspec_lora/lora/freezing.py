@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.lora.routing import PairLayout
+from langspec_lora.lora.routing import PackedLayout
 
 
 class FrozenLanguages:
@@ -23,7 +23,9 @@ class FrozenLanguages:
         trained: ids of the languages that train.
     """
 
-    def __init__(self, linears: Iterable[LanguageSpecificLinear], layout: PairLayout, trained: Collection[int]) -> None:
+    def __init__(
+        self, linears: Iterable[LanguageSpecificLinear], layout: PackedLayout, trained: Collection[int]
+    ) -> None:
         frozen = [language for language in range(len(layout.ranks)) if language not in trained]
         rows = torch.cat([torch.arange(layout.rows)[layout.slice(language)] for language in frozen])
         self._parameters = [parameter for linear in linears for parameter in (linear.lora_A, linear.lora_B)]

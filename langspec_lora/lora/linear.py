@@ -70,7 +70,7 @@ class LanguageSpecificLinear(nn.Linear):
         self.lora_A = nn.Parameter(torch.empty(layout.rows, dim or linear.in_features, **new))
         self.lora_B = nn.Parameter(torch.zeros(layout.rows, dim or linear.out_features, **new))
         self.register_buffer("lora_mask", torch.ones(self.lora_B.shape, dtype=torch.uint8, device=new["device"]))
-        self.reset_pairs(init)
+        self.reset_adapters(init)
         self.merged: Tensor | None = None  # see MergedWeights
         self.computes_merged = False
 
@@ -80,7 +80,7 @@ class LanguageSpecificLinear(nn.Linear):
         return self._routing[0]
 
     @torch.no_grad()
-    def reset_pairs(self, init: str) -> None:
+    def reset_adapters(self, init: str) -> None:
         """Draws A anew and sets B to zero.
 
         Args:

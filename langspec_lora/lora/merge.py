@@ -23,11 +23,11 @@ def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:
         ``(d_out, d_in)``, of the weight's type; the linear stays as it is.
     """
     rows = linear.routing.layout.slice(language)
-    return add_pair(linear.weight, linear.lora_A[rows], linear.lora_B[rows], linear.slice)
+    return add_low_rank(linear.weight, linear.lora_A[rows], linear.lora_B[rows], linear.slice)
 
 
 @torch.no_grad()
-def add_pair(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None) -> Tensor:
+def add_low_rank(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None) -> Tensor:
     """``W + B A``, computed in single precision or better and rounded once.
 
     Args:
@@ -77,7 +77,7 @@ class MergedWeights:
         if made_for != self._made_for:
             self.forget()
             for linear in self._linears:
-                linear.merged = merged_weight(linear, source if linear.direction == SOURCE else target)
+                linear.merged = merged_weight(linear, source if linear.side == SOURCE else target)
             self._made_for = made_for
         for linear in self._linears:
             linear.computes_merged = True

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from langspec_lora.errors import UserError
 
 SOURCE, TARGET = "src", "tgt"
-DIRECTIONS = (SOURCE, TARGET)
+SIDES = (SOURCE, TARGET)
 
 DENSE_ROWS = 128
 """Up to this many rows in all, projecting onto all languages' rows and clearing the foreign ones beats gathering."""
 
 
 @dataclass(frozen=True)
-class PairLayout:
+class PackedLayout:
     """How the pairs of all languages lie in one packed tensor.
 
     Language ``l`` owns the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
@@ -81,7 +81,7 @@ class LanguageRouting(nn.Module):
         layout: the packed layout, the same in every adapted linear of the model.
     """
 
-    def __init__(self, layout: PairLayout) -> None:
+    def __init__(self, layout: PackedLayout) -> None:
         super().__init__()
         self.layout = layout
         self.current: Languages | None = None

@@ -52,7 +52,7 @@ def adapt_layers(
         routing: the languages of the current batch.
 
     Returns:
-        The new linears by their place.
+        The new linears by their site.
     """
     adapted = {}
     for site in config.sites:

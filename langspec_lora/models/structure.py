@@ -13,7 +13,7 @@ from langspec_lora.sites import POSITIONS
 
 
 def check_structure(args: Namespace, config: AdapterConfig) -> None:
-    """Makes sure that every adapter has a place in the model that fairseq will build.
+    """Makes sure that every adapter has a site in the model that fairseq will build.
 
     Args:
         args: the arguments that the model is built from.

@@ -19,7 +19,7 @@ from langspec_lora.config import AdapterConfig, freezes_base, has_adapters
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_adapter_flags
 from langspec_lora.languages import languages_to_json
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PackedLayout
 from langspec_lora.models.layers import FAST_PATH_COPIES, LeanEncoderLayer, adapt_layers, checkpoint_activations
 from langspec_lora.models.saved_state import AdapterState, complete_state
 from langspec_lora.models.structure import check_structure
@@ -171,7 +171,7 @@ class LanguageSpecificTransformer(TransformerModel):
     Attributes:
         config: which pairs the model has, or None for the plain model.
         routing: the languages of the current batch, or None.
-        adapted: the adapted linears by their place.
+        adapted: the adapted linears by their site.
     """
 
     def __init__(self, args: Namespace, encoder: RoutedEncoder, decoder: RoutedDecoder) -> None:
@@ -215,7 +215,7 @@ class LanguageSpecificTransformer(TransformerModel):
             LeanEncoderLayer.convert(layer)
         if config is not None:
             args.adapter_languages = languages_to_json(config.languages)
-            model.add_pairs(config)
+            model.inject_adapters(config)
         if freezes_base(args):
             model.freeze_base()
         model._base_checkpoint = getattr(args, "base_checkpoint", None)
@@ -236,10 +236,10 @@ class LanguageSpecificTransformer(TransformerModel):
         """Builds the decoder."""
         return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention)
 
-    def add_pairs(self, config: AdapterConfig) -> None:
+    def inject_adapters(self, config: AdapterConfig) -> None:
         """Swaps the linears that the configuration names, in place."""
         self.config = config
-        self.routing = LanguageRouting(PairLayout(config.languages.ranks))
+        self.routing = LanguageRouting(PackedLayout(config.languages.ranks))
         self.adapters = AdapterState(config.languages)
         # Past nn.Module's registration: the one routing belongs to the model.
         self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = self.routing
@@ -255,7 +255,7 @@ class LanguageSpecificTransformer(TransformerModel):
             parameter.requires_grad_(id(parameter) in pairs)
 
     @torch.no_grad()
-    def forget_pairs(self) -> None:
+    def clear_adapters(self) -> None:
         """Leaves the base model: sets all of B to zero, so that no pair adds anything."""
         for linear in self.adapted.values():
             linear.lora_B.zero_()

@@ -24,7 +24,7 @@ class GradualPruning:
     optimizer with momentum moves them all the same.
 
     Args:
-        linears: the adapted linears of the model by their place.
+        linears: the adapted linears of the model by their site.
         languages: names, levels and ranks.
         schedule: how much is pruned by which epoch.
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.

@@ -16,7 +16,7 @@ SCOPES = ("language", "layer", "matrix")
 
 
 class Block(NamedTuple):
-    """One language's B matrix at one place: rows of a packed tensor.
+    """One language's B matrix at one site: rows of a packed tensor.
 
     Attributes:
         linear: the adapted linear.
@@ -43,7 +43,7 @@ def group_blocks(
     """Groups all B matrices by who competes with whom.
 
     Args:
-        linears: the adapted linears of a model by their place.
+        linears: the adapted linears of a model by their site.
         languages: the language ids.
         scope: ``language``: all B of a language, over all layers and positions; ``layer``: all B of a layer, over all
             its positions and languages, encoder and decoder apart; ``matrix``: each B by itself.
@@ -52,9 +52,9 @@ def group_blocks(
         One list of blocks for each group.
     """
     groups: dict[tuple, list[Block]] = defaultdict(list)
-    for place, linear in linears.items():
+    for site, linear in linears.items():
         for language in languages:
-            key = {"language": (language,), "layer": place[:2], "matrix": (*place, language)}[scope]
+            key = {"language": (language,), "layer": site[:2], "matrix": (*site, language)}[scope]
             groups[key].append(Block(linear, linear.routing.layout.slice(language)))
     return list(groups.values())
 
@@ -63,7 +63,7 @@ def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
     """Sets the masks so that the given share of the entries, those of the smallest magnitude, is pruned.
 
     Entries that are pruned already go first, so that the pruned set only grows while the ratio does. Ties fall by
-    order of place, hence alike in every process of a distributed run.
+    order of site, hence alike in every process of a distributed run.
 
     Args:
         blocks: the B matrices whose entries compete.

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from langspec_lora.adapters.counts import Cell, Count, base_parameters, count_pairs, sum_by
+from langspec_lora.adapters.counts import Cell, Count, base_parameters, count_adapters, sum_by
 from langspec_lora.adapters.packed import Adapters
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
@@ -69,7 +69,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
     Raises:
         UserError: it is missing, damaged or hostile, or the base is another one.
     """
-    source = Source(path, base_checkpoint)
+    source = StoredModel(path, base_checkpoint)
     base = where = None
     if source.holds_base:
         base = base_parameters(source.base) or None
@@ -82,7 +82,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
         )
     if not source.has_adapters:
         return Inspection(path, None, [], base)
-    cells, stated = count_pairs(source.adapters), None if source.holds_base else source.fingerprint
+    cells, stated = count_adapters(source.adapters), None if source.holds_base else source.fingerprint
     if not source.is_checkpoint:
         return Inspection(path, source.adapters, cells, base, base_path=where, fingerprint=stated)
     frozen = freezes_base(source.args) if hasattr(source.args, "freeze_original_parameters") else None
@@ -94,7 +94,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
     return Inspection(path, source.adapters, cells, base, frozen, _pruning(source.args), where, stated, own)
 
 
-def _base_elsewhere(source: Source, given: bool) -> int | None:
+def _base_elsewhere(source: StoredModel, given: bool) -> int | None:
     """The parameters of a base that is not in the file; where it is not to be found, it is asked for only if given."""
     if not source.base_path or not (given or os.path.isfile(source.base_path)):  # noqa: PTH113
         return None
@@ -130,8 +130,8 @@ def as_json(found: Inspection) -> dict[str, Any]:
         return content
     adapters, table = found.adapters, found.adapters.languages
     languages = sum_by(found.cells, lambda cell: cell.language)
-    stacks = sum_by(found.cells, lambda cell: (cell.place.stack, cell.place.layer))
-    spots = sum_by(found.cells, lambda cell: (cell.place.stack, cell.place.position))
+    stacks = sum_by(found.cells, lambda cell: (cell.site.stack, cell.site.layer))
+    spots = sum_by(found.cells, lambda cell: (cell.site.stack, cell.site.position))
     content["adapters"] = {
         **_numbers(found.total),
         "slice": {"dim": adapters.dim, "start": adapters.start},
@@ -142,13 +142,13 @@ def as_json(found: Inspection) -> dict[str, Any]:
         ],
         "levels": [{"level": level, **_numbers(count)} for level, count in _by_level(found.cells)],
         "layers": [
-            {"stack": stack, "layer": layer, "direction": adapters.directions[stack][layer], **_numbers(count)}
+            {"stack": stack, "layer": layer, "direction": adapters.sides[stack][layer], **_numbers(count)}
             for (stack, layer), count in stacks.items()
         ],
         "positions": [
             {"stack": stack, "position": position, **_numbers(count)} for (stack, position), count in spots.items()
         ],
-        "pairs": [{"language": cell.language, **cell.place._asdict(), **_numbers(cell.count)} for cell in found.cells],
+        "pairs": [{"language": cell.language, **cell.site._asdict(), **_numbers(cell.count)} for cell in found.cells],
     }
     return content
 
@@ -173,8 +173,8 @@ def as_text(found: Inspection) -> str:
     lines += [
         f"- trainable parameters: {trainable}",
         f"- adapters: {total.parameters:,}, {total.nonzero:,} of them not zero; {len(table)} languages, "
-        f"{len(adapters.pairs)} places, {slices}",
-        *(f"- {stack} layers are selected by {_runs(adapters.directions[stack])}" for stack in POSITIONS),
+        f"{len(adapters.packed)} sites, {slices}",
+        *(f"- {stack} layers are selected by {_runs(adapters.sides[stack])}" for stack in POSITIONS),
         f"- pruning: {_pruning_text(found)}",
     ]
     languages = sum_by(found.cells, lambda cell: cell.language)
@@ -184,13 +184,13 @@ def as_text(found: Inspection) -> str:
         "Languages": Table(["language", "level", "rank", *_COLUMNS], rows),
         "Levels": Table(["level", *_COLUMNS], [[level, *_figures(count)] for level, count in _by_level(found.cells)]),
     }
-    stacks = sum_by(found.cells, lambda cell: (cell.place.stack, cell.place.layer))
+    stacks = sum_by(found.cells, lambda cell: (cell.site.stack, cell.site.layer))
     rows = [
-        [f"{stack} {layer}", adapters.directions[stack][layer], *_figures(count)]
+        [f"{stack} {layer}", adapters.sides[stack][layer], *_figures(count)]
         for (stack, layer), count in sorted(stacks.items(), key=lambda item: _order(*item[0]))
     ]
     tables["Layers"] = Table(["layer", "by", *_COLUMNS], rows)
-    spots = sum_by(found.cells, lambda cell: (cell.place.stack, cell.place.position))
+    spots = sum_by(found.cells, lambda cell: (cell.site.stack, cell.site.position))
     rows = [[f"{stack} {position}", *_figures(count)] for (stack, position), count in spots.items()]
     tables["Positions"] = Table(["position", *_COLUMNS], rows)
     return "\n".join([*lines, *(f"\n## {title}\n\n{table.markdown()}" for title, table in tables.items())])

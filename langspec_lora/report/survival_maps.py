@@ -29,8 +29,8 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
     table = found.adapters.languages
     levels = dict(zip(table.names, table.levels, strict=True))
     kinds = {
-        "position": lambda cell: (cell.place.stack, cell.place.position),
-        "layer": lambda cell: (cell.place.stack, str(cell.place.layer)),
+        "position": lambda cell: (cell.site.stack, cell.site.position),
+        "layer": lambda cell: (cell.site.stack, str(cell.site.layer)),
     }
     paths = []
     for kind, column in kinds.items():
@@ -46,5 +46,5 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
 
 def _order(cell: Cell) -> tuple[int, int, int]:
     stacks = list(POSITIONS)
-    stack = cell.place.stack
-    return stacks.index(stack), cell.place.layer, list(POSITIONS[stack]).index(cell.place.position)
+    stack = cell.site.stack
+    return stacks.index(stack), cell.site.layer, list(POSITIONS[stack]).index(cell.site.position)

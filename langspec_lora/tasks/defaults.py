@@ -18,7 +18,7 @@ from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.values import content_of, names_of
 
 if TYPE_CHECKING:
-    from langspec_lora.checkpoints.outline import CheckpointLayout
+    from langspec_lora.checkpoints.outline import Outline
 
 # Checkpoints are imported where they are read: torch takes seconds, and who gives everything needs none.
 
@@ -63,16 +63,16 @@ def training_defaults(
         UserError: a file is missing or damaged, or the data hold no such direction.
     """
     from langspec_lora.checkpoints.arguments import stored_languages
-    from langspec_lora.checkpoints.base import layout_with_base
-    from langspec_lora.checkpoints.outline import read_layout
+    from langspec_lora.checkpoints.base import outline_with_base
+    from langspec_lora.checkpoints.outline import read_outline
     from langspec_lora.convert.hf.architecture import training_flags
 
-    layout = layout_with_base(read_layout(base))
-    args = _sized_arguments(layout)
+    outline = outline_with_base(read_outline(base))
+    args = _sized_arguments(outline)
     architecture, *sizes = training_flags(args).removeprefix("--arch ").split(" ")
     available = [] if langs and lang_pairs else find_directions(data_bin, "train")
     if langs is None:
-        held = stored_languages(layout)
+        held = stored_languages(outline)
         order = list(read_resources(lang_resources).levels if lang_resources else PAPER_LEVELS)
         names = _ordered(_languages(available, lang_pairs), order)
         names = list(dict.fromkeys([*(held.names if held else ()), *names]))
@@ -121,9 +121,9 @@ def evaluation_defaults(
     available = [] if langs and lang_pairs else find_directions(data_bin, "test")
     if langs is None:
         from langspec_lora.checkpoints.arguments import stored_langs
-        from langspec_lora.checkpoints.outline import read_layout
+        from langspec_lora.checkpoints.outline import read_outline
 
-        names = list(stored_langs(read_layout(checkpoint).model_args))
+        names = list(stored_langs(read_outline(checkpoint).model_args))
         names = names or _ordered(_languages(available, lang_pairs), list(PAPER_LEVELS))
     else:
         names = names_of(langs, "--langs")
@@ -191,9 +191,9 @@ def _directions(
     return ",".join(f"{s}-{t}" for s in names for t in names if Direction(s, t) in chosen), notes
 
 
-def _sized_arguments(layout: CheckpointLayout) -> Namespace:
+def _sized_arguments(outline: Outline) -> Namespace:
     """The arguments of a checkpoint's model, its sizes as they are in the file."""
-    stored = layout.model_args or Namespace()
+    stored = outline.model_args or Namespace()
     args = Namespace(
         encoder_attention_heads=getattr(stored, "encoder_attention_heads", None) or _HEADS,
         decoder_attention_heads=getattr(stored, "decoder_attention_heads", None) or _HEADS,
@@ -202,11 +202,11 @@ def _sized_arguments(layout: CheckpointLayout) -> Namespace:
         max_target_positions=getattr(stored, "max_target_positions", None) or 1024,
         no_scale_embedding=bool(getattr(stored, "no_scale_embedding", False)),
     )
-    found = [match for match in map(_LAYER.fullmatch, layout.shapes) if match]
+    found = [match for match in map(_LAYER.fullmatch, outline.shapes) if match]
     for stack in ("encoder", "decoder"):
-        first = next((layout.shapes[match[0]] for match in found if match[1] == stack), None)
+        first = next((outline.shapes[match[0]] for match in found if match[1] == stack), None)
         if first is None or len(first) != 2:
-            raise UserError(f"checkpoint {layout.path} holds no Transformer; give an M2M100-like model")
+            raise UserError(f"checkpoint {outline.path} holds no Transformer; give an M2M100-like model")
         setattr(args, f"{stack}_layers", sum(match[1] == stack for match in found))
         setattr(args, f"{stack}_ffn_embed_dim", first[0])
         setattr(args, f"{stack}_embed_dim", first[1])

@@ -57,7 +57,7 @@ def adapted(homes, request, tmp_path_factory) -> Adapted:
     flags = hf.adapted_flags(home, *flags)
     task, model = toy.build(flags)
     model.load_state_dict(torch.load(home.fairseq / "model.pt", weights_only=False)["model"])
-    toy.randomise_pairs(model, scale)
+    toy.randomise_adapters(model, scale)
     if ratio:
         for blocks in group_blocks(model.adapted, range(len(toy.LANGUAGES)), "language"):
             prune_smallest(blocks, ratio)
@@ -132,10 +132,10 @@ def their_hypotheses(model: nn.Module, batch: hf.Batch, token: int, beam: int) -
     return [line[: line.index(2) + 1] if 2 in line else line for line in lines]
 
 
-DIRECTIONS = [("en", "wo"), ("wo", "nl")]
+SIDES = [("en", "wo"), ("wo", "nl")]
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS, ids="-".join)
+@pytest.mark.parametrize("direction", SIDES, ids="-".join)
 def test_a_direction_computes_the_same_with_peft(adapted, direction, tmp_path) -> None:
     source, target = direction
     run("export", adapted.checkpoint, "--format", "huggingface", "--out", tmp_path / "base")
@@ -148,7 +148,7 @@ def test_a_direction_computes_the_same_with_peft(adapted, direction, tmp_path) -
     assert (plain - their_logits(model, batch)).abs().max() > 0.1  # the pairs do something
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS, ids="-".join)
+@pytest.mark.parametrize("direction", SIDES, ids="-".join)
 def test_a_direction_computes_the_same_merged_into_a_folder(adapted, direction, tmp_path) -> None:
     source, target = direction
     files = ("--fixed-dictionary", adapted.home.fairseq / "dict.txt")

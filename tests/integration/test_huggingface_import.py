@@ -11,8 +11,8 @@ import torch
 from fairseq_cli import train
 from safetensors.torch import load_file, save_file
 
-from langspec_lora.checkpoints.outline import read_layout
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.convert.hf.model import import_model
 from langspec_lora.data.vocabulary import load_splitter
 from langspec_lora.errors import UserError
@@ -41,7 +41,7 @@ def test_training_starts_from_imported_weights(home, tmp_path, monkeypatch) -> N
     flags += ["--finetune-from-model", str(home.fairseq / "model.pt"), "--save-dir", str(tmp_path)]
     flags += ["--user-dir", str(ROOT / "langspec_lora"), "--disable-validation"]
     run_stock(monkeypatch, train, *flags, "--required-batch-size-multiple", "1", "--num-workers", "0")
-    state = Source(tmp_path / "checkpoint_last.pt").base
+    state = StoredModel(tmp_path / "checkpoint_last.pt").base
     theirs = load_file(home.huggingface / "model.safetensors")
     assert torch.equal(state["encoder.embed_tokens.weight"], theirs["model.shared.weight"])
     assert torch.equal(state["decoder.layers.2.fc1.weight"], theirs["model.decoder.layers.2.fc1.weight"])
@@ -256,7 +256,7 @@ def test_nothing_is_overwritten(home, tmp_path) -> None:
     said = run(*command, "--overwrite")
     assert "--arch langspec_m2m100_lora_" in said
     assert (out / "notes").read_text() == "mine"
-    assert read_layout(out / "model.pt").shapes["encoder.embed_tokens.weight"][1] == 24
+    assert read_outline(out / "model.pt").shapes["encoder.embed_tokens.weight"][1] == 24
     export = ("export", out / "model.pt", "--format", "huggingface", "--out", out)
     assert "no tokenizer is written: --out" in run(*export)
     assert "holds config.json already" in refusal(*export)

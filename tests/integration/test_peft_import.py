@@ -11,7 +11,7 @@ import torch
 from fairseq import checkpoint_utils
 from safetensors import torch as safetensors
 
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.cli.main import main
 from langspec_lora.convert.merged import merged_weights
 from tests import hf, toy
@@ -83,7 +83,7 @@ def test_a_lora_of_any_precision_is_scaled_as_peft_scales_it(home, tmp_path, dty
     base = hf.transformers.M2M100ForConditionalGeneration.from_pretrained(home.huggingface)
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "lora").merge_and_unload().state_dict()
-    source = Source(out)
+    source = StoredModel(out)
     ours = merged_weights(source.base, source.adapters, "en", "wo")
     changed = [name for name, weight in theirs.items() if not torch.equal(weight, before[name])]
     assert len(changed) == 4 * 3 + 3 * 5
@@ -125,17 +125,18 @@ def logits_of(checkpoint: Path, home: hf.Home, batch: hf.Batch) -> torch.Tensor:
 def test_what_lies_in_a_layer_becomes_the_pair_of_its_language(home, lora, tmp_path) -> None:
     out = tmp_path / "adapted.pt"
     run("import", lora, *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
-    adapters = Source(out).adapters
+    adapters = StoredModel(out).adapters
     assert adapters.languages.names == ("en", "wo")
     assert adapters.languages.levels == ("high", "low")
     assert adapters.languages.ranks == (3, 3)
-    assert {place.position for place in adapters.pairs} == {"q", "v", "crossq", "crossv", "fc1"}
+    assert {place.position for place in adapters.packed} == {"q", "v", "crossq", "crossv", "fc1"}
     lived = {
-        name: {place[:2] for place in adapters.pairs if adapters.pair(place, name)[1].any()} for name in ("en", "wo")
+        name: {place[:2] for place in adapters.packed if adapters.matrices(place, name)[1].any()}
+        for name in ("en", "wo")
     }
     assert lived["en"] == {("encoder", layer) for layer in (0, 1, 2)}
     assert lived["wo"] == {("encoder", 3), *(("decoder", layer) for layer in (0, 1, 2))}
-    assert all(pairs.a.abs().min() > 0 for pairs in adapters.pairs.values())  # what has nothing yet can be trained
+    assert all(pairs.a.abs().min() > 0 for pairs in adapters.packed.values())  # what has nothing yet can be trained
 
 
 def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
@@ -144,9 +145,9 @@ def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
     run("import", lora, *COMMON, *base, "--out", first)
     run("export", first, "--format", "peft", "-s", "en", "-t", "wo", "--out", tmp_path / "lora")
     run("import", tmp_path / "lora", *COMMON, *base, "--out", again)
-    adapters, others = Source(first).adapters, Source(again).adapters
-    assert adapters.pairs.keys() == others.pairs.keys()
-    for place, pairs in adapters.pairs.items():
+    adapters, others = StoredModel(first).adapters, StoredModel(again).adapters
+    assert adapters.packed.keys() == others.pairs.keys()
+    for place, pairs in adapters.packed.items():
         assert torch.equal(pairs.b, others.pairs[place].b)
 
 

@@ -14,7 +14,7 @@ from tests.bad_input import write_checkpoint
 
 peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
 
-DIRECTIONS = [("en", "wo"), ("wo", "nl"), ("nl", "en")]
+SIDES = [("en", "wo"), ("wo", "nl"), ("nl", "en")]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def adapted(tmp_path_factory) -> tuple[hf.Home, nn.Module, Path]:
     flags = hf.adapted_flags(home, "--encoder-activation-direction", "src_tgt")
     _, model = toy.build(flags)
     model.load_state_dict(torch.load(home.fairseq / "model.pt", weights_only=False)["model"])
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     checkpoint = write_checkpoint(folder / "own.pt", flags, lambda state: state.update(model=model.state_dict()))
     return home, model.eval(), checkpoint
 
@@ -45,11 +45,11 @@ def their_logits(model: nn.Module, batch: hf.Batch) -> Tensor:
 
 def test_each_adapter_of_one_peft_model_computes_its_own_direction(adapted, tmp_path) -> None:
     home, own, checkpoint = adapted
-    for source, target in DIRECTIONS:
+    for source, target in SIDES:
         direction = ["-s", source, "-t", target, "--out", tmp_path / f"{source}-{target}"]
         assert main([str(word) for word in ["export", checkpoint, "--format", "peft", *direction]]) == 0
     base = hf.transformers.M2M100ForConditionalGeneration.from_pretrained(home.huggingface).eval()
-    first, *others = ("-".join(direction) for direction in DIRECTIONS)
+    first, *others = ("-".join(direction) for direction in SIDES)
     model = peft.PeftModel.from_pretrained(base, tmp_path / first, adapter_name=first)
     for name in others:
         model.load_adapter(tmp_path / name, adapter_name=name)
@@ -57,13 +57,13 @@ def test_each_adapter_of_one_peft_model_computes_its_own_direction(adapted, tmp_
     language = {name: hf.language_token(home, name) for name in ("en", "wo", "nl", "af")}
     # One batch for all, so that the adapters alone make the difference.
     batch = hf.random_batch(language["en"], language["wo"], vocabulary=language["af"], sentences=16)
-    for source, target in [*DIRECTIONS, *reversed(DIRECTIONS)]:
+    for source, target in [*SIDES, *reversed(SIDES)]:
         model.set_adapter(f"{source}-{target}")
         expected = our_logits(own, batch, source, target)
         torch.testing.assert_close(their_logits(model, batch), expected, atol=1e-4, rtol=0)
-        for other in DIRECTIONS:
+        for other in SIDES:
             if other != (source, target):
                 assert (expected - our_logits(own, batch, *other)).abs().max() > 0.1
     with model.disable_adapter():
-        toy.randomise_pairs(own, scale=0)
+        toy.randomise_adapters(own, scale=0)
         torch.testing.assert_close(their_logits(model, batch), our_logits(own, batch, "en", "wo"), atol=1e-4, rtol=0)

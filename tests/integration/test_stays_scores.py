@@ -48,7 +48,7 @@ HYPOTHESES = (
     "",
     "the last line ends like a file of Unix, with one end",
 )
-DIRECTIONS = {"en-fr": (REFERENCES, HYPOTHESES), "wo-nl": (HYPOTHESES, REFERENCES)}
+SIDES = {"en-fr": (REFERENCES, HYPOTHESES), "wo-nl": (HYPOTHESES, REFERENCES)}
 """References and hypotheses of each."""
 
 
@@ -80,7 +80,7 @@ def evaluated(results, toy_data, adapted, tmp_path_factory) -> Evaluated:
     folder = tmp_path_factory.mktemp("scores")
     shutil.copytree(results, folder / "results")
     shutil.copytree(toy_data.parent, folder / "references", ignore=lambda *_: ["bin"])
-    for direction, (references, hypotheses) in DIRECTIONS.items():
+    for direction, (references, hypotheses) in SIDES.items():
         language = direction.split("-")[1]
         write(folder / "references" / f"test.{language}", references)
         for path in (folder / "results").glob(f"*-{language}.hyp.txt"):
@@ -111,10 +111,10 @@ def test_scores_of_every_tokenizer_are_those_of_sacrebleus_command_line(evaluate
     for module in (sacrebleu.utils, sacrebleu.tokenizers.tokenizer_spm):
         monkeypatch.setattr(module, "SACREBLEU_DIR", str(evaluated.sacrebleu))
     command = ["evaluate", evaluated.data, "--checkpoint", evaluated.checkpoint, "--out", evaluated.results, "--cpu"]
-    command += ["--references", evaluated.references, "--tokenize", tokenize, "--lang-pairs", ",".join(DIRECTIONS)]
+    command += ["--references", evaluated.references, "--tokenize", tokenize, "--lang-pairs", ",".join(SIDES)]
     assert main([str(word) for word in command]) == 0
     scores = json.loads((evaluated.results / "scores.json").read_text())["directions"]
-    for direction in DIRECTIONS:
+    for direction in SIDES:
         ours = tuple(round(scores[direction][metric], 2) for metric in ("bleu", "chrf"))
         assert ours == command_line(evaluated, direction, tokenize)
 

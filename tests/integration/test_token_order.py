@@ -11,7 +11,7 @@ from fairseq import options, tasks
 from fairseq_cli import generate, train, validate
 
 from langspec_lora.checkpoints.loading import load_checkpoint
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.cli.main import main
 from langspec_lora.convert.hf.tokenizer import check_tokenizer
@@ -164,7 +164,7 @@ def test_an_export_for_stock_fairseq_says_the_order_to_it(toy_data, fine_tuned, 
 
 def test_a_tokenizer_is_checked_against_the_whole_vocabulary(toy_data, fine_tuned, tmp_path) -> None:
     """The dictionary lacks the tokens, the embeddings have them."""
-    layout = read_layout(fine_tuned)
+    outline = read_outline(fine_tuned)
     rows = len(symbols_of_stock_fairseq(toy_data, REVERSED))
     spm = tmp_path / "spm.model"
     words = Path(without_tokens(toy_data)).read_text().split()[::2]
@@ -173,7 +173,7 @@ def test_a_tokenizer_is_checked_against_the_whole_vocabulary(toy_data, fine_tune
     dictionary = tmp_path / "dict.txt"
     padding = [f"madeupword{number:04d} 1" for number in range(rows - len(toy.LANGUAGES) - 4 - len(pieces))]
     dictionary.write_text("".join(f"{line}\n" for line in (*pieces, *padding)))
-    order = TokenOrder.of(fine_tuned, layout.model_args)
+    order = TokenOrder.of(fine_tuned, outline.model_args)
     tokens = check_tokenizer(dictionary, spm, rows, ("nl", "en"), order)
     assert tokens[-5:] == [f"__{name}__" for name in REVERSED.split(",")]
 

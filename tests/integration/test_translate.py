@@ -26,7 +26,7 @@ from tests import ROOT, toy
 from tests.evaluations import published_hypotheses, run_stock
 
 SHORT = ("--max-len-b", "20")  # a model of so little training repeats itself
-DIRECTIONS = [("en", "fr"), ("wo", "en"), ("nl", "sd"), ("fr", "wo")]
+SIDES = [("en", "fr"), ("wo", "en"), ("nl", "sd"), ("fr", "wo")]
 
 
 @pytest.fixture(scope="session")
@@ -94,12 +94,12 @@ def test_translations_are_those_of_stock_fairseq_generate_line_for_line(home, ki
     task = {"adapted": "translation_multi_simple_epoch_lora", "stock": "translation_multi_simple_epoch"}[kind]
     translator = Translator.from_checkpoint(checkpoint, device="cpu", max_tokens=90, max_len_b=20)
     texts = set()
-    for source, target in DIRECTIONS:
+    for source, target in SIDES:
         expected = generated(home, checkpoint, task, source, target)
         assert translator.translate(text(home, source), source, target) == expected
         assert len(expected) == toy.SIZES["test"]
         texts.add(tuple(expected))
-    assert len(texts) == len(DIRECTIONS)  # the directions do differ
+    assert len(texts) == len(SIDES)  # the directions do differ
 
 
 def test_translations_are_those_of_stock_fairseq_interactive_line_for_line(
@@ -133,9 +133,7 @@ def test_a_call_may_mix_directions_and_keeps_the_order_of_its_lines(home, transl
 
 
 def test_threads_that_share_a_translator_get_the_languages_they_ask_for(home, translator) -> None:
-    jobs = [
-        (text(home, source)[place : place + 3], source, target) for source, target in DIRECTIONS for place in (0, 3)
-    ]
+    jobs = [(text(home, source)[place : place + 3], source, target) for source, target in SIDES for place in (0, 3)]
     expected = [translator.translate(*job) for job in jobs]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda job: translator.translate(*job), 3 * jobs)) == 3 * expected

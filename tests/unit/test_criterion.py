@@ -57,7 +57,7 @@ def chunks(request, monkeypatch) -> None:
 @pytest.mark.parametrize("more", [{}, {"smoothing": 0.0}, {"ignore_prefix_size": 1}], ids=str)
 def test_loss_log_and_gradients_are_those_of_fairseq(toy_data, chunks, more) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     stock, ours = losses(model.train(), sample_of(task), *criteria(task, **more))
     torch.testing.assert_close(ours[0], stock[0], rtol=1e-5, atol=1e-5)
     assert ours[1] == stock[1]
@@ -134,7 +134,7 @@ def test_half_precision_keeps_the_probabilities_that_lie_below_its_smallest_numb
 
 def test_autocast_gives_fairseq_s_loss_to_its_own_precision(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     batch = sample_of(task)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         stock, ours = losses(model.train(), batch, *criteria(task))

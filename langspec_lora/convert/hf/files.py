@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.checkpoints.outline import read_pickle
 from langspec_lora.errors import UserError
 
 
@@ -98,7 +98,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path} is missing; take it from its source again") from None
         except Exception as error:  # SafetensorError, and whatever else a cut-off file leads to
             raise UserError(f"{path} is damaged ({type(error).__name__}); take it from its source again") from error
-    read_outline(path)  # refuses whatever is more than tensors, on any torch
+    read_pickle(path)  # refuses whatever is more than tensors, on any torch
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a cut-off file can raise anything

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
 from langspec_lora.convert.hf.weights import PREFIX
 from langspec_lora.errors import UserError
@@ -94,10 +94,10 @@ def export_lora(
     check_folder(out, PEFT_FILES, overwrite)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for place in adapters.pairs:
-        a, b = adapters.pair(place, source if adapters.direction(place) == SOURCE else target)
-        name = PREFIX + place.path
-        d_out, d_in = sizes[f"{place.path}.weight"]
+    for site in adapters.packed:
+        a, b = adapters.matrices(site, source if adapters.side(site) == SOURCE else target)
+        name = PREFIX + site.path
+        d_out, d_in = sizes[f"{site.path}.weight"]
         tensors[f"base_model.model.{name}.lora_A.weight"] = _widen(a, d_in, adapters)
         tensors[f"base_model.model.{name}.lora_B.weight"] = _widen(b, d_out, adapters).t()
         ranks[name] = len(a)
@@ -155,31 +155,29 @@ def import_lora(
     _check_settings(settings, folder)
     updates: dict[Site, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(folder, "adapter_model").items():
-        place, part = _place(name, folder)
-        updates.setdefault(place, {})[part] = tensor
+        site, part = _place(name, folder)
+        updates.setdefault(site, {})[part] = tensor
     if not updates:
         raise UserError(f"{folder} holds no LoRA weights; take it from its source again")
-    scaled = {place: _scaled(place, parts, settings, sizes, folder) for place, parts in updates.items()}
+    scaled = {site: _scaled(site, parts, settings, sizes, folder) for site, parts in updates.items()}
     names = (source, target)
-    owners = {place: source if directions[place.stack][place.layer] == SOURCE else target for place in scaled}
-    ranks = tuple(
-        max((len(a) for place, (a, _) in scaled.items() if owners[place] == name), default=1) for name in names
-    )
+    owners = {site: source if directions[site.stack][site.layer] == SOURCE else target for site in scaled}
+    ranks = tuple(max((len(a) for site, (a, _) in scaled.items() if owners[site] == name), default=1) for name in names)
     by_level = dict.fromkeys(LEVELS, 1)  # of which only the levels are of use: the ranks are the LoRA's
     levels = LanguageTable.build(names, resources, by_level, "paper's twelve, or --lang-resources").levels
     languages = LanguageTable(names, levels, ranks)
     draw = torch.Generator().manual_seed(0)
     pairs = {}
-    for place in _whole_grid(scaled):
-        d_out, d_in = sizes[f"{place.path}.weight"]
+    for site in _whole_grid(scaled):
+        d_out, d_in = sizes[f"{site.path}.weight"]
         a, b = torch.empty(sum(ranks), d_in), torch.zeros(sum(ranks), d_out)
         for fresh in a.split(ranks):
             draw_a(fresh, "rank", draw)  # as training starts it, so that what adds nothing yet can still be trained
-        if place in scaled:
-            own_a, own_b = scaled[place]
-            start = 0 if owners[place] == source else ranks[0]
+        if site in scaled:
+            own_a, own_b = scaled[site]
+            start = 0 if owners[site] == source else ranks[0]
             a[start : start + len(own_a)], b[start : start + len(own_b)] = own_a, own_b
-        pairs[place] = PackedPairs(a, b, torch.ones_like(b, dtype=torch.uint8))
+        pairs[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
     return Adapters(languages, dict(directions), 0, 0, pairs, 0)
 
 
@@ -189,13 +187,13 @@ def base_model_name(folder: Path) -> str | None:
     return str(name) if name else None
 
 
-def _whole_grid(places: Collection[Site]) -> Iterator[Site]:
-    """All positions of all layers that the places name, in the order of the model: the same in every adapted layer."""
+def _whole_grid(sites: Collection[Site]) -> Iterator[Site]:
+    """All positions of all layers that the sites name, in the order of the model: the same in every adapted layer."""
     for stack, positions in POSITIONS.items():
-        here = [place for place in places if place.stack == stack]
-        for layer in sorted({place.layer for place in here}):
+        here = [site for site in sites if site.stack == stack]
+        for layer in sorted({site.layer for site in here}):
             for position in positions:
-                if any(place.position == position for place in here):
+                if any(site.position == position for site in here):
                     yield Site(stack, layer, position)
 
 
@@ -233,14 +231,14 @@ def _place(name: str, folder: Path) -> tuple[Site, str]:
 
 
 def _scaled(
-    place: Site,
+    site: Site,
     parts: Mapping[str, Tensor],
     settings: Mapping[str, Any],
     sizes: Mapping[str, tuple[int, ...]],
     folder: Path,
 ) -> tuple[Tensor, Tensor]:
     """``A (r, d_in)`` and ``B (r, d_out)`` of a module, the scaling alpha / r in B."""
-    name = place.path
+    name = site.path
     if set(parts) != {"A", "B"}:
         raise UserError(f"{folder} has only lora_{next(iter(parts))} of {name}; take it from its source again")
     size = sizes.get(f"{name}.weight")

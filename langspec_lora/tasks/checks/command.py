@@ -6,7 +6,7 @@ import math
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.tasks.checks.directions import languages_that_do_not_train
@@ -106,7 +106,7 @@ def remarks_on_training(
         found += pruning_within(pruning[0], args.max_epoch or math.inf, f"--max-epoch {args.max_epoch}")
     if start is not None:
         path, resumes = start
-        found += idle_at_start(args, config, read_layout(path), resumes)
+        found += idle_at_start(args, config, read_outline(path), resumes)
         found += other_language_tokens(args, [path])
     return found
 

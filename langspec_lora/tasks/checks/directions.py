@@ -27,7 +27,7 @@ def languages_that_do_not_train(
         UserError: no adapter would train at all, nor anything else.
     """
     directions = list(directions)
-    sides = {stack.directions[layer] for stack in config.stacks.values() if stack.positions for layer in stack.layers}
+    sides = {stack.sides[layer] for stack in config.stacks.values() if stack.positions for layer in stack.layers}
     named = {SOURCE: {source for source, _ in directions}, TARGET: {target for _, target in directions}}
     reached = set().union(*(named[side] for side in sides))
     wanted = [config.languages.names[language] for language in trained]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 
 STYLE = "multilingual"
 """fairseq's default of ``--lang-tok-style``."""
@@ -102,7 +102,7 @@ def other_language_tokens(args: Namespace, paths: Iterable[str]) -> list[str]:
     """
     own, found = LanguageTokens.from_args(args), []
     for path in paths:
-        stored = LanguageTokens.from_args(read_layout(path).model_args)
+        stored = LanguageTokens.from_args(read_outline(path).model_args)
         if stored is not None and stored != own:
             found.append(
                 f"checkpoint {path} was trained with {stored}, but this command has {own}; sentences get "

@@ -14,7 +14,7 @@ from fairseq.tasks import FairseqTask
 from langspec_lora.checkpoints.arguments import check_stored_arguments
 from langspec_lora.checkpoints.fit import check_generation_checkpoints, check_training_checkpoint
 from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_same_model
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.checkpoints.saving import settle_base
 from langspec_lora.checkpoints.start import check_start_agrees, check_start_flags, starting_checkpoint
@@ -54,9 +54,9 @@ def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: i
     check_generation_checkpoints(paths, used_languages(args), vocabulary, getattr(args, "base_checkpoint", None))
     warn(remarks_on_generation(args, paths))
     if getattr(args, "lm_path", None):
-        read_layout(args.lm_path)
+        read_outline(args.lm_path)
     if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
-        limits = Limits.of_generation(args, [read_layout(path).model_args for path in paths])
+        limits = Limits.of_generation(args, [read_outline(path).model_args for path in paths])
         data.check_files(args.gen_subset, needs_target=False, limits=limits)
 
 
@@ -84,7 +84,7 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
         if config is not None:
             check_start_agrees(args, config)
     if start is not None:
-        check_same_model(read_layout(start[0]), args)
+        check_same_model(read_outline(start[0]), args)
     check_resumption(args, config is not None)
     check_precision(args)
     check_best_metric(task, args)

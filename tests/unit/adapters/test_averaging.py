@@ -23,27 +23,27 @@ def sets() -> list[Adapters]:
     later = []
     for epoch in (9, 8):
         pairs = {}
-        for place, (a, b, mask) in first.pairs.items():
+        for site, (a, b, mask) in first.packed.items():
             lives = (torch.rand(b.shape) >= 0.3).to(mask.dtype)
-            pairs[place] = first.pairs[place]._replace(a=a + epoch, b=torch.randn(b.shape) * lives, mask=lives)
-        later.append(replace(first, pairs=pairs, mask_epoch=epoch))
+            pairs[site] = first.packed[site]._replace(a=a + epoch, b=torch.randn(b.shape) * lives, mask=lives)
+        later.append(replace(first, packed=pairs, mask_epoch=epoch))
     return [first, *later]
 
 
 def test_every_entry_is_the_mean_and_pruned_where_one_is() -> None:
     held = sets()
     mean = average(held, NAMES)
-    assert (mean.languages, mean.directions, mean.mask_epoch) == (held[0].languages, held[0].directions, 9)
-    assert list(mean.pairs) == list(held[0].pairs)
-    for place, (a, b, mask) in mean.pairs.items():
+    assert (mean.languages, mean.sides, mean.mask_epoch) == (held[0].languages, held[0].sides, 9)
+    assert list(mean.packed) == list(held[0].packed)
+    for site, (a, b, mask) in mean.packed.items():
         assert a.dtype == torch.float32
         for row in range(b.size(0)):
             for column in range(b.size(1)):
-                lives = all(int(one.pairs[place].mask[row, column]) for one in held)
-                value = sum(float(one.pairs[place].b[row, column]) for one in held) / 3 if lives else 0.0
+                lives = all(int(one.packed[site].mask[row, column]) for one in held)
+                value = sum(float(one.packed[site].b[row, column]) for one in held) / 3 if lives else 0.0
                 assert int(mask[row, column]) == lives
                 assert float(b[row, column]) == pytest.approx(value, abs=1e-6)
-        assert torch.allclose(a, sum(one.pairs[place].a for one in held) / 3)
+        assert torch.allclose(a, sum(one.packed[site].a for one in held) / 3)
 
 
 @pytest.mark.parametrize(
@@ -69,20 +69,20 @@ def test_adapters_of_another_slice_are_refused_wherever_they_stand() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_mean_of_half_precision_is_rounded_once(dtype) -> None:
     held = [one.adapters for one in (make(0, dtype), make(0, dtype), make(0, dtype))]
-    place = next(iter(held[0].pairs))
-    shifted = {place: held[1].pairs[place]._replace(a=held[1].pairs[place].a + 0.3, b=held[1].pairs[place].b * 1.7)}
-    held[1] = replace(held[1], pairs={**held[1].pairs, **shifted})
-    mean = average(held, NAMES).pairs[place]
+    site = next(iter(held[0].packed))
+    shifted = {site: held[1].packed[site]._replace(a=held[1].packed[site].a + 0.3, b=held[1].packed[site].b * 1.7)}
+    held[1] = replace(held[1], packed={**held[1].packed, **shifted})
+    mean = average(held, NAMES).packed[site]
     for part in ("a", "b"):
-        values = [getattr(one.pairs[place], part).double() for one in held]
+        values = [getattr(one.packed[site], part).double() for one in held]
         assert torch.equal(getattr(mean, part), ((values[0] + values[1] + values[2]) / 3).to(dtype))
 
 
 def test_masks_stay_whole_numbers_and_what_is_pruned_is_plus_zero() -> None:
     held = sets()
-    place = next(iter(held[0].pairs))
-    minus = held[0].pairs[place]._replace(b=-held[0].pairs[place].b.abs())
-    mean = average([replace(held[0], pairs={**held[0].pairs, place: minus}), *held[1:]], NAMES).pairs[place]
+    site = next(iter(held[0].packed))
+    minus = held[0].packed[site]._replace(b=-held[0].packed[site].b.abs())
+    mean = average([replace(held[0], packed={**held[0].packed, site: minus}), *held[1:]], NAMES).packed[site]
     assert mean.mask.dtype == torch.uint8
     pruned = mean.b[mean.mask == 0]
     assert not pruned.any()
@@ -93,8 +93,8 @@ def test_one_checkpoint_is_its_own_mean() -> None:
     only = make(0.5).adapters
     mean = average([only], ["only"])
     assert mean.mask_epoch == only.mask_epoch
-    for place, packed in mean.pairs.items():
-        assert all(map(torch.equal, packed, only.pairs[place]))
+    for site, packed in mean.packed.items():
+        assert all(map(torch.equal, packed, only.packed[site]))
 
 
 def test_languages_and_ranks_of_both_are_named() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langspec_lora.adapters.edit import add_languages, check_alike, join, remove_languages, select_languages
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import draw_a
@@ -21,15 +21,15 @@ FC1 = Site("decoder", 1, "fc1")
 
 
 def taken(adapters: Adapters, rows: list[int]) -> dict[Site, list[torch.Tensor]]:
-    return {place: [value[rows] for value in packed] for place, packed in adapters.pairs.items()}
+    return {site: [value[rows] for value in packed] for site, packed in adapters.packed.items()}
 
 
 def same(adapters: Adapters, expected: dict[Site, list[torch.Tensor]]) -> bool:
-    assert adapters.pairs.keys() == expected.keys()
+    assert adapters.packed.keys() == expected.keys()
     return all(
         one.dtype == other.dtype and torch.equal(one, other)
-        for place, packed in adapters.pairs.items()
-        for one, other in zip(packed, expected[place], strict=True)
+        for site, packed in adapters.packed.items()
+        for one, other in zip(packed, expected[site], strict=True)
     )
 
 
@@ -40,19 +40,19 @@ def test_pairs_that_join_come_last_and_add_nothing(dtype) -> None:
     assert grown.languages == LanguageTable(
         ("en", "ଓଡ଼ିଆ", "wo", "fr", "xh"), ("high", "med", "low", "high", "low"), (2, 1, 4, 2, 3)
     )
-    assert same(replace(grown, pairs={place: PackedPairs(*(value[:7] for value in packed))
-                                      for place, packed in grown.pairs.items()}), taken(old, [*range(7)]))  # fmt: skip
+    assert same(replace(grown, packed={site: PackedMatrices(*(value[:7] for value in packed))
+                                      for site, packed in grown.packed.items()}), taken(old, [*range(7)]))  # fmt: skip
     generator = torch.Generator().manual_seed(3)
-    for place, (a, b, mask) in grown.pairs.items():
+    for site, (a, b, mask) in grown.packed.items():
         assert (a.dtype, b.dtype, mask.dtype) == (dtype, dtype, torch.uint8)
         drawn = torch.empty(2, a.size(1)), torch.empty(3, a.size(1))
         for own in drawn:
             draw_a(own, "rank", generator)
-        assert torch.equal(a[7:], torch.cat(drawn).to(dtype)), place
+        assert torch.equal(a[7:], torch.cat(drawn).to(dtype)), site
         assert b[7:].shape == mask[7:].shape == (5, b.size(1))
         assert not b[7:].any()
         assert (mask[7:] == 1).all()
-    assert (grown.mask_epoch, grown.directions) == (old.mask_epoch, old.directions)
+    assert (grown.mask_epoch, grown.sides) == (old.mask_epoch, old.sides)
 
 
 def test_languages_that_cannot_join_are_named() -> None:
@@ -72,8 +72,8 @@ def test_languages_that_cannot_join_are_named() -> None:
 
 def test_rank_may_be_as_great_as_the_input_is_wide() -> None:
     adapters = make(0).adapters
-    narrow = replace(adapters, pairs={FC1: PackedPairs(*(value[:, :5] for value in adapters.pairs[FC1]))})
-    narrow = replace(narrow, pairs={FC1: narrow.pairs[FC1]._replace(a=adapters.pairs[FC1].a)})
+    narrow = replace(adapters, packed={FC1: PackedMatrices(*(value[:, :5] for value in adapters.packed[FC1]))})
+    narrow = replace(narrow, packed={FC1: narrow.packed[FC1]._replace(a=adapters.packed[FC1].a)})
     add_languages(narrow, replace(NEW, ranks=(2, 10)), "rank", 1)
     with pytest.raises(UserError, match="rank 11 of xh is above 10"):
         add_languages(narrow, replace(NEW, ranks=(2, 11)), "rank", 1)
@@ -99,19 +99,19 @@ def test_languages_leave_and_one_stays() -> None:
 
 
 def another(names: tuple[str, ...], ranks: tuple[int, ...]) -> Adapters:
-    """Adapters of other languages at the same places."""
+    """Adapters of other languages at the same sites."""
     torch.manual_seed(11)
     rows = sum(ranks)
     pairs = {
-        place: PackedPairs(torch.randn(rows, a.size(1)), torch.randn(rows, b.size(1)), torch.ones_like(mask[:rows]))
-        for place, (a, b, mask) in make(0.5).adapters.pairs.items()
+        site: PackedMatrices(torch.randn(rows, a.size(1)), torch.randn(rows, b.size(1)), torch.ones_like(mask[:rows]))
+        for site, (a, b, mask) in make(0.5).adapters.packed.items()
     }
     table = LanguageTable(names, ("low",) * len(names), ranks)
-    return replace(make(0.5).adapters, languages=table, pairs=pairs, mask_epoch=9)
+    return replace(make(0.5).adapters, languages=table, packed=pairs, mask_epoch=9)
 
 
 def joined(first: dict, second: dict) -> dict:
-    return {place: [torch.cat(both) for both in zip(first[place], second[place], strict=True)] for place in first}
+    return {site: [torch.cat(both) for both in zip(first[site], second[site], strict=True)] for site in first}
 
 
 def test_sets_of_different_languages_come_together() -> None:
@@ -166,7 +166,7 @@ def test_set_whose_languages_are_all_in_the_preferred_one_is_left_out() -> None:
 )  # fmt: skip
 def test_pairs_of_another_width_or_precision_do_not_come_together(change, words) -> None:
     first = make(0.5).adapters
-    second = replace(first, pairs={**first.pairs, FC1: PackedPairs(*change(*first.pairs[FC1]))})
+    second = replace(first, packed={**first.packed, FC1: PackedMatrices(*change(*first.packed[FC1]))})
     check_alike(first, select_languages(first, ["wo"]))
     with pytest.raises(UserError) as refusal:
         check_alike(first, second, "one", "two")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from langspec_lora import tensor_files
 from langspec_lora.adapters import file as adapter_file
 from langspec_lora.adapters.file import AdapterFile, read_adapter_file, write_adapter_folder
-from langspec_lora.adapters.packed import Adapters, PackedPairs
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.sites import Site
@@ -32,10 +32,10 @@ def make(pruned: float, dtype: torch.dtype = torch.float32, zero: float = 0.0) -
     """Random adapters; ``zero`` is what stands where the mask says pruned."""
     torch.manual_seed(5)
     pairs = {}
-    for place, (width_in, width_out) in WIDTHS.items():
+    for site, (width_in, width_out) in WIDTHS.items():
         mask = (torch.rand(7, width_out) >= pruned).to(torch.uint8)
         b = torch.randn(7, width_out).to(dtype).masked_fill(mask == 0, zero)
-        pairs[place] = PackedPairs(torch.randn(7, width_in).to(dtype), b, mask)
+        pairs[site] = PackedMatrices(torch.randn(7, width_in).to(dtype), b, mask)
     directions = {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
     adapters = Adapters(LANGUAGES, directions, 0, 0, pairs, 7)
     return AdapterFile(adapters, "sha256:" + "ab" * 32, {"arch": "x", "decoder_langtok": True})
@@ -53,13 +53,13 @@ def test_every_bit_comes_back(tmp_path, pruned, zero, dtype) -> None:
     for path in (tmp_path / "out", tmp_path / "out" / "adapter.safetensors"):
         back = read_adapter_file(path)
         assert (back.base, back.settings) == (content.base, content.settings)
-        held, wanted = Source(path).adapters, content.adapters
-        assert (held.languages, held.directions, held.mask_epoch) == (
-            wanted.languages, wanted.directions, wanted.mask_epoch,
+        held, wanted = StoredModel(path).adapters, content.adapters
+        assert (held.languages, held.sides, held.mask_epoch) == (
+            wanted.languages, wanted.sides, wanted.mask_epoch,
         )  # fmt: skip
-        assert held.pairs.keys() == wanted.pairs.keys()
-        for place, pairs in wanted.pairs.items():
-            for value, expected in zip(held.pairs[place], pairs, strict=True):
+        assert held.packed.keys() == wanted.packed.keys()
+        for site, pairs in wanted.packed.items():
+            for value, expected in zip(held.packed[site], pairs, strict=True):
                 assert value.dtype == expected.dtype
                 assert bits(value) == bits(expected)
 
@@ -105,7 +105,7 @@ def test_layout_of_pruned_entries_is_the_documented_one(tmp_path) -> None:
     size = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + size])
     data = raw[8 + size :]
-    _, b, mask = content.adapters.pairs[Site("decoder", 1, "fc1")]
+    _, b, mask = content.adapters.packed[Site("decoder", 1, "fc1")]
     entries = [(int(m), float(v)) for m, v in zip(mask.flatten(), b.flatten(), strict=True)]
 
     start, end = header["decoder.1.fc1.B.mask"]["data_offsets"]
@@ -118,17 +118,17 @@ def test_layout_of_pruned_entries_is_the_documented_one(tmp_path) -> None:
 
 
 def large(pruned: float) -> AdapterFile:
-    """The pairs of the published run: 156 places of rank 2, 2 and 8 for four languages each, 1,024 features."""
+    """The pairs of the published run: 156 sites of rank 2, 2 and 8 for four languages each, 1,024 features."""
     table = LanguageTable(tuple(f"l{i}" for i in range(12)), ("high",) * 12, (2,) * 8 + (8,) * 4)
     mask = torch.ones(48 * 1024, dtype=torch.uint8)
     mask[: round(pruned * len(mask))] = 0
     mask = mask.view(48, 1024)
     a, b = torch.randn(48, 1024), torch.randn(48, 1024).masked_fill(mask == 0, 0)
-    places = {"encoder": ("q", "k", "v", "fc1", "fc2")}
-    places["decoder"] = ("q", "k", "v", "crossq", "crossk", "crossv", "fc1", "fc2")
+    sites = {"encoder": ("q", "k", "v", "fc1", "fc2")}
+    sites["decoder"] = ("q", "k", "v", "crossq", "crossk", "crossv", "fc1", "fc2")
     pairs = {
-        Site(stack, layer, position): PackedPairs(a.clone(), b.clone(), mask)
-        for stack, positions in places.items()
+        Site(stack, layer, position): PackedMatrices(a.clone(), b.clone(), mask)
+        for stack, positions in sites.items()
         for layer in range(12)
         for position in positions
     }
@@ -150,7 +150,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(tmp_path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     write_adapter_folder(make(0.5), tmp_path, overwrite=True)
     assert len(list(tmp_path.iterdir())) == 2
-    assert int((Source(tmp_path).adapters.pairs[Site("encoder", 0, "q")].mask == 0).sum()) > 0
+    assert int((StoredModel(tmp_path).adapters.packed[Site("encoder", 0, "q")].mask == 0).sum()) > 0
 
 
 def change_config(folder: Path, **changes) -> None:
@@ -213,8 +213,8 @@ NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "
         (lambda folder: change_metadata(folder, languages=3), "is damaged"),
         (lambda folder: change_metadata(folder, dtype="float16"), "size or type"),
         (lambda folder: change_metadata(folder, dtype="load"), "is damaged"),
-        (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": ["up"]}), "neither src nor"),
-        (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": []}), "no model has"),
+        (lambda folder: change_metadata(folder, sides={"encoder": ["src"], "decoder": ["up"]}), "neither src nor"),
+        (lambda folder: change_metadata(folder, sides={"encoder": ["src"], "decoder": []}), "no model has"),
         (lambda folder: change_metadata(folder, dim=-1), "whole numbers"),
         (lambda folder: change_metadata(folder, mask_epoch=10**40), "whole numbers"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 10**13]}}), "damaged"),
@@ -242,10 +242,10 @@ def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> N
 )
 def test_matrices_that_do_not_belong_together_are_refused(tmp_path, change, words) -> None:
     content = make(0.5)
-    pairs = dict(content.adapters.pairs)
-    place = Site("decoder", 1, "fc1")
-    pairs[place] = PackedPairs(*change(*pairs[place]))
-    write_adapter_folder(replace(content, adapters=replace(content.adapters, pairs=pairs)), tmp_path)
+    pairs = dict(content.adapters.packed)
+    site = Site("decoder", 1, "fc1")
+    pairs[site] = PackedMatrices(*change(*pairs[site]))
+    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=pairs)), tmp_path)
     with pytest.raises(UserError, match=words):
         read_adapter_file(tmp_path)
 
@@ -318,11 +318,11 @@ DAMAGE = [
     (say(languages=languages(("en", "high", 2), ("fr", "low", 5.0))), LEVEL),
     (say(languages=languages(("en", "high", 0), ("fr", "low", 7))), LEVEL),
     (say(languages=languages(("en", "high", 2), ("fr", "low", 6))), "has not the size that it is said to have"),
-    (say(directions={"encoder": ["src", "tgt"], "decoder": ["tgt", "both"]}), "a direction is neither src nor tgt"),
+    (say(sides={"encoder": ["src", "tgt"], "decoder": ["tgt", "both"]}), "a direction is neither src nor tgt"),
     (say(dtype="nonsense"), r"is damaged \(AttributeError: .*nonsense"),
     (say(settings=3), r"is damaged \(TypeError: "),
-    (say(places={}), "it names places that no model has"),
-    (lambda config, tensors: config["places"].update({"encoder.9.q": {}}), "it names places that no model has"),
+    (say(places={}), "it names sites that no model has"),
+    (lambda config, tensors: config["places"].update({"encoder.9.q": {}}), "it names sites that no model has"),
     (store("decoder.0.q.A", lambda tensors: torch.ones(1)), "it holds decoder.0.q.A, which it does not describe"),
     (say_shape("A", 7, 11), SIZE),
     (flat, SIZE),
@@ -363,28 +363,28 @@ def test_matrix_that_is_stored_whole_has_its_own_size(tmp_path) -> None:
 @pytest.mark.parametrize("mask", [0, 1])
 @pytest.mark.parametrize("width", [1, 8])
 def test_smallest_matrices_and_greatest_numbers_come_back(tmp_path, mask, width) -> None:
-    place = Site("encoder", 0, "q")
+    site = Site("encoder", 0, "q")
     lives = torch.full((1, width), mask, dtype=torch.uint8)
-    pairs = PackedPairs(torch.ones(1, 1), lives.float(), lives)
+    pairs = PackedMatrices(torch.ones(1, 1), lives.float(), lives)
     table = LanguageTable(("en",), ("high",), (1,))
     most = 2**31 - 1
-    adapters = Adapters(table, {"encoder": ("src",), "decoder": ()}, most, most, {place: pairs}, most)
+    adapters = Adapters(table, {"encoder": ("src",), "decoder": ()}, most, most, {site: pairs}, most)
     write_adapter_folder(AdapterFile(adapters, "sha256:", {}), tmp_path)
     back = read_adapter_file(tmp_path).adapters
     assert (back.dim, back.start, back.mask_epoch) == (most, most, most)
-    assert all(torch.equal(*both) for both in zip(back.pairs[place], pairs, strict=True))
+    assert all(torch.equal(*both) for both in zip(back.packed[site], pairs, strict=True))
 
 
 def test_views_are_written_as_what_they_show(tmp_path) -> None:
     content = make(0.5)
     pairs = {
-        place: PackedPairs(*(value.t().contiguous().t() for value in packed))
-        for place, packed in content.adapters.pairs.items()
+        site: PackedMatrices(*(value.t().contiguous().t() for value in packed))
+        for site, packed in content.adapters.packed.items()
     }
     assert not next(iter(pairs.values())).a.is_contiguous()
-    write_adapter_folder(replace(content, adapters=replace(content.adapters, pairs=pairs)), tmp_path)
-    for place, packed in read_adapter_file(tmp_path).adapters.pairs.items():
-        assert all(map(torch.equal, packed, content.adapters.pairs[place]))
+    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=pairs)), tmp_path)
+    for site, packed in read_adapter_file(tmp_path).adapters.packed.items():
+        assert all(map(torch.equal, packed, content.adapters.packed[site]))
 
 
 def test_file_that_is_given_alone_is_read_whatever_lies_beside_it(tmp_path) -> None:

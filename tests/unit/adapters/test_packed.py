@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from langspec_lora.adapters.entries import adapter_shapes, language_manifest
-from langspec_lora.checkpoints.stored_model import Source, checked_adapters
+from langspec_lora.checkpoints.stored_model import StoredModel, checked_adapters
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, languages_to_json
@@ -23,21 +23,21 @@ ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 @pytest.mark.parametrize("flags", [(), ("--dim", "6", "--start-idx", "2")], ids=["whole", "slice"])
 def test_pairs_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) -> None:
     path = write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data, *flags), fill_b)
-    adapters = Source(path).adapters
+    adapters = StoredModel(path).adapters
     model = torch.load(path, weights_only=False)["model"]
     assert adapters.languages.names == toy.LANGUAGES
     assert (adapters.dim, adapters.start) == ((6, 2) if flags else (0, 0))
-    assert adapters.directions == {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
+    assert adapters.sides == {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
     names = {("encoder", 1, "q"): "encoder.layers.1.self_attn.q_proj", ("decoder", 0, "fc1"): "decoder.layers.0.fc1"}
     names["decoder", 1, "crossv"] = "decoder.layers.1.encoder_attn.v_proj"
-    for place, name in names.items():
+    for site, name in names.items():
         for language, (start, end) in ROWS.items():
-            place = next(own for own in adapters.pairs if own == place)
-            a, b = adapters.pair(place, language)
+            site = next(own for own in adapters.packed if own == site)
+            a, b = adapters.matrices(site, language)
             assert torch.equal(a, model[f"{name}.lora_A"][start:end])
             assert torch.equal(b, model[f"{name}.lora_B"][start:end])
             assert b.abs().sum() > 0
-    assert len(adapters.pairs) == 2 * 5 + 2 * 8
+    assert len(adapters.packed) == 2 * 5 + 2 * 8
 
 
 def test_features_are_those_of_the_slice() -> None:
@@ -68,8 +68,8 @@ def fill_b(state: dict) -> None:
 
 
 def test_base_entries_are_those_of_the_stock_model(toy_data, tmp_path) -> None:
-    adapted = Source(write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data))).base
-    stock = Source(write_checkpoint(tmp_path / "b.pt", toy.base_flags(toy_data, *STOCK))).base
+    adapted = StoredModel(write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data))).base
+    stock = StoredModel(write_checkpoint(tmp_path / "b.pt", toy.base_flags(toy_data, *STOCK))).base
     assert adapted.keys() == stock.keys()
     assert not any("lora" in name or name.startswith("adapters.") for name in adapted)
     assert "encoder.layers.0.in_proj_weight" not in stock
@@ -79,9 +79,9 @@ def test_base_entries_are_those_of_the_stock_model(toy_data, tmp_path) -> None:
 def test_checkpoints_without_their_adapters_are_refused(toy_data, tmp_path) -> None:
     base = write_checkpoint(tmp_path / "base.pt", toy.base_flags(toy_data, *STOCK))
     with pytest.raises(UserError, match="holds no adapters"):
-        _ = Source(base).adapters
+        _ = StoredModel(base).adapters
     part = write_checkpoint(tmp_path / "part.pt", toy.plugin_flags(toy_data), without_one_adapter)
     with pytest.raises(UserError, match="holds only part of the adapters: 1 of"):
-        _ = Source(part).adapters
+        _ = StoredModel(part).adapters
     with pytest.raises(UserError, match="does not exist"):
-        _ = Source(tmp_path / "none.pt").adapters
+        _ = StoredModel(tmp_path / "none.pt").adapters

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.adapters.placement import Standing, check_same_standing
+from langspec_lora.adapters.placement import Placement, check_same_placement
 from langspec_lora.checkpoints.start import check_start_agrees
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
@@ -24,35 +24,35 @@ def test_standing_of_flags_and_of_plain_adapters_says_who_selects_each() -> None
         "encoder": StackConfig((0,), ("q",), ("src", "tgt")),
         "decoder": StackConfig((1,), ("fc1",), ("src", "tgt")),
     }
-    assert Standing.of_config(AdapterConfig(TABLE, stacks, 6, 2, "rank")) == Standing(SIDES, 6, 2)
-    assert Standing.of_adapters(make(0).adapters) == Standing(SIDES, 0, 0)
+    assert Placement.of_config(AdapterConfig(TABLE, stacks, 6, 2, "rank")) == Placement(SIDES, 6, 2)
+    assert Placement.of_adapters(make(0).adapters) == Placement(SIDES, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (Standing(SIDES, 4, 0), "A has --dim 0 and B 4"),
-        (Standing(SIDES, 0, 2), "A has --start-idx 0 and B 2"),
-        (Standing({Q: "src"}, 0, 0), "B has no adapters at decoder.1.fc1, where A has some"),
-        (Standing({**SIDES, K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
-        (Standing({FC1: "tgt", K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
+        (Placement(SIDES, 4, 0), "A has --dim 0 and B 4"),
+        (Placement(SIDES, 0, 2), "A has --start-idx 0 and B 2"),
+        (Placement({Q: "src"}, 0, 0), "B has no adapters at decoder.1.fc1, where A has some"),
+        (Placement({**SIDES, K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
+        (Placement({FC1: "tgt", K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
         (
-            Standing({**SIDES, Q: "tgt"}, 0, 0),
+            Placement({**SIDES, Q: "tgt"}, 0, 0),
             "the source language selects the adapters of encoder layer 0 in A, the target language in B "
             "(--encoder-activation-direction)",
         ),
         (
-            Standing({**SIDES, FC1: "src"}, 0, 0),
+            Placement({**SIDES, FC1: "src"}, 0, 0),
             "the target language selects the adapters of decoder layer 1 in A, the source language in B "
             "(--decoder-activation-direction)",
         ),
     ],
 )
 def test_first_difference_is_named(other, words) -> None:
-    own = Standing(SIDES, 0, 0)
-    check_same_standing(own, Standing(dict(reversed(SIDES.items())), 0, 0), "A", "B", "do this")
+    own = Placement(SIDES, 0, 0)
+    check_same_placement(own, Placement(dict(reversed(SIDES.items())), 0, 0), "A", "B", "do this")
     with pytest.raises(UserError) as refusal:
-        check_same_standing(own, other, "A", "B", "do this")
+        check_same_placement(own, other, "A", "B", "do this")
     assert str(refusal.value) == f"{words}; do this"
 
 

@@ -57,15 +57,15 @@ def test_base_checkpoint_loads_strictly_under_its_own_names_and_leaves_the_pairs
 
 def test_pairs_are_found_by_name_in_another_order_and_subset_of_languages(toy_data) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     names = ["sd", "en", "nl"]
     pairs = "sd-en,en-sd,nl-en"
     _, other = toy.build([*toy.plugin_flags(toy_data), "--langs", ",".join(names), "--lang-pairs", pairs])
     other.load_state_dict(state_of(model), strict=True)
     rows = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}  # ranks 2, 2, 3, 4, 4
-    for place, linear in other.adapted.items():
+    for site, linear in other.adapted.items():
         for packed in ("lora_A", "lora_B"):
-            original = getattr(model.adapted[place], packed)
+            original = getattr(model.adapted[site], packed)
             expected = torch.cat([original[slice(*rows[name])] for name in names])
             assert torch.equal(getattr(linear, packed), expected)
 
@@ -157,7 +157,7 @@ def test_published_flags_give_the_published_parameter_count(tmp_path) -> None:
     }
 
 
-PLACE = "decoder.layers.1.fc2"
+SITE = "decoder.layers.1.fc2"
 
 
 def with_number(name: str, number: float):
@@ -170,34 +170,34 @@ def with_number(name: str, number: float):
 
 
 def as_whole_numbers(state: dict[str, torch.Tensor]) -> None:
-    state[f"{PLACE}.lora_B"] = state[f"{PLACE}.lora_B"].long()
+    state[f"{SITE}.lora_B"] = state[f"{SITE}.lora_B"].long()
 
 
 def averaged(state: dict[str, torch.Tensor]) -> None:
     """As fairseq's average_checkpoints.py means it with a checkpoint in which other entries are pruned."""
-    rows = state[f"{PLACE}.lora_mask"]
+    rows = state[f"{SITE}.lora_mask"]
     one, other = rows.clone(), rows.clone()
     one[0], other[1] = 0, 0
-    values = state[f"{PLACE}.lora_B"]
-    state[f"{PLACE}.lora_mask"] = (one + other) // 2  # whole numbers are divided so
-    state[f"{PLACE}.lora_B"] = (values * one + values * other) / 2
+    values = state[f"{SITE}.lora_B"]
+    state[f"{SITE}.lora_mask"] = (one + other) // 2  # whole numbers are divided so
+    state[f"{SITE}.lora_B"] = (values * one + values * other) / 2
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (with_number(f"{PLACE}.lora_A", float("nan")), f"numbers in {PLACE}.lora_A that are infinite or none"),
-        (with_number(f"{PLACE}.lora_B", float("-inf")), f"numbers in {PLACE}.lora_B that are infinite or none"),
+        (with_number(f"{SITE}.lora_A", float("nan")), f"numbers in {SITE}.lora_A that are infinite or none"),
+        (with_number(f"{SITE}.lora_B", float("-inf")), f"numbers in {SITE}.lora_B that are infinite or none"),
         (with_number("decoder.layer_norm.bias", float("nan")), "numbers in decoder.layer_norm.bias that are infinite"),
-        (with_number(f"{PLACE}.lora_mask", 2), f"numbers other than 0 and 1 in {PLACE}.lora_mask"),
-        (as_whole_numbers, f"whole numbers in {PLACE}.lora_B"),
-        (averaged, f"entries in {PLACE}.lora_B that its mask says are pruned"),
+        (with_number(f"{SITE}.lora_mask", 2), f"numbers other than 0 and 1 in {SITE}.lora_mask"),
+        (as_whole_numbers, f"whole numbers in {SITE}.lora_B"),
+        (averaged, f"entries in {SITE}.lora_B that its mask says are pruned"),
     ],
 )
 def test_numbers_that_no_training_leaves_are_refused(toy_data, change, words) -> None:
     """torch would copy them, and fairseq's search pass over NaN: the translations would be nonsense without a word."""
     _, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     state = state_of(model)
     change(state)
     with pytest.raises(SystemExit, match=f"the checkpoint has {words}"):
@@ -207,9 +207,9 @@ def test_numbers_that_no_training_leaves_are_refused(toy_data, change, words) ->
 def test_numbers_that_training_leaves_are_taken(toy_data) -> None:
     """Pruned entries of either sign of zero, and memory that fairseq never wrote to."""
     _, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     state = state_of(model)
-    state[f"{PLACE}.lora_mask"][0], state[f"{PLACE}.lora_B"][0] = 0, -0.0
+    state[f"{SITE}.lora_mask"][0], state[f"{SITE}.lora_B"][0] = 0, -0.0
     state["encoder.embed_positions._float_tensor"] = torch.tensor([float("nan")])
     model.load_state_dict(state)
 
@@ -221,7 +221,7 @@ def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> 
     args.adapter_languages = languages_to_json(model.config.languages)
     state = state_of(model)
     checked_adapters(state, args, "checkpoint x.pt")
-    averaged_in = state[f"{PLACE}.lora_B"].normal_()
+    averaged_in = state[f"{SITE}.lora_B"].normal_()
     averaged(state)
     assert averaged_in.any()
     with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* take the file .* 'langspec-lora average'"):

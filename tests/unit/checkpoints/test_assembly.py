@@ -91,7 +91,7 @@ def test_adapters_become_entries_under_fairseq_s_names() -> None:
         f"{name}.lora_{part}": value
         for name, place in names.items()
         for part, value in zip(
-            ("A", "B", "mask"), next(adapters.pairs[own] for own in adapters.pairs if own == place), strict=True
+            ("A", "B", "mask"), next(adapters.packed[own] for own in adapters.packed if own == place), strict=True
         )
     }
     expected = {"adapters.manifest": language_manifest(LANGUAGES), "adapters.mask_epoch": torch.tensor([7]), **pairs}
@@ -149,7 +149,7 @@ def test_stack_without_adapters_says_so(stack) -> None:
     adapters = make(0).adapters
     args = adapted_arguments(
         sized(),
-        replace(adapters, pairs={place: own for place, own in adapters.pairs.items() if place.stack != stack}),
+        replace(adapters, pairs={place: own for place, own in adapters.packed.items() if place.stack != stack}),
         {},
     )
     assert getattr(args, f"{stack}_lora_layer") == "none"
@@ -158,8 +158,8 @@ def test_stack_without_adapters_says_so(stack) -> None:
 
 def test_adapters_stand_at_the_same_positions_of_every_layer_of_a_stack() -> None:
     adapters = make(0).adapters
-    pairs = next(iter(adapters.pairs.values()))
-    place = type(next(iter(adapters.pairs)))
+    pairs = next(iter(adapters.packed.values()))
+    place = type(next(iter(adapters.packed)))
 
     def arguments(*places: tuple) -> Namespace:
         return adapted_arguments(sized(), replace(adapters, pairs={place(*own): pairs for own in places}), {})

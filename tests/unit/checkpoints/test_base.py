@@ -13,13 +13,13 @@ from langspec_lora.checkpoints.base import (
     BaseFile,
     base_entry,
     fill_base,
-    layout_with_base,
+    outline_with_base,
     stated_base,
     stored_base_path,
     without_base,
 )
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
-from langspec_lora.checkpoints.outline import read_layout
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.errors import UserError
 
 FINGERPRINT = "sha256:" + "0123456789abcdef" * 4
@@ -116,15 +116,15 @@ def test_outline_of_a_checkpoint_takes_in_that_of_its_base(tmp_path) -> None:
     moved = save(tmp_path / "moved.pt", {"encoder.embed_tokens.weight": torch.ones(5, 3)})
     path = save(tmp_path / "lean.pt", {**PAIRS, **base_entry(FINGERPRINT)}, base_checkpoint=base)
     own = {"adapters.mask_epoch": (1,), "encoder.layers.0.fc1.lora_A": (2, 3), "adapters.base": (71,)}
-    lean = read_layout(path)
-    assert layout_with_base(lean).shapes == {**own, "encoder.embed_tokens.weight": (2, 3)}
-    assert layout_with_base(lean, moved).shapes == {**own, "encoder.embed_tokens.weight": (5, 3)}
-    assert layout_with_base(lean).model_args.base_checkpoint == base
-    whole = read_layout(base)
-    assert layout_with_base(whole, "nowhere.pt") is whole
-    lost = read_layout(save(tmp_path / "lost.pt", {**PAIRS, **base_entry(FINGERPRINT)}))
+    lean = read_outline(path)
+    assert outline_with_base(lean).shapes == {**own, "encoder.embed_tokens.weight": (2, 3)}
+    assert outline_with_base(lean, moved).shapes == {**own, "encoder.embed_tokens.weight": (5, 3)}
+    assert outline_with_base(lean).model_args.base_checkpoint == base
+    whole = read_outline(base)
+    assert outline_with_base(whole, "nowhere.pt") is whole
+    lost = read_outline(save(tmp_path / "lost.pt", {**PAIRS, **base_entry(FINGERPRINT)}))
     with pytest.raises(UserError, match=f"^checkpoint {tmp_path / 'lost.pt'} holds adapters only, and its base is not"):
-        layout_with_base(lost)
+        outline_with_base(lost)
 
 
 def test_path_of_a_base_is_a_text_or_none() -> None:

@@ -12,13 +12,12 @@ import torch
 from langspec_lora.adapters.entries import adapter_shapes
 from langspec_lora.checkpoints.arguments import check_stored_arguments, stored_config, stored_langs, stored_languages
 from langspec_lora.checkpoints.fit import check_generation_checkpoints, check_training_checkpoint
-from langspec_lora.checkpoints.outline import CheckpointLayout
+from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_adapter_flags
 from langspec_lora.languages import LanguageTable, languages_to_json
-from langspec_lora.sites import linear_size
 
 SIZES = {"encoder_layers": 2, "encoder_embed_dim": 6, "encoder_ffn_embed_dim": 10}
 SIZES |= {"decoder_layers": 1, "decoder_embed_dim": 4, "decoder_ffn_embed_dim": 8}
@@ -61,20 +60,6 @@ def write(path: Path, shapes: Mapping[str, tuple[int, ...]], args: Namespace | N
     """Writes a checkpoint."""
     torch.save({"model": {name: torch.zeros(shape) for name, shape in shapes.items()}, "args": args}, path)
     return str(path)
-
-
-@pytest.mark.parametrize(
-    ("stack", "position", "size"),
-    [
-        *(("encoder", position, (6, 6)) for position in "qkv"),
-        *(("decoder", position, (4, 4)) for position in ("q", "k", "v", "crossq")),
-        *(("decoder", position, (6, 4)) for position in ("crossk", "crossv")),  # which read the encoder's output
-        *(("encoder", "fc1", (6, 10)), ("encoder", "fc2", (10, 6))),
-        *(("decoder", "fc1", (4, 8)), ("decoder", "fc2", (8, 4))),
-    ],
-)
-def test_linear_has_the_widths_of_its_stack(stack, position, size) -> None:
-    assert linear_size(stored_arguments(), stack, position) == size
 
 
 @pytest.mark.parametrize(
@@ -332,7 +317,7 @@ def test_langs_of_a_checkpoint_are_read_however_fairseq_stored_them() -> None:
 
 def test_languages_of_a_checkpoint_s_adapters_are_those_of_its_arguments() -> None:
     def languages(args: Namespace | None) -> LanguageTable | None:
-        return stored_languages(CheckpointLayout(Path("a.pt"), {}, args, None))
+        return stored_languages(Outline(Path("a.pt"), {}, args, None))
 
     assert languages(stored_arguments()) == TABLE
     assert languages(None) is languages(Namespace()) is languages(Namespace(adapter_languages=None)) is None

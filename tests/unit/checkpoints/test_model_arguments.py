@@ -9,7 +9,7 @@ import pytest
 from fairseq.utils import get_available_activation_fns
 
 from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_model_sizes
-from langspec_lora.checkpoints.outline import CheckpointLayout
+from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
 from tests.unit.checkpoints.test_fit import SIZES, base_shapes
 
@@ -81,40 +81,40 @@ def test_long_value_is_cut_in_the_message() -> None:
     assert f"'{'x' * 80}';" in message
 
 
-def layout(shapes: dict, **args: object) -> CheckpointLayout:
-    return CheckpointLayout(Path("m.pt"), shapes, Namespace(**{**SIZES, **args}), None)
+def outline(shapes: dict, **args: object) -> Outline:
+    return Outline(Path("m.pt"), shapes, Namespace(**{**SIZES, **args}), None)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_stored_size_is_that_of_the_model_in_the_file(name) -> None:
     shapes = base_shapes(Namespace(**SIZES))
-    check_model_sizes(layout(shapes))
+    check_model_sizes(outline(shapes))
     for value in (None, "x", 2.5):  # refused before a model is built
-        check_model_sizes(layout(shapes, **{name: value}))
+        check_model_sizes(outline(shapes, **{name: value}))
     with pytest.raises(UserError) as refused:
-        check_model_sizes(layout(shapes, **{name: 77}))
+        check_model_sizes(outline(shapes, **{name: 77}))
     assert str(refused.value) == (
         f"checkpoint m.pt is damaged: its argument {name} is 77, but it holds a model of {SIZES[name]}; take it from "
         "its source again"
     )
     with pytest.raises(UserError, match=rf"{name} is {10**79}, but it"):  # 80 digits, and what follows
-        check_model_sizes(layout(shapes, **{name: 10**79}))
+        check_model_sizes(outline(shapes, **{name: 10**79}))
     with pytest.raises(UserError, match=rf"{name} is 1{'0' * 79}, but it"):
-        check_model_sizes(layout(shapes, **{name: 10**90}))
+        check_model_sizes(outline(shapes, **{name: 10**90}))
 
 
 def test_sizes_of_what_is_not_in_the_file_cannot_be_compared() -> None:
-    check_model_sizes(layout({}))
-    check_model_sizes(layout({"encoder.embed_tokens.weight": (9, 6), "x.encoder.layers.0.fc1.weight": (1, 1)}))
-    check_model_sizes(layout({"encoder.layers.0.fc1.bias": (3,)}, encoder_layers=1))
-    check_model_sizes(CheckpointLayout(Path("m.pt"), base_shapes(Namespace(**SIZES)), None, None))
+    check_model_sizes(outline({}))
+    check_model_sizes(outline({"encoder.embed_tokens.weight": (9, 6), "x.encoder.layers.0.fc1.weight": (1, 1)}))
+    check_model_sizes(outline({"encoder.layers.0.fc1.bias": (3,)}, encoder_layers=1))
+    check_model_sizes(Outline(Path("m.pt"), base_shapes(Namespace(**SIZES)), None, None))
 
 
 def test_layers_may_begin_with_another_than_the_first() -> None:
     """As where fairseq has dropped some."""
     shapes = {f"decoder.layers.{layer}.fc1.weight": (8, 4) for layer in (10, 3)}
-    check_model_sizes(layout(shapes, decoder_layers=2))
+    check_model_sizes(outline(shapes, decoder_layers=2))
     with pytest.raises(UserError, match="decoder_layers is 1, but it holds a model of 2"):
-        check_model_sizes(layout(shapes, decoder_layers=1))
+        check_model_sizes(outline(shapes, decoder_layers=1))
     with pytest.raises(UserError, match="decoder_ffn_embed_dim is 7, but it holds a model of 8"):
-        check_model_sizes(layout(shapes, decoder_layers=2, decoder_ffn_embed_dim=7))
+        check_model_sizes(outline(shapes, decoder_layers=2, decoder_ffn_embed_dim=7))

@@ -23,7 +23,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from langspec_lora.checkpoints.outline import TensorStub, read_layout, read_outline
+from langspec_lora.checkpoints.outline import TensorStub, read_outline, read_pickle
 from langspec_lora.errors import UserError
 
 FORMATS = {"zip": True, "legacy": False}
@@ -57,7 +57,7 @@ def zip_file(records: dict[str, bytes]) -> bytes:
 
 def is_refused(path: Path, words: str) -> None:
     with pytest.raises(UserError, match=words) as refusal:
-        read_layout(path)
+        read_outline(path)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -123,11 +123,11 @@ def fairseq_state() -> dict:
 @pytest.mark.parametrize("form", FORMATS)
 def test_shapes_arguments_and_epoch_come_back_as_saved(tmp_path, form) -> None:
     state = fairseq_state()
-    layout = read_layout(save(state, tmp_path / "model.pt", form))
-    assert layout.shapes == {name: tuple(value.shape) for name, value in state["model"].items()}
-    assert layout.model_args.arch == "transformer_wmt_en_de_big"
-    assert layout.model_args.lr == [0.1]
-    assert layout.epoch == 4
+    outline = read_outline(save(state, tmp_path / "model.pt", form))
+    assert outline.shapes == {name: tuple(value.shape) for name, value in state["model"].items()}
+    assert outline.model_args.arch == "transformer_wmt_en_de_big"
+    assert outline.model_args.lr == [0.1]
+    assert outline.epoch == 4
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -136,21 +136,21 @@ def test_every_pickle_protocol_is_read(tmp_path, form, protocol) -> None:
     state = {**fairseq_state(), "args": Namespace(seed=protocol)}
     path = tmp_path / "model.pt"
     torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=FORMATS[form])
-    assert read_layout(path).model_args.seed == protocol
+    assert read_outline(path).model_args.seed == protocol
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_arguments_are_found_in_the_settings_that_newer_fairseq_writes(tmp_path, form) -> None:
     state = {**fairseq_state(), "args": None, "cfg": {"model": Namespace(langs="en,fr"), "task": Namespace()}}
-    assert read_layout(save(state, tmp_path / "model.pt", form)).model_args.langs == "en,fr"
+    assert read_outline(save(state, tmp_path / "model.pt", form)).model_args.langs == "en,fr"
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_settings_saved_as_omegaconf_objects_are_no_reason_to_refuse(tmp_path, form) -> None:
     settings = OmegaConf.create({"common": {"seed": 1, "name": "x", "langs": ["en", None]}, "lr": [0.5], "flag": True})
-    layout = read_layout(save({**fairseq_state(), "args": None, "cfg": settings}, tmp_path / "model.pt", form))
-    assert layout.model_args is None
-    assert len(layout.shapes) == 9
+    outline = read_outline(save({**fairseq_state(), "args": None, "cfg": settings}, tmp_path / "model.pt", form))
+    assert outline.model_args is None
+    assert len(outline.shapes) == 9
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -236,7 +236,7 @@ def test_name_with_line_breaks_and_terminal_codes_leaves_one_plain_line(tmp_path
     module, attribute = (b"X" + struct.pack("<I", len(part)) + part.encode() for part in ("os", name))
     path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x04" + module + attribute + b"\x93."}))
     with pytest.raises(UserError) as refusal:
-        read_layout(path)
+        read_outline(path)
     assert str(refusal.value).isprintable()
     assert f"it names {f'os.{name}'[:80]!r}, which" in str(refusal.value)
     assert len(str(refusal.value)) < 250 + len(str(path))
@@ -351,7 +351,7 @@ def test_change_of_a_class_is_refused_and_not_made(tmp_path, change) -> None:
         is_refused(path, "refused|damaged")
     assert not hasattr(Namespace(), "a")
     path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": pickle.dumps({**BENIGN, "args": Namespace()}, 2)}))
-    assert not hasattr(read_layout(path).model_args, "a")
+    assert not hasattr(read_outline(path).model_args, "a")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -379,7 +379,7 @@ def test_numpy_type_of_numbers_that_is_changed_into_one_of_objects_is_refused(tm
         if refused:
             is_refused(path, "it changes a NumPy type")
         else:
-            read_layout(path)
+            read_outline(path)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -391,7 +391,7 @@ def test_file_cut_off_anywhere_is_damaged(tmp_path, form) -> None:
         path.write_bytes(whole[:length])
         is_refused(path, "is damaged or no checkpoint|was refused: .*it is damaged or hostile")
     path.write_bytes(whole)
-    assert read_layout(path).shapes == {"weight": (6,)}
+    assert read_outline(path).shapes == {"weight": (6,)}
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_old_file_ends_where_the_numbers_of_its_types_end(tmp_path, dtype) -> No
     path = save(
         {"model": {"x": value}, "kind": value.dtype if "complex" not in dtype else None}, tmp_path / "a.pt", "legacy"
     )
-    assert read_layout(path).shapes == {"x": (5,)}
+    assert read_outline(path).shapes == {"x": (5,)}
     path.write_bytes(path.read_bytes()[:-1])
     is_refused(path, "is damaged or no checkpoint .EOFError")
 
@@ -470,7 +470,7 @@ def test_name_that_checkpoints_hold_is_read(tmp_path, name) -> None:
     path = tmp_path / "model.pt"
     outline = b"\x80\x02}(X\x05\x00\x00\x00model}X\x01\x00\x00\x00xc" + name.replace(" ", "\n").encode() + b"\nu."
     path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": outline}))
-    assert read_layout(path).shapes == {}
+    assert read_outline(path).shapes == {}
 
 
 def test_objects_of_python_two_become_those_of_today(tmp_path) -> None:
@@ -479,15 +479,15 @@ def test_objects_of_python_two_become_those_of_today(tmp_path) -> None:
     text = b"U\x03h\xc3\xa9"
     values = b"c__builtin__\nlong\nU\x0212\x85R" + b"c__builtin__\nunicode\n" + text + b"\x85R" + text
     path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02(" + values + b"t."}))
-    assert read_outline(path) == (12, "hé", "hé")
+    assert read_pickle(path) == (12, "hé", "hé")
 
 
 def test_counter_of_n_grams_stays_a_mapping(tmp_path) -> None:
-    assert read_outline(save({"n": Counter(a=2)}, tmp_path / "a.pt")) == {"n": {"a": 2}}
+    assert read_pickle(save({"n": Counter(a=2)}, tmp_path / "a.pt")) == {"n": {"a": 2}}
 
 
 def test_tensor_shows_its_shape_in_messages(tmp_path) -> None:
-    outline = read_outline(save([torch.zeros(2, 3), torch.zeros(())], tmp_path / "a.pt"))
+    outline = read_pickle(save([torch.zeros(2, 3), torch.zeros(())], tmp_path / "a.pt"))
     assert list(map(repr, outline)) == ["TensorStub(2, 3)", "TensorStub()"]
     assert all(isinstance(one, TensorStub) for one in outline)
 
@@ -501,7 +501,7 @@ def test_old_file_of_another_magic_number_is_damaged(tmp_path, numbers) -> None:
         if refused:
             is_refused(path, "is damaged or no checkpoint .ValueError")
         else:
-            assert read_layout(path).shapes == {}
+            assert read_outline(path).shapes == {}
 
 
 @pytest.mark.parametrize("code", ["O", "S5", "U3", "M8", "f", "8f", "f8x", "V" * 30])
@@ -513,7 +513,7 @@ def test_numpy_type_that_is_no_number_is_refused_in_a_short_sentence(tmp_path, c
     for known in ("b1", "i8", "u2", "f4", "c16"):
         call = b"cnumpy\ndtype\n(X" + struct.pack("<I", len(known)) + known.encode() + b"I00\nI01\ntR"
         path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02" + call + b"."}))
-        read_outline(path)
+        read_pickle(path)
 
 
 @pytest.mark.parametrize("place", range(6))
@@ -528,7 +528,7 @@ def test_numpy_type_with_parts_names_a_size_or_flags_is_refused(tmp_path, place)
         if refused:
             is_refused(path, "it changes a NumPy type")
         else:
-            read_outline(path)
+            read_pickle(path)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_numpy_type_with_parts_names_a_size_or_flags_is_refused(tmp_path, place)
     ],
 )
 def test_arguments_are_the_legacy_ones_before_those_of_the_settings(tmp_path, state, seed) -> None:
-    args = read_layout(save({"model": {}, **state}, tmp_path / "a.pt")).model_args
+    args = read_outline(save({"model": {}, **state}, tmp_path / "a.pt")).model_args
     assert (args is None) if seed is None else (args.seed == seed)
 
 
@@ -561,7 +561,7 @@ def test_arguments_are_the_legacy_ones_before_those_of_the_settings(tmp_path, st
     ],
 )
 def test_epoch_is_a_whole_number_or_none(tmp_path, extra, epoch) -> None:
-    assert read_layout(save({"model": {}, "extra_state": extra}, tmp_path / "a.pt")).epoch == epoch
+    assert read_outline(save({"model": {}, "extra_state": extra}, tmp_path / "a.pt")).epoch == epoch
 
 
 LAST = {"criterion_name": "X", "num_updates": 3}
@@ -580,10 +580,10 @@ GROUP = {"lr": 0.1, "betas": (0.9, 0.98)}
 )
 def test_history_is_the_last_entry_and_the_first_group_s_options(tmp_path, history, optimizer, expected) -> None:
     state = {"model": {}, "optimizer_history": history, "last_optimizer_state": optimizer}
-    assert read_layout(save(state, tmp_path / "a.pt")).history == expected
+    assert read_outline(save(state, tmp_path / "a.pt")).history == expected
 
 
 def test_entries_that_are_no_tensors_have_no_shape(tmp_path) -> None:
-    layout = read_layout(save({"model": {"x": torch.zeros(2), "note": "text", "n": 3}}, tmp_path / "a.pt"))
-    assert layout.shapes == {"x": (2,)}
-    assert layout.path == tmp_path / "a.pt"
+    outline = read_outline(save({"model": {"x": torch.zeros(2), "note": "text", "n": 3}}, tmp_path / "a.pt"))
+    assert outline.shapes == {"x": (2,)}
+    assert outline.path == tmp_path / "a.pt"

@@ -12,7 +12,7 @@ from langspec_lora.adapters.entries import language_manifest
 from langspec_lora.adapters.file import AdapterFile, write_adapter_folder
 from langspec_lora.checkpoints.base import base_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError
 from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, stored_arguments
 
@@ -42,7 +42,7 @@ def paths(tmp_path: Path) -> dict[str, Path]:
     torch.save({"model": state, "args": ARGS}, tmp_path / "whole.pt")
     torch.save({"model": base(state), "args": stored_arguments()}, tmp_path / "base.pt")
     torch.save({"model": {**ours, **base_entry(fingerprint)}, "args": lean_args}, tmp_path / "lean.pt")
-    adapters = Source(tmp_path / "whole.pt").adapters
+    adapters = StoredModel(tmp_path / "whole.pt").adapters
     write_adapter_folder(AdapterFile(adapters, fingerprint, SETTINGS), tmp_path / "folder")
     named = {name: tmp_path / f"{name}.pt" for name in ("whole", "base", "lean")}
     return {**named, "folder": tmp_path / "folder", "file": tmp_path / "folder" / "adapter.safetensors"}
@@ -59,7 +59,7 @@ def paths(tmp_path: Path) -> dict[str, Path]:
     ],
 )
 def test_every_form_says_what_it_holds(paths, form, is_checkpoint, has_adapters, holds_base) -> None:
-    source = Source(paths[form])
+    source = StoredModel(paths[form])
     assert (source.is_checkpoint, source.has_adapters, source.holds_base) == (is_checkpoint, has_adapters, holds_base)
     assert str(source) == f"{'checkpoint' if is_checkpoint else 'adapter'} {paths[form]}"
     assert source.fingerprint == base_fingerprint(base(model()))
@@ -72,13 +72,13 @@ def test_every_form_says_what_it_holds(paths, form, is_checkpoint, has_adapters,
     if has_adapters:
         assert dict(source.settings) == SETTINGS
         assert source.adapters.languages == TABLE
-        place = next(place for place in source.adapters.pairs if place == ("decoder", 0, "fc2"))
-        assert torch.equal(source.adapters.pairs[place].b, model()["decoder.layers.0.fc2.lora_B"])
+        place = next(place for place in source.adapters.packed if place == ("decoder", 0, "fc2"))
+        assert torch.equal(source.adapters.packed[place].b, model()["decoder.layers.0.fc2.lora_B"])
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])
 def test_adapter_folder_has_no_base_to_give(paths, form, tmp_path) -> None:
-    source = Source(paths[form])
+    source = StoredModel(paths[form])
     for take in (
         lambda: source.base,
         lambda: source.args,
@@ -97,8 +97,8 @@ def test_base_that_has_moved_may_be_given(paths, tmp_path) -> None:
     with pytest.raises(
         UserError, match=f"^checkpoint {paths['lean']} holds adapters only, and its base .*base.pt is not"
     ):
-        _ = Source(paths["lean"]).base
-    source = Source(paths["lean"], moved)
+        _ = StoredModel(paths["lean"]).base
+    source = StoredModel(paths["lean"], moved)
     assert source.base_path == str(moved)
     assert source.base.keys() == base(model()).keys()
 
@@ -108,19 +108,19 @@ def test_base_counts_as_the_same_in_half_precision(paths) -> None:
     exact = base_fingerprint(held)
     halves = [base_fingerprint(held, dtype) for dtype in (torch.float16, torch.bfloat16)]
     for form in ("whole", "base", "lean"):
-        assert all(map(Source(paths[form]).stands_on, (exact, *halves)))
-        assert not Source(paths[form]).stands_on("sha256:other")
-    assert [Source(paths["folder"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
+        assert all(map(StoredModel(paths[form]).stands_on, (exact, *halves)))
+        assert not StoredModel(paths[form]).stands_on("sha256:other")
+    assert [StoredModel(paths["folder"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
     paths["base"].unlink()
-    assert [Source(paths["lean"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
+    assert [StoredModel(paths["lean"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
 
 
 @pytest.mark.parametrize("form", ["whole", "lean"])
 def test_other_adapters_are_written_as_the_checkpoint_is(paths, form, tmp_path, monkeypatch) -> None:
-    source = Source(paths[form])
+    source = StoredModel(paths[form])
     monkeypatch.chdir(tmp_path)
     if form == "lean":
-        source = Source(paths[form], "base.pt")
+        source = StoredModel(paths[form], "base.pt")
     source.write(source.adapters, tmp_path / "out.pt")
     written = torch.load(tmp_path / "out.pt", weights_only=False)
     expected = torch.load(paths[form], weights_only=False)["model"]
@@ -133,7 +133,7 @@ def test_other_adapters_are_written_as_the_checkpoint_is(paths, form, tmp_path, 
 
 def test_nothing_is_written_on_another_base(paths, tmp_path) -> None:
     torch.save({"model": {"encoder.embed_tokens.weight": torch.ones(1)}, "args": Namespace()}, paths["base"])
-    source = Source(paths["lean"])
+    source = StoredModel(paths["lean"])
     with pytest.raises(UserError, match="is another base model"):
         source.write(source.adapters, tmp_path / "out.pt")
     assert not (tmp_path / "out.pt").exists()

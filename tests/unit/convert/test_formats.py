@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from langspec_lora import convert as formats
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.convert import EXPORTS, IMPORTS, adapter, carry_out, lslo, merged, say
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
@@ -107,22 +107,22 @@ def test_a_remark_goes_to_where_errors_go(capsys) -> None:
 @pytest.mark.parametrize("part", [(0, 0), (3, 1)], ids=["whole", "slice"])
 def test_a_direction_adds_to_each_layer_the_pair_of_its_language(part) -> None:
     torch.manual_seed(5)
-    places = [Site("encoder", 0, "q"), Site("encoder", 1, "q"), Site("decoder", 0, "crossv")]
+    sites = [Site("encoder", 0, "q"), Site("encoder", 1, "q"), Site("decoder", 0, "crossv")]
     names = ["encoder.layers.0.self_attn.q_proj", "encoder.layers.1.self_attn.q_proj"]
     names.append("decoder.layers.0.encoder_attn.v_proj")
     width = part[0] or 6
-    pairs = {place: PackedPairs(torch.randn(3, width), torch.randn(3, width), torch.ones(3, width)) for place in places}
+    pairs = {site: PackedMatrices(torch.randn(3, width), torch.randn(3, width), torch.ones(3, width)) for site in sites}
     languages = LanguageTable(("en", "wo"), ("high", "low"), (1, 2))
     adapters = Adapters(languages, {"encoder": ("src", "tgt"), "decoder": ("tgt",)}, *part, pairs, 0)
     base = {f"{name}.weight": torch.randn(6, 6) for name in names} | {"encoder.layer_norm.weight": torch.ones(6)}
     weights = merged.merged_weights(base, adapters, "wo", "en")
     assert list(weights) == [f"{name}.weight" for name in names]
-    for place, name, rows in zip(places, names, ([1, 2], [0], [0]), strict=True):
+    for site, name, rows in zip(sites, names, ([1, 2], [0], [0]), strict=True):
         expected = base[f"{name}.weight"].clone()
         for row in rows:
             for i in range(width):
                 for j in range(width):
-                    expected[part[1] + i, part[1] + j] += pairs[place].b[row, i] * pairs[place].a[row, j]
+                    expected[part[1] + i, part[1] + j] += pairs[site].b[row, i] * pairs[site].a[row, j]
         torch.testing.assert_close(weights[f"{name}.weight"], expected)
     with pytest.raises(UserError, match="unknown language 'xx'"):
         merged.merged_weights(base, adapters, "wo", "xx")

@@ -20,18 +20,18 @@ PLACES = [("encoder", 0, "q"), ("encoder", 1, "fc2"), ("decoder", 1, "crossv")]
 SIDES = {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
 
 
-def entry(place: tuple[str, int, str], language: str, part: str) -> str:
+def entry(site: tuple[str, int, str], language: str, part: str) -> str:
     number = LANGUAGES[language][0]
-    return f"{place[0]}.layers.{place[1]}.{place[2]}_lora.lang_spec_lora.{number}.lora_{part}"
+    return f"{site[0]}.layers.{site[1]}.{site[2]}_lora.lang_spec_lora.{number}.lora_{part}"
 
 
 def state(changes: dict[str, torch.Tensor | None] | None = None) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     entries = {"encoder.embed_tokens.weight": torch.randn(3, 5)}
-    for place in PLACES:
+    for site in PLACES:
         for language, (_, rank) in LANGUAGES.items():
-            entries[entry(place, language, "a")] = torch.randn(WIDTH_IN, rank)
-            entries[entry(place, language, "b")] = torch.randn(rank, WIDTH_OUT)
+            entries[entry(site, language, "a")] = torch.randn(WIDTH_IN, rank)
+            entries[entry(site, language, "b")] = torch.randn(rank, WIDTH_OUT)
     entries |= changes or {}
     return {name: value for name, value in entries.items() if value is not None}
 
@@ -58,11 +58,11 @@ def test_adapters_are_packed_language_by_language() -> None:
     found = adapters(entries)
     assert (found.languages.names, found.languages.levels) == (("en", "nl", "wo"), ("high", "med", "low"))
     assert found.languages.ranks == (2, 3, 4)
-    assert (found.directions, found.dim, found.start, found.mask_epoch) == (SIDES, 4, 1, 0)
-    assert list(found.pairs) == PLACES
-    for place, packed in found.pairs.items():
-        assert torch.equal(packed.a, torch.cat([entries[entry(place, name, "a")].t() for name in LANGUAGES]))
-        assert torch.equal(packed.b, torch.cat([entries[entry(place, name, "b")] for name in LANGUAGES]))
+    assert (found.sides, found.dim, found.start, found.mask_epoch) == (SIDES, 4, 1, 0)
+    assert list(found.packed) == PLACES
+    for site, packed in found.packed.items():
+        assert torch.equal(packed.a, torch.cat([entries[entry(site, name, "a")].t() for name in LANGUAGES]))
+        assert torch.equal(packed.b, torch.cat([entries[entry(site, name, "b")] for name in LANGUAGES]))
         assert torch.equal(packed.mask, torch.ones(9, WIDTH_OUT, dtype=torch.uint8))
         assert packed.mask.dtype == torch.uint8
 
@@ -76,7 +76,7 @@ def test_zeros_of_a_training_that_pruned_are_pruned_where_a_language_has_trained
     entries = state({**zeros, **lost, entry(PLACES[0], "wo", "b"): part})
     found = adapters(entries, arguments(**{flag: True}))
     assert found.mask_epoch == 7
-    masks = [found.pairs[place].mask for place in PLACES]
+    masks = [found.packed[site].mask for site in PLACES]
     assert masks[0][:2].all()
     assert not masks[1][:2].any()
     assert masks[0][5:].tolist() == [[0, 1, 1, 0, 1, 1]] * 4
@@ -85,7 +85,7 @@ def test_zeros_of_a_training_that_pruned_are_pruned_where_a_language_has_trained
     assert masks[2].all()
     assert {mask.dtype for mask in masks} == {torch.uint8}
     untouched = adapters(entries, arguments(**{flag: False}))
-    assert all(packed.mask.all() for packed in untouched.pairs.values())
+    assert all(packed.mask.all() for packed in untouched.packed.values())
     assert untouched.mask_epoch == 0
 
 
@@ -94,14 +94,14 @@ def test_a_mask_in_the_file_is_the_mask(dtype, capsys) -> None:
     """At one place of one language; B is the product, of its own type."""
     b, mask = torch.randn(3, WIDTH_OUT).to(dtype), torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 1.0]] * 3)
     b[0, 0] = 0  # which lives all the same
-    place = PLACES[1]
-    parts = {entry(place, "nl", "b"): None, entry(place, "nl", "b_orig"): b, entry(place, "nl", "b_mask"): mask}
+    site = PLACES[1]
+    parts = {entry(site, "nl", "b"): None, entry(site, "nl", "b_orig"): b, entry(site, "nl", "b_mask"): mask}
     everything = {name: value.to(dtype) for name, value in state().items()}
     entries = {name: value for name, value in {**everything, **parts}.items() if value is not None}
     found = adapters(entries)
     assert "langspec-lora: checkpoint a.pt was saved before a validation; its masks" in capsys.readouterr().err
     assert found.mask_epoch == 7
-    packed = found.pairs[place]
+    packed = found.packed[site]
     assert packed.mask[2:5].tolist() == mask.tolist()
     assert packed.mask.dtype == torch.uint8
     assert packed.b.dtype == dtype
@@ -178,12 +178,12 @@ def test_a_model_without_such_adapters_is_named() -> None:
     assert "checkpoint a.pt holds no pairs of the released implementation" in refusal({"encoder.x": torch.ones(1)})
 
 
-def further(*places: tuple[str, int, str]) -> dict[str, torch.Tensor]:
-    """Adapters at further places."""
+def further(*sites: tuple[str, int, str]) -> dict[str, torch.Tensor]:
+    """Adapters at further sites."""
     entries = {}
-    for place in places:
+    for site in sites:
         for name, (_, rank) in LANGUAGES.items():
-            entries |= {entry(place, name, "a"): torch.ones(5, rank), entry(place, name, "b"): torch.ones(rank, 6)}
+            entries |= {entry(site, name, "a"): torch.ones(5, rank), entry(site, name, "b"): torch.ones(rank, 6)}
     return entries
 
 
@@ -194,10 +194,10 @@ def further(*places: tuple[str, int, str]) -> dict[str, torch.Tensor]:
         ([("encoder", 2, "q"), ("decoder", 3, "q")], "adapts decoder.3.q, but its arguments say 1 decoder layers"),
     ],
 )
-def test_adapters_of_layers_beyond_the_arguments_are_named(places, words) -> None:
-    layers = {"decoder_layers": 1} if len(places) > 1 else {}
+def test_adapters_of_layers_beyond_the_arguments_are_named(sites, words) -> None:
+    layers = {"decoder_layers": 1} if len(sites) > 1 else {}
     entries = {name: value for name, value in state().items() if not layers or "decoder" not in name}
-    assert words in refusal({**entries, **further(*places)}, arguments(**layers))
+    assert words in refusal({**entries, **further(*sites)}, arguments(**layers))
 
 
 @pytest.mark.parametrize("how", ["missing", "empty"])

@@ -16,7 +16,7 @@ from langspec_lora.inference.settings import Generation
 from tests import toy
 from tests.bad_input import remove
 
-DIRECTIONS = [Direction(*pair.split("-")) for pair in toy.PAIRS]
+SIDES = [Direction(*pair.split("-")) for pair in toy.PAIRS]
 LENGTHS = [len(meaning) + 2 for meaning in toy.sentences("test")]  # with the token of the language and the end
 TOKENS = sum(LENGTHS)
 FREE = 1000
@@ -62,8 +62,8 @@ def decoder(task, toy_data, monkeypatch):
         loaded = Loaded(task, positions, max_tokens, batch_size)
         given = []
         monkeypatch.setattr(decoding, "LoadedModel", lambda *args: given.extend(args) or loaded)
-        made = Decoder(data, "test", DIRECTIONS, "model", generation, max_tokens, batch_size, **options)
-        assert given == ["model", generation, DIRECTIONS, max_tokens, batch_size]
+        made = Decoder(data, "test", SIDES, "model", generation, max_tokens, batch_size, **options)
+        assert given == ["model", generation, SIDES, max_tokens, batch_size]
         return made, loaded
 
     return make
@@ -76,11 +76,11 @@ def sizes(loaded: Loaded) -> list[int]:
 def translated(decoder: Decoder) -> dict[Direction, list[str]]:
     """All directions, and a check that they come in their order, each with the sentences in theirs."""
     done = []
-    found = list(decoder.translate(DIRECTIONS, done.append))
-    assert [direction for direction, _ in found] == DIRECTIONS
+    found = list(decoder.translate(SIDES, done.append))
+    assert [direction for direction, _ in found] == SIDES
     for direction, lines in found:
         assert lines == [f"{direction} {number}" for number in range(len(LENGTHS))]
-    assert sum(done) == len(DIRECTIONS) * len(LENGTHS)
+    assert sum(done) == len(SIDES) * len(LENGTHS)
     return dict(found)
 
 
@@ -147,7 +147,7 @@ def test_the_first_sentence_that_is_too_long_is_named(decoder, limits, side, lim
     assert sum(length > limit for length in LENGTHS) > 1
     made, _ = decoder(**limits)
     with pytest.raises(UserError) as refusal:
-        made.load(DIRECTIONS[0])
+        made.load(SIDES[0])
     message = str(refusal.value)
     assert message.startswith(f"test data of en-fr, {side}, line {number}: {length} tokens, but {remedy}")
 
@@ -155,7 +155,7 @@ def test_the_first_sentence_that_is_too_long_is_named(decoder, limits, side, lim
 def test_sentences_as_long_as_may_be_are_taken(decoder) -> None:
     longest = max(LENGTHS)
     made, _ = decoder(max_tokens=longest, positions=(longest, longest))
-    assert len(made.load(DIRECTIONS[0])) == len(LENGTHS)
+    assert len(made.load(SIDES[0])) == len(LENGTHS)
 
 
 def test_only_the_subset_itself_is_read(decoder, toy_data, tmp_path) -> None:
@@ -163,7 +163,7 @@ def test_only_the_subset_itself_is_read(decoder, toy_data, tmp_path) -> None:
     for path in data.glob("test.en-fr.*"):
         shutil.copy(path, data / path.name.replace("test.", "test1."))  # which fairseq joins to training data
     made, _ = decoder(data=data)
-    dataset = made.load(DIRECTIONS[0])
+    dataset = made.load(SIDES[0])
     assert len(dataset) == len(LENGTHS)
     first = dataset[0]
     tokens = made._loaded.task.source_dictionary
@@ -175,7 +175,7 @@ def test_data_without_a_side_or_of_another_dictionary_are_named(decoder, toy_dat
     remove(data, "test.en-fr.fr", "test.fr-en")
     made, _ = decoder(data=data)
     with pytest.raises(UserError, match=f"there are no test data of en-fr in {data}"):
-        made.load(DIRECTIONS[0])
+        made.load(SIDES[0])
     (data / "test.en-nl.nl.idx").write_bytes(b"")
     with pytest.raises(UserError, match=r"test\.en-nl\.nl\.idx"):
         made.load(Direction("en", "nl"))

@@ -18,7 +18,7 @@ from fairseq.optim.fused_adam import FusedAdamV1
 from fairseq.trainer import Trainer
 from torch import nn
 
-from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PairLayout
+from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PackedLayout
 from langspec_lora.tasks.absent_languages import AbsentLanguages
 from tests import toy
 
@@ -36,7 +36,7 @@ SPEAKERS = [
     ({0, 1}, {0, 1, 2}),
 ]
 """For each update the languages of its sources and of its targets."""
-LAYOUT = PairLayout(RANKS)
+LAYOUT = PackedLayout(RANKS)
 STOCK = ("--task", "translation_multi_simple_epoch", "--arch", "transformer")
 
 
@@ -372,9 +372,9 @@ def test_training_equals_a_parameter_for_each_language_stepped_by_stock_adam(toy
     flags = toy.plugin_flags(toy_data, *TRAINING)
     cfg = convert_namespace_to_omegaconf(toy.parse(flags))
     task, model = toy.build(flags)
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     reference = toy.PerLanguageReference(task, model, flags).train(True)
-    parts = [part for _, _, _, pairs in reference.places.values() for pair in pairs for part in pair]
+    parts = [part for _, _, _, pairs in reference.sites.values() for pair in pairs for part in pair]
     stock = Adam(parts, lr=0.01, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01)
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     for update in UPDATES:
@@ -396,9 +396,9 @@ def test_training_equals_a_parameter_for_each_language_stepped_by_stock_adam(toy
                 part.grad.mul_(min(1.0, 0.7 / (float(norm) + 1e-6)))
         stock.step()
     for name, module in model.named_modules():
-        if name in reference.places:
+        if name in reference.sites:
             for packed, index in ((module.lora_A, 0), (module.lora_B, 1)):
-                expected = torch.cat([pair[index] for pair in reference.places[name][3]]).detach()
+                expected = torch.cat([pair[index] for pair in reference.sites[name][3]]).detach()
                 torch.testing.assert_close(packed.data, expected, rtol=1e-3, atol=2e-4)
     assert isinstance(trainer.optimizer.optimizer, LanguageAdam)
 

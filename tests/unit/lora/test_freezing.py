@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from langspec_lora.lora import FrozenLanguages, LanguageRouting, LanguageSpecificLinear, PairLayout
+from langspec_lora.lora import FrozenLanguages, LanguageRouting, LanguageSpecificLinear, PackedLayout
 
 RANKS = (2, 1, 3, 2)
 TRAINED = (1, 3)
@@ -16,7 +16,7 @@ OWN = torch.tensor([False, False, True, False, False, False, True, True])  # row
 @pytest.fixture
 def linears() -> list[LanguageSpecificLinear]:
     torch.manual_seed(1)
-    routing = LanguageRouting(PairLayout(RANKS))
+    routing = LanguageRouting(PackedLayout(RANKS))
     linears = [LanguageSpecificLinear(nn.Linear(6, 8), routing, direction) for direction in ("src", "tgt")]
     for linear in linears:
         nn.init.normal_(linear.lora_B)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PairLayout, draw_a
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PackedLayout, draw_a
 from langspec_lora.lora import routing as routing_module
 
 TIME, BATCH, D_IN, D_OUT = 5, 6, 10, 14
@@ -20,7 +20,7 @@ def make(ranks, part=(0, 0), dtype=torch.float64, bias=True) -> LanguageSpecific
     torch.manual_seed(3)
     linear = nn.Linear(D_IN, D_OUT, bias=bias).to(dtype)
     linear.requires_grad_(False)
-    adapted = LanguageSpecificLinear(linear, LanguageRouting(PairLayout(tuple(ranks))), "src", *part)
+    adapted = LanguageSpecificLinear(linear, LanguageRouting(PackedLayout(tuple(ranks))), "src", *part)
     nn.init.normal_(adapted.lora_B, std=0.3)
     return adapted
 
@@ -142,7 +142,7 @@ def test_a_fresh_layer_is_the_base_layer_bit_for_bit_and_can_be_written_into(ids
 @pytest.mark.parametrize(("init", "bounds"), [("rank", (2**-0.5, 0.5, 1.0)), ("standard", (600**-0.5,) * 3)])
 def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, bounds) -> None:
     torch.manual_seed(4)
-    routing = LanguageRouting(PairLayout((2, 4, 1)))
+    routing = LanguageRouting(PackedLayout((2, 4, 1)))
     linear = LanguageSpecificLinear(nn.Linear(1000, 1200), routing, "src", 600, 100, init)
     drawn = torch.randn_like(linear.lora_A)
     for _ in range(2):
@@ -155,12 +155,12 @@ def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, boun
         assert not torch.equal(linear.lora_A, drawn)
         drawn = linear.lora_A.detach().clone()
         nn.init.normal_(linear.lora_B)
-        linear.reset_pairs(init)
+        linear.reset_adapters(init)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_new_layer_covers_all_features_and_nothing_of_it_is_pruned(device) -> None:
-    linear = LanguageSpecificLinear(nn.Linear(3, 4, device=device), LanguageRouting(PairLayout((2, 5))), "src")
+    linear = LanguageSpecificLinear(nn.Linear(3, 4, device=device), LanguageRouting(PackedLayout((2, 5))), "src")
     assert linear.slice is None
     assert (linear.lora_A.shape, linear.lora_B.shape) == ((7, 3), (7, 4))
     assert linear.state_dict()["lora_mask"].shape == (7, 4)

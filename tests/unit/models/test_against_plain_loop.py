@@ -38,7 +38,7 @@ def test_mixed_batch_gives_the_logits_loss_and_gradients_of_a_loop_over_sentence
 ) -> None:
     flags = toy.plugin_flags(toy_data, *MIXED, *norm, *part)
     task, model = toy.build(flags)
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     batch = toy.mixed_batch(task)
     directions = {
         (int(s), int(t)) for s, t in zip(batch["net_input"]["src_lang_id"], batch["tgt_lang_id"], strict=True)
@@ -80,7 +80,7 @@ def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, sta
     assert len(model.adapted) == 1
     batch = toy.mixed_batch(task)
     untouched = toy.forward(model.eval(), batch)
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     logits = toy.forward(model, batch)
     assert (logits - untouched).abs().max() > 1e-4
     for mode in (True, False):
@@ -128,7 +128,7 @@ def test_recomputed_activations_give_the_same_gradients_even_after_another_batch
     gradients = []
     for flag in ((), (offload,)):
         task, model = toy.build(toy.plugin_flags(toy_data, *MIXED, *more, *flag))
-        toy.randomise_pairs(model)
+        toy.randomise_adapters(model)
         first, second = toy.mixed_batch(task), toy.mixed_batch(task, "test")
         logits = toy.forward(model.train(), first)
         toy.forward(model, second)  # routes other languages before the first batch's backward pass
@@ -143,7 +143,7 @@ def test_recomputed_activations_give_the_same_gradients_even_after_another_batch
 @pytest.mark.parametrize("dtype", [HALF, torch.bfloat16])
 def test_half_precision_model_agrees_with_single_precision_to_its_own_precision(toy_data, form, dtype) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, *MIXED))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     batch = toy.mixed_batch(task)
     expected = toy.forward(model.eval(), batch)
     actual = toy.forward(model.to(dtype), batch)
@@ -154,7 +154,7 @@ def test_half_precision_model_agrees_with_single_precision_to_its_own_precision(
 
 def test_autocast_agrees_with_single_precision_and_trains_single_precision_pairs(toy_data, form) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, *MIXED))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     batch = toy.mixed_batch(task)
     expected = toy.forward(model.train(), batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -22,7 +22,7 @@ def stock_flags(data) -> list[str]:
 
 def sharpen(model: torch.nn.Module) -> None:
     """Makes a random model prefer some words clearly, and end its sentences at different lengths."""
-    toy.randomise_pairs(model, scale=1.0)
+    toy.randomise_adapters(model, scale=1.0)
     with torch.no_grad():
         model.encoder.embed_tokens.weight.mul_(1.5)
         model.encoder.embed_tokens.weight[model.encoder.dictionary.eos()] *= 2
@@ -119,10 +119,10 @@ def test_an_order_that_is_not_that_of_beams_is_followed_to_the_letter(toy_data, 
     first = model.encoder.reorder_encoder_out(output, order)
     assert "beams" not in first
     back = order.flip(0) if len(order) == 2 else torch.randperm(len(order))
-    for result, places in ((first, order), (model.encoder.reorder_encoder_out(first, back), order[back])):
-        assert torch.equal(result["encoder_out"][0], output["encoder_out"][0][:, places])
-        assert torch.equal(result["encoder_padding_mask"][0], output["encoder_padding_mask"][0][places])
-        assert result["languages"][0].tolist() == places.tolist()
+    for result, sites in ((first, order), (model.encoder.reorder_encoder_out(first, back), order[back])):
+        assert torch.equal(result["encoder_out"][0], output["encoder_out"][0][:, sites])
+        assert torch.equal(result["encoder_padding_mask"][0], output["encoder_padding_mask"][0][sites])
+        assert result["languages"][0].tolist() == sites.tolist()
 
 
 @pytest.mark.parametrize("wanted", [False, True])

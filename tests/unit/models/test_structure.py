@@ -21,7 +21,7 @@ ONE_LAYER = ("--encoder-lora-layer", "none", "--decoder-lora-layer", "1")
 def test_an_update_that_drops_all_adapted_layers_has_a_gradient_of_zero(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *ONE_LAYER, "--decoder-layerdrop", "1")
     task, model = toy.build(flags)
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     criterion = criterions.build_criterion(convert_namespace_to_omegaconf(toy.parse(flags)).criterion, task)
     batch = toy.mixed_batch(task)
     loss, *_ = task.train_step(batch, model, criterion, _Optimizer(), update_num=0)

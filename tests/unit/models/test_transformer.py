@@ -25,7 +25,7 @@ PLAIN = ("--add-lora", "False")
 def built(toy_data) -> tuple:
     """Task, model of random pairs and batch; nothing changes them but the mode and the languages of the batch."""
     task, model = toy.build(toy.plugin_flags(toy_data))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     return task, model, toy.mixed_batch(task)
 
 
@@ -217,9 +217,9 @@ def test_a_model_that_forgets_its_pairs_is_its_base(toy_data, built) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     batch = built[2]
     expected = toy.forward(model.eval(), batch)
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     assert not torch.allclose(toy.forward(model, batch), expected)
-    model.forget_pairs()
+    model.clear_adapters()
     assert torch.equal(toy.forward(model, batch), expected)
 
 
@@ -299,7 +299,7 @@ def lean(toy_data, tmp_path) -> tuple[nn.Module, Path, dict]:
     assert "encoder.layers.0.fc1.weight" in model.state_dict()  # before it has loaded any, it knows none
     state = torch.load(base, weights_only=False)["model"]
     model.load_state_dict(dict(state))
-    toy.randomise_pairs(model)
+    toy.randomise_adapters(model)
     return model, base, state
 
 

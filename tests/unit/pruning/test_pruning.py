@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from langspec_lora.languages import LanguageTable
-from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, PairLayout
+from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, PackedLayout
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
@@ -28,10 +28,10 @@ class State(nn.Module):
 
 def make(scope: str = "language", schedule: PruningSchedule | None = None, seed: int = 0):
     torch.manual_seed(seed)
-    routing = LanguageRouting(PairLayout(TABLE.ranks))
+    routing = LanguageRouting(PackedLayout(TABLE.ranks))
     linears = {
-        place: LanguageSpecificLinear(nn.Linear(6, 10 if place.position == "fc1" else 6), routing, "src")
-        for place in PLACES
+        site: LanguageSpecificLinear(nn.Linear(6, 10 if site.position == "fc1" else 6), routing, "src")
+        for site in PLACES
     }
     for linear in linears.values():
         nn.init.normal_(linear.lora_B)
@@ -40,34 +40,34 @@ def make(scope: str = "language", schedule: PruningSchedule | None = None, seed:
 
 
 def blocks_of(linears: dict, scope: str) -> list[list[tuple[Site, int, int]]]:
-    """The competing B matrices, as (place, first row, end row), spelled out for each scope."""
+    """The competing B matrices, as (site, first row, end row), spelled out for each scope."""
     rows = [(0, 1), (1, 3), (3, 7)]
     if scope == "language":
-        return [[(place, *span) for place in linears] for span in rows]
+        return [[(site, *span) for site in linears] for span in rows]
     if scope == "matrix":
-        return [[(place, *span)] for place in linears for span in rows]
+        return [[(site, *span)] for site in linears for span in rows]
     layers = [(stack, layer) for stack in ("encoder", "decoder") for layer in (0, 1)]
-    return [[(place, *span) for place in linears if place[:2] == key for span in rows] for key in layers]
+    return [[(site, *span) for site in linears if site[:2] == key for span in rows] for key in layers]
 
 
 def expected_zeros(before: dict[Site, np.ndarray], scope: str, ratio: float) -> dict[Site, np.ndarray]:
     """Where the smallest entries of each group are, by a plain sort."""
-    zeros = {place: np.zeros(values.shape, dtype=bool) for place, values in before.items()}
+    zeros = {site: np.zeros(values.shape, dtype=bool) for site, values in before.items()}
     for group in blocks_of(before, scope):
         entries = [
-            (abs(before[place][row, column]), place, row, column)
-            for place, start, end in group
+            (abs(before[site][row, column]), site, row, column)
+            for site, start, end in group
             for row in range(start, end)
-            for column in range(before[place].shape[1])
+            for column in range(before[site].shape[1])
         ]
         entries.sort(key=lambda entry: entry[0])
-        for _, place, row, column in entries[: round(ratio * len(entries))]:
-            zeros[place][row, column] = True
+        for _, site, row, column in entries[: round(ratio * len(entries))]:
+            zeros[site][row, column] = True
     return zeros
 
 
 def snapshot(linears: dict) -> dict[Site, np.ndarray]:
-    return {place: linear.lora_B.detach().numpy().copy() for place, linear in linears.items()}
+    return {site: linear.lora_B.detach().numpy().copy() for site, linear in linears.items()}
 
 
 def test_schedule_gives_the_published_figures() -> None:
@@ -85,10 +85,10 @@ def test_smallest_entries_of_each_group_are_pruned(scope) -> None:
         before = snapshot(linears)
         pruning.begin_epoch(epoch)
         zeros = expected_zeros(before, scope, 0.9 - 0.9 * (1 - (epoch - 2) / 10) ** 3)
-        for place, linear in linears.items():
-            assert np.array_equal(linear.lora_B.detach().numpy() == 0, zeros[place])
-            assert np.array_equal(linear.lora_mask.numpy() == 0, zeros[place])
-            assert np.array_equal(linear.lora_B.detach().numpy()[~zeros[place]], before[place][~zeros[place]])
+        for site, linear in linears.items():
+            assert np.array_equal(linear.lora_B.detach().numpy() == 0, zeros[site])
+            assert np.array_equal(linear.lora_mask.numpy() == 0, zeros[site])
+            assert np.array_equal(linear.lora_B.detach().numpy()[~zeros[site]], before[site][~zeros[site]])
 
 
 def test_scopes_prune_different_sets() -> None:
@@ -149,13 +149,13 @@ def test_pruned_entries_stay_zero_beside_single_precision_master_copies() -> Non
 
 def test_pruned_set_only_grows() -> None:
     linears, pruning = make()
-    before = {place: torch.zeros_like(linear.lora_mask, dtype=torch.bool) for place, linear in linears.items()}
+    before = {site: torch.zeros_like(linear.lora_mask, dtype=torch.bool) for site, linear in linears.items()}
     for epoch in range(1, 14):
         pruning.begin_epoch(epoch)
         with torch.no_grad():
-            for place, linear in linears.items():
-                assert torch.all(linear.lora_mask[before[place]] == 0)
-                before[place] = linear.lora_mask == 0
+            for site, linear in linears.items():
+                assert torch.all(linear.lora_mask[before[site]] == 0)
+                before[site] = linear.lora_mask == 0
                 linear.lora_B.add_(torch.randn_like(linear.lora_B))
         pruning.end_update()
 
@@ -163,17 +163,17 @@ def test_pruned_set_only_grows() -> None:
 def test_masks_hold_through_an_epoch_that_begins_again_after_a_restart() -> None:
     linears, pruning = make()
     pruning.begin_epoch(5)
-    masks = {place: (torch.rand(linear.lora_mask.shape) < 0.5).to(torch.uint8) for place, linear in linears.items()}
+    masks = {site: (torch.rand(linear.lora_mask.shape) < 0.5).to(torch.uint8) for site, linear in linears.items()}
     with torch.no_grad():
-        for place, linear in linears.items():
-            linear.lora_mask.copy_(masks[place])  # restored: no share or magnitude would choose these again
+        for site, linear in linears.items():
+            linear.lora_mask.copy_(masks[site])  # restored: no share or magnitude would choose these again
             nn.init.normal_(linear.lora_B)
     pruning.begin_epoch(5)
-    for place, linear in linears.items():
-        assert torch.equal(linear.lora_mask, masks[place])
-        assert torch.equal(linear.lora_B == 0, masks[place] == 0)
+    for site, linear in linears.items():
+        assert torch.equal(linear.lora_mask, masks[site])
+        assert torch.equal(linear.lora_B == 0, masks[site] == 0)
     pruning.begin_epoch(6)
-    assert not all(torch.equal(linear.lora_mask, masks[place]) for place, linear in linears.items())
+    assert not all(torch.equal(linear.lora_mask, masks[site]) for site, linear in linears.items())
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_masks_hold_through_an_epoch_that_begins_again_after_a_restart() -> None
 def test_what_is_pruned_stays_pruned(value) -> None:
     linears, pruning = make()
     pruning.begin_epoch(5)
-    pruned = {place: linear.lora_mask == 0 for place, linear in linears.items()}
+    pruned = {site: linear.lora_mask == 0 for site, linear in linears.items()}
     with torch.no_grad():
-        for place, linear in linears.items():
+        for site, linear in linears.items():
             linear.lora_B.zero_()
-            linear.lora_B[pruned[place]] = value
+            linear.lora_B[pruned[site]] = value
     pruning.begin_epoch(6)
-    for place, linear in linears.items():
-        assert torch.all(linear.lora_mask[pruned[place]] == 0)
+    for site, linear in linears.items():
+        assert torch.all(linear.lora_mask[pruned[site]] == 0)
 
 
 def test_new_run_on_pruned_pairs_chooses_its_own_masks() -> None:
@@ -207,11 +207,11 @@ def test_new_run_on_pruned_pairs_chooses_its_own_masks() -> None:
 def test_training_without_pruning_lifts_the_masks_of_the_languages_that_train(trained) -> None:
     linears, pruning = make()
     pruning.begin_epoch(12)
-    before = {place: linear.lora_mask.clone() for place, linear in linears.items()}
+    before = {site: linear.lora_mask.clone() for site, linear in linears.items()}
     dense = DenseTraining(linears, TABLE, pruning.state, trained)
     dense.begin_epoch(1)
-    for place, linear in linears.items():
-        kept = torch.equal(linear.lora_mask[1:3], before[place][1:3])
+    for site, linear in linears.items():
+        kept = torch.equal(linear.lora_mask[1:3], before[site][1:3])
         assert kept == (trained is not None)
         lifted = torch.ones_like(linear.lora_mask, dtype=torch.bool)
         lifted[1:3] = trained is None
@@ -225,10 +225,10 @@ def test_ties_fall_by_order_of_place() -> None:
         for number, linear in enumerate(linears.values()):
             linear.lora_B.fill_(-3.0 if number % 2 else 3.0)
     pruning.begin_epoch(1)
-    for place in PLACES:
+    for site in PLACES:
         # Of the 7 · (6 + 10) entries of a layer the first half: all of q, and of fc1 what is left.
-        mask = linears[place].lora_mask.flatten()
-        pruned = 42 if place.position == "q" else 14
+        mask = linears[site].lora_mask.flatten()
+        pruned = 42 if site.position == "q" else 14
         assert torch.all(mask[:pruned] == 0)
         assert torch.all(mask[pruned:] == 1)
 

@@ -169,7 +169,7 @@ def test_two_guards_stand_before_torch_s_files(tmp_path, monkeypatch) -> None:
     torch.save({"a": Touch(tmp_path / "ran")}, tmp_path / "model.bin")
     with pytest.raises(UserError, match="was refused: it names"):
         read_tensors(tmp_path, "model")
-    monkeypatch.setattr(files, "read_outline", lambda path: None)
+    monkeypatch.setattr(files, "read_pickle", lambda path: None)
     with pytest.raises(UserError, match=r"is damaged \(UnpicklingError\)"):
         read_tensors(tmp_path, "model")
     assert not (tmp_path / "ran").exists()

@@ -16,7 +16,7 @@ from fairseq.models.transformer.transformer_legacy import base_architecture
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from langspec_lora.checkpoints.stored_model import Source
+from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.cli.main import main
 from langspec_lora.convert.hf import model
 from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config
@@ -356,7 +356,7 @@ def test_an_imported_lora_is_told_what_it_was_trained_on(home, tmp_path, capsys)
     assert len(written) == 1
     assert str(tmp_path / "out.pt") in written[0]
     assert "trained on" not in said
-    assert Source(tmp_path / "out.pt").adapters.languages.levels == ("high", "low")
+    assert StoredModel(tmp_path / "out.pt").adapters.languages.levels == ("high", "low")
     assert "is there already" in refusal(*command, "--lang-resources", tmp_path / "levels.yaml")
     same = ("import", home.lora, "--from", "peft", "-s", "en", "-t", "en", "--base", home.ours / "model.pt")
     assert "give two different ones" in refusal(*same, "--out", tmp_path / "other.pt")
@@ -364,19 +364,22 @@ def test_an_imported_lora_is_told_what_it_was_trained_on(home, tmp_path, capsys)
 
 
 def test_the_directions_of_an_imported_lora_are_those_that_are_given_and_else_the_paper_s(home, tmp_path) -> None:
-    adapters = Source(home.ours / "adapted.pt").adapters
-    assert adapters.directions == {"encoder": ("tgt", "src"), "decoder": ("tgt", "tgt")}
+    adapters = StoredModel(home.ours / "adapted.pt").adapters
+    assert adapters.sides == {"encoder": ("tgt", "src"), "decoder": ("tgt", "tgt")}
     rows = {name: adapters.rows(name) for name in ("en", "wo")}
     living = {
         (place.stack, name)
-        for place, pairs in adapters.pairs.items()
+        for place, pairs in adapters.packed.items()
         for name in rows
         if pairs.b[rows[name]].any() and place[1:] == (1, "fc1")
     }
     assert living == {("encoder", "en"), ("decoder", "wo")}
     command = ("import", home.lora, "--from", "peft", "-s", "en", "-t", "wo", "--base", home.ours / "model.pt")
     main([str(word) for word in (*command, "--out", tmp_path / "out.pt")])
-    assert Source(tmp_path / "out.pt").adapters.directions == {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
+    assert StoredModel(tmp_path / "out.pt").adapters.sides == {
+        "encoder": ("src", "tgt"),
+        "decoder": ("tgt", "tgt"),
+    }
 
 
 def test_all_directions_of_a_checkpoint_are_written_at_once(home, tmp_path, capsys) -> None:

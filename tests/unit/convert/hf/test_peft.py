@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from langspec_lora.adapters.packed import Adapters, PackedPairs
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.convert.hf.peft import base_model_name, export_lora, import_lora
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_RESOURCES, LanguageTable
@@ -36,20 +36,20 @@ SIZES = {
     for name in (*(f"{kind}_attn.{p}_proj" for kind in ("self", "encoder") for p in "qkv"), "fc1", "fc2")
     if stack == "decoder" or not name.startswith("encoder_attn")
 }
-DIRECTIONS = {"encoder": ("src", "tgt"), "decoder": ("tgt",)}
+SIDES = {"encoder": ("src", "tgt"), "decoder": ("tgt",)}
 LANGUAGES = LanguageTable(("en", "nl", "wo"), ("high", "med", "low"), (2, 1, 3))
 ROWS = {"en": slice(0, 2), "nl": slice(2, 3), "wo": slice(3, 6)}
 
 
 def adapters(dim: int = 0, start: int = 0) -> Adapters:
-    """Random pairs at three places."""
+    """Random pairs at three sites."""
     torch.manual_seed(2)
     pairs = {}
-    for place, name in NAMES.items():
+    for site, name in NAMES.items():
         d_out, d_in = SIZES[f"{name}.weight"]
         a, b = torch.randn(6, dim or d_in), torch.randn(6, dim or d_out)
-        pairs[place] = PackedPairs(a, b, torch.ones_like(b, dtype=torch.uint8))
-    return Adapters(LANGUAGES, DIRECTIONS, dim, start, pairs, 0)
+        pairs[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
+    return Adapters(LANGUAGES, SIDES, dim, start, pairs, 0)
 
 
 @pytest.mark.parametrize("part", [(0, 0), (2, 1)], ids=["whole", "slice"])
@@ -58,14 +58,14 @@ def test_an_exported_lora_holds_in_each_layer_the_pair_of_its_language(tmp_path,
     export_lora(own, "en", "wo", SIZES, tmp_path / "lora")
     tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")
     assert len(tensors) == 6
-    for place, language in ((Q, "en"), (FC1, "wo"), (CROSS_V, "wo")):
-        d_out, d_in = SIZES[f"{NAMES[place]}.weight"]
+    for site, language in ((Q, "en"), (FC1, "wo"), (CROSS_V, "wo")):
+        d_out, d_in = SIZES[f"{NAMES[site]}.weight"]
         dim, start = part
-        a, b = (packed[ROWS[language]] for packed in own.pairs[place][:2])
+        a, b = (packed[ROWS[language]] for packed in own.packed[site][:2])
         expected_a, expected_b = torch.zeros(len(a), d_in), torch.zeros(d_out, len(a))
         expected_a[:, start : start + (dim or d_in)] = a
         expected_b[start : start + (dim or d_out)] = b.T
-        prefix = f"base_model.model.model.{NAMES[place]}"
+        prefix = f"base_model.model.model.{NAMES[site]}"
         assert torch.equal(tensors[f"{prefix}.lora_A.weight"], expected_a)
         assert torch.equal(tensors[f"{prefix}.lora_B.weight"], expected_b)
 
@@ -107,15 +107,15 @@ def test_an_export_replaces_files_only_where_it_is_told_to(tmp_path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def lora(*places: Site, rank: int = 2, **ranks: int) -> dict[str, Tensor]:
+def lora(*sites: Site, rank: int = 2, **ranks: int) -> dict[str, Tensor]:
     """Random tensors as PEFT names them."""
     torch.manual_seed(4)
     tensors = {}
-    for place in places or NAMES:
-        d_out, d_in = SIZES[f"{NAMES[place]}.weight"]
-        own = ranks.get(place.position, rank)
-        tensors[f"base_model.model.model.{NAMES[place]}.lora_A.weight"] = torch.randn(own, d_in)
-        tensors[f"base_model.model.model.{NAMES[place]}.lora_B.weight"] = torch.randn(d_out, own)
+    for site in sites or NAMES:
+        d_out, d_in = SIZES[f"{NAMES[site]}.weight"]
+        own = ranks.get(site.position, rank)
+        tensors[f"base_model.model.model.{NAMES[site]}.lora_A.weight"] = torch.randn(own, d_in)
+        tensors[f"base_model.model.model.{NAMES[site]}.lora_B.weight"] = torch.randn(d_out, own)
     return tensors
 
 
@@ -128,18 +128,18 @@ def write(folder: Path, tensors: Mapping[str, Tensor], **settings) -> Path:
     return folder
 
 
-def read(folder: Path, directions: Mapping[str, tuple[str, ...]] = DIRECTIONS) -> Adapters:
+def read(folder: Path, directions: Mapping[str, tuple[str, ...]] = SIDES) -> Adapters:
     return import_lora(folder, "en", "wo", SIZES, directions, PAPER_RESOURCES)
 
 
-def added(own: Adapters, place: Site, language: str) -> Tensor:
+def added(own: Adapters, site: Site, language: str) -> Tensor:
     """What a language's pair adds to the weight."""
-    a, b = own.pair(place, language)
+    a, b = own.matrices(site, language)
     return b.T @ a
 
 
-def expected_of(tensors: Mapping[str, Tensor], place: Site, scaling: float = 1.0) -> Tensor:
-    prefix = f"base_model.model.model.{NAMES[place]}"
+def expected_of(tensors: Mapping[str, Tensor], site: Site, scaling: float = 1.0) -> Tensor:
+    prefix = f"base_model.model.model.{NAMES[site]}"
     return tensors[f"{prefix}.lora_B.weight"] @ tensors[f"{prefix}.lora_A.weight"] * scaling
 
 
@@ -147,16 +147,16 @@ def test_an_imported_lora_lies_in_the_pairs_of_the_layers_languages(tmp_path) ->
     tensors = lora(q=3, fc1=1)
     own = read(write(tmp_path, tensors, lora_alpha=5, rank_pattern={"q_proj": 3, "fc1": 1}))
     assert own.languages == LanguageTable(("en", "wo"), ("high", "low"), (3, 2))
-    assert own.directions == DIRECTIONS
+    assert own.sides == SIDES
     assert (own.dim, own.start, own.mask_epoch) == (0, 0, 0)
-    assert [place for place in own.pairs if place in NAMES] == [Q, FC1, CROSS_V]  # in the order of the model
-    for place, language, rank in ((Q, "en", 3), (FC1, "wo", 1), (CROSS_V, "wo", 2)):
-        torch.testing.assert_close(added(own, place, language), expected_of(tensors, place, 5 / rank))
+    assert [site for site in own.packed if site in NAMES] == [Q, FC1, CROSS_V]  # in the order of the model
+    for site, language, rank in ((Q, "en", 3), (FC1, "wo", 1), (CROSS_V, "wo", 2)):
+        torch.testing.assert_close(added(own, site, language), expected_of(tensors, site, 5 / rank))
         other = {"en": "wo", "wo": "en"}[language]
-        assert not own.pair(place, other)[1].any()
-    for place in NAMES:
-        a, b, mask = own.pairs[place]
-        d_out, d_in = SIZES[f"{NAMES[place]}.weight"]
+        assert not own.matrices(site, other)[1].any()
+    for site in NAMES:
+        a, b, mask = own.packed[site]
+        d_out, d_in = SIZES[f"{NAMES[site]}.weight"]
         assert (a.shape, b.shape) == ((5, d_in), (5, d_out))
         assert mask.dtype == torch.uint8
         assert torch.equal(mask, torch.ones(5, d_out))
@@ -174,8 +174,8 @@ def test_what_a_lora_lacks_is_drawn_as_a_training_draws_it_and_alike_each_time(t
     directions = {"encoder": (), "decoder": ("tgt",)}
     own, again = (import_lora(folder, "en", "wo", sizes, directions, PAPER_RESOURCES) for _ in range(2))
     assert own.languages.ranks == (1, rows)  # the source language has nothing to do, but each has a pair
-    a = own.pair(CROSS_V, "en")[0]
-    assert torch.equal(a, again.pair(CROSS_V, "en")[0])
+    a = own.matrices(CROSS_V, "en")[0]
+    assert torch.equal(a, again.matrices(CROSS_V, "en")[0])
     reversed_directions = {"encoder": (), "decoder": ("src",)}
     other = import_lora(folder, "en", "wo", sizes, reversed_directions, PAPER_RESOURCES)
     assert other.languages.ranks == (rows, 1)
@@ -184,7 +184,7 @@ def test_what_a_lora_lacks_is_drawn_as_a_training_draws_it_and_alike_each_time(t
     folder = write(tmp_path, {**short, **wide}, r=1, rank_pattern={"layers.1.encoder_attn.v_proj": rows})
     sizes[f"{name}.weight".replace("layers.0", "layers.1")] = (width, width)
     both = import_lora(folder, "en", "wo", sizes, {"encoder": (), "decoder": ("tgt", "tgt")}, PAPER_RESOURCES)
-    a, b = both.pair(CROSS_V, "wo")
+    a, b = both.matrices(CROSS_V, "wo")
     assert not a[0].any()
     bound = rows**-0.5  # U(-1/√r, 1/√r), as --lora-init rank draws
     assert 0.98 * bound < a[1:].max() <= bound
@@ -207,9 +207,9 @@ def test_all_positions_of_a_lora_are_in_every_layer_that_it_adapts(tmp_path) -> 
     directions = {"encoder": ("src",) * 4, "decoder": ("tgt",) * 4}
     own = import_lora(write(tmp_path, tensors), "en", "wo", sizes, directions, PAPER_RESOURCES)
     grid = [("encoder", layer, position) for layer in (0, 3) for position in ("v", "fc1")]
-    assert list(own.pairs) == [*grid, ("decoder", 2, "crossk")]
-    for place in (("encoder", 0, "fc1"), ("encoder", 3, "v")):
-        a, b, _ = own.pairs[Site(*place)]
+    assert list(own.packed) == [*grid, ("decoder", 2, "crossk")]
+    for site in (("encoder", 0, "fc1"), ("encoder", 3, "v")):
+        a, b, _ = own.packed[Site(*site)]
         assert a.abs().min() > 0
         assert not b.any()
 
@@ -311,8 +311,8 @@ def test_settings_of_how_a_lora_was_trained_change_nothing(tmp_path) -> None:
     expected = read(write(tmp_path, tensors))
     folder = write(tmp_path, tensors, **HARMLESS)
     own = read(folder)
-    for place in NAMES:
-        assert all(torch.equal(*both) for both in zip(own.pairs[place], expected.pairs[place], strict=True))
+    for site in NAMES:
+        assert all(torch.equal(*both) for both in zip(own.packed[site], expected.packed[site], strict=True))
     assert base_model_name(folder) == "facebook/m2m100_418M"
 
 
@@ -320,12 +320,12 @@ def test_everything_that_peft_writes_by_default_is_taken(tmp_path) -> None:
     peft = hugging_face("peft")
     folder = write(tmp_path, lora())
     peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_2_SEQ_LM").save_pretrained(folder)
-    assert {*read(folder).pairs} >= {*NAMES}
+    assert {*read(folder).packed} >= {*NAMES}
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "eva", "mica"])
 def test_ways_to_start_that_leave_the_base_alone_are_taken(tmp_path, init) -> None:
-    assert read(write(tmp_path, lora(), init_lora_weights=init)).pairs
+    assert read(write(tmp_path, lora(), init_lora_weights=init)).packed
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga", None, []])
@@ -337,7 +337,7 @@ def test_ways_to_start_that_change_the_base_are_refused(tmp_path, init) -> None:
 
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "none", [], {}])
 def test_settings_of_a_later_peft_are_taken_where_they_say_nothing(tmp_path, value) -> None:
-    assert read(write(tmp_path, lora(), invented=value)).pairs
+    assert read(write(tmp_path, lora(), invented=value)).packed
 
 
 @pytest.mark.parametrize("value", [True, 1, -1, 0.5, "", "all", [0], {"a": 0}, "x" * 99])
@@ -428,13 +428,13 @@ def test_names_of_older_pefts_are_read(tmp_path) -> None:
     tensors = lora()
     old = {re.sub(r"(lora_[AB])", r"\1.default", name): value for name, value in tensors.items()}
     own = read(write(tmp_path, old))
-    for place, language in ((Q, "en"), (FC1, "wo"), (CROSS_V, "wo")):
-        torch.testing.assert_close(added(own, place, language), expected_of(tensors, place))
+    for site, language in ((Q, "en"), (FC1, "wo"), (CROSS_V, "wo")):
+        torch.testing.assert_close(added(own, site, language), expected_of(tensors, site))
 
 
 def test_an_unknown_level_is_asked_for(tmp_path) -> None:
     with pytest.raises(UserError, match=r"no resource level for xx.*--lang-resources"):
-        import_lora(write(tmp_path, lora()), "en", "xx", SIZES, DIRECTIONS, PAPER_RESOURCES)
+        import_lora(write(tmp_path, lora()), "en", "xx", SIZES, SIDES, PAPER_RESOURCES)
 
 
 def test_a_base_that_has_no_name_is_none(tmp_path) -> None:
