@@ -39,11 +39,11 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Everything that decides which pairs a model has.
+    """Everything that decides which adapters a model has.
 
     Attributes:
         languages: names, levels and ranks.
-        stacks: for ``encoder`` and ``decoder``, where the pairs stand.
+        stacks: for ``encoder`` and ``decoder``, where the adapters stand.
         dim: width of the slice, 0 for the whole layer.
         start: first feature of the slice.
         init: ``"rank"`` or ``"standard"``.
@@ -118,10 +118,10 @@ def check_language_number(args: Namespace, names: Sequence[str]) -> None:
 
 
 def has_adapters(args: Namespace) -> bool:
-    """Whether the arguments ask for pairs.
+    """Whether the arguments ask for adapters.
 
     Raises:
-        UserError: without pairs, and with the base frozen, nothing would be left to train.
+        UserError: without adapters, and with the base frozen, nothing would be left to train.
     """
     if not args.add_lora and args.freeze_original_parameters:
         raise UserError(
@@ -132,12 +132,12 @@ def has_adapters(args: Namespace) -> bool:
 
 
 def freezes_base(args: Namespace) -> bool:
-    """Whether only the pairs train."""
+    """Whether only the adapters train."""
     return args.add_lora if args.freeze_original_parameters is None else args.freeze_original_parameters
 
 
 def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, ...]:
-    """The ids of the languages whose pairs train.
+    """The ids of the languages whose adapters train.
 
     Args:
         args: the arguments of a training.
@@ -217,7 +217,7 @@ def _without_repeats(items: Sequence, flag: str) -> Sequence:
 
 
 def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
-    """For each layer of a stack whether the source or the target language selects the pair.
+    """For each layer of a stack whether the source or the target language selects the adapter.
 
     Args:
         args: fairseq's arguments.

@@ -69,7 +69,7 @@ class FrozenVocabularyLoss(torch.autograd.Function):
                 gradient[part] = whole.masked_fill_(left_out.unsqueeze(1), 0)
             del log_p  # before the next logits are made
         ctx.save_for_backward(gradient)
-        ctx.kind = features.dtype
+        ctx.dtype = features.dtype
         ctx.mark_non_differentiable(likelihood)
         return loss, likelihood
 
@@ -78,7 +78,7 @@ class FrozenVocabularyLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor, grad_likelihood: Tensor) -> tuple[Tensor | None, ...]:
         """Scales the gradient that :meth:`forward` left."""
         (gradient,) = ctx.saved_tensors
-        return (gradient * grad_loss).to(ctx.kind), None, None, None, None
+        return (gradient * grad_loss).to(ctx.dtype), None, None, None, None
 
 
 class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterion):
@@ -107,10 +107,10 @@ class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterio
             return super().compute_loss(model, net_output, sample, reduce)
         features, targets = net_output[0], model.get_targets(sample, net_output)
         features, targets = features[:, self.ignore_prefix_size :], targets[:, self.ignore_prefix_size :]
-        kind = compute_type(features)
+        dtype = compute_type(features)
         return FrozenVocabularyLoss.apply(
-            features.reshape(-1, features.size(-1)).to(kind),
-            weight.to(kind),
+            features.reshape(-1, features.size(-1)).to(dtype),
+            weight.to(dtype),
             targets.reshape(-1),
             self.eps,
             self.padding_idx,

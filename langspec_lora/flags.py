@@ -69,21 +69,21 @@ def add_adapter_flags(parser) -> None:
         type=parse_bool,
         default=True,
         metavar="BOOL",
-        help="add the language-specific pairs; False is the plain model, for full fine-tuning with the same task",
+        help="add the language-specific adapters; False is the plain model, for full fine-tuning with the same task",
     )
     add(
         "--freeze-original-parameters",
         type=parse_bool,
         default=None,
         metavar="BOOL",
-        help="train the pairs only (default: True with --add-lora True)",
+        help="train the adapters only (default: True with --add-lora True)",
     )
     add(
         "--train-languages",
         default=None,
         metavar="A,B",
-        help="train the pairs of these languages only; all others, and so every direction between them, stay as they "
-        "are (default: all train)",
+        help="train the adapters of these languages only; all others, and so every direction between them, stay as "
+        "they are (default: all train)",
     )
     add(
         "--lang-resources",
@@ -98,7 +98,7 @@ def add_adapter_flags(parser) -> None:
             type=int,
             default=8 if level == "low" else 2,
             metavar="R",
-            help=f"rank of the pairs of {level}-resource languages",
+            help=f"rank of the adapters of {level}-resource languages",
         )
     add(
         "--save-adapters-only",
@@ -125,7 +125,7 @@ def add_adapter_flags(parser) -> None:
             f"--{stack}-activation-direction",
             default=None,
             metavar="src_…_tgt",
-            help=f"for each {stack} layer whether the source or the target language selects the pair "
+            help=f"for each {stack} layer whether the source or the target language selects the adapter "
             + ("(default: src in the first three quarters, tgt after)" if stack == "encoder" else "(default: tgt)"),
         )
     add(
@@ -164,7 +164,7 @@ def add_base_flag(parser) -> None:
 def add_pruning_flags(parser) -> None:
     """Declares the task's flags on an argparse parser or group."""
     add = _adder(parser)
-    add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the pairs gradually while training")
+    add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the adapters gradually while training")
     add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
     add(
         "--pruning-t2",

@@ -6,7 +6,7 @@ A language's id is its position in the list of names (fairseq's ``--langs``).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,23 +95,24 @@ def read_resources(path: str | Path) -> Resources:
             if name in levels:
                 raise UserError(f"--lang-resources {path}: {name!r} stands under {levels[name]!r} and under {level!r}")
             levels[name] = level
-    stray = [name for name, _ in _pairs(content, "ranks", path) if name not in levels]
+    given = _single_values(content, "ranks", path)
+    stray = [name for name in given if name not in levels]
     if stray:
         raise UserError(f"--lang-resources {path}: {stray[0]!r} has a rank but stands under no level; put it under one")
-    ranks = {name: check_rank(value, f"{path}: ranks: {name}") for name, value in _pairs(content, "ranks", path)}
-    return Resources(levels=levels, ranks=ranks, flores=dict(_pairs(content, "flores", path)))
+    ranks = {name: check_rank(value, f"{path}: ranks: {name}") for name, value in given.items()}
+    return Resources(levels=levels, ranks=ranks, flores=_single_values(content, "flores", path))
 
 
-def _pairs(content: dict, key: str, path: Path) -> Iterable[tuple[str, str]]:
-    pairs = content.get(key) or {}
-    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+def _single_values(content: dict, key: str, path: Path) -> dict[str, str]:
+    values = content.get(key) or {}
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise UserError(f"--lang-resources {path}: {key!r} must map languages to single values, such as {{wo: 16}}")
-    empty = [name or value for name, value in pairs.items() if not (name and value)]
+    empty = [name or value for name, value in values.items() if not (name and value)]
     if empty:
         raise UserError(
             f"--lang-resources {path}: {key!r} holds an empty name or value beside {empty[0]!r}; fill it in"
         )
-    return pairs.items()
+    return values
 
 
 def check_rank(value: str | int, where: str) -> int:
@@ -140,7 +141,7 @@ class LanguageTable:
     Attributes:
         names: language names; a language's id is its position.
         levels: resource level of each language, in the same order.
-        ranks: rank of each language's pairs, in the same order.
+        ranks: rank of each language's adapter, in the same order.
     """
 
     names: tuple[str, ...]

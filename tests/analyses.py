@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from langspec_lora.data.sides import Direction
-
+from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis, Comparison, OffTarget
 from langspec_lora.report.groups import GroupRow, LanguageRow

@@ -73,7 +73,7 @@ def check_entries(
 def check_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str = "the checkpoint"
 ) -> None:
-    """Makes sure that the pairs of a checkpoint have the model's sizes.
+    """Makes sure that the adapters of a checkpoint have the model's sizes.
 
     Raises:
         UserError: naming the first that has not.
@@ -122,7 +122,7 @@ def check_values(state: Mapping[str, Tensor], source: str = "the checkpoint") ->
 
 
 def check_languages(held: LanguageTable, wanted: LanguageTable, source: str = "the checkpoint") -> None:
-    """Makes sure that a checkpoint has pairs for all wanted languages, of the wanted ranks.
+    """Makes sure that a checkpoint has adapters for all wanted languages, of the wanted ranks.
 
     Raises:
         UserError: it lacks a language, or has one at another rank.

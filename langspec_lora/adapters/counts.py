@@ -40,12 +40,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Cell:
-    """One language's pair at one site.
+    """One language's adapter at one site.
 
     Attributes:
         language: the language's name.
         level: its resource level.
-        site: where the pair stands.
+        site: where the adapter stands.
         count: its entries.
     """
 
@@ -56,7 +56,7 @@ class Cell:
 
 
 def count_adapters(adapters: Adapters) -> list[Cell]:
-    """Counts the entries of every pair."""
+    """Counts the entries of every adapter."""
     cells = []
     table = adapters.languages
     for site, (a, b, mask) in adapters.packed.items():

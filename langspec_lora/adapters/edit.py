@@ -30,16 +30,16 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
         check_alike(first, other, names[0], name)
         if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
             raise UserError(
-                f"{name} has pairs for {', '.join(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} for "
-                f"{', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
+                f"{name} has adapters for {', '.join(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} "
+                f"for {', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
             )
-    pairs = {}
+    packed = {}
     for site in first.packed:
         parts = [adapters.packed[site] for adapters in sets]
         mask = torch.stack([own.mask for own in parts]).amin(0)
         b = _mean([own.b for own in parts]).masked_fill(mask == 0, 0)
-        pairs[site] = PackedMatrices(_mean([own.a for own in parts]), b, mask)
-    return replace(first, packed=pairs, mask_epoch=max(adapters.mask_epoch for adapters in sets))
+        packed[site] = PackedMatrices(_mean([own.a for own in parts]), b, mask)
+    return replace(first, packed=packed, mask_epoch=max(adapters.mask_epoch for adapters in sets))
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -51,7 +51,7 @@ def _ranks(adapters: Adapters) -> str:
 
 
 def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
-    """Adds fresh pairs: A drawn, B zero, nothing pruned, so that they add nothing until they train.
+    """Adds fresh adapters: A drawn, B zero, nothing pruned, so that they add nothing until they train.
 
     Args:
         adapters: what is there.
@@ -65,25 +65,25 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
     there = [name for name in new.names if name in adapters.languages.names]
     if there:
         raise UserError(
-            f"--langs names {there[0]}, which has pairs already (there are {', '.join(adapters.languages.names)}); "
+            f"--langs names {there[0]}, which has adapters already (there are {', '.join(adapters.languages.names)}); "
             "name only languages that join"
         )
     check_ranks(new, max(width for a, b, _ in adapters.packed.values() for width in (a.size(1), b.size(1))))
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
     generator = torch.Generator().manual_seed(seed)
-    pairs = {}
+    packed = {}
     for site, (a, b, mask) in adapters.packed.items():
         drawn = [torch.empty(rank, a.size(1)) for rank in new.ranks]
         for own in drawn:
             draw_a(own, init, generator)
         rows = sum(new.ranks)
-        pairs[site] = PackedMatrices(
+        packed[site] = PackedMatrices(
             torch.cat([a, *(own.to(a.dtype) for own in drawn)]),
             torch.cat([b, b.new_zeros(rows, b.size(1))]),
             torch.cat([mask, mask.new_ones(rows, mask.size(1))]),
         )
-    return replace(adapters, languages=_join_tables(adapters.languages, new), packed=pairs)
+    return replace(adapters, languages=_join_tables(adapters.languages, new), packed=packed)
 
 
 def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
@@ -101,23 +101,23 @@ def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
 
 
 def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
-    """The pairs of some languages, in the order given.
+    """The adapters of some languages, in the order given.
 
     Raises:
-        UserError: a language has no pairs.
+        UserError: a language has no adapters.
     """
     rows = [adapters.rows(name) for name in names]
 
     def select(packed: Tensor) -> Tensor:
         return torch.cat([packed[own] for own in rows])
 
-    pairs = {site: PackedMatrices(*map(select, packed)) for site, packed in adapters.packed.items()}
+    packed = {site: PackedMatrices(*map(select, matrices)) for site, matrices in adapters.packed.items()}
     table = adapters.languages
     ids = [table.id(name) for name in names]
     languages = LanguageTable(
         tuple(names), tuple(table.levels[own] for own in ids), tuple(table.ranks[own] for own in ids)
     )
-    return replace(adapters, languages=languages, packed=pairs)
+    return replace(adapters, languages=languages, packed=packed)
 
 
 def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapters:
@@ -126,7 +126,7 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
     Args:
         first: one set; its languages come first.
         second: the other.
-        prefer: ``A`` or ``B``: whose pairs a language gets that is in both; None where there must be none.
+        prefer: ``A`` or ``B``: whose adapters a language gets that is in both; None where there must be none.
 
     Raises:
         UserError: they stand at different sites, or a language is in both and ``prefer`` is None.
@@ -134,7 +134,9 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
     check_alike(first, second)
     both = [name for name in first.languages.names if name in second.languages.names]
     if both and prefer is None:
-        raise UserError(f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose pairs to take")
+        raise UserError(
+            f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose adapters to take"
+        )
     left_out = set(both)
     parts = [first, second]
     loser = 1 if prefer == "A" else 0
@@ -142,14 +144,14 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
     if not kept:
         return parts[1 - loser]
     parts[loser] = select_languages(parts[loser], kept)
-    pairs = {
+    packed = {
         site: PackedMatrices(*(torch.cat(both) for both in zip(packed, parts[1].packed[site], strict=True)))
         for site, packed in parts[0].packed.items()
     }
     return replace(
         first,
         languages=_join_tables(parts[0].languages, parts[1].languages),
-        packed=pairs,
+        packed=packed,
         mask_epoch=max(first.mask_epoch, second.mask_epoch),
     )
 

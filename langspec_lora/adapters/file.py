@@ -44,9 +44,9 @@ class AdapterFile:
     """What an adapter folder holds.
 
     Attributes:
-        adapters: the pairs.
+        adapters: the adapters.
         base: fingerprint of the base model; see :func:`~langspec_lora.checkpoints.fingerprint.base_fingerprint`.
-        settings: flags of the training that the model depends on beside its pairs: the architecture, and where the
+        settings: flags of the training that the model depends on beside its adapters: the architecture, and where the
             language tokens stand.
     """
 
@@ -146,7 +146,8 @@ def _describe(content: AdapterFile) -> dict[str, Any]:
         "base": content.base,
         "settings": dict(content.settings),
         "places": {
-            str(site): {"A": list(pairs.a.shape), "B": list(pairs.b.shape)} for site, pairs in adapters.packed.items()
+            str(site): {"A": list(matrices.a.shape), "B": list(matrices.b.shape)}
+            for site, matrices in adapters.packed.items()
         },
     }
 
@@ -181,13 +182,13 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     languages = _languages(config["languages"])
     directions = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
     if any(word not in SIDES for words in directions.values() for word in words):
-        raise ValueError("a direction is neither src nor tgt")
+        raise ValueError("a side is neither src nor tgt")
     dtype = getattr(torch, config["dtype"])
-    pairs = {}
+    packed = {}
     for site in sites_of({stack: range(len(directions[stack])) for stack in STACKS}):
         if str(site) in config["places"]:
-            pairs[site] = _pairs(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
-    if len(pairs) != len(config["places"]) or not pairs:
+            packed[site] = _matrices(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
+    if len(packed) != len(config["places"]) or not packed:
         raise ValueError("it names sites that no model has")
     if state:
         raise ValueError(f"it holds {min(state)}, which it does not describe")
@@ -195,7 +196,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
         raise ValueError("dim, start and mask_epoch have to be whole numbers")
     dim, start, mask_epoch = numbers
-    adapters = Adapters(languages, directions, dim, start, pairs, mask_epoch)
+    adapters = Adapters(languages, directions, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
 
 
@@ -208,7 +209,7 @@ def _languages(described: list[Mapping[str, Any]]) -> LanguageTable:
     return LanguageTable(names, levels, ranks)
 
 
-def _pairs(
+def _matrices(
     key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype
 ) -> PackedMatrices:
     """Takes one site's tensors out of ``state``."""

@@ -27,14 +27,14 @@ def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
         MANIFEST: language_manifest(adapters.languages),
         MASK_EPOCH: torch.tensor([adapters.mask_epoch]),
     }
-    for site, pairs in adapters.packed.items():
-        for part, value in zip(("A", "B", "mask"), pairs, strict=True):
+    for site, matrices in adapters.packed.items():
+        for part, value in zip(("A", "B", "mask"), matrices, strict=True):
             state[f"{site.path}.lora_{part}"] = value.contiguous()
     return state
 
 
 class PackedMatrices(NamedTuple):
-    """The pairs of all languages at one site, ``R`` the sum of all ranks.
+    """The adapters of all languages at one site, ``R`` the sum of all ranks.
 
     Attributes:
         a: ``(R, f_in)``.
@@ -49,12 +49,12 @@ class PackedMatrices(NamedTuple):
 
 @dataclass(frozen=True)
 class Adapters:
-    """All pairs of a model.
+    """All adapters of a model.
 
     Attributes:
         languages: names, levels and ranks, in the order of the rows.
-        sides: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its pair.
-        dim: 0: the pairs cover whole layers; else features ``start`` to ``start + dim`` of input and output.
+        sides: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its adapter.
+        dim: 0: the adapters cover whole layers; else features ``start`` to ``start + dim`` of input and output.
         start: first feature of that slice.
         packed: the matrices by site.
         mask_epoch: the epoch in which the masks were chosen, 0 for none.
@@ -71,12 +71,12 @@ class Adapters:
         """The rows of a language in every packed tensor.
 
         Raises:
-            UserError: the language has no pairs.
+            UserError: the language has no adapters.
         """
         return PackedLayout(self.languages.ranks).slice(self.languages.id(language))
 
     def matrices(self, site: Site, language: str) -> tuple[Tensor, Tensor]:
-        """One language's pair, views.
+        """One language's adapter, views.
 
         Args:
             site: where.
@@ -86,18 +86,18 @@ class Adapters:
             ``A (r, f_in)`` and ``B (r, f_out)``; what it adds to the weight is ``B.T @ A``.
 
         Raises:
-            UserError: the language has no pairs.
+            UserError: the language has no adapters.
         """
         rows = self.rows(language)
         return self.packed[site].a[rows], self.packed[site].b[rows]
 
     @property
     def features(self) -> slice | None:
-        """The features of input and output that the pairs cover; None for all."""
+        """The features of input and output that the adapters cover; None for all."""
         return slice(self.start, self.start + self.dim) if self.dim else None
 
     def side(self, site: Site) -> str:
-        """Whose language selects the pair at a site: ``src`` or ``tgt``."""
+        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
         return self.sides[site.stack][site.layer]
 
 

@@ -24,7 +24,7 @@ PAPER = (12, RANKS[0])
 PACKAGES = ("torch", "fairseq", "transformers", "peft")
 SWEEP_ROUNDS = 3
 """At most so many repetitions of each of the sweep's settings, of which there are fifteen."""
-SWEPT = ("one shared pair", "ours, mixed", "loop over languages")
+SWEPT = ("one shared adapter", "ours, mixed", "loop over languages")
 MOVE = "ours, absent languages move"
 """Swept with the paper's ranks only: whether absent languages rest does not depend on ranks."""
 

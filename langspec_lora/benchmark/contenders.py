@@ -26,7 +26,7 @@ HYPOTHESIS = 30
 
 
 class SharedPair(LanguageSpecificLinear):
-    """One pair for all languages, written as LoRA usually is: the reference for what language-specific pairs cost."""
+    """One adapter for all languages, written as LoRA usually is: what language-specific adapters are held against."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer to ``(time, batch, d_in)``."""
@@ -44,7 +44,7 @@ class LoopOverLanguages(LanguageSpecificLinear):
         """Applies the layer to ``(time, batch, d_in)``."""
         output = F.linear(input, self.weight, self.bias)
         part = slice(None) if self.slice is None else self.slice
-        ids = self.routing.current.source if self.direction == "src" else self.routing.current.target
+        ids = self.routing.current.source if self.side == "src" else self.routing.current.target
         ids = ids[:: max(1, len(ids) // input.size(1))].expand(input.size(1))
         for language in range(len(self.routing.layout.ranks)):
             sentences = (ids == language).nonzero().view(-1)
@@ -146,7 +146,7 @@ def full_fine_tuning(setting: Setting) -> Update:
 
 
 def shared_pair(setting: Setting) -> Update:
-    """One pair of the mean rank for all languages."""
+    """One adapter of the mean rank for all languages."""
     return _fairseq_update(replace(setting, languages=1), _shared_model(setting))
 
 
@@ -156,7 +156,7 @@ def ours(setting: Setting, mixed: bool = True, rest: bool = True) -> Update:
 
 
 def loop(setting: Setting) -> Update:
-    """Language-specific pairs by a loop over languages."""
+    """Language-specific adapters by a loop over languages."""
     model = _model(setting, setting.ranks.of(setting.languages))
     return _fairseq_update(setting, _as(LoopOverLanguages, model))
 
@@ -182,7 +182,7 @@ def peft(setting: Setting) -> Update:
 
 UPDATES: Mapping[str, Callable[[Setting], Update]] = {
     "frozen base": frozen_base,
-    "one shared pair": shared_pair,
+    "one shared adapter": shared_pair,
     "ours, mixed": ours,
     "ours, one language": partial(ours, mixed=False),
     "ours, absent languages move": partial(ours, rest=False),
@@ -200,7 +200,7 @@ class Translation:
         setting: the comparison.
         model: the model.
         mixed: whether its batches mix languages.
-        merges: whether it merges the pair of a direction into the weights first.
+        merges: whether it merges the adapter of a direction into the weights first.
     """
 
     def __init__(self, setting: Setting, model: Any, mixed: bool = False, merges: bool = False) -> None:
@@ -261,7 +261,7 @@ def _translate_ours(setting: Setting, **how: bool) -> Translation:
 
 TRANSLATIONS: Mapping[str, Callable[[Setting], Callable[[], None]]] = {
     "base model": lambda setting: Translation(setting, _model(setting, None)),
-    "one shared pair": lambda setting: Translation(replace(setting, languages=1), _shared_model(setting)),
+    "one shared adapter": lambda setting: Translation(replace(setting, languages=1), _shared_model(setting)),
     "ours, merged": partial(_translate_ours, merges=True),
     "ours, one language": _translate_ours,
     "ours, mixed": partial(_translate_ours, mixed=True),

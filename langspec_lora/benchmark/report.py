@@ -41,7 +41,7 @@ def targets(results: Results) -> list[Target]:
     sweep = {(row["languages"], row["ranks"]): row for row in results.sweep}
     twelve, hundred, most = (sweep.get((count, str(PAPER[1]))) for count in (12, 100, 200))
     update, translation = results.update, results.translation
-    shared = "one shared pair"
+    shared = "one shared adapter"
 
     def ratio(table: Mapping | None, name: str, other: str) -> float | None:
         return _timing(table, name).over(_timing(table, other)) if table and {name, other} <= table.keys() else None
@@ -54,7 +54,7 @@ def targets(results: Results) -> list[Target]:
         growth = ratio(most, "ours, mixed", shared) / ratio(twelve, "ours, mixed", shared)
     ours, loop = "ours, mixed", "loop over languages"
     return [
-        Target("update: ours mixed / one shared pair", 1.10, True, ratio(update, ours, shared)),
+        Target("update: ours mixed / one shared adapter", 1.10, True, ratio(update, ours, shared)),
         Target("update: ours mixed, 200 languages / 12", 1.10, True, growth),
         Target("update: absent languages rest / move, 12 languages", 1.02, True, ratio(update, ours, MOVE)),
         Target("update: absent languages rest / move, 200 languages", 1.02, True, ratio(most, ours, MOVE)),
@@ -84,7 +84,7 @@ def to_markdown(results: Results) -> str:
         f"{shape.tokens:,} tokens a batch; {PAPER[0]} languages, ranks {PAPER[1]}; {plan['rounds']} rounds.",
     ]
     for title, table, reference in (
-        ("Training update", results.update, "one shared pair"),
+        ("Training update", results.update, "one shared adapter"),
         ("Translation, beam 5", results.translation, "base model"),
     ):
         if table:
@@ -93,7 +93,7 @@ def to_markdown(results: Results) -> str:
     if results.sweep:
         lines += [
             "",
-            "| Languages | Ranks | one shared pair, s | ours / shared | loop / ours |",
+            "| Languages | Ranks | one shared adapter, s | ours / shared | loop / ours |",
             "|---|---|---|---|---|",
         ]
         for row in results.sweep:

@@ -27,7 +27,7 @@ _EVALUATED = ("adaptive_softmax_cutoff", "xformers_att_config")  # by fairseq.ut
 
 
 def stored_config(args: Namespace, source: str) -> AdapterConfig:
-    """Which pairs the model of a checkpoint has, by the arguments that it was trained with.
+    """Which adapters the model of a checkpoint has, by the arguments that it was trained with.
 
     Raises:
         UserError: the arguments are damaged.
@@ -86,7 +86,7 @@ _OF_THE_RUN = ("save_adapters_only", "user_dir", "finetune_from_model", "lang_re
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:
-    """Flags of a training that the model depends on beside its pairs; see :class:`~.adapter_file.AdapterFile`."""
+    """Flags of a training that the model depends on beside its adapters; see :class:`~.adapter_file.AdapterFile`."""
     settings = {name: getattr(args, name) for name in _SETTINGS if hasattr(args, name)}
     return {"arch": architecture(args), **settings}
 
@@ -97,15 +97,15 @@ def architecture(args: Namespace) -> str:
 
 
 def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str, Any]) -> Namespace:
-    """The arguments of the model that adds pairs to a base model.
+    """The arguments of the model that adds adapters to a base model.
 
     Args:
         base: the arguments that the base model was built from.
-        adapters: the pairs.
-        settings: what :func:`model_settings` returned for the training of the pairs.
+        adapters: the adapters.
+        settings: what :func:`model_settings` returned for the training of the adapters.
 
     Raises:
-        UserError: the pairs do not stand at the same positions in every layer of a stack.
+        UserError: the adapters do not stand at the same positions in every layer of a stack.
     """
     args = Namespace(**{**_defaults(), **vars(base)})
     for name in _OF_THE_RUN:
@@ -129,7 +129,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
         used = [name for name in positions if any(site.position == name for site in found)]
         if len(found) != len(layers) * len(used):
             raise UserError(
-                f"the {stack}'s pairs stand at different positions in its layers; expected the same in every layer"
+                f"the {stack}'s adapters stand at different positions in its layers; expected the same in every layer"
             )
         setattr(args, f"{stack}_lora_layer", "_".join(map(str, layers)) or "none")
         setattr(args, f"{stack}_lora_position", "_".join(used) or None)
@@ -138,14 +138,14 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
 
 
 def untrained_arguments(args: Namespace) -> Namespace:
-    """The arguments of a base model without what they say of the pairs that it was trained with."""
+    """The arguments of a base model without what they say of the adapters that it was trained with."""
     parser = argparse.ArgumentParser()
     add_pruning_flags(parser)
     return Namespace(**{**vars(args), **vars(parser.parse_args([]))})
 
 
 def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
-    """The arguments of the same model without pairs, for fairseq without this plugin.
+    """The arguments of the same model without adapters, for fairseq without this plugin.
 
     Args:
         args: the arguments that the model was built from.

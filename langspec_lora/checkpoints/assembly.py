@@ -24,11 +24,11 @@ def adapted_checkpoint(
     Args:
         base: entries of the base model.
         args: the arguments that the base model was built from.
-        adapters: its pairs.
-        settings: what :func:`model_settings` returned for the training of the pairs.
+        adapters: its adapters.
+        settings: what :func:`model_settings` returned for the training of the adapters.
 
     Raises:
-        UserError: the pairs do not have the base model's sizes.
+        UserError: the adapters do not have the base model's sizes.
     """
     args = adapted_arguments(args, adapters, settings)
     state = adapter_entries(adapters)

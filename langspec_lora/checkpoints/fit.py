@@ -28,7 +28,7 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
 
     Args:
         args: the arguments of the training command.
-        config: which pairs the model will have, or None.
+        config: which adapters the model will have, or None.
         vocabulary: number of entries of the dictionary, language tokens included.
 
     Raises:

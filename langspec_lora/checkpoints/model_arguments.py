@@ -175,7 +175,8 @@ def _other_model(outline: Outline, name: str, was: Any, now: Any) -> UserError:
     else:
         found, remedy = f"was trained with {flag} {was}, and this command has {now}", f"give {flag} {was}"
     return UserError(
-        f"checkpoint {outline.path} {found}: its weights would mean something else; {remedy}, or the --arch of its model"
+        f"checkpoint {outline.path} {found}: its weights would mean something else; {remedy}, or the --arch of its "
+        "model"
     )
 
 

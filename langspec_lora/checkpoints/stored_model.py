@@ -82,7 +82,7 @@ class StoredModel:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """Flags of the training that the model depends on beside its pairs; see :class:`.AdapterFile`."""
+        """Flags of the training that the model depends on beside its adapters; see :class:`.AdapterFile`."""
         return self._folder.settings if self._folder else model_settings(self.args)
 
     @property

@@ -24,7 +24,7 @@ _OPTION = "--format huggingface"
 
 
 def export(args: Namespace) -> list[Path]:
-    """Writes a model folder: of a direction, its pairs merged into the weights, or of the base model alone."""
+    """Writes a model folder: of a direction, its adapters merged into the weights, or of the base model alone."""
     check_flags(args, _OPTION, {}, {"all": "--all"})
     files = _vocabulary(args)
     names = exported_files(files is not None)
@@ -37,7 +37,7 @@ def export(args: Namespace) -> list[Path]:
     if direction:
         model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
     elif source.has_adapters:
-        say("this is the base model alone; -s and -t merge the pairs of a direction into it")
+        say("this is the base model alone; -s and -t merge the adapters of a direction into it")
     if files is not None and not _given(args):
         files = _fitting(files, model, source.args, (args.source_lang, args.target_lang))
     remark = export_model(

@@ -143,7 +143,7 @@ def _entries(state: Mapping[str, Tensor], source: str) -> _Found:
                 raise UserError(f"{source} adapts {position} of the {stack}, which has no such position")
             found[Site(stack, int(layer), position)][int(language)][part] = value
     if not found:
-        raise UserError(f"{source} holds no pairs of the released implementation (…_lora.lang_spec_lora.0.lora_a)")
+        raise UserError(f"{source} holds no adapters of the released implementation (…_lora.lang_spec_lora.0.lora_a)")
     return found
 
 

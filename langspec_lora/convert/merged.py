@@ -1,4 +1,4 @@
-"""One direction's model as a plain checkpoint of stock fairseq: the pairs added to the weights."""
+"""One direction's model as a plain checkpoint of stock fairseq: the adapters added to the weights."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def merged_weights(base: dict[str, Tensor], adapters: Adapters, source: str, tar
 
     Args:
         base: entries of the base model.
-        adapters: its pairs.
+        adapters: its adapters.
         source: name of the source language.
         target: name of the target language.
 
     Raises:
-        UserError: a language has no pairs.
+        UserError: a language has no adapters.
     """
     merged = {}
     for site in adapters.packed:

@@ -1,4 +1,4 @@
-"""LoRA folders of Hugging Face's PEFT: to them from a checkpoint's pairs, and from them as pairs on a base model."""
+"""LoRA folders of Hugging Face's PEFT: written from a checkpoint's adapters, and read as adapters on a base model."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def export(args: Namespace) -> list[Path]:
     sizes = {name: tuple(value.shape) for name, value in source.base.items()}
     folders = {(args.source_lang, args.target_lang): args.out}
     if args.all:
-        folders = {pair: args.out / "-".join(pair) for pair in permutations(adapters.languages.names, 2)}
+        folders = {direction: args.out / "-".join(direction) for direction in permutations(adapters.languages.names, 2)}
     for folder in folders.values():
         check_folder(folder, PEFT_FILES, args.overwrite)
-    for pair, folder in folders.items():
-        export_lora(adapters, *pair, sizes, folder, args.overwrite)
+    for direction, folder in folders.items():
+        export_lora(adapters, *direction, sizes, folder, args.overwrite)
     return [folder / name for folder in folders.values() for name in PEFT_FILES]
 
 
 def import_checkpoint(args: Namespace) -> list[Path]:
-    """Writes a checkpoint of ours in which a LoRA has become the pairs of its two languages."""
+    """Writes a checkpoint of ours in which a LoRA has become the adapters of its two languages."""
     check_flags(
         args,
         "--from peft",

@@ -12,7 +12,7 @@ from langspec_lora.lora.routing import PackedLayout
 
 
 class FrozenLanguages:
-    """Keeps rows of the packed pairs.
+    """Keeps rows of the packed adapters.
 
     They get no gradient, so that they count neither in its norm nor in the optimizer's state, and are set back after
     each update, because weight decay moves them all the same.

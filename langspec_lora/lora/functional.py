@@ -45,11 +45,11 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         part: slice | None,
     ) -> Tensor:
         """Computes the layer; see the class."""
-        kind = compute_type(input)
-        x = input.to(kind)
-        output = F.linear(x.flatten(0, 1), weight.to(kind), None if bias is None else bias.to(kind))
-        hidden = _into_rank(_part(x, part), _pairs(a, rows, kind), foreign)
-        _add_product(_part(output.view(*x.shape[:2], -1), part), hidden, _pairs(b, rows, kind))
+        dtype = compute_type(input)
+        x = input.to(dtype)
+        output = F.linear(x.flatten(0, 1), weight.to(dtype), None if bias is None else bias.to(dtype))
+        hidden = _into_rank(_part(x, part), _rows(a, rows, dtype), foreign)
+        _add_product(_part(output.view(*x.shape[:2], -1), part), hidden, _rows(b, rows, dtype))
         ctx.part, ctx.shape, ctx.input_type = part, x.shape, input.dtype
         needs_x = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
         ctx.save_for_backward(x if needs_x else None, hidden, weight, a, b, rows, foreign)
@@ -62,18 +62,18 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         x, hidden, weight, a, b, rows, foreign = ctx.saved_tensors
         grad = grad.reshape(ctx.shape[0], ctx.shape[1], -1)
         needs_input, needs_weight, needs_bias, needs_a, needs_b, *_ = ctx.needs_input_grad
-        kind = grad.dtype
+        dtype = grad.dtype
         grad_part = _part(grad, ctx.part)
         grad_input = grad_weight = grad_bias = grad_a = grad_b = None
         if needs_b:
             grad_b = _to_packed(_outer(hidden, grad_part, rows), b, rows)
         if needs_input or needs_a:
-            grad_hidden = _into_rank(grad_part, _pairs(b, rows, kind), foreign)
+            grad_hidden = _into_rank(grad_part, _rows(b, rows, dtype), foreign)
         if needs_a:
             grad_a = _to_packed(_outer(grad_hidden, _part(x, ctx.part), rows), a, rows)
         if needs_input:
-            grad_input = grad.matmul(weight.to(kind))
-            _add_product(_part(grad_input, ctx.part), grad_hidden, _pairs(a, rows, kind))
+            grad_input = grad.matmul(weight.to(dtype))
+            _add_product(_part(grad_input, ctx.part), grad_hidden, _rows(a, rows, dtype))
             grad_input = grad_input.to(ctx.input_type)
         if needs_weight:
             grad_weight = grad.flatten(0, 1).t().mm(x.flatten(0, 1)).to(weight.dtype)
@@ -97,29 +97,29 @@ def _part(x: Tensor, part: slice | None) -> Tensor:
     return x if part is None else x[..., part]
 
 
-def _pairs(packed: Tensor, rows: Tensor | None, kind: torch.dtype) -> Tensor:
+def _rows(packed: Tensor, rows: Tensor | None, dtype: torch.dtype) -> Tensor:
     """The rows in use: ``(R', features)`` where all sentences share them, else ``(batch, r_max, features)``."""
     if rows is None:
-        return packed.to(kind)
-    used = packed.index_select(0, rows.view(-1)).to(kind)
+        return packed.to(dtype)
+    used = packed.index_select(0, rows.view(-1)).to(dtype)
     return used if rows.size(0) == 1 else used.view(*rows.shape, -1)
 
 
-def _into_rank(x: Tensor, pairs: Tensor, foreign: Tensor | None) -> Tensor:
+def _into_rank(x: Tensor, matrix: Tensor, foreign: Tensor | None) -> Tensor:
     """Projects onto the rows: ``(time, batch, R')``, or ``(batch, time, r_max)`` for rows of each sentence."""
-    if pairs.dim() == 2:
-        hidden = F.linear(x, pairs)
+    if matrix.dim() == 2:
+        hidden = F.linear(x, matrix)
         return hidden if foreign is None else hidden.masked_fill_(foreign, 0)
-    hidden = x.transpose(0, 1).bmm(pairs.transpose(1, 2))
+    hidden = x.transpose(0, 1).bmm(matrix.transpose(1, 2))
     return hidden if foreign is None else hidden.masked_fill_(foreign.unsqueeze(1), 0)
 
 
-def _add_product(output: Tensor, hidden: Tensor, pairs: Tensor) -> None:
-    """Adds hidden · pairs to ``output (time, batch, features)``, in place."""
-    if pairs.dim() == 2:
-        _rows_of(output).addmm_(hidden.flatten(0, 1), pairs)
+def _add_product(output: Tensor, hidden: Tensor, matrix: Tensor) -> None:
+    """Adds hidden · matrix to ``output (time, batch, features)``, in place."""
+    if matrix.dim() == 2:
+        _rows_of(output).addmm_(hidden.flatten(0, 1), matrix)
     else:
-        output.transpose(0, 1).baddbmm_(hidden, pairs)
+        output.transpose(0, 1).baddbmm_(hidden, matrix)
 
 
 def _rows_of(x: Tensor) -> Tensor:

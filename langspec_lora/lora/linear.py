@@ -1,4 +1,4 @@
-"""A frozen linear layer with a packed low-rank pair per language: h = W x + b + B_l A_l x."""
+"""A frozen linear layer with a packed low-rank adapter per language: h = W x + b + B_l A_l x."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INITS = ("rank", "standard")
 
 
 def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> None:
-    """Draws the A of a new pair, in place.
+    """Draws the A of a new adapter, in place.
 
     Args:
         a: ``(r, d_in)``, one language's rows.
@@ -32,7 +32,7 @@ class LanguageSpecificLinear(nn.Linear):
 
     The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
     with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
-    checkpoints load under their own names. The pairs of all languages are packed in two parameters and a buffer:
+    checkpoints load under their own names. The adapters of all languages are packed in two parameters and a buffer:
 
     * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
     * ``lora_mask (R, d_out)``, uint8: 1 where an entry of ``lora_B`` lives, 0 where pruning has removed it.
@@ -41,10 +41,10 @@ class LanguageSpecificLinear(nn.Linear):
 
     Args:
         linear: the layer to adapt; its parameters are taken over, not copied.
-        routing: the languages of the current batch and the layout of the pairs.
-        direction: ``"src"`` or ``"tgt"``: whose language selects the pair.
-        dim: 0 adapts the whole layer; otherwise the pair reads features ``start`` to ``start + dim`` of the input and
-            adds to the same features of the output.
+        routing: the languages of the current batch and the layout of the adapters.
+        side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
+        dim: 0 adapts the whole layer; otherwise the adapter reads features ``start`` to ``start + dim`` of the input
+            and adds to the same features of the output.
         start: first feature of that slice.
         init: how A is drawn, see :func:`draw_a`.
     """
@@ -53,7 +53,7 @@ class LanguageSpecificLinear(nn.Linear):
         self,
         linear: nn.Linear,
         routing: LanguageRouting,
-        direction: str,
+        side: str,
         dim: int = 0,
         start: int = 0,
         init: str = "rank",
@@ -61,7 +61,7 @@ class LanguageSpecificLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.direction = direction
+        self.side = side
         self.slice = slice(start, start + dim) if dim else None
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
@@ -102,7 +102,7 @@ class LanguageSpecificLinear(nn.Linear):
         """
         if self.computes_merged:
             return F.linear(input, self.merged, self.bias)
-        selected = self.routing.select(self.direction, input.size(1))
+        selected = self.routing.select(self.side, input.size(1))
         output = LanguageSpecificLinearFunction.apply(
             input, self.weight, self.bias, self.lora_A, self.lora_B, selected.rows, selected.foreign, self.slice
         )
@@ -111,4 +111,4 @@ class LanguageSpecificLinear(nn.Linear):
     def extra_repr(self) -> str:
         covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"
         rows = self.routing.layout.rows
-        return f"{super().extra_repr()}, selected_by={self.direction}, rows={rows}, features={covered}"
+        return f"{super().extra_repr()}, selected_by={self.side}, rows={rows}, features={covered}"

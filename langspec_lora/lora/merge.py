@@ -1,4 +1,4 @@
-"""One direction's pairs added to the base weights, so that decoding it costs what the base model costs."""
+"""One direction's adapters added to the base weights, so that decoding it costs what the base model costs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def add_low_rank(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None
         weight: ``(d_out, d_in)``.
         a: ``(r, d_in)``, or as wide as the slice.
         b: ``(r, d_out)``, likewise.
-        part: the features of input and output that the pair covers; None for all.
+        part: the features of input and output that the adapter covers; None for all.
 
     Returns:
         ``(d_out, d_in)``, of the weight's type; the weight stays as it is.
     """
-    kind = torch.promote_types(weight.dtype, torch.float32)
-    a, b = a.to(kind), b.to(kind)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    a, b = a.to(dtype), b.to(dtype)
     if part is None:
-        return torch.addmm(weight.to(kind), b.t(), a).to(weight.dtype)
-    merged = weight.to(kind, copy=True)
+        return torch.addmm(weight.to(dtype), b.t(), a).to(weight.dtype)
+    merged = weight.to(dtype, copy=True)
     merged[part, part].addmm_(b.t(), a)
     return merged.to(weight.dtype)
 
@@ -51,9 +51,9 @@ def add_low_rank(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None
 class MergedWeights:
     """The merged weights of one direction, beside the base weights, which are never written to.
 
-    So leaving the direction gives back the base bit for bit, and saving a model at any time saves base and pairs.
-    The weights of the last direction are kept for the next batch of it, and made anew when a pair or a base weight has
-    changed. They take as much memory as the adapted base weights.
+    So leaving the direction gives back the base bit for bit, and saving a model at any time saves base and adapters.
+    The weights of the last direction are kept for its next batch, and computed again when an adapter or a base weight
+    has changed. They take as much memory as the adapted base weights.
 
     Args:
         linears: the adapted linears of one model.

@@ -1,4 +1,4 @@
-"""Which pairs the sentences of a batch use: computed once per batch, read by every adapted linear of a model."""
+"""Which adapters the sentences of a batch use: computed once per batch, read by every adapted linear of a model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DENSE_ROWS = 128
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """How the pairs of all languages lie in one packed tensor.
+    """How the adapters of all languages lie in one packed tensor.
 
     Language ``l`` owns the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
     with ``R`` the sum of all ranks.
 
     Attributes:
-        ranks: rank of each language's pair, by language id.
+        ranks: rank of each language's adapter, by language id.
     """
 
     ranks: tuple[int, ...]
@@ -157,29 +157,29 @@ class LanguageRouting(nn.Module):
         finally:
             self.set(before)
 
-    def select(self, direction: str, batch: int) -> Selection:
+    def select(self, side: str, batch: int) -> Selection:
         """The rows that the sentences of a batch use.
 
         Args:
-            direction: ``"src"`` or ``"tgt"``: whose language selects the pair.
+            side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
             batch: number of sentences of the tensor to adapt. It is the batch of the routing, or that batch divided by
                 the beam size: fairseq projects cross-attention's keys and values once per sentence, not per beam.
 
         Raises:
             RuntimeError: no batch was set, or ``batch`` does not fit it.
         """
-        key = (direction, batch)
+        key = (side, batch)
         if key not in self._selections:
-            self._selections[key] = self._select(self._ids(direction, batch))
+            self._selections[key] = self._select(self._ids(side, batch))
         return self._selections[key]
 
-    def _ids(self, direction: str, batch: int) -> Tensor:
+    def _ids(self, side: str, batch: int) -> Tensor:
         if self.current is None:
             raise RuntimeError(
                 "the batch carries no language ids; use the task translation_multi_simple_epoch_lora, "
                 "or pass src_lang_id and tgt_lang_id to the model"
             )
-        ids = self.current.source if direction == SOURCE else self.current.target
+        ids = self.current.source if side == SOURCE else self.current.target
         if len(ids) == 1:
             return ids
         beams, rest = divmod(len(ids), batch)

@@ -48,7 +48,7 @@ def adapt_layers(
 
     Args:
         layers: the encoder's and the decoder's layers.
-        config: where the pairs stand.
+        config: where the adapters stand.
         routing: the languages of the current batch.
 
     Returns:
@@ -88,7 +88,7 @@ def checkpoint_activations(layer: nn.Module, routing: LanguageRouting | None, of
 
     Args:
         layer: an encoder or decoder layer; its ``forward`` is replaced.
-        routing: the languages of the current batch, or None for a model without pairs.
+        routing: the languages of the current batch, or None for a model without adapters.
         offload: keep the saved inputs in CPU memory.
     """
     if routing is not None:

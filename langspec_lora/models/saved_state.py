@@ -53,7 +53,7 @@ def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
 
 
 class AdapterState(nn.Module):
-    """What a checkpoint says of its pairs besides their weights.
+    """What a checkpoint says of its adapters besides their weights.
 
     Buffers, so that every tool that copies a model's state keeps them, and whole numbers, so that averaging checkpoints
     leaves them as they are.

@@ -1,4 +1,4 @@
-"""The fairseq model: a stock Transformer whose linears carry language-specific pairs, and its architectures."""
+"""The fairseq model: a stock Transformer whose linears carry language-specific adapters, and its architectures."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class LanguageSpecificTransformer(TransformerModel):
     """A many-to-many Transformer (M2M100) with language-specific LoRA (Cao et al., EMNLP 2024).
 
     Attributes:
-        config: which pairs the model has, or None for the plain model.
+        config: which adapters the model has, or None for the plain model.
         routing: the languages of the current batch, or None.
         adapted: the adapted linears by their site.
     """
@@ -249,14 +249,14 @@ class LanguageSpecificTransformer(TransformerModel):
         self.decoder.anchor = tuple(self.adapted.values())[:1]
 
     def freeze_base(self) -> None:
-        """Leaves only the pairs to train."""
-        pairs = {id(parameter) for linear in self.adapted.values() for parameter in (linear.lora_A, linear.lora_B)}
+        """Leaves only the adapters to train."""
+        own = {id(parameter) for linear in self.adapted.values() for parameter in (linear.lora_A, linear.lora_B)}
         for parameter in self.parameters():
-            parameter.requires_grad_(id(parameter) in pairs)
+            parameter.requires_grad_(id(parameter) in own)
 
     @torch.no_grad()
     def clear_adapters(self) -> None:
-        """Leaves the base model: sets all of B to zero, so that no pair adds anything."""
+        """Leaves the base model: sets all of B to zero, so that no adapter adds anything."""
         for linear in self.adapted.values():
             linear.lora_B.zero_()
 
@@ -268,7 +268,7 @@ class LanguageSpecificTransformer(TransformerModel):
             used: those of them that batches will use.
 
         Raises:
-            UserError: the model has no pairs for a used language.
+            UserError: the model has no adapters for a used language.
         """
         if self.config is None:
             return
@@ -293,7 +293,7 @@ class LanguageSpecificTransformer(TransformerModel):
         return self._merged_weights.using(own[source], own[target])
 
     def train(self, mode: bool = True) -> LanguageSpecificTransformer:
-        """Sets the mode; see torch. Training changes the pairs, so it also frees merged weights."""
+        """Sets the mode; see torch. Training changes the adapters, so it also frees merged weights."""
         if mode:
             self._merged_weights.forget()
         return super().train(mode)
@@ -384,12 +384,12 @@ class LanguageSpecificTransformer(TransformerModel):
         Args:
             trained: ids of the languages that train; None for all.
         """
-        pairs = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
-        base = sum(parameter.numel() for parameter in self.parameters()) - pairs
+        adapters = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
+        base = sum(parameter.numel() for parameter in self.parameters()) - adapters
         trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
         if trained is not None:
-            trainable = pairs * sum(self.config.languages.ranks[own] for own in trained) // self.routing.layout.rows
-        text = f"parameters | base {base:,} | adapters {pairs:,} | trainable {trainable:,}"
+            trainable = adapters * sum(self.config.languages.ranks[own] for own in trained) // self.routing.layout.rows
+        text = f"parameters | base {base:,} | adapters {adapters:,} | trainable {trainable:,}"
         if self.config is None:
             return text
         per_rank = sum(linear.lora_A.size(1) + linear.lora_B.size(1) for linear in self.adapted.values())

@@ -1,1 +1,1 @@
-"""Gradual pruning of the pairs while training; knows torch and not fairseq."""
+"""Gradual pruning of the adapters while training; knows torch and not fairseq."""

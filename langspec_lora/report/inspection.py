@@ -26,9 +26,9 @@ class Inspection:
     Attributes:
         path: the file or folder.
         adapters: its adapters, or None for a model without.
-        cells: what each pair consists of.
+        cells: what each adapter consists of.
         base: number of parameters of the base model, or None where it is not to be found.
-        frozen: whether only the pairs train, or None where the file does not say.
+        frozen: whether only the adapters train, or None where the file does not say.
         pruning: schedule and scope of the pruning it was trained with, or None.
         base_path: where the base lies that is not in the file, as far as that is known.
         fingerprint: of a base that is not in the file.
@@ -47,7 +47,7 @@ class Inspection:
 
     @property
     def total(self) -> Count:
-        """All pairs together."""
+        """All adapters together."""
         return sum((cell.count for cell in self.cells), Count())
 
     @property

@@ -66,7 +66,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
         self.data_manager = LanguageIdDataManager(args, self.lang_pairs, langs, dicts, self.sampling_method)
-        # Whether batch after batch is of one direction, so that its pairs are worth merging into the weights.
+        # Whether batch after batch is of one direction, so that its adapters are worth merging into the weights.
         self.one_direction = None not in (args.source_lang, args.target_lang)
 
     @classmethod
@@ -121,11 +121,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         For training, every flag and the checkpoint to start from are checked first.
 
         Raises:
-            SystemExit: with one line, for wrong flags or files, or if the model has no pairs for a language in use.
+            SystemExit: with one line, for wrong flags or files, or if the model has no adapters for a language in use.
         """
         trains = is_training(self.args, from_checkpoint)
         if trains:
-            args.langs = self.langs  # from --lang-dict, or inferred from the pairs
+            args.langs = self.langs  # from --lang-dict, or inferred from the language pairs
             setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
             with exit_on_user_error():
                 check_training(args, self)
@@ -243,7 +243,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     ):
         """Translates a batch, of one direction or of several.
 
-        With ``--source-lang`` and ``--target-lang`` the pairs of that direction are merged into the weights first.
+        With ``--source-lang`` and ``--target-lang`` the adapters of that direction are merged into the weights first.
 
         Args:
             generator: fairseq's generator.

@@ -199,7 +199,7 @@ def test_what_does_not_fit_together_is_named(three, five, other, toy_data, tmp_p
         (["join", three, sliced], "A has --dim 0 and B 4"),
         (["join", three, part], "B has no adapters at encoder.0.fc1"),
         (["join", three, turned], "decoder layer 0 in A, the source language in B (--decoder-activation-direction)"),
-        (["add-language", three, "--langs", "wo,fr", "--lang-resources", levels], "fr, which has pairs already"),
+        (["add-language", three, "--langs", "wo,fr", "--lang-resources", levels], "fr, which has adapters already"),
         (["add-language", three, "--langs", "wo,wo", "--lang-resources", levels], "names 'wo' twice"),
         (["add-language", three, "--langs", "xx"], "no resource level for xx"),
         (["add-language", three, "--langs", "wo", "--low-rank", "0"], "expected a whole number of at least 1"),

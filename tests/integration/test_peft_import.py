@@ -129,10 +129,9 @@ def test_what_lies_in_a_layer_becomes_the_pair_of_its_language(home, lora, tmp_p
     assert adapters.languages.names == ("en", "wo")
     assert adapters.languages.levels == ("high", "low")
     assert adapters.languages.ranks == (3, 3)
-    assert {place.position for place in adapters.packed} == {"q", "v", "crossq", "crossv", "fc1"}
+    assert {site.position for site in adapters.packed} == {"q", "v", "crossq", "crossv", "fc1"}
     lived = {
-        name: {place[:2] for place in adapters.packed if adapters.matrices(place, name)[1].any()}
-        for name in ("en", "wo")
+        name: {site[:2] for site in adapters.packed if adapters.matrices(site, name)[1].any()} for name in ("en", "wo")
     }
     assert lived["en"] == {("encoder", layer) for layer in (0, 1, 2)}
     assert lived["wo"] == {("encoder", 3), *(("decoder", layer) for layer in (0, 1, 2))}
@@ -146,9 +145,9 @@ def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
     run("export", first, "--format", "peft", "-s", "en", "-t", "wo", "--out", tmp_path / "lora")
     run("import", tmp_path / "lora", *COMMON, *base, "--out", again)
     adapters, others = StoredModel(first).adapters, StoredModel(again).adapters
-    assert adapters.packed.keys() == others.pairs.keys()
-    for place, pairs in adapters.packed.items():
-        assert torch.equal(pairs.b, others.pairs[place].b)
+    assert adapters.packed.keys() == others.packed.keys()
+    for site, pairs in adapters.packed.items():
+        assert torch.equal(pairs.b, others.packed[site].b)
 
 
 def test_all_directions_are_written_at_once(home, lora, tmp_path) -> None:
@@ -171,14 +170,14 @@ def refusal(*command: object) -> str:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"use_dora": True}, "use_dora=True, which pairs cannot express"),
-        ({"use_rslora": True}, "use_rslora=True, which pairs cannot express"),
-        ({"bias": "all"}, "bias='all'; pairs have no biases"),
+        ({"use_dora": True}, "use_dora=True, which adapters cannot express"),
+        ({"use_rslora": True}, "use_rslora=True, which adapters cannot express"),
+        ({"bias": "all"}, "bias='all'; adapters have no biases"),
         ({"lora_bias": True}, "lora_bias=True"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=['lm_head']"),
         (
             {"target_modules": ["out_proj"]},
-            ".out_proj, where pairs cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2",
+            ".out_proj, where adapters cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2",
         ),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
         ({"target_modules": ["q_proj", "shared"]}, "which is not part of a plain LoRA on linear layers"),
@@ -210,7 +209,7 @@ def test_wrong_folders_are_refused_in_one_sentence(home, lora, tmp_path) -> None
 
     assert "describes a 'IA3' adapter" in message(peft_type="IA3")
     assert "init_lora_weights='pissa', which changes the base model" in message(init_lora_weights="pissa")
-    assert "invented_option=1, which pairs cannot express" in message(invented_option=1)
+    assert "invented_option=1, which adapters cannot express" in message(invented_option=1)
     assert "rank 3 at" in message(r=4)
     assert "lora_alpha is -1" in message(lora_alpha=-1)
     assert "rank_pattern is no table of names" in message(rank_pattern={"(": 3})

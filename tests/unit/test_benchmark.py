@@ -57,7 +57,7 @@ def test_trained_parameters_are_those_of_each_contender() -> None:
     per_rank = (2 * 5 + 2 * 8) * 2 * TINY.width  # five positions in each encoder layer, eight in each decoder layer
     trained = {name: contenders.UPDATES[name](SETTING).trained for name in contenders.UPDATES if "Hugging" not in name}
     assert trained["ours, mixed"] == trained["loop over languages"] == (2 + 2 + 2 + 2 + 8 + 8) * per_rank
-    assert trained["one shared pair"] == 4 * per_rank
+    assert trained["one shared adapter"] == 4 * per_rank
     assert trained["frozen base"] == 2 * TINY.width
     assert trained["full fine-tuning"] == sum(parameter.numel() for parameter in build_model(TINY, None).parameters())
 
@@ -120,7 +120,7 @@ def test_targets_say_what_was_not_measured_and_what_was_missed() -> None:
     results = compare.Results({"gpu": None}, {})
     assert all(target.value is None and not target.reached for target in report.targets(results))
     shared, slow = {"seconds": [1.0, 1.0], "tokens": 9}, {"seconds": [1.2, 1.2], "tokens": 9}
-    results.update = {"one shared pair": shared, "ours, mixed": slow}
+    results.update = {"one shared adapter": shared, "ours, mixed": slow}
     first = report.targets(results)[0]
     assert first.value == pytest.approx(1.2)
     assert not first.reached

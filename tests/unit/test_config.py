@@ -131,8 +131,8 @@ def test_without_flags_every_place_is_adapted_with_the_published_directions_and_
     for stack, positions in (("encoder", ENCODER), ("decoder", DECODER)):
         assert found.stacks[stack].layers == tuple(range(12))
         assert found.stacks[stack].positions == positions
-    assert found.stacks["encoder"].directions == ("src",) * 9 + ("tgt",) * 3
-    assert found.stacks["decoder"].directions == ("tgt",) * 12
+    assert found.stacks["encoder"].sides == ("src",) * 9 + ("tgt",) * 3
+    assert found.stacks["decoder"].sides == ("tgt",) * 12
     assert found.languages.names == tuple(TWELVE.split(","))
     assert found.languages.ranks == (2,) * 8 + (8,) * 4
     assert (found.dim, found.start, found.init) == (0, 0, "rank")
@@ -165,14 +165,14 @@ def test_chosen_layers_positions_and_directions_are_taken_as_given() -> None:
     assert found.stacks["encoder"].layers == (11, 0, 3)
     assert found.stacks["encoder"].positions == ("fc2", "q")
     assert found.stacks["decoder"].layers == ()
-    assert found.stacks["decoder"].directions == ("src", "tgt") * 6
+    assert found.stacks["decoder"].sides == ("src", "tgt") * 6
     assert (found.dim, found.start) == (512, 256)
 
 
 @pytest.mark.parametrize(("layers", "by_source"), [(1, 0), (2, 1), (4, 3), (6, 4), (24, 18)])
 def test_three_quarters_of_the_encoder_go_by_source_at_any_depth(layers, by_source) -> None:
     found = config("--encoder-layers", str(layers))
-    assert found.stacks["encoder"].directions == ("src",) * by_source + ("tgt",) * (layers - by_source)
+    assert found.stacks["encoder"].sides == ("src",) * by_source + ("tgt",) * (layers - by_source)
 
 
 def test_single_language_ranks_go_before_their_level(tmp_path) -> None:

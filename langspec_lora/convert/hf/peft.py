@@ -1,11 +1,11 @@
-"""The pairs of one direction as PEFT's LoRA on Hugging Face's M2M100, and back.
+"""The adapters of one direction as PEFT's LoRA on Hugging Face's M2M100, and back.
 
-A LoRA belongs to a model, our pairs to languages: in some layers to the source language, in the others to the target
-language. So a direction's LoRA holds, layer by layer, the pair of the one or of the other, and nothing is lost. On the
-way back the same rule parts it: what a LoRA adds in a layer whose direction is ``src`` becomes the source language's
-pair there, in a layer of ``tgt`` the target language's. A language has one rank; where the LoRA has a smaller one, or
-nothing, the rest of its pair is a fresh one, whose B is zero: all outputs of the direction are the LoRA's. With every
-layer ``tgt``, the whole LoRA becomes the pair of the target language.
+A LoRA belongs to a model, our adapters to languages: some layers use the adapter of the source language, the others
+that of the target language. The LoRA of a direction holds, layer by layer, the one or the other, so nothing is lost.
+An imported LoRA is divided by the same rule: its layers with side ``src`` become the source language's adapter, those
+with side ``tgt`` the target language's. A language has one rank; where the LoRA has a smaller one, or none, the
+remaining rows are fresh, with B zero, so that the direction computes exactly what the LoRA computes. If every layer
+has side ``tgt``, the whole LoRA becomes the adapter of the target language.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def export_lora(
     out: Path,
     overwrite: bool = False,
 ) -> None:
-    """Writes the pairs of a direction as a folder that plain ``PeftModel.from_pretrained`` loads.
+    """Writes the adapters of a direction as a folder that plain ``PeftModel.from_pretrained`` loads.
 
-    The scaling of every module is exactly 1, its rank that of the language whose pair it is; where the pairs cover only
-    a slice of a layer, the other rows and columns are zero.
+    The scaling of every module is exactly 1, its rank that of the language whose adapter it is; where the adapters
+    cover only a slice of a layer, the other rows and columns are zero.
 
     Args:
-        adapters: the pairs.
+        adapters: the adapters.
         source: the source language.
         target: the target language.
         sizes: ``(d_out, d_in)`` of the base model's weights, by fairseq's names.
@@ -89,7 +89,7 @@ def export_lora(
         overwrite: whether files there may be replaced.
 
     Raises:
-        UserError: a language has no pairs, or something would be overwritten.
+        UserError: a language has no adapters, or something would be overwritten.
     """
     check_folder(out, PEFT_FILES, overwrite)
     tensors: dict[str, Tensor] = {}
@@ -138,7 +138,7 @@ def import_lora(
     directions: Mapping[str, tuple[str, ...]],
     resources: Resources,
 ) -> Adapters:
-    """Reads a PEFT LoRA folder as the pairs of two languages; see the module for which pair goes where.
+    """Reads a PEFT LoRA folder as the adapters of two languages; see the module for which adapter goes where.
 
     Args:
         folder: ``adapter_config.json`` and ``adapter_model.safetensors`` or ``.bin``.
@@ -167,7 +167,7 @@ def import_lora(
     levels = LanguageTable.build(names, resources, by_level, "paper's twelve, or --lang-resources").levels
     languages = LanguageTable(names, levels, ranks)
     draw = torch.Generator().manual_seed(0)
-    pairs = {}
+    packed = {}
     for site in _whole_grid(scaled):
         d_out, d_in = sizes[f"{site.path}.weight"]
         a, b = torch.empty(sum(ranks), d_in), torch.zeros(sum(ranks), d_out)
@@ -177,8 +177,8 @@ def import_lora(
             own_a, own_b = scaled[site]
             start = 0 if owners[site] == source else ranks[0]
             a[start : start + len(own_a)], b[start : start + len(own_b)] = own_a, own_b
-        pairs[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
-    return Adapters(languages, dict(directions), 0, 0, pairs, 0)
+        packed[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
+    return Adapters(languages, dict(directions), 0, 0, packed, 0)
 
 
 def base_model_name(folder: Path) -> str | None:
@@ -203,7 +203,7 @@ def _check_settings(settings: Mapping[str, Any], folder: Path) -> None:
     if kind != "LORA":
         raise UserError(f"{source} describes a {kind!r} adapter; expected a LORA")
     if settings.get("bias", "none") != "none":
-        raise UserError(f"{source} has bias={settings['bias']!r}; pairs have no biases, train it with bias='none'")
+        raise UserError(f"{source} has bias={settings['bias']!r}; adapters have no biases, train it with bias='none'")
     if settings.get("init_lora_weights", True) not in _PLAIN_INITS:
         raise UserError(
             f"{source} has init_lora_weights={settings['init_lora_weights']!r}, which changes the base model as well; "
@@ -212,7 +212,8 @@ def _check_settings(settings: Mapping[str, Any], folder: Path) -> None:
     for name, value in settings.items():
         if name not in _HARMLESS and value not in _NEUTRAL:
             raise UserError(
-                f"{source} has {name}={str(value)[:60]}, which pairs cannot express; expected a plain LoRA without it"
+                f"{source} has {name}={str(value)[:60]}, which adapters cannot express; expected a plain LoRA without "
+                "it"
             )
 
 
@@ -224,7 +225,7 @@ def _place(name: str, folder: Path) -> tuple[Site, str]:
     paths = {} if linear is None else {path: position for position, path in POSITIONS[linear["stack"]].items()}
     if linear is None or linear["path"] not in paths:
         raise UserError(
-            f"{folder} adapts {match['linear'][:120]}, where pairs cannot stand; they can at "
+            f"{folder} adapts {match['linear'][:120]}, where adapters cannot stand; they can at "
             f"{', '.join(dict.fromkeys(path.rpartition('.')[2] for path in POSITIONS['decoder'].values()))} of M2M100"
         )
     return Site(linear["stack"], int(linear["layer"]), paths[linear["path"]]), match["part"]
@@ -247,7 +248,7 @@ def _scaled(
     a, b = parts["A"], parts["B"]
     if a.dim() != 2 or tuple(b.shape) != (size[0], a.size(0)) or a.size(1) != size[1]:
         raise UserError(
-            f"{folder} has pairs of {tuple(b.shape)} and {tuple(a.shape)} at {name}, whose weight is of size "
+            f"{folder} has adapters of {tuple(b.shape)} and {tuple(a.shape)} at {name}, whose weight is of size "
             f"{tuple(size)} in the base model; it belongs to another model"
         )
     rank, alpha = (

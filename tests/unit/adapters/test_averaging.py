@@ -54,7 +54,9 @@ def test_adapters_of_other_languages_or_ranks_are_refused_by_name(languages) -> 
     held = sets()
     languages = languages or replace(held[0].languages, ranks=(1, 2, 4))
     held[2] = replace(held[2], languages=languages)
-    with pytest.raises(UserError, match=r"third has pairs for en, .* of ranks .*, and first for en, ଓଡ଼ିଆ, wo of ranks"):
+    with pytest.raises(
+        UserError, match=r"third has adapters for en, .* of ranks .*, and first for en, ଓଡ଼ିଆ, wo of ranks"
+    ):
         average(held, NAMES)
 
 
@@ -103,7 +105,7 @@ def test_languages_and_ranks_of_both_are_named() -> None:
     with pytest.raises(UserError) as refusal:
         average(held, NAMES)
     assert str(refusal.value) == (
-        "second has pairs for wo, fr of ranks 3/4, and first for en, ଓଡ଼ିଆ, wo of ranks 2/1/4; average checkpoints of "
+        "second has adapters for wo, fr of ranks 3/4, and first for en, ଓଡ଼ିଆ, wo of ranks 2/1/4; average checkpoints of "
         "one training"
     )
     levels = replace(held[0].languages, levels=("low", "low", "low"))  # which decide nothing of the values

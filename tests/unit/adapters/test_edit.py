@@ -58,7 +58,7 @@ def test_pairs_that_join_come_last_and_add_nothing(dtype) -> None:
 def test_languages_that_cannot_join_are_named() -> None:
     adapters = make(0).adapters
     there = LanguageTable(("fr", "wo", "en"), ("high", "low", "low"), (2, 3, 3))
-    with pytest.raises(UserError, match=r"^--langs names wo, which has pairs already .there are en, ଓଡ଼ିଆ, wo"):
+    with pytest.raises(UserError, match=r"^--langs names wo, which has adapters already .there are en, ଓଡ଼ିଆ, wo"):
         add_languages(adapters, there, "rank", 1)
     add_languages(adapters, replace(NEW, ranks=(2, 23)), "rank", 1)  # the widest layer has 23 features
     with pytest.raises(UserError, match="rank 24 of xh is above 23"):
@@ -138,7 +138,7 @@ def test_language_of_both_sets_is_taken_from_the_preferred(prefer, names, first_
     assert held.languages.names == names
     assert same(held, joined(taken(first, first_rows), taken(second, second_rows)))
     with pytest.raises(
-        UserError, match=r"^en are in both A and B; say with --prefer A or --prefer B whose pairs to take"
+        UserError, match=r"^en are in both A and B; say with --prefer A or --prefer B whose adapters to take"
     ):
         join(first, second)
 

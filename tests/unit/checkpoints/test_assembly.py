@@ -149,7 +149,7 @@ def test_stack_without_adapters_says_so(stack) -> None:
     adapters = make(0).adapters
     args = adapted_arguments(
         sized(),
-        replace(adapters, pairs={place: own for place, own in adapters.packed.items() if place.stack != stack}),
+        replace(adapters, packed={place: own for place, own in adapters.packed.items() if place.stack != stack}),
         {},
     )
     assert getattr(args, f"{stack}_lora_layer") == "none"
@@ -162,7 +162,7 @@ def test_adapters_stand_at_the_same_positions_of_every_layer_of_a_stack() -> Non
     place = type(next(iter(adapters.packed)))
 
     def arguments(*places: tuple) -> Namespace:
-        return adapted_arguments(sized(), replace(adapters, pairs={place(*own): pairs for own in places}), {})
+        return adapted_arguments(sized(), replace(adapters, packed={place(*own): pairs for own in places}), {})
 
     args = arguments(*(("encoder", layer, name) for layer in (1, 0) for name in ("fc2", "k")), ("decoder", 1, "crossv"))
     assert (args.encoder_lora_layer, args.encoder_lora_position) == ("0_1", "k_fc2")
@@ -172,7 +172,7 @@ def test_adapters_stand_at_the_same_positions_of_every_layer_of_a_stack() -> Non
         (("encoder", 0, "q"), ("encoder", 0, "k"), ("encoder", 1, "k")),
     ):
         with pytest.raises(
-            UserError, match=r"^the encoder's pairs stand at different positions in its layers; expected the"
+            UserError, match=r"^the encoder's adapters stand at different positions in its layers; expected the"
         ):
             arguments(*places)
 

@@ -188,7 +188,7 @@ def further(*sites: tuple[str, int, str]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("places", "words"),
+    ("sites", "words"),
     [
         ([("encoder", 2, "q")], "adapts encoder.2.q, but its arguments say 2 encoder layers"),
         ([("encoder", 2, "q"), ("decoder", 3, "q")], "adapts decoder.3.q, but its arguments say 1 decoder layers"),

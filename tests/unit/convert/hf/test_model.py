@@ -450,7 +450,7 @@ def test_a_direction_is_merged_and_the_base_alone_is_said_to_be_that(home, tmp_p
         expected = weight if None in [None if part is None else 0 for part in pair] else weight + pair[1] @ pair[0]
         torch.testing.assert_close(merged[name], expected)
     _, said = run(capsys, *command, "--out", tmp_path / "base")
-    assert "this is the base model alone; -s and -t merge the pairs of a direction into it" in said
+    assert "this is the base model alone; -s and -t merge the adapters of a direction into it" in said
     assert "begin it with __xx__" in said
     plain = load_file(tmp_path / "base" / "model.safetensors")
     assert all(torch.equal(plain[name], weight) for name, weight in theirs.items())

@@ -345,7 +345,7 @@ def test_settings_of_a_later_peft_are_refused_where_they_may_say_something(tmp_p
     with pytest.raises(UserError) as refused:
         read(write(tmp_path, lora(), invented=value))
     source = tmp_path / "adapter_config.json"
-    assert str(refused.value).startswith(f"{source} has invented={str(value)[:60]}, which pairs cannot express; ")
+    assert str(refused.value).startswith(f"{source} has invented={str(value)[:60]}, which adapters cannot express; ")
 
 
 @pytest.mark.parametrize(
@@ -353,8 +353,8 @@ def test_settings_of_a_later_peft_are_refused_where_they_may_say_something(tmp_p
     [
         ({"peft_type": "IA3"}, "describes a 'IA3' adapter; expected a LORA"),
         ({"peft_type": "left out"}, "describes a None adapter; expected a LORA"),
-        ({"bias": "all"}, "has bias='all'; pairs have no biases"),
-        ({"bias": None}, "has bias=None; pairs have no biases"),
+        ({"bias": "all"}, "has bias='all'; adapters have no biases"),
+        ({"bias": None}, "has bias=None; adapters have no biases"),
     ],
     ids=str,
 )
@@ -380,7 +380,7 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
         *(
             (
                 lambda tensors, name=name: tensors.update({f"base_model.model.{name}.lora_A.weight": torch.ones(1, 1)}),
-                f"adapts {name[:120]}, where pairs cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2 of",
+                f"adapts {name[:120]}, where adapters cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2 of",
             )
             for name in (
                 "lm_head",
@@ -400,7 +400,7 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
                 lambda tensors, a=a, b=b: tensors.update(
                     {f"{PREFIX}.lora_A.weight": torch.ones(a), f"{PREFIX}.lora_B.weight": torch.ones(b)}
                 ),
-                f"has pairs of {b} and {a} at encoder.layers.1.fc1, whose weight is of size (7, 4) in the base model",
+                f"has adapters of {b} and {a} at encoder.layers.1.fc1, whose weight is of size (7, 4) in the base model",
             )
             for a, b in (
                 ((2, 4), (4, 2)),
