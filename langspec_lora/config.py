@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.errors import UserError
+from langspec_lora.flags import INITS
 from langspec_lora.languages import (
     LEVELS,
     PAPER_RESOURCES,
@@ -15,10 +16,8 @@ from langspec_lora.languages import (
     languages_from_json,
     read_resources,
 )
-from langspec_lora.lora import INITS, SIDES, SOURCE, TARGET
-from langspec_lora.pruning.magnitude import SCOPES
-from langspec_lora.pruning.schedule import PruningSchedule
-from langspec_lora.sites import POSITIONS, Site, sites_of
+from langspec_lora.pruning.schedule import SCOPES, PruningSchedule
+from langspec_lora.sites import POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import names_of
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.languages import LEVELS
-from langspec_lora.lora import INITS
-from langspec_lora.pruning.magnitude import SCOPES
+from langspec_lora.pruning.schedule import SCOPES
 from langspec_lora.sites import POSITIONS
 from langspec_lora.values import number, whole_number
+
+INITS = ("rank", "standard")
+"""How A is drawn, see :func:`~langspec_lora.lora.draw_a`."""
 
 ABSENT = ("rest", "move")
 

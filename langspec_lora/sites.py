@@ -29,6 +29,10 @@ POSITIONS: Mapping[str, Mapping[str, str]] = {
 
 STACKS = tuple(POSITIONS)
 
+SOURCE, TARGET = "src", "tgt"
+SIDES = (SOURCE, TARGET)
+"""Whose language selects the adapter of a layer (the flags' activation direction)."""
+
 
 class Site(NamedTuple):
     """One linear that can be adapted.

@@ -30,8 +30,7 @@ from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file, whole_files
 from langspec_lora.languages import LEVELS, LanguageTable
-from langspec_lora.lora import SIDES
-from langspec_lora.sites import POSITIONS, STACKS, sites_of
+from langspec_lora.sites import POSITIONS, SIDES, STACKS, sites_of
 from langspec_lora.tensor_files import write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"

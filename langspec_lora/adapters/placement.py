@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from langspec_lora.adapters.packed import Adapters
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.lora import SOURCE
-from langspec_lora.sites import Site
+from langspec_lora.sites import SOURCE, Site
 
 
 @dataclass(frozen=True)

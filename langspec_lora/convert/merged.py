@@ -14,7 +14,8 @@ from langspec_lora.checkpoints.outdated_arguments import replace_outdated, tell_
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.convert import HUGGINGFACE_EXPORT, check_flags, check_one_direction
 from langspec_lora.files import check_file
-from langspec_lora.lora import SOURCE, add_low_rank
+from langspec_lora.lora import add_low_rank
+from langspec_lora.sites import SOURCE
 from langspec_lora.tensor_files import write_checkpoint
 
 

@@ -2,15 +2,11 @@
 
 from langspec_lora.lora.adam import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.freezing import FrozenLanguages
-from langspec_lora.lora.linear import INITS, LanguageSpecificLinear, draw_a
+from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a
 from langspec_lora.lora.merge import MergedWeights, add_low_rank, merged_weight
-from langspec_lora.lora.routing import SIDES, SOURCE, TARGET, LanguageRouting, Languages, PackedLayout
+from langspec_lora.lora.routing import LanguageRouting, Languages, PackedLayout
 
 __all__ = [
-    "INITS",
-    "SIDES",
-    "SOURCE",
-    "TARGET",
     "FrozenLanguages",
     "LanguageAdam",
     "LanguageRouting",

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.lora.routing import SIDES, PackedLayout
+from langspec_lora.lora.routing import PackedLayout
+from langspec_lora.sites import SIDES
 
 
 class Packed(NamedTuple):

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from langspec_lora.lora.functional import LanguageSpecificLinearFunction
 from langspec_lora.lora.routing import LanguageRouting
 
-INITS = ("rank", "standard")
-
 
 def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> None:
     """Draws the A of a new adapter, in place.

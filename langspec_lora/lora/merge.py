@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.lora.routing import SOURCE
+from langspec_lora.sites import SOURCE
 
 
 def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:

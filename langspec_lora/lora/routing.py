@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from langspec_lora.errors import UserError
-
-SOURCE, TARGET = "src", "tgt"
-SIDES = (SOURCE, TARGET)
+from langspec_lora.sites import SOURCE, TARGET
 
 DENSE_ROWS = 128
 """Up to this many rows in all, projecting onto all languages' rows and clearing the foreign ones beats gathering."""

@@ -12,8 +12,6 @@ from torch import Tensor
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.sites import Site
 
-SCOPES = ("language", "layer", "matrix")
-
 
 class Block(NamedTuple):
     """One language's B matrix at one site: rows of a packed tensor.

@@ -17,7 +17,7 @@ from tests.bad_input import write_checkpoint
 from tests.evaluations import run_stock
 
 TASK = "translation_multi_simple_epoch"
-SIDES = [("en", "wo"), ("sd", "nl")]
+DIRECTIONS = [("en", "wo"), ("sd", "nl")]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def models(adapted, toy_data, tmp_path_factory) -> Models:
     shutil.copy(toy_data.parent / "dict.txt", data / "dict.txt")
     own = (adapted, shaken(adapted, folder / "shaken.pt"))
     merged = {}
-    for source, target in SIDES:
+    for source, target in DIRECTIONS:
         merged[source, target] = tuple(folder / f"{source}-{target}.{number}.pt" for number in range(len(own)))
         for checkpoint, out in zip(own, merged[source, target], strict=True):
             command = ["export", checkpoint, "--format", "merged", "-s", source, "-t", target, "--out", out]
@@ -129,7 +129,7 @@ def texts(lines: dict[str, list[str]]) -> list[str]:
     return [fields[1] for mark, fields in lines.items() if mark.startswith("H-")]
 
 
-@pytest.mark.parametrize(("direction", "kind"), zip(SIDES, ("hard", "soft"), strict=True))
+@pytest.mark.parametrize(("direction", "kind"), zip(DIRECTIONS, ("hard", "soft"), strict=True))
 def test_alignments_are_those_of_stock_fairseq_on_the_merged_export(models, direction, kind, tmp_path) -> None:
     flags = ("--print-alignment", kind)
     ours = generated(models, direction, models.own[:1], tmp_path / "ours", *flags)
@@ -138,7 +138,7 @@ def test_alignments_are_those_of_stock_fairseq_on_the_merged_export(models, dire
     assert len({line for mark, fields in ours.items() if mark.startswith("A-") for line in fields}) > 3
 
 
-@pytest.mark.parametrize("direction", SIDES, ids="-".join)
+@pytest.mark.parametrize("direction", DIRECTIONS, ids="-".join)
 def test_a_language_model_beside_us_chooses_as_beside_the_merged_export(models, direction, tmp_path) -> None:
     flags = ("--lm-path", models.lm, "--lm-weight", "0.6")
     ours = generated(models, direction, models.own[:1], tmp_path / "ours", *flags)
@@ -147,7 +147,7 @@ def test_a_language_model_beside_us_chooses_as_beside_the_merged_export(models, 
     assert texts(ours) != texts(generated(models, direction, models.own[:1], tmp_path / "alone"))
 
 
-@pytest.mark.parametrize("direction", SIDES, ids="-".join)
+@pytest.mark.parametrize("direction", DIRECTIONS, ids="-".join)
 def test_an_ensemble_translates_as_the_ensemble_of_the_merged_exports(models, direction, tmp_path) -> None:
     ours = generated(models, direction, models.own, tmp_path / "ours")
     assert_same(ours, generated(models, direction, models.merged[direction], tmp_path / "stock"), "HP")
@@ -171,7 +171,7 @@ OTHERS = {
 def test_other_ways_to_decode_are_those_of_stock_fairseq_too(models, name, tmp_path) -> None:
     count, kinds, flags = OTHERS[name]
     flags = [models.lm if flag == "LM" else flag for flag in flags]
-    direction = SIDES[0]
+    direction = DIRECTIONS[0]
     ours = generated(models, direction, models.own[:count], tmp_path / "ours", *flags)
     stock = generated(models, direction, models.merged[direction][:count], tmp_path / "stock", *flags)
     assert_same(ours, stock, kinds)

@@ -14,7 +14,7 @@ from tests.bad_input import write_checkpoint
 
 peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
 
-SIDES = [("en", "wo"), ("wo", "nl"), ("nl", "en")]
+DIRECTIONS = [("en", "wo"), ("wo", "nl"), ("nl", "en")]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def their_logits(model: nn.Module, batch: hf.Batch) -> Tensor:
 
 def test_each_adapter_of_one_peft_model_computes_its_own_direction(adapted, tmp_path) -> None:
     home, own, checkpoint = adapted
-    for source, target in SIDES:
+    for source, target in DIRECTIONS:
         direction = ["-s", source, "-t", target, "--out", tmp_path / f"{source}-{target}"]
         assert main([str(word) for word in ["export", checkpoint, "--format", "peft", *direction]]) == 0
     base = hf.transformers.M2M100ForConditionalGeneration.from_pretrained(home.huggingface).eval()
-    first, *others = ("-".join(direction) for direction in SIDES)
+    first, *others = ("-".join(direction) for direction in DIRECTIONS)
     model = peft.PeftModel.from_pretrained(base, tmp_path / first, adapter_name=first)
     for name in others:
         model.load_adapter(tmp_path / name, adapter_name=name)
@@ -57,11 +57,11 @@ def test_each_adapter_of_one_peft_model_computes_its_own_direction(adapted, tmp_
     language = {name: hf.language_token(home, name) for name in ("en", "wo", "nl", "af")}
     # One batch for all, so that the adapters alone make the difference.
     batch = hf.random_batch(language["en"], language["wo"], vocabulary=language["af"], sentences=16)
-    for source, target in [*SIDES, *reversed(SIDES)]:
+    for source, target in [*DIRECTIONS, *reversed(DIRECTIONS)]:
         model.set_adapter(f"{source}-{target}")
         expected = our_logits(own, batch, source, target)
         torch.testing.assert_close(their_logits(model, batch), expected, atol=1e-4, rtol=0)
-        for other in SIDES:
+        for other in DIRECTIONS:
             if other != (source, target):
                 assert (expected - our_logits(own, batch, *other)).abs().max() > 0.1
     with model.disable_adapter():

@@ -25,8 +25,8 @@ from langspec_lora.convert.hf.weights import PREFIX
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.languages import LEVELS, LanguageTable, Resources
-from langspec_lora.lora import SOURCE, draw_a
-from langspec_lora.sites import POSITIONS, Site
+from langspec_lora.lora import draw_a
+from langspec_lora.sites import POSITIONS, SOURCE, Site
 from langspec_lora.tensor_files import write_tensors
 
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")

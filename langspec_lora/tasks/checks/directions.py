@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.lora import SOURCE, TARGET
+from langspec_lora.sites import SOURCE, TARGET
 
 
 def languages_that_do_not_train(

@@ -400,7 +400,8 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
                 lambda tensors, a=a, b=b: tensors.update(
                     {f"{PREFIX}.lora_A.weight": torch.ones(a), f"{PREFIX}.lora_B.weight": torch.ones(b)}
                 ),
-                f"has adapters of {b} and {a} at encoder.layers.1.fc1, whose weight is of size (7, 4) in the base model",
+                f"has adapters of {b} and {a} at encoder.layers.1.fc1, whose weight is of size (7, 4) in the base "
+                "model",
             )
             for a, b in (
                 ((2, 4), (4, 2)),
