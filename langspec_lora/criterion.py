@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from langspec_lora.lora.functional import compute_type
-from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.models.transformer import language_specific
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 """Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of
@@ -118,10 +118,8 @@ class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterio
 
     def _weight(self, model: nn.Module) -> Tensor | None:
         """The vocabulary matrix ``(V, width)`` where this criterion can compute with it."""
-        while hasattr(model, "module"):  # fairseq's distributed wrappers
-            model = model.module
-        if not isinstance(model, LanguageSpecificTransformer) or self.report_accuracy:
+        ours = language_specific(model)
+        if ours is None or self.report_accuracy or ours.decoder.adaptive_softmax is not None:
             return None
-        if model.decoder.adaptive_softmax is not None or model.decoder.output_projection.weight.requires_grad:
-            return None
-        return model.decoder.output_projection.weight
+        weight = ours.decoder.output_projection.weight
+        return None if weight.requires_grad else weight

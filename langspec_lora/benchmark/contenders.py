@@ -99,7 +99,11 @@ class Update:
         self.trained = sum(parameter.numel() for parameter in trained)
         config = FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=[1e-5])
         self._optimizer = FairseqAdam(config, trained)
-        self._absent = AbsentLanguages(model.routing, packed_parameters(model.adapted.values())) if rest else None
+        self._absent = (
+            AbsentLanguages(model.adapters.routing, packed_parameters(model.adapters.linears.values()))
+            if rest
+            else None
+        )
         batches = (make_batch(setting.shape, setting.languages, mixed, seed, setting.device) for seed in range(4))
         self._batches = tuple(batches)
         self._done = 0
@@ -120,8 +124,8 @@ class Update:
             loss = self._loss(batch)
         self._scaler.scale(loss / batch["ntokens"]).backward()
         if self._absent:
-            self._absent.add_batch(batch)
-            self._absent.begin_step(self._optimizer)
+            self._absent.end_batch(batch)
+            self._absent.begin_update(self._optimizer)
         self._scaler.step(self._optimizer.optimizer)
         self._scaler.update()
 
@@ -210,7 +214,7 @@ class Translation:
             model.half()
         self.model, self._merges = model, merges
         self._batch = make_batch(setting.shape, setting.languages, mixed, 0, setting.device)
-        for name in ("prev_output_tokens", *(() if model.config else ("src_lang_id", "tgt_lang_id"))):
+        for name in ("prev_output_tokens", *(() if model.adapters else ("src_lang_id", "tgt_lang_id"))):
             del self._batch["net_input"][name]
         lengths = {"max_len_a": 0, "max_len_b": HYPOTHESIS, "min_len": HYPOTHESIS}
         dictionary = dictionaries(setting.shape).target_dictionary
@@ -225,7 +229,7 @@ class Translation:
     def __call__(self) -> None:
         """Translates one batch."""
         if self._merges:
-            with self.model.merged(0, 1):
+            with self.model.adapters.merged(0, 1):
                 self._generator.generate([self.model], self._batch)
         else:
             self._generator.generate([self.model], self._batch)
@@ -275,7 +279,7 @@ TRANSLATIONS: Mapping[str, Callable[[Setting], Callable[[], None]]] = {
 
 def _as(kind: type[LanguageSpecificLinear], model: Any) -> Any:
     """The model with its adapted linears computing in another way."""
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         linear.__class__ = kind
     return model
 

@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor
 
+from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora.linear import LanguageSpecificLinear
 from langspec_lora.lora.routing import PackedLayout
 
 
-class FrozenLanguages:
-    """Keeps rows of the packed adapters.
+class FrozenLanguages(TrainingHook):
+    """Keeps the adapters of some languages as they are.
 
     They get no gradient, so that they count neither in its norm nor in the optimizer's state, and are set back after
     each update, because weight decay moves them all the same.
@@ -41,12 +42,12 @@ class FrozenLanguages:
         self._rows = self._rows.to(device)
         return self._rows
 
-    def remember(self) -> None:
-        """Takes what the rows hold now for what they have to hold."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Remembers what the rows hold."""
         self._kept = [parameter.detach()[self._rows_on(parameter.device)] for parameter in self._parameters]
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Sets the rows back, in place, to what they held when :meth:`remember` was called."""
+    def end_update(self) -> None:
+        """Sets the rows back, in place, to what they held when the epoch began."""
         for parameter, kept in zip(self._parameters, self._kept, strict=True):
             parameter.index_copy_(0, self._rows_on(parameter.device), kept)

@@ -7,6 +7,7 @@ products. Here these sums happen inside the matrix products (``addmm``, ``baddbm
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,6 +81,30 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         if needs_bias:
             grad_bias = grad.sum((0, 1)).to(weight.dtype)
         return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
+
+
+def reference(
+    input: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, rows: Sequence[slice], part: slice
+) -> Tensor:
+    """What :class:`LanguageSpecificLinearFunction` computes, said in plain torch, a sentence at a time.
+
+    Args:
+        input: ``(time, batch, d_in)``.
+        weight: ``(d_out, d_in)``.
+        bias: ``(d_out,)`` or None.
+        a: ``(R, f_in)``, the LoRA A of all languages.
+        b: ``(R, f_out)``, their LoRA B.
+        rows: for each sentence, the rows of its language.
+        part: the features that A reads and B adds to; ``slice(None)`` for all.
+
+    Returns:
+        ``(time, batch, d_out)``.
+    """
+    output = F.linear(input, weight, bias)
+    for sentence, of_language in enumerate(rows):
+        hidden = input[:, sentence, part] @ a[of_language].t()  # (time, rank)
+        output[:, sentence, part] += hidden @ b[of_language]
+    return output
 
 
 def compute_type(input: Tensor) -> torch.dtype:

@@ -57,6 +57,7 @@ class LanguageSpecificLinear(nn.Linear):
         init: str = "rank",
     ) -> None:
         nn.Module.__init__(self)
+        self._stock = (linear,)  # in a tuple, so that its parameters are not registered twice
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.side = side
@@ -71,6 +72,12 @@ class LanguageSpecificLinear(nn.Linear):
         self.reset_adapters(init)
         self.merged: Tensor | None = None  # see MergedWeights
         self.computes_merged = False
+
+    def without_adapters(self) -> nn.Linear:
+        """The module that this one was made of, with the weight and bias of this one."""
+        linear = self._stock[0]
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear
 
     @property
     def routing(self) -> LanguageRouting:

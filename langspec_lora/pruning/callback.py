@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
@@ -16,7 +17,7 @@ from langspec_lora.sites import Site
 logger = logging.getLogger(__name__)
 
 
-class GradualPruning:
+class GradualPruning(TrainingHook):
     """Prunes the B matrices of a model gradually while it trains (Cao et al., EMNLP 2024, section 3.3).
 
     The masks and the epoch they were chosen in are buffers of the model, so a run that stops within an epoch goes on
@@ -47,6 +48,7 @@ class GradualPruning:
         self.schedule = schedule
         self.state = state
         self._forget = False
+        self._masked = trained
         self._trained = range(len(languages)) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
@@ -68,12 +70,12 @@ class GradualPruning:
                 prune_smallest(blocks, ratio)
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
-        apply_masks(self.linears.values())
+        apply_masks(self.linears.values(), self._masked)
         logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
-        apply_masks(self.linears.values())
+        apply_masks(self.linears.values(), self._masked)
 
     def _summary(self) -> str:
         shares = {"all": pruned_share(self._blocks(self._trained))}
@@ -87,7 +89,7 @@ class GradualPruning:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
 
 
-class DenseTraining:
+class DenseTraining(TrainingHook):
     """Training without pruning, in place of :class:`GradualPruning`.
 
     What an earlier training has pruned grows again, so no mask may call it pruned any longer.
@@ -122,9 +124,6 @@ class DenseTraining:
                 linear.lora_mask[linear.routing.layout.slice(language)] = 1
         if self._all:
             self.state.mask_epoch.zero_()
-
-    def end_update(self) -> None:
-        """Does nothing."""
 
 
 class _MaskGradient:

@@ -13,12 +13,13 @@ from fairseq.optim import FairseqOptimizer, adam, fused_adam
 from torch import Tensor
 
 from langspec_lora.data.language_ids import distinct_languages
+from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
 
 logger = logging.getLogger(__name__)
 
 
-class AbsentLanguages:
+class AbsentLanguages(TrainingHook):
     """Lets languages rest that are absent from an update: in all its batches, of all processes.
 
     Their adapters, the optimizer's state of these and their own step counts stay as they are; see
@@ -39,12 +40,12 @@ class AbsentLanguages:
         if all(parameter.grad is None for parameter in self._packed):
             self._present.zero_()
 
-    def add_batch(self, sample: Mapping[str, Any]) -> None:
+    def end_batch(self, sample: Mapping[str, Any]) -> None:
         """Takes in the languages of a batch that has left its gradient."""
         for present, ids in zip(self._present, distinct_languages(sample), strict=True):
             present[[self._routing.own_ids[task_id] for task_id in ids]] = True
 
-    def begin_step(self, optimizer: FairseqOptimizer) -> None:
+    def begin_update(self, optimizer: FairseqOptimizer) -> None:
         """Tells the optimizer, before its step, which languages the update has.
 
         Args:

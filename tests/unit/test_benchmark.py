@@ -26,12 +26,12 @@ def logits(model, batch: dict) -> torch.Tensor:
 def test_reference_forms_compute_what_ours_does(kind) -> None:
     languages = 1 if kind is contenders.SharedPair else 6
     model = build_model(TINY, (4,) if languages == 1 else SETTING.ranks.of(languages))
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         torch.nn.init.normal_(linear.lora_B, std=0.1)
     batch = make_batch(TINY, languages, True, 1, CPU)
     expected = logits(model, batch)
     base = logits(build_model(TINY, None), {"net_input": {**batch["net_input"]}})
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         linear.__class__ = kind
     torch.testing.assert_close(logits(model, batch), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(base, expected, atol=1e-2)
