@@ -107,9 +107,12 @@ def reference(
     return output
 
 
+_ASKS_BY_DEVICE = torch.__version__ >= "2.4"  # which deprecates the names below
+
+
 def compute_type(input: Tensor) -> torch.dtype:
     """The type that autocast asks for, where it is on, or the input's own."""
-    if torch.__version__ >= (2, 4):  # which deprecates the names below
+    if _ASKS_BY_DEVICE:
         device = input.device.type
         on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         return torch.get_autocast_dtype(device) if on else input.dtype

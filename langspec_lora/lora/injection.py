@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -53,7 +54,8 @@ def inject(
             raise ValueError(f"{path} is not a plain linear of the model")
     routing = LanguageRouting(PackedLayout(tuple(ranks)))
     for path, side in sides.items():
-        _replace(model, path, LanguageSpecificLinear(model.get_submodule(path), routing, side, dim, start, init))
+        linear = cast(nn.Linear, model.get_submodule(path))
+        _replace(model, path, LanguageSpecificLinear(linear, routing, side, dim, start, init))
     return routing
 
 

@@ -47,6 +47,8 @@ class LanguageSpecificLinear(nn.Linear):
         init: how A is drawn, see :func:`draw_a`.
     """
 
+    lora_mask: Tensor
+
     def __init__(
         self,
         linear: nn.Linear,
@@ -65,10 +67,9 @@ class LanguageSpecificLinear(nn.Linear):
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
         layout = routing.layout
-        new = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        self.lora_A = nn.Parameter(torch.empty(layout.rows, dim or linear.in_features, **new))
-        self.lora_B = nn.Parameter(torch.zeros(layout.rows, dim or linear.out_features, **new))
-        self.register_buffer("lora_mask", torch.ones(self.lora_B.shape, dtype=torch.uint8, device=new["device"]))
+        self.lora_A = nn.Parameter(linear.weight.new_empty(layout.rows, dim or linear.in_features))
+        self.lora_B = nn.Parameter(linear.weight.new_zeros(layout.rows, dim or linear.out_features))
+        self.register_buffer("lora_mask", torch.ones_like(self.lora_B, dtype=torch.uint8, requires_grad=False))
         self.reset_adapters(init)
         self.merged: Tensor | None = None  # see MergedWeights
         self.computes_merged = False
@@ -106,6 +107,7 @@ class LanguageSpecificLinear(nn.Linear):
             ``(time, batch, d_out)``.
         """
         if self.computes_merged:
+            assert self.merged is not None
             return F.linear(input, self.merged, self.bias)
         selected = self.routing.select(self.side, input.size(1))
         output = LanguageSpecificLinearFunction.apply(
@@ -114,6 +116,7 @@ class LanguageSpecificLinear(nn.Linear):
         return output.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
+        """What ``print`` shows of the layer."""
         covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"
         rows = self.routing.layout.rows
         return f"{super().extra_repr()}, selected_by={self.side}, rows={rows}, features={covered}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from langspec_lora.adapters.entries import language_manifest
 from langspec_lora.config import AdapterConfig
@@ -30,6 +30,9 @@ class InjectedAdapters(nn.Module):
         manifest: names, levels and ranks of the languages: the UTF-8 bytes of a JSON text, int64.
         mask_epoch: the epoch in which the pruning masks were chosen, 0 for none, int64 ``(1,)``.
     """
+
+    manifest: Tensor
+    mask_epoch: Tensor
 
     def __init__(
         self, config: AdapterConfig, routing: LanguageRouting, linears: Mapping[Site, LanguageSpecificLinear]
@@ -79,7 +82,7 @@ class InjectedAdapters(nn.Module):
             source: source language id, as :meth:`bind_languages` numbers them.
             target: target language id, likewise.
         """
-        ids = self.routing.own_ids
+        ids = self.routing.model_ids
         with self._merged.using(ids[source], ids[target]):
             yield
 

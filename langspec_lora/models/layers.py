@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fairseq.modules import MultiheadAttention, transformer_layer
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
@@ -54,9 +54,8 @@ def inject_at_sites(
         if isinstance(parent, MultiheadAttention):
             AdaptedAttention.convert(parent)
     sides = {site.path: config.side(site) for site in config.sites}
-    settings = {"dim": config.dim, "start": config.start, "init": config.init}
-    routing = inject(model, sides, config.languages.ranks, **settings)
-    return routing, {site: model.get_submodule(site.path) for site in config.sites}
+    routing = inject(model, sides, config.languages.ranks, dim=config.dim, start=config.start, init=config.init)
+    return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 
 
 def checkpoint_activations(layer: nn.Module, routing: LanguageRouting | None, offload: bool) -> None:

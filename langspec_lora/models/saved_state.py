@@ -35,6 +35,7 @@ def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], language
     if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):
         state.update({name: value.detach().clone() for name, value in fresh.items()})
         return
+    assert languages is not None  # a model without adapters takes none
     _sort_by_language(state, languages)
     check_shapes(
         {name: tuple(value.shape) for name, value in state.items()},

@@ -115,14 +115,14 @@ class RoutedDecoder(TransformerDecoder):
         full_context_alignment: bool = False,
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
-    ):
+    ) -> tuple[Tensor, dict[str, Any]]:
         """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``.
 
         Attention weights are returned where they are asked for: not by default in training, nor in decoding unless
         ``make_generation_fast_`` has been told that alignments will be printed.
         """
         encoder_out = encoder_out or {}
-        if "languages" in encoder_out:
+        if self.routing is not None and "languages" in encoder_out:
             self.routing.set(Languages(*encoder_out["languages"]))
         # Keys and values of the source once per sentence: fairseq's attention can, but only its BART asks for it.
         self.set_beam_size(encoder_out.get("beams", 1) if incremental_state is not None else 1)
@@ -313,6 +313,6 @@ class LanguageSpecificTransformer(TransformerModel):
 
 def language_specific(model: nn.Module) -> LanguageSpecificTransformer | None:
     """A model of ours out of fairseq's distributed wrappers; None for any other model."""
-    while hasattr(model, "module"):
-        model = model.module
+    while isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
     return model if isinstance(model, LanguageSpecificTransformer) else None

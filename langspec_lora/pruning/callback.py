@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
-from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import Block, apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
 logger = logging.getLogger(__name__)
+
+
+class HasMaskEpoch(Protocol):
+    """The module of a model that says in which epoch its pruning masks were chosen."""
+
+    mask_epoch: Tensor
+    """One whole number, 0 for none, ``(1,)``."""
 
 
 class GradualPruning(TrainingHook):
@@ -29,8 +37,7 @@ class GradualPruning(TrainingHook):
         languages: names, levels and ranks.
         schedule: how much is pruned by which epoch.
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
-        state: the module of the model that has the buffer ``mask_epoch``, one whole number: the epoch in which the
-            masks were chosen, 0 for none.
+        state: the module of the model that has the buffer ``mask_epoch``.
         trained: ids of the languages that train; the masks of others stay as they are. None for all.
     """
 
@@ -40,7 +47,7 @@ class GradualPruning(TrainingHook):
         languages: LanguageTable,
         schedule: PruningSchedule,
         scope: str,
-        state: nn.Module,
+        state: HasMaskEpoch,
         trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears
@@ -85,7 +92,7 @@ class GradualPruning(TrainingHook):
                 shares[level] = pruned_share(self._blocks(ids))
         return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())
 
-    def _blocks(self, languages):
+    def _blocks(self, languages: Iterable[int]) -> list[Block]:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
 
 
@@ -105,7 +112,7 @@ class DenseTraining(TrainingHook):
         self,
         linears: Mapping[Site, LanguageSpecificLinear],
         languages: LanguageTable,
-        state: nn.Module,
+        state: HasMaskEpoch,
         trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -53,7 +53,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     _told_of_updates = False
 
     @staticmethod
-    def add_args(parser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
@@ -112,7 +112,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                     f"dictionary {filename} is damaged ({error}); expected lines such as 'word 1'"
                 ) from error
 
-    def build_model(self, args: Namespace, from_checkpoint: bool = False):
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Builds a model and tells it what the language ids of the batches mean.
 
         For training, every flag and the checkpoint to start from are checked first.
@@ -146,13 +146,13 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 self.hooks = [] if adapters is None else training_hooks(self.args, adapters)
         return model
 
-    def build_criterion(self, *args: Any, **kwargs: Any):
+    def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the criterion; see fairseq's task. Over a frozen vocabulary fairseq's own takes less memory here."""
         criterion = super().build_criterion(*args, **kwargs)
         LabelSmoothedCrossEntropyCriterion.convert(criterion)
         return criterion
 
-    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any):
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """See fairseq's task. Only an iterator over the training data tells in which epoch ``--max-update`` ends it."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
@@ -188,7 +188,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         optimizer: Any,
         update_num: int,
         ignore_grad: bool = False,
-    ):
+    ) -> Any:
         """See fairseq's task."""
         for hook in self.hooks:
             hook.begin_batch()
@@ -199,7 +199,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 hook.end_batch(sample)
         return result
 
-    def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any):
+    def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any) -> Any:
         """See fairseq's task."""
         return super().valid_step(_for_model(sample, model), model, criterion)
 
@@ -210,7 +210,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         sample: dict,
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
-    ):
+    ) -> Any:
         """Translates a batch, of one direction or of several.
 
         With ``--source-lang`` and ``--target-lang`` the adapters of that direction are merged into the weights first.
@@ -232,7 +232,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
         source, target = one_language(sample)
         with ExitStack() as merged:
-            if self.one_direction and None not in (source, target):
+            if self.one_direction and source is not None and target is not None:
                 for model in models:
                     if isinstance(model, LanguageSpecificTransformer) and model.adapters is not None:
                         merged.enter_context(model.adapters.merged(source, target))
@@ -247,7 +247,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         seq_gen_cls: Any = None,
         extra_gen_cls_kwargs: dict | None = None,
         prefix_allowed_tokens_fn: Any = None,
-    ):
+    ) -> Any:
         """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output.
 
         ``TranslationMultiSimpleEpochTask`` takes neither a generator class nor a constraint on tokens, though fairseq's
