@@ -22,9 +22,9 @@ def logits(model, batch: dict) -> torch.Tensor:
     return model.eval()(**batch["net_input"])[0]
 
 
-@pytest.mark.parametrize("kind", [contenders.LoopOverLanguages, contenders.SharedPair])
+@pytest.mark.parametrize("kind", [contenders.LoopOverLanguages, contenders.SharedAdapter])
 def test_reference_forms_compute_what_ours_does(kind) -> None:
-    languages = 1 if kind is contenders.SharedPair else 6
+    languages = 1 if kind is contenders.SharedAdapter else 6
     model = build_model(TINY, (4,) if languages == 1 else SETTING.ranks.of(languages))
     for linear in model.adapters.linears.values():
         torch.nn.init.normal_(linear.lora_B, std=0.1)
@@ -144,8 +144,8 @@ def test_command_writes_the_tables_and_prints_them(tmp_path, capsys) -> None:
 
 
 def test_peak_memory_of_a_contender_is_measured_in_a_process_of_its_own() -> None:
-    plan = compare.Plan("tiny", "cpu", False, 1, 1)
-    assert 10**6 < measure.peak_cpu_memory("update", "ours, mixed", plan.settings()) < 10**9
+    asked = compare.Measurements("tiny", "cpu", False, 1, 1)
+    assert 10**6 < measure.peak_cpu_memory("update", "ours, mixed", asked.settings()) < 10**9
 
 
 @pytest.mark.parametrize(
