@@ -54,11 +54,13 @@ def test_a_whole_update_takes_as_many_operations_and_waits_for_200_languages_as_
 
 
 def test_trained_parameters_are_those_of_each_contender() -> None:
-    per_rank = (2 * 5 + 2 * 8) * 2 * TINY.width  # five positions in each encoder layer, eight in each decoder layer
+    per_rank = (
+        (2 * 5 + 2 * 8) * 2 * TINY.size.width
+    )  # five positions in each encoder layer, eight in each decoder layer
     trained = {name: contenders.UPDATES[name](SETTING).trained for name in contenders.UPDATES if "Hugging" not in name}
     assert trained["ours, mixed"] == trained["loop over languages"] == (2 + 2 + 2 + 2 + 8 + 8) * per_rank
     assert trained["one shared adapter"] == 4 * per_rank
-    assert trained["frozen base"] == 2 * TINY.width
+    assert trained["frozen base"] == 2 * TINY.size.width
     assert trained["full fine-tuning"] == sum(parameter.numel() for parameter in build_model(TINY, None).parameters())
 
 
