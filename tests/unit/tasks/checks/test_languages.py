@@ -75,7 +75,7 @@ MINED = {"extra_data": {"mined": "folder"}}
         ({"lang_pairs": "en-fr,wo-en,en-fr"}, "--lang-pairs names 'en-fr' twice; name every direction once"),
         ({"lang_pairs": "en-nl"}, "--lang-pairs holds en-nl, but 'nl' is not in --langs en,fr,wo"),
         ({"langs": ["en", "fr", "en"]}, "--langs names 'en' twice"),
-        ({"langs": ["en", "", "fr"]}, "--langs 'en,,fr' lacks a language"),
+        ({"langs": ["en", "", "fr"]}, "--langs 'en,,fr' has an empty name"),
         ({"langs": ["en", "fr", "zh-Hans"]}, "--langs names 'zh-Hans', but fairseq joins the languages of a direction"),
         ({"langs": ["en", "fr", "w o"]}, "--langs names 'w o'"),
         ({"lang_dict": "langs.txt"}, "--langs and --lang-dict langs.txt both name the languages; give one of them"),
