@@ -63,8 +63,8 @@ def check_same_placement(one: Placement, other: Placement, one_name: str, other_
         raise UserError(f"{lacking} has no adapters at {site}, where {having} has some; {remedy}")
     for site, side in one.sides.items():
         if other.sides[site] != side:
-            own, their = ("source" if name == SOURCE else "target" for name in (side, other.sides[site]))
+            here, there = ("source" if name == SOURCE else "target" for name in (side, other.sides[site]))
             raise UserError(
-                f"the {own} language selects the adapters of {site.stack} layer {site.layer} in {one_name}, the "
-                f"{their} language in {other_name} (--{site.stack}-activation-direction); {remedy}"
+                f"the {here} language selects the adapters of {site.stack} layer {site.layer} in {one_name}, the "
+                f"{there} language in {other_name} (--{site.stack}-activation-direction); {remedy}"
             )
