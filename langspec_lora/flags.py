@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.languages import LEVELS
+from langspec_lora.languages import DEFAULT_RANKS, LEVELS
 from langspec_lora.pruning.schedule import SCOPES
 from langspec_lora.sites import POSITIONS
 from langspec_lora.values import number, whole_number
@@ -98,7 +98,7 @@ def add_adapter_flags(parser) -> None:
         add(
             f"--{level}-rank",
             type=int,
-            default=8 if level == "low" else 2,
+            default=DEFAULT_RANKS[level],
             metavar="R",
             help=f"rank of the adapters of {level}-resource languages",
         )

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the style of all Python files and shell scripts; changes nothing. Installs first where that has not been done.
+# Checks the style of all Python files and shell scripts; changes nothing. Installs first if necessary.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.flags import add_base_flag
-from langspec_lora.languages import LEVELS
+from langspec_lora.languages import DEFAULT_RANKS, LEVELS
 from langspec_lora.values import names_of
 
 HELP = "let new languages join trained adapters, which stay as they are"
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     source = StoredModel(args.checkpoint, args.base_checkpoint)
-    ranks = {"high": 2, "med": 2, "low": 8}
+    ranks = dict(DEFAULT_RANKS)
     for own in (source.args, args):
         said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}
         ranks.update({level: rank for level, rank in said.items() if rank is not None})

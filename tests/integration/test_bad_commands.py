@@ -47,7 +47,7 @@ COMMANDS = {
         "was refused: it names",
     ),
     "order": (lambda d, c, s: training(d, s, "--langs", "fr,en,nl,wo,sd"), "was trained with --langs en,fr,nl,wo,sd"),
-    "split": (lambda d, c, s: training(d, s, "--valid-subset", "dev"), "there are no dev data of en-fr"),
+    "split": (lambda d, c, s: training(d, s, "--valid-subset", "dev"), "no dev data of en-fr"),
     "hostile to generation": (lambda d, c, s: generation(d, c / "hostile.pt"), "was refused: it names 'posix.system'"),
     "language": (lambda d, c, s: generation(d, c / "three.pt"), "has no adapters for wo; it knows en, fr, nl"),
 }

@@ -243,7 +243,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(toy_data, adapted, results, 
     words = [sys.executable, "-c", LIMITED, *command(toy_data, out, "--checkpoint", adapted)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "scores.json cannot be written: File too large; choose a place that" in done.stderr
+    assert "scores.json cannot be written: File too large; choose a writable" in done.stderr
     assert "Traceback" not in done.stderr
     assert hypotheses(out) == hypotheses(results)
     assert not (out / "scores.json").exists()

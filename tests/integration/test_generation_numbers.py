@@ -93,7 +93,9 @@ def test_what_is_taken_works_in_fairseqs_generator(toy_data, adapted, settings) 
 
 def test_min_len_above_what_a_batch_may_have_is_said_in_a_sentence(toy_data, adapted) -> None:
     generation = Generation(max_len_a=0.1, max_len_b=2, min_len=4)
-    assert "--min-len is above what a hypothesis may have here" in refusal_of(_translate, toy_data, adapted, generation)
+    assert "--min-len exceeds the maximum length of a hypothesis" in refusal_of(
+        _translate, toy_data, adapted, generation
+    )
 
 
 def _translate(toy_data, adapted, generation: Generation) -> list:

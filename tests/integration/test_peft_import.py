@@ -225,7 +225,7 @@ def test_wrong_folders_are_refused_in_one_sentence(home, lora, tmp_path) -> None
     short = ("--encoder-activation-direction", "src")
     assert "1 directions for 4 encoder layers" in refusal("import", lora, *COMMON, *short, *base, *out)
     (tmp_path / "out.pt").write_text("mine")
-    assert "is there already" in refusal("import", lora, *COMMON, *base, *out)
+    assert "already exists" in refusal("import", lora, *COMMON, *base, *out)
     assert (tmp_path / "out.pt").read_text() == "mine"
 
 

@@ -267,7 +267,7 @@ def test_bad_arguments_are_one_sentence_before_a_model_is_loaded(home, adapted, 
     assert "--max-tokens 0" in refusal(adapted, *flags, "--max-tokens", "0")
     assert "there is no SentencePiece model nowhere" in refusal(adapted, *flags, "--spm", "nowhere")
     assert "there is no dictionary nowhere" in refusal(adapted, *flags, "--fixed-dictionary", "nowhere")
-    assert "is no SentencePiece model" in refusal(adapted, *flags, "--spm", home / "dict.txt")
+    assert "is not a SentencePiece model" in refusal(adapted, *flags, "--spm", home / "dict.txt")
     other = tmp_path / "other.model"
     other.write_bytes(train_sentencepiece(["Что это такое?", "Это совсем другое."], 30))
     assert "belong together" in refusal(adapted, *flags, "--sentencepiece-model", other)

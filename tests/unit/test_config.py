@@ -221,7 +221,7 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         ("--lora-init normal", "--lora-init normal: expected rank or standard"),
         ("--langs en,xx", "no resource level for xx .levels come from the built-in table of the paper's twelve"),
         ("--langs en,fr,en", "names 'en' twice"),
-        ("--langs en,", "lacks a language"),
+        ("--langs en,", "has an empty name"),
         ("--lang-resources nowhere.yaml", "nowhere.yaml: No such file"),
     ],
 )

@@ -17,6 +17,7 @@ ROOMS = (
     "errors",
     "values",
     "files",
+    "progress",
     "sites",
     "sizes",
     "hooks",

@@ -201,8 +201,8 @@ def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment
         check=True,
     )
     assert value(done.stdout.splitlines(), "--lang-pairs") == "en-wo,wo-en"
-    assert "note: the data also hold xx, not among the languages given: not trained" in done.stderr
-    with pytest.raises(UserError, match="the data hold no direction between en, yy; give other languages"):
+    assert "note: the data also have xx, not among the given languages: not trained" in done.stderr
+    with pytest.raises(UserError, match="the data have no direction between en, yy; give other languages"):
         training_defaults(tmp_path / "the data", tmp_path / "the base.pt", langs="en,yy")
 
 
@@ -239,15 +239,15 @@ EVALUATION = {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "LANGS": "
     ("script", "variables", "words"),
     [
         ("train.sh", {}, "DATA_BIN is not set"),
-        ("train.sh", {"DATA_BIN": "nowhere", "BASE": "x", "SAVE_DIR": "y"}, "DATA_BIN=nowhere is no folder"),
-        ("train.sh", {"DATA_BIN": ".", "BASE": "nowhere.pt", "SAVE_DIR": "y"}, "BASE=nowhere.pt is no file"),
+        ("train.sh", {"DATA_BIN": "nowhere", "BASE": "x", "SAVE_DIR": "y"}, "DATA_BIN=nowhere is not a folder"),
+        ("train.sh", {"DATA_BIN": ".", "BASE": "nowhere.pt", "SAVE_DIR": "y"}, "BASE=nowhere.pt is not a file"),
         (
             "evaluate.sh",
             {"DATA_BIN": ".", "CHECKPOINT": "nowhere.pt", "OUT": "out"},
-            "CHECKPOINT=nowhere.pt is no file",
+            "CHECKPOINT=nowhere.pt is not a file",
         ),
         ("evaluate.sh", {**EVALUATION, "DICT": "no.txt"}, "DICT=no.txt"),
-        ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr is no file"),
+        ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr not found"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "holds no direction of the subset 'test'"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "en-fr,en-fr"}, "--lang-pairs names 'en-fr' twice"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is no direction"),

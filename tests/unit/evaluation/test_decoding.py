@@ -174,7 +174,7 @@ def test_data_without_a_side_or_of_another_dictionary_are_named(decoder, toy_dat
     data = Path(shutil.copytree(toy_data, tmp_path / "bin"))
     remove(data, "test.en-fr.fr", "test.fr-en")
     made, _ = decoder(data=data)
-    with pytest.raises(UserError, match=f"there are no test data of en-fr in {data}"):
+    with pytest.raises(UserError, match=f"no test data of en-fr in {data}"):
         made.load(SIDES[0])
     (data / "test.en-nl.nl.idx").write_bytes(b"")
     with pytest.raises(UserError, match=r"test\.en-nl\.nl\.idx"):

@@ -244,9 +244,9 @@ def test_directions_are_chosen_by_language_or_by_pair() -> None:
         (None, "en-fr,fr-en,en-fr", "--lang-pairs names 'en-fr' twice"),
         (["de"], "all", "at least two"),
         (None, "en-xx", "--lang-pairs names en-xx"),
-        (None, "en", "'en' is no direction"),
-        (None, "en-en", "'en-en' is no direction"),
-        (["de", "en"], "en-fr", "not all in --langs"),
+        (None, "en", "'en' is not a direction"),
+        (None, "en-en", "'en-en' is not a direction"),
+        (["de", "en"], "en-fr", "not both languages are in --langs"),
     ):
         with pytest.raises(UserError, match=words):
             choose_directions(available, langs, pairs)

@@ -1,17 +1,15 @@
-"""Flags that are given and do nothing: each is named in a sentence, before anything is built."""
+"""Flags of ours that have no effect beside the other flags of a command; each is named in a warning."""
 
 from __future__ import annotations
 
-import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
-from langspec_lora.pruning.schedule import PruningSchedule
 
 _MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
 
@@ -27,11 +25,11 @@ _ADAPTERS, _BASE, _PRUNING, _ABSENT = map(
 )
 
 
-def check_filled(args: Namespace) -> None:
-    """Makes sure that no flag of ours is empty, as it is where a script's variable is not set.
+def check_not_empty(args: Namespace) -> None:
+    """Refuses flags of ours with an empty value, which an unset variable of a script leaves.
 
     Raises:
-        UserError: one is.
+        UserError: a flag is empty.
     """
     for name in (*_ADAPTERS, *_BASE, *_PRUNING):
         if getattr(args, name, None) == "":
@@ -39,10 +37,10 @@ def check_filled(args: Namespace) -> None:
 
 
 def check_without_adapters(args: Namespace) -> None:
-    """Checks the flags of adapters where ``--add-lora False`` leaves them without effect.
+    """Checks the values of the adapter flags even though ``--add-lora False`` leaves them without effect.
 
     Raises:
-        UserError: one has a value that it cannot have.
+        UserError: a flag has a wrong value.
     """
     check_adapter_flags(args)
     if args.lang_resources:
@@ -52,16 +50,16 @@ def check_without_adapters(args: Namespace) -> None:
 
 
 def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
-    """Names what the flags of a training say and what nothing will read.
+    """Names the flags of a training that have no effect.
 
-    A flag that has its default cannot be told from one that was left out, and is not named.
+    A flag with its default value cannot be told from one that was left out, and is not named.
 
     Args:
         args: the arguments of the training command.
         config: which adapters the model will have, or None.
 
     Returns:
-        Sentences.
+        One warning for each reason.
     """
     found = unused_pruning_flags(args)
     if config is not None:
@@ -69,65 +67,24 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
     flags = _given(args, {**_ADAPTERS, **_ABSENT})
     given = [text for name, text in flags.items() if name not in _MEANT_WITHOUT_ADAPTERS]
     if given:
-        found.append(f"{', '.join(given)}: no effect with --add-lora False, which leaves the adapters out")
+        found.append(f"{', '.join(given)}: no effect with --add-lora False, which adds no adapters")
     return found
 
 
 def unused_pruning_flags(args: Namespace) -> list[str]:
-    """Names the flags of pruning that are given though nothing is pruned."""
+    """Names the pruning flags if nothing is pruned."""
     if args.pruning or args.global_pruning:
         return []
     given = _given(args, _PRUNING).values()
     return [f"{', '.join(given)}: no effect without --pruning True"] if given else []
 
 
-def training_flags_in_generation(args: Namespace) -> list[str]:
-    """Names the flags of training in a command that does not train."""
+def training_flags_without_training(args: Namespace) -> list[str]:
+    """Names the training flags of a command that does not train."""
     given = _given(args, _PRUNING).values()
     found = [f"{', '.join(given)}: no effect here; only fairseq-train prunes"] if given else []
     given = _given(args, _ABSENT).values()
-    return [*found, *(f"{text}: no effect here; only fairseq-train has updates" for text in given)]
-
-
-def pruning_within(schedule: PruningSchedule, epochs: float, limit: str) -> list[str]:
-    """Says whether a training is too short for its pruning.
-
-    Args:
-        schedule: how much is pruned by which epoch.
-        epochs: how many epochs the training has; infinite where nothing limits it.
-        limit: the flag that limits it and its value.
-    """
-    if not schedule.target:
-        return ["--target-pruning-ratio 0: nothing will be pruned"]
-    end = schedule.start + schedule.length
-    if epochs >= end:
-        return []
-    last, reached = int(epochs), schedule.ratio(int(epochs))
-    if not reached:
-        return [
-            f"nothing will be pruned: pruning starts after epoch {schedule.start} (--pruning-t1), and this training "
-            f"ends with epoch {last} ({limit})"
-        ]
-    return [
-        f"pruning will reach {reached:.3f} and not --target-pruning-ratio {schedule.target:g}: its last epoch is {end} "
-        f"(--pruning-t1 plus --pruning-t2), and this training ends with epoch {last} ({limit})"
-    ]
-
-
-def epochs_within(updates: int, batches: int, update_freq: Sequence[int]) -> int:
-    """The epoch in which a limit of updates ends a training.
-
-    Args:
-        updates: ``--max-update``.
-        batches: batches of an epoch, of one process.
-        update_freq: batches of an update in epoch 1, 2, …; the last value holds from there on.
-    """
-    epoch = 0
-    while updates > 0:
-        frequency = update_freq[min(epoch, len(update_freq) - 1)]
-        updates -= max(1, math.ceil(batches / frequency))
-        epoch += 1
-    return epoch
+    return [*found, *(f"{text}: no effect here; only fairseq-train updates adapters" for text in given)]
 
 
 def _unused_positions(args: Namespace, config: AdapterConfig) -> list[str]:
@@ -135,20 +92,20 @@ def _unused_positions(args: Namespace, config: AdapterConfig) -> list[str]:
     for stack, settings in config.stacks.items():
         given = _given(args, {f"{stack}_lora_position": None, f"{stack}_activation_direction": None}).values()
         if given and not settings.layers:
-            found.append(f"{', '.join(given)}: no effect with --{stack}-lora-layer none, which adapts no layer there")
+            found.append(f"{', '.join(given)}: no effect with --{stack}-lora-layer none, which adapts no {stack} layer")
     return found
 
 
 def _unused_ranks(args: Namespace, config: AdapterConfig) -> list[str]:
-    own = _resources(args).ranks
+    single_ranks = _resources(args).ranks
     found = []
     for name, text in _given(args, {f"{level}_rank": _ADAPTERS[f"{level}_rank"] for level in LEVELS}).items():
         level = name.removesuffix("_rank")
-        members = [language for language in _names_of_level(config, level) if language not in own]
+        members = _names_of_level(config, level)
         if not members:
-            whose = "has the rank that the levels file gives it" if _names_of_level(config, level) else "is in --langs"
-            each = "each" if _names_of_level(config, level) else "no"
-            found.append(f"{text}: no effect, since {each} language of the level {level} {whose}")
+            found.append(f"{text}: no effect, since no language of level {level} is in --langs")
+        elif all(language in single_ranks for language in members):
+            found.append(f"{text}: no effect, since --lang-resources gives every language of level {level} its rank")
     return found
 
 
@@ -156,9 +113,9 @@ def _unused_levels(args: Namespace, config: AdapterConfig) -> list[str]:
     if not args.lang_resources:
         return []
     others = [name for name in _resources(args).levels if name not in config.languages.names]
-    return [f"--lang-resources {args.lang_resources} names {', '.join(others)}, not in --langs: not trained"] * bool(
-        others
-    )
+    if not others:
+        return []
+    return [f"--lang-resources {args.lang_resources} names {', '.join(others)}, not in --langs: not trained"]
 
 
 def _names_of_level(config: AdapterConfig, level: str) -> list[str]:
@@ -171,7 +128,7 @@ def _resources(args: Namespace) -> Resources:
 
 
 def _given(args: Namespace, defaults: Mapping[str, Any]) -> dict[str, str]:
-    """Flag and value of each argument that does not have its default, by the argument's name."""
+    """The flag and value of each argument that differs from its default, by the argument's name."""
     values = {name: getattr(args, name, default) for name, default in defaults.items()}
     return {name: f"{_flag(name)} {value}" for name, value in values.items() if value != defaults[name]}
 

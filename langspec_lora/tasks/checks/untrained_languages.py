@@ -1,4 +1,4 @@
-"""Languages against the directions of a training: whose adapters train, and which data may be shared."""
+"""Languages whose adapters should train but that no direction trains."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from langspec_lora.errors import UserError
 from langspec_lora.sites import SOURCE, TARGET
 
 
-def languages_that_do_not_train(
+def untrained_languages(
     config: AdapterConfig, directions: Iterable[tuple[str, str]], trained: Sequence[int], frozen: bool
 ) -> list[str]:
-    """Names the languages whose adapters should train and that no direction reaches.
+    """Names the languages whose adapters should train but that no direction trains.
 
     Args:
-        config: which adapters the model has.
+        config: the adapters of the model.
         directions: source and target of each training direction.
         trained: ids of the languages that should train.
         frozen: whether only adapters train.
 
     Returns:
-        Sentences.
+        Warnings.
 
     Raises:
-        UserError: no adapter would train at all, nor anything else.
+        UserError: nothing would train.
     """
     directions = list(directions)
     sides = {stack.sides[layer] for stack in config.stacks.values() if stack.positions for layer in stack.layers}
@@ -35,12 +35,12 @@ def languages_that_do_not_train(
     one_sided = [name for name in wanted if name not in reached and name not in absent]
     found = []
     if absent:
-        found.append(f"no direction of --lang-pairs has {', '.join(absent)}, so these adapters do not train")
+        found.append(f"no direction of --lang-pairs has {', '.join(absent)}, so their adapters will not train")
     if one_sided:
-        side, other = ("source", TARGET) if TARGET in sides else ("target", SOURCE)
+        side, other = ("source", "target") if TARGET in sides else ("target", "source")
         found.append(
-            f"--lang-pairs has {', '.join(one_sided)} as {side} only, and every adapted layer goes by {other}, so "
-            "these adapters do not train"
+            f"--lang-pairs has {', '.join(one_sided)} only as {side}, but the {other} language selects the adapters "
+            "in every adapted layer, so their adapters will not train"
         )
     if frozen and not reached & set(wanted):
         raise UserError(f"nothing would train: {'; '.join(found)}; give --lang-pairs with the languages to train")

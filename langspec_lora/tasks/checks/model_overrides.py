@@ -1,4 +1,4 @@
-"""``--model-overrides``, where it would change what adapters mean."""
+"""``--model-overrides`` must not change the meaning of a checkpoint's adapters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from langspec_lora.flags import add_adapter_flags
 
 
 def check_overrides(text: str) -> None:
-    """Refuses fairseq's ``--model-overrides`` where they would change what the adapters of a checkpoint mean.
+    """Refuses ``--model-overrides`` that would change the meaning of a checkpoint's adapters.
 
     Args:
         text: the flag's value, a Python dictionary.
 
     Raises:
-        UserError: it is none, or changes a flag of the adapters.
+        UserError: it is not a dictionary, or changes a flag of the adapters.
     """
     try:
         names = ast.literal_eval(text).keys()

@@ -1,4 +1,4 @@
-"""All that the task checks before anything is built: the order of the checks, and nothing else."""
+"""All checks of the task, in order, before anything is built."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from langspec_lora.inference.settings import Generation
 from langspec_lora.models.structure import check_training_structure
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.tasks.checks.best_metric import check_best_metric
-from langspec_lora.tasks.checks.command import check_training_flags, remarks_on_generation, remarks_on_training
+from langspec_lora.tasks.checks.command import check_training_flags, generation_warnings, training_warnings
 from langspec_lora.tasks.checks.languages import used_languages
-from langspec_lora.tasks.checks.overrides import check_overrides
+from langspec_lora.tasks.checks.model_overrides import check_overrides
 from langspec_lora.tasks.checks.training_numbers import check_training_numbers
-from langspec_lora.tasks.checks.unsupported import check_precision
+from langspec_lora.tasks.checks.unsupported_flags import check_precision
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: i
     Args:
         args: its arguments.
         data: the data manager of its task.
-        vocabulary: number of entries of the dictionary, language tokens included.
+        vocabulary: number of entries in the dictionary, including language tokens.
 
     Raises:
         UserError: a flag, a checkpoint or the data are wrong.
@@ -52,19 +52,19 @@ def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: i
     paths = checkpoint_paths(args)
     check_overrides(getattr(args, "model_overrides", None) or "{}")
     check_generation_checkpoints(paths, used_languages(args), vocabulary, getattr(args, "base_checkpoint", None))
-    warn(remarks_on_generation(args, paths))
+    warn(generation_warnings(args, paths))
     if getattr(args, "lm_path", None):
         read_outline(args.lm_path)
-    if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
+    if args.source_lang is not None and not hasattr(args, "buffer_size"):  # only fairseq-interactive has it
         limits = Limits.of_generation(args, [read_outline(path).model_args or Namespace() for path in paths])
         data.check_files(args.gen_subset, needs_target=False, limits=limits)
 
 
 def check_training(args: Namespace, task: FairseqTask) -> None:
-    """Checks a training command, and settles in its arguments, and the task's, where the base lies.
+    """Checks a training command, and sets the path of the base in its arguments and the task's.
 
     Args:
-        args: the arguments that the model will be built from; changed in place.
+        args: the arguments that the model is built from; changed in place.
         task: the task of the command.
 
     Raises:
@@ -79,7 +79,7 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     start = starting_checkpoint(args)
     if hasattr(args, "add_lora"):
         settle_base(args, config is not None and freezes_base(args))
-        task.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which asks the task's settings
+        task.args.base_checkpoint = args.base_checkpoint  # for fairseq-validate, which reads the task's arguments
         check_training_checkpoint(args, config, len(task.source_dictionary))
         if config is not None:
             check_start_agrees(args, config)
@@ -91,31 +91,31 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     data = task.data_manager
     check_shared_directions(data, args.train_subset)
     data.check_files(args.train_subset, limits=Limits.of_training(task.args))
-    # Without validation its data are opened, but no batches are made of them.
+    # Without validation, fairseq opens the validation data but makes no batches.
     valid = None if args.disable_validation else Limits.of_validation(task.args)
     for split in args.valid_subset.split(","):
         data.check_files(split, limits=valid)
-    warn(remarks_on_training(args, config, training_directions(data), start))
+    warn(training_warnings(args, config, training_directions(data), start))
 
 
 def check_stored_model(args: Any) -> None:
-    """Makes sure that building a checkpoint's model runs nothing that the checkpoint names.
+    """Checks that building the model of a checkpoint runs no code that the checkpoint names.
 
     Args:
-        args: the arguments that it stores.
+        args: the arguments stored in the checkpoint.
 
     Raises:
-        UserError: it holds a model of another kind than ours or a stock Transformer, or arguments that run code.
+        UserError: the model is neither a stock Transformer nor ours, or an argument would run code.
     """
     name = str(getattr(args, "_name", None) or getattr(args, "arch", None))
     if ARCH_MODEL_REGISTRY.get(name) not in (TransformerModel, LanguageSpecificTransformer):
-        # Others evaluate their arguments, or load further files that these name.
-        raise UserError(f"the checkpoint holds a model of the kind {name[:80]!r}; expected a stock Transformer or ours")
+        # Other models evaluate their arguments, or load files that these name.
+        raise UserError(f"the checkpoint's architecture is {name[:80]!r}; expected a stock Transformer or one of ours")
     check_stored_arguments(args)
     check_model_arguments(args)
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Logs warnings, a line each."""
+    """Logs warnings, one line each."""
     for sentence in sentences:
         logger.warning(sentence)
