@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.values import names_of
 
 HELP = "tables, significance, heat maps and worst sentences of one or more evaluations, in one HTML file"
@@ -20,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML file of levels and languages (default: those of the checkpoint, or else the paper's twelve)",
     )
-    parser.add_argument(
-        "--metric", choices=("bleu", "chrf", "comet"), default="bleu", help="score to report (default: bleu)"
-    )
+    parser.add_argument("--metric", choices=tuple(METRICS), default="bleu", help="score to report (default: bleu)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: DIR, or 'report' beside the first of several)"
     )

@@ -20,10 +20,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.scores_file import BOUNDS, METRICS, is_score, parse_scores
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import read_json, read_lines
 
 SETTINGS = "settings.json"
@@ -45,10 +47,10 @@ def text_path(folder: Path, language: str, digest: str) -> Path:
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
-    """One line a direction: source, target, BLEU, chrF++, COMET where it was asked for, and the number of sentences."""
+    """One line a direction: source, target, every metric that any direction has, and the number of sentences."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [*METRICS, *(["comet"] if any("comet" in score for score in scores.values()) else [])]
+    metrics = [name for name in METRICS if name in SACREBLEU_METRICS or any(name in score for score in scores.values())]
     writer.writerow(["source", "target", *metrics, "sentences"])
     for direction, score in scores.items():
         cells = [f"{score[metric]:.2f}" if metric in score else "" for metric in metrics]
@@ -148,7 +150,8 @@ _NAME = re.compile(r"[^\s{}\[\]\"'=|:,-]+-[^\s{}\[\]\"'=|:,-]+")
 
 
 def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction, str]]:
-    direction, block = None, []
+    direction: Direction | None = None
+    block: list[str] = []
     for line in [*lines, "end-end"]:
         if _NAME.fullmatch(line.strip()):
             if direction is not None:
@@ -168,12 +171,12 @@ def _published_score(block: str) -> tuple[float, str]:
     if text.startswith(("{", "[")):
         content = json.loads(text)
         entries = content if isinstance(content, list) else [content]
-        entry = next((e for e in entries if e.get("name") == "BLEU"), {})
+        entry: dict[str, Any] = next((e for e in entries if e.get("name") == "BLEU"), {})
         score, signature = float(entry["score"]), str(entry.get("signature", ""))
     elif match := re.match(r"BLEU[|+](\S+) = ([0-9.]+)", text):
         score, signature = float(match[2]), match[1]
     else:
         score = float(text)
-    if not is_score(score, *BOUNDS["bleu"]):
+    if not is_score(score, *METRICS["bleu"].bounds):
         raise ValueError(f"{score} is no BLEU")
     return score, signature

@@ -11,12 +11,10 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.languages import LEVELS
 
-METRICS = ("bleu", "chrf")
-
 _HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
-BOUNDS = {"bleu": (0.0, 100.0), "chrf": (0.0, 100.0), "comet": (-1e4, 1e4)}  # COMET × 100 has none of its own
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class ScoresFile:
 
     def scores(self) -> dict[str, dict[Direction, float]]:
         """For each metric the score of each direction that has it."""
-        metrics = [*METRICS, "comet"]
-        found = {m: {d: float(entry[m]) for d, entry in self.entries.items() if m in entry} for m in metrics}
+        found = {m: {d: float(entry[m]) for d, entry in self.entries.items() if m in entry} for m in METRICS}
         return {metric: scores for metric, scores in found.items() if scores}
 
 
@@ -119,9 +116,9 @@ class _Reader:
     def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
         if not isinstance(entry, dict):
             raise self.damaged(f"holds no scores of {direction}")
-        for metric in (name for name in BOUNDS if name in METRICS or name in entry):
-            if not is_score(entry.get(metric), *BOUNDS[metric]):
-                raise self.damaged(f"says that {metric} of {direction} is {_shown(entry.get(metric))}")
+        for name, metric in METRICS.items():
+            if (name in SACREBLEU_METRICS or name in entry) and not is_score(entry.get(name), *metric.bounds):
+                raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")
         if "sentences" in entry and not _is_count(entry["sentences"]):
             raise self.damaged(f"says that {direction} has {_shown(entry['sentences'])} sentences")
         for key in _HASHES:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.report import significance, worst
 from langspec_lora.report.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
 from langspec_lora.report.levels import known_levels
 from langspec_lora.report.measure import Cache, Measured, Plan, build_judges, measure
 from langspec_lora.report.off_target import IDENTIFIER, Judge, identifier_version
-from langspec_lora.report.runs import common_scores, metric_label, require_comparable, run_names, shared_metrics
+from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 from langspec_lora.report.significance import MetricSettings
 from langspec_lora.report.texts import DirectionTexts, find_texts
 
@@ -74,7 +75,7 @@ class Analysis:
 
     Attributes:
         runs: the runs; the first is what the others are compared with.
-        metric: ``bleu``, ``chrf`` or ``comet``.
+        metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         labels: what each metric that all runs have is called, the reported one first.
         levels: resource level of each language; empty where they are not known.
         scores: each run's scores in the reported metric.
@@ -130,7 +131,7 @@ class Request:
         levels: resource level of each language; where None, what the runs or the paper say.
         cache: file of earlier measurements, which is kept up.
         names: what each run is called; the folders' names where None.
-        metric: ``bleu``, ``chrf`` or ``comet``.
+        metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         references: folder with ``SPLIT.LANG``, for results folders without texts.
         samples: resamples of the bootstrap; by the number of directions where None.
         skip: which of :data:`PARTS` to leave out.
@@ -166,7 +167,7 @@ def analyse(request: Request) -> Analysis:
     analysis = Analysis(
         runs,
         metric,
-        {m: metric_label(m, next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
+        {m: METRICS[m].title(next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
         levels,
         tuple(scores),
         {m: group_rows([{d: run.metric(m)[d] for d in directions} for run in runs], levels) for m in metrics},

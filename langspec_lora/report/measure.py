@@ -22,8 +22,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
 from langspec_lora.report import off_target, significance, worst
 from langspec_lora.report.off_target import Judge
-from langspec_lora.report.resampling import SEED
-from langspec_lora.report.significance import MetricSettings
+from langspec_lora.report.significance import SEED, MetricSettings
 from langspec_lora.report.texts import DirectionTexts, TextFile
 
 _FORMAT = 2  # of what is measured; another number leaves the caches of earlier versions aside

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
-from langspec_lora.report.resampling import SEED
-from langspec_lora.report.significance import ALPHA
+from langspec_lora.report.significance import ALPHA, SEED
 
 
 def significance_note(analysis: Analysis) -> str:
@@ -50,11 +50,7 @@ def off_target_notes(analysis: Analysis) -> list[str]:
 
 def made_notes(analysis: Analysis) -> list[str]:
     """Where the other figures come from."""
-    notes = [f"{analysis.label} is sacrebleu's corpus score of each direction; means are plain means over directions."]
-    if analysis.metric == "comet":
-        notes = [
-            "COMET is the mean over the sentences of a direction, times 100; means are plain means over directions."
-        ]
+    notes = [f"{METRICS[analysis.metric].explanation(analysis.label)}; means are plain means over directions."]
     if analysis.worst:
         notes.append("Sentences are ranked by sacrebleu's sentence-level chrF++ (--chrf-word-order 2).")
     return notes

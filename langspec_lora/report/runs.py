@@ -7,10 +7,9 @@ from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.significance import comparable
-
-_SPM_TOKENIZERS = ("spm", "flores101", "flores200", "spBLEU-1K")
 
 
 def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
@@ -32,16 +31,6 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
     if len(set(longer)) == len(longer):
         return longer
     raise UserError(f"the folders {', '.join(own)} are not told apart by name; give --names")
-
-
-def metric_label(metric: str, signature: str) -> str:
-    """How a metric is called in titles: BLEU by a SentencePiece tokenizer is spBLEU."""
-    if metric == "comet":
-        return "COMET × 100"
-    if metric == "chrf":
-        return "chrF++"
-    tokenizer = next((part[4:] for part in signature.split("|") if part.startswith("tok:")), "")
-    return "spBLEU" if tokenizer in _SPM_TOKENIZERS else f"BLEU ({tokenizer})" if tokenizer else "BLEU"
 
 
 def common_scores(runs: Sequence[Run], metric: str) -> tuple[list[dict[Direction, float]], int]:
@@ -69,7 +58,7 @@ def require_comparable(runs: Sequence[Run], metric: str) -> None:
     """
     for what, values in (
         ("the subset", [run.settings.get("subset", "") for run in runs]),
-        (metric_label(metric, ""), [comparable(run.signatures.get(metric, "")) for run in runs]),
+        (METRICS[metric].label, [comparable(run.signatures.get(metric, "")) for run in runs]),
     ):
         known = {value: run.name for value, run in zip(values, runs, strict=True) if value}
         if len(known) > 1:
@@ -87,4 +76,4 @@ def shared_metrics(runs: Sequence[Run], directions: Sequence[Direction], first: 
         alike = len({comparable(run.signatures.get(metric, "")) for run in runs} - {""}) <= 1
         return alike and all(set(directions) <= run.scores.get(metric, {}).keys() for run in runs)
 
-    return [first, *(metric for metric in ("bleu", "chrf", "comet") if metric != first and shared(metric))]
+    return [first, *(metric for metric in METRICS if metric != first and shared(metric))]

@@ -8,10 +8,11 @@ import pytest
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.groups import group_members, group_rows, language_rows
 from langspec_lora.report.levels import known_levels
-from langspec_lora.report.runs import common_scores, metric_label, require_comparable, run_names, shared_metrics
+from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 
 EN_FR, EN_WO, FR_WO = (Direction.parse(name) for name in ("en-fr", "en-wo", "fr-wo"))
 SPM = "nrefs:1|case:mixed|eff:no|tok:flores101|smooth:exp|version:2.4.0"
@@ -48,7 +49,7 @@ def test_runs_are_called_as_they_are_named_or_else_by_their_folders(tmp_path, mo
     ],
 )
 def test_a_metric_is_called_as_the_field_calls_it(metric, signature, label) -> None:
-    assert metric_label(metric, signature) == label
+    assert METRICS[metric].title(signature) == label
 
 
 def test_runs_are_restricted_to_what_all_of_them_have() -> None:
