@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from fontTools import unicodedata
 from langcodes import closest_supported_match
@@ -135,7 +136,7 @@ def identify(sentence: str, ignored: tuple[str, ...] = ()) -> str:
 
 
 @cache
-def _identifier(ignored: tuple[str, ...]):
+def _identifier(ignored: tuple[str, ...]) -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)

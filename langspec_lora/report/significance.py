@@ -6,6 +6,8 @@ counts of all sentences for each resample and scores them one by one. Here a res
 holds each sentence, so that the sums of all resamples are a product of matrices.
 """
 
+# sacrebleu is imported in a function: it takes a moment to start, and not every report tests anything.
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.significance import _compute_p_value
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
@@ -140,6 +141,7 @@ def paired_p_values(
         One p-value for each of the others. It is 1 where both score the same: sacrebleu's formula, which compares the
         spread of equal scores with a difference of nothing, would call that significant.
     """
+    from sacrebleu.significance import _compute_p_value
 
     def scored(hypotheses: Sequence[str]) -> tuple[float, NDArray]:
         statistics = metric._extract_corpus_statistics(hypotheses, None)

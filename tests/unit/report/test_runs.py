@@ -10,8 +10,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.groups import group_members, group_rows, language_rows
-from langspec_lora.report.levels import known_levels
+from langspec_lora.report.groups import group_members, group_rows, known_levels, language_rows
 from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 
 EN_FR, EN_WO, FR_WO = (Direction.parse(name) for name in ("en-fr", "en-wo", "fr-wo"))

@@ -15,7 +15,7 @@ from langspec_lora.cli.main import main
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.report import measure, worst
+from langspec_lora.report import measure
 from tests.reports import change_scores, invented_texts, noisy, report, sacrebleu, write_lines, write_results
 
 LEVELS = {"en": "high", "fr": "med", "wo": "low"}
@@ -129,11 +129,11 @@ def test_a_single_run_is_compared_with_none(runs, tmp_path) -> None:
 def test_sentences_of_one_value_come_from_all_directions_in_turn() -> None:
     directions = [Direction(a, b) for a in LEVELS for b in LEVELS if a != b]
     ranked = {direction: [(0.0, index) for index in range(20)] for direction in directions}
-    first = worst.merge(ranked)[: len(directions)]
+    first = measure.merge(ranked)[: len(directions)]
     assert {sentence.direction for sentence in first} == set(directions)
     assert len({sentence.direction.target for sentence in first[:3]}) == 3
     ranked[EN_WO] = [(-1.0, 5), *ranked[EN_WO]]
-    assert worst.merge(ranked)[0] == worst.Sentence(EN_WO, 5, -1.0)
+    assert measure.merge(ranked)[0] == measure.Sentence(EN_WO, 5, -1.0)
 
 
 def test_wins_and_losses_are_counted_by_group(runs, tmp_path) -> None:
@@ -300,7 +300,7 @@ def test_what_does_not_compare_is_refused_before_anything_is_measured(own, tmp_p
 def test_wrong_references_given_are_named(own, tmp_path) -> None:
     for folder in own:
         shutil.rmtree(folder / "texts")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         report(own, LEVELS, tmp_path / "out", references=tmp_path / "raw")
     for language in LEVELS:
         write_lines(tmp_path / "raw" / f"test.{language}", ["something", "else"])
