@@ -1,4 +1,4 @@
-"""A results folder: what stands in it, how it is written, and how it is read again.
+"""A results folder: what is in it, how it is written, and how it is read.
 
 ::
 
@@ -37,12 +37,12 @@ TEXTS = "texts"
 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
-    """Where the hypotheses of a direction stand in a results folder."""
+    """The file of a direction's hypotheses in a results folder."""
     return folder / f"{direction}.hyp.txt"
 
 
 def text_path(folder: Path, language: str, digest: str) -> Path:
-    """Where a source or reference text stands in a results folder, by the hash of its lines."""
+    """The file of a source or reference text in a results folder, by the hash of its lines."""
     return folder / TEXTS / f"{language}.{digest[:12]}.txt"
 
 
@@ -69,7 +69,7 @@ class Run:
 
     Attributes:
         name: what it is called in tables.
-        folder: where it stands.
+        folder: the folder.
         scores: for each metric the score of each direction, in percent.
         signatures: sacrebleu's signature of each metric.
         checkpoint: the checkpoint that was evaluated, where the folder says so.
@@ -102,7 +102,7 @@ class Run:
         return self.scores[name]
 
     def hypotheses(self, direction: Direction) -> Path:
-        """Where the hypotheses of a direction stand, or should; the published loop has a name of its own for them."""
+        """The file of a direction's hypotheses, which may be missing; the published loop names it differently."""
         return hypotheses_path(self.folder, direction) if self.entries else self.folder / f"{direction}.spbleu.h"
 
 
@@ -110,7 +110,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Reads a results folder of ``langspec-lora evaluate`` or of the published evaluation loop.
 
     Raises:
-        UserError: the folder holds neither, or a file of it is damaged.
+        UserError: the folder holds neither, or one of its files is damaged.
     """
     if (folder / SCORES).is_file():
         held = parse_scores(read_json(folder / SCORES), folder / SCORES)
@@ -178,5 +178,5 @@ def _published_score(block: str) -> tuple[float, str]:
     else:
         score = float(text)
     if not is_score(score, *METRICS["bleu"].bounds):
-        raise ValueError(f"{score} is no BLEU")
+        raise ValueError(f"{score} is not a BLEU score")
     return score, signature

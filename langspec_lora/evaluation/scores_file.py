@@ -1,4 +1,4 @@
-"""``scores.json``, read and checked: whatever stands in it is what the report and later evaluations count on."""
+"""``scores.json``, read and checked: the report and later evaluations rely on its content."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ class _Reader:
     def mapping(self, content: Any, key: str) -> dict[str, Any]:
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, dict):
-            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no object")
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is not an object")
         return value
 
     def text(self, content: Any, key: str) -> str:
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, str):
-            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no text")
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is not text")
         return value
 
     def direction(self, name: str) -> Direction:

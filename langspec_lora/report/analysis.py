@@ -153,8 +153,8 @@ def analyse(request: Request) -> Analysis:
     """Reads results folders and finds out what there is to say.
 
     Raises:
-        UserError: a folder is no results folder or has changed since it was scored, a language has no level, or the
-            runs do not compare.
+        UserError: a folder is not a results folder or has changed since it was scored, a language has no level, or the
+            runs cannot be compared.
     """
     names = run_names(request.folders, request.names)
     runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
@@ -202,7 +202,7 @@ def _measured(
     options = MeasureOptions(settings, samples, "sentences" in parts, judges)
     measured = measure(texts, options, cache, request.processes)
     if cache.trouble:
-        notes.append(f"the measurements could not be kept for the next time: {cache.trouble}")
+        notes.append(f"the measurements could not be saved for the next time: {cache.trouble}")
     later = range(len(runs) - 1)
     fields: dict[str, Any] = {"texts": texts, "samples": samples}
     if settings:

@@ -54,7 +54,7 @@ def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[
             return levels, notes if levels is stored else []
     unknown = [name for name in languages if name not in (stored or PAPER_LEVELS)]
     return {}, [
-        f"groups are left out: no resource level is known of {', '.join(unknown)}; give the levels of all languages "
+        f"groups are left out: no resource level is known for {', '.join(unknown)}; give the levels of all languages "
         "as --lang-resources"
     ]
 

@@ -29,52 +29,25 @@ _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
 
 
 def html_report(analysis: Analysis) -> str:
-    """The whole file.
-
-    Args:
-        analysis: what there is to say.
-    """
+    """The whole file."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("report.html.j2").render(_view(analysis))
-
-
-def _view(analysis: Analysis) -> dict[str, object]:
-    """What the template fills in."""
-    runs = analysis.runs
-    names = [run.name for run in runs]
-    cell, _ = cell_shape(len(analysis.languages))
-    settings = tables.settings_table(runs)
-    return {
-        "title": f"{analysis.label}: {', '.join(names)}",
-        "subtitle": f"{len(analysis.directions)} directions between {len(analysis.languages)} languages"
-        + (f"; the others are compared with {names[0]}" if len(runs) > 1 else ""),
-        "label": analysis.label,
-        "grouped": bool(analysis.levels),
-        "base": names[0],
-        "shown": SHOWN,
-        "colours": Markup(stylesheet()),
-        "notes": analysis.notes,
-        "significance": tables.significance_note(analysis),
-        "overview": _styled(tables.overview_table(analysis)),
-        "groups": _styled(_with_verdicts(analysis)),
-        "other_groups": [
-            (label, _styled(tables.group_table(analysis, metric)))
-            for metric, label in analysis.labels.items()
-            if metric != analysis.metric
-        ],
-        "languages": _languages(analysis),
-        "map_width": cell * len(analysis.languages) + 80,
-        "maps": [map_table(matrix) for matrix in score_maps(analysis)],
-        "differences": [map_table(matrix) for matrix in difference_maps(analysis)],
-        "difference_note": tables.difference_note(analysis),
-        "off_target": _off_target(analysis),
-        "worst": [(names[run], _sentences(analysis, found, run)) for run, found in enumerate(analysis.worst)],
-        "losses": [(names[run], _sentences(analysis, found, run, 0)) for run, found in enumerate(analysis.losses, 1)],
-        "directions": _styled(tables.directions_table(analysis)),
-        "runs": [(run, run.signatures.get(analysis.metric)) for run in runs],
-        "settings": _styled(settings) if settings.cells else None,
-        "made": tables.made_notes(analysis),
-    }
+    environment.filters |= {"styled": _styled, "drawn": map_table}
+    width, _ = cell_shape(len(analysis.languages))
+    return environment.get_template("report.html.j2").render(
+        analysis=analysis,
+        tables=tables,
+        names=[run.name for run in analysis.runs],
+        shown=SHOWN,
+        colours=Markup(stylesheet()),
+        groups=_with_verdicts(analysis),
+        languages=_languages(analysis),
+        map_width=width * len(analysis.languages) + 80,
+        maps=score_maps(analysis),
+        differences=difference_maps(analysis),
+        off_target_maps=off_target_maps(analysis),
+        worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
+        losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
+    )
 
 
 def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = ()) -> dict[str, object]:
@@ -117,14 +90,6 @@ def _languages(analysis: Analysis) -> dict[str, object]:
     names = [name.removeprefix("from: ").removeprefix("into: ") for name in table.header]
     over = (("", 2), ("from it", width), ("into it", width))
     return _styled(Table(names, table.cells), over, (2, 2 + width))
-
-
-def _off_target(analysis: Analysis) -> dict[str, object] | None:
-    if analysis.off_target is None:
-        return None
-    maps = [map_table(matrix) for matrix in off_target_maps(analysis)]
-    table = _styled(tables.off_target_table(analysis))
-    return {"table": table, "maps": maps, "notes": tables.off_target_notes(analysis)}
 
 
 def _sentences(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from langspec_lora.sites import POSITIONS
 
 if TYPE_CHECKING:
     from langspec_lora.report.matrix import Matrix
+
+_NUMBERS = {*(field.name for field in fields(Count)), "surviving"}
 
 
 @dataclass(frozen=True)
@@ -120,23 +122,6 @@ def _pruning(args: Namespace) -> dict[str, Any] | None:
     return {**asdict(schedule), "scope": scope}
 
 
-def _by_language(cells: Sequence[Cell]) -> dict[str, Count]:
-    return sum_by(cells, lambda cell: cell.language)
-
-
-def _by_level(cells: Sequence[Cell]) -> dict[str, Count]:
-    sums = sum_by(cells, lambda cell: cell.level)
-    return {level: sums[level] for level in LEVELS if level in sums}
-
-
-def _by_layer(cells: Sequence[Cell]) -> dict[tuple[str, int], Count]:
-    return sum_by(cells, lambda cell: (cell.site.stack, cell.site.layer))
-
-
-def _by_position(cells: Sequence[Cell]) -> dict[tuple[str, str], Count]:
-    return sum_by(cells, lambda cell: (cell.site.stack, cell.site.position))
-
-
 def as_json(found: Inspection) -> dict[str, Any]:
     """The same as plain data for other programs."""
     content: dict[str, Any] = {
@@ -146,30 +131,39 @@ def as_json(found: Inspection) -> dict[str, Any]:
         "frozen": found.frozen,
         "adapters": None,
     }
-    if found.adapters is None:
-        return content
-    adapters, table, cells = found.adapters, found.adapters.languages, found.cells
-    languages = _by_language(cells)
-    content["adapters"] = {
-        **_numbers(found.total),
-        "slice": {"dim": adapters.dim, "start": adapters.start},
-        "pruning": {"mask_epoch": adapters.mask_epoch, "trained_with": found.pruning},
+    if found.adapters is not None:
+        adapters, cells = found.adapters, found.cells
+        content["adapters"] = {
+            **_numbers(found.total),
+            "slice": {"dim": adapters.dim, "start": adapters.start},
+            "pruning": {"mask_epoch": adapters.mask_epoch, "trained_with": found.pruning},
+            **_breakdown(adapters, cells),
+            "pairs": [{"language": cell.language, **cell.site._asdict(), **_numbers(cell.count)} for cell in cells],
+        }
+    return content
+
+
+def _breakdown(adapters: Adapters, cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
+    """The counts by language, by level, by layer and by position."""
+    table = adapters.languages
+    languages = sum_by(cells, lambda cell: cell.language)
+    levels = sum_by(cells, lambda cell: cell.level)
+    layers = sum_by(cells, lambda cell: (cell.site.stack, cell.site.layer))
+    positions = sum_by(cells, lambda cell: (cell.site.stack, cell.site.position))
+    return {
         "languages": [
             {"name": name, "level": level, "rank": rank, **_numbers(languages[name])}
             for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
         ],
-        "levels": [{"level": level, **_numbers(count)} for level, count in _by_level(cells).items()],
+        "levels": [{"level": level, **_numbers(levels[level])} for level in LEVELS if level in levels],
         "layers": [
             {"stack": stack, "layer": layer, "direction": adapters.sides[stack][layer], **_numbers(count)}
-            for (stack, layer), count in _by_layer(cells).items()
+            for (stack, layer), count in layers.items()
         ],
         "positions": [
-            {"stack": stack, "position": position, **_numbers(count)}
-            for (stack, position), count in _by_position(cells).items()
+            {"stack": stack, "position": position, **_numbers(count)} for (stack, position), count in positions.items()
         ],
-        "pairs": [{"language": cell.language, **cell.site._asdict(), **_numbers(cell.count)} for cell in cells],
     }
-    return content
 
 
 def _numbers(count: Count) -> dict[str, Any]:
@@ -181,31 +175,31 @@ def as_text(found: Inspection) -> str:
     lines = [f"# {found.path}", "", f"- base parameters: {_base_text(found)}"]
     if found.adapters is None:
         return "\n".join([*lines, "- adapters: none"])
-    adapters, cells, total, table = found.adapters, found.cells, found.total, found.adapters.languages
+    adapters, total = found.adapters, found.total
     trainable = "not said in the file" if found.trainable is None else f"{found.trainable:,}"
     slices = f"features {adapters.start} to {adapters.start + adapters.dim}" if adapters.dim else "whole layers"
     lines += [
         f"- trainable parameters: {trainable}",
-        f"- adapters: {total.parameters:,}, {total.nonzero:,} of them not zero; {len(table)} languages, "
+        f"- adapters: {total.parameters:,}, {total.nonzero:,} of them not zero; {len(adapters.languages)} languages, "
         f"{len(adapters.packed)} sites, {slices}",
         *(f"- {stack} layers are selected by {_selection(adapters.sides[stack])}" for stack in POSITIONS),
         f"- pruning: {_pruning_text(found, adapters.mask_epoch)}",
     ]
-    languages, layers = _by_language(cells), sorted(_by_layer(cells).items(), key=lambda item: _order(*item[0]))
-    rows: dict[tuple[str, ...], list[tuple[list[str], Count]]] = {
-        ("language", "level", "rank"): [
-            ([name, level, str(rank)], languages[name])
-            for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
-        ],
-        ("level",): [([level], count) for level, count in _by_level(cells).items()],
-        ("layer", "by"): [([f"{stack} {layer}", adapters.sides[stack][layer]], n) for (stack, layer), n in layers],
-        ("position",): [([f"{stack} {name}"], count) for (stack, name), count in _by_position(cells).items()],
-    }
-    for header, own in rows.items():
-        figures = [[*names, f"{n.parameters:,}", f"{n.nonzero:,}", f"{100 * n.surviving:.1f} %"] for names, n in own]
-        text = Table([*header, "parameters", "not zero", "of B survives"], figures).markdown()
-        lines += ["", f"## {header[0].capitalize()}s", "", text]
+    counts = _breakdown(adapters, found.cells)
+    counts["layers"].sort(key=lambda entry: _order(entry["stack"], entry["layer"]))
+    for title, entries in counts.items():
+        header = {"languages": ["language", "level", "rank"], "layers": ["layer", "by"]}.get(title, [title[:-1]])
+        figures = ("parameters", "not zero", "of B survives")
+        lines += ["", f"## {title.capitalize()}", "", Table([*header, *figures], list(map(_line, entries))).markdown()]
     return "\n".join(lines)
+
+
+def _line(entry: Mapping[str, Any]) -> list[str]:
+    """An entry of the breakdown as a line of a table: what it counts, a stack together with its part, and figures."""
+    names = [str(value) for name, value in entry.items() if name not in _NUMBERS]
+    if "stack" in entry:
+        names[:2] = [" ".join(names[:2])]
+    return [*names, f"{entry['parameters']:,}", f"{entry['nonzero']:,}", f"{100 * entry['surviving']:.1f} %"]
 
 
 def _base_text(found: Inspection) -> str:

@@ -71,7 +71,7 @@ class Matrix:
         values: the value of each (row, column), by keys; None where it is not known.
         limits: values of the first and the last colour.
         signed: whether the values are differences, coloured around 0.
-        words: what stands before the names of the groups of rows, and of columns.
+        words: put before the names of the groups of rows, and of columns.
         titles: what a cell of the HTML shows when it is pointed at.
         bold: the cells of the HTML in bold.
     """

@@ -145,7 +145,7 @@ def measure(
         cache: what was measured before; it is added to, and saved even where this is interrupted.
         processes: how many to use; by default one for each core, up to eight.
     """
-    pieces = {direction: list(_pieces(own, options)) for direction, own in texts.items()}
+    pieces = {direction: list(_pieces(files, options)) for direction, files in texts.items()}
     tasks = []
     # Directions into one language follow each other: its references are prepared once in each process.
     for direction in sorted(texts, key=lambda d: (d.target, d.source)):
@@ -164,16 +164,16 @@ def measure(
                     progress.update()
         finally:
             cache.save()
-    return {direction: _collect(own, cache) for direction, own in pieces.items()}
+    return {direction: _collect(asked, cache) for direction, asked in pieces.items()}
 
 
 def build_judges(texts: Mapping[Direction, DirectionTexts], cache: Cache) -> dict[str, Judge]:
     """Decides how wrong language is told in each language, from the references, and the sources where it has none."""
     files: dict[str, TextFile] = {}
-    for direction, own in texts.items():
-        files[direction.target] = own.reference
-        if own.source:
-            files.setdefault(direction.source, own.source)
+    for direction, found in texts.items():
+        files[direction.target] = found.reference
+        if found.source:
+            files.setdefault(direction.source, found.source)
     version = off_target.identifier_version()
     key = _key("judges", version, sorted((language, file.sha256) for language, file in files.items()))
     if key not in cache:

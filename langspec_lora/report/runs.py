@@ -1,4 +1,4 @@
-"""The runs of a report: what they and their metrics are called, and whether their scores compare."""
+"""The runs of a report: their names, and whether their scores can be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langspec_lora.report.significance import comparable
 
 
 def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
-    """What each run is called: the names given, or else the folders' own.
+    """The name of each run: the names given, or else those of the folders.
 
     Raises:
         UserError: not as many names as folders, or a name twice.
@@ -24,13 +24,13 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
                 f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
             )
         return list(names)
-    own = [folder.resolve().name for folder in folders]
-    if len(set(own)) == len(own):
-        return own
+    short = [folder.resolve().name for folder in folders]
+    if len(set(short)) == len(short):
+        return short
     longer = ["/".join(folder.resolve().parts[-2:]) for folder in folders]
     if len(set(longer)) == len(longer):
         return longer
-    raise UserError(f"the folders {', '.join(own)} are not told apart by name; give --names")
+    raise UserError(f"the folders {', '.join(short)} have the same names; give --names")
 
 
 def common_scores(runs: Sequence[Run], metric: str) -> tuple[list[dict[Direction, float]], int]:
@@ -64,7 +64,7 @@ def require_comparable(runs: Sequence[Run], metric: str) -> None:
         if len(known) > 1:
             (one, first), (other, second) = list(known.items())[:2]
             raise UserError(
-                f"{first} has {what} {one} and {second} has {other}, so their scores do not compare; run "
+                f"{first} has {what} {one} and {second} has {other}, so their scores cannot be compared; run "
                 "'langspec-lora evaluate' on both with the same settings, or report them separately"
             )
 

@@ -59,7 +59,7 @@ def overview_table(analysis: Analysis) -> Table:
         columns.append(["", *(f"{value:+.2f}" for value in total.differences[1:])])
     if analysis.comparisons:
         header.append("wins / ties / losses")
-        columns.append(["", *(_counts(own, analysis.directions) for own in analysis.comparisons)])
+        columns.append(["", *(_counts(comparison, analysis.directions) for comparison in analysis.comparisons)])
     if found:
         header += ["wrong language", "no text"]
         columns.append([percent(found.mean(run), bool(found.bounds)) for run in range(len(runs))])
