@@ -1,5 +1,7 @@
 """``langspec-lora inspect``: what a checkpoint or an adapter folder holds."""
 
+# torch comes with what is imported in a function: `--help` does not need it.
+
 from __future__ import annotations
 
 import argparse
@@ -13,11 +15,11 @@ HELP = "count the parameters of a checkpoint and what pruning has left of them"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("path", type=Path, metavar="CK", help="checkpoint, or adapter folder")
-    parser.add_argument("--json", action="store_true", help="print JSON, with every single pair, for other programs")
-    add_base_flag(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write heat maps of what survives there, as PNG and SVG"
+        "--json", action="store_true", help="print JSON, with every adapter at every site, for other programs"
     )
+    add_base_flag(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for heat maps of what survives, as PNG and SVG")
 
 
 def run(args: argparse.Namespace) -> int:

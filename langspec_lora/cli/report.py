@@ -1,4 +1,6 @@
-"""``langspec-lora report``: what one or more evaluations say, as one HTML file, on the terminal, and as pictures."""
+"""``langspec-lora report``: one or more evaluations as tables on the terminal, one HTML file, and pictures."""
+
+# The report is imported in a function, to save start-up time: `--help` needs neither NumPy nor sacrebleu.
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ HELP = "tables, significance, heat maps and worst sentences of one or more evalu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="results folders; the first is the base")
-    parser.add_argument("--names", metavar="A,B", help="what the folders are called (default: the folders' names)")
+    parser.add_argument("--names", metavar="A,B", help="names of the runs (default: the folders' names)")
     parser.add_argument(
         "--lang-resources",
         metavar="FILE",

@@ -1,5 +1,7 @@
 """The sentences of a split as plain text: from files beside the binarised data, or else from that data."""
 
+# fairseq is imported in a function: it takes seconds to start, and most data has its text beside it.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ The tokenizers behind spBLEU need a SentencePiece model that sacrebleu downloads
 fails after all the decoding. Here nothing is downloaded.
 """
 
+# sacrebleu is imported in functions, to save start-up time on the command line.
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from sacrebleu.metrics import CHRF
 
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
@@ -17,8 +17,6 @@ from langspec_lora.report.matrix import Matrix, spans, step, stylesheet
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
 from langspec_lora.report.texts import TextFile
-
-TEMPLATES = Path(__file__).with_name("templates")
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
 _ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
@@ -30,7 +28,9 @@ _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
 
 def html_report(analysis: Analysis) -> str:
     """The whole file."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"styled": _styled, "drawn": map_table}
     width, _ = cell_shape(len(analysis.languages))
     return environment.get_template("report.html.j2").render(
@@ -96,8 +96,6 @@ def _sentences(
     analysis: Analysis, found: Sequence[Sentence], run: int, base: int | None = None
 ) -> list[dict[str, object]]:
     """A list of sentences for the template: of one run, or of one beside that which it is compared with."""
-    from sacrebleu.metrics import CHRF
-
     read, chrf = cache(TextFile.read), CHRF(word_order=2)
     items = []
     for sentence in found:

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import sacrebleu
 from tqdm import tqdm
 
 from langspec_lora.data.directions import Direction
@@ -192,8 +193,6 @@ def _key(*parts: object) -> str:
 
 
 def _pieces(texts: DirectionTexts, options: MeasureOptions) -> Iterator[_Piece]:
-    import sacrebleu
-
     reference, hypotheses = texts.reference.sha256, [file.sha256 for file in texts.hypotheses]
     version = sacrebleu.__version__
     for run, hypothesis in enumerate(hypotheses):

@@ -5,6 +5,8 @@ What a judge can know differs from language to language, and each says it: the i
 languages apart that are written differently.
 """
 
+# py3langid is imported in a function: it is optional.
+
 from __future__ import annotations
 
 import importlib.util

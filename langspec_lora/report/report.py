@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
@@ -57,7 +57,7 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     from langspec_lora.report.maps import difference_maps, score_maps
     from langspec_lora.report.matrix import draw
 
-    maps = dict(zip(_names(matrices := [*score_maps(analysis), *difference_maps(analysis)]), matrices, strict=True))
+    maps = _named([*score_maps(analysis), *difference_maps(analysis)])
     pictures = [(matrix.title, f"heatmap.{name}.png") for name, matrix in maps.items()]
     texts = {
         "report.html": html_report(analysis),
@@ -76,17 +76,16 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     return files
 
 
-def _names(maps: Sequence[Matrix]) -> list[str]:
-    """Names of files for the maps, no two the same."""
-    names: list[str] = []
+def _named(maps: Sequence[Matrix]) -> dict[str, Matrix]:
+    """The maps by names for their files, no two the same."""
+    named: dict[str, Matrix] = {}
     for matrix in maps:
         plain = matrix.title.replace(" − ", "-minus-") if matrix.signed else matrix.title
         plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
-        names.append(plain if plain not in names else f"{plain}.{len(names)}")
-    return names
+        named[plain if plain not in named else f"{plain}.{len(named)}"] = matrix
+    return named
 
 
 def _markdown(analysis: Analysis, **options: object) -> str:
-    folder = Path(__file__).with_name("templates")
-    environment = Environment(loader=FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=PackageLoader("langspec_lora.report"), trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.md.j2").render(analysis=analysis, tables=tables, **options).strip()

@@ -6,7 +6,7 @@ counts of all sentences for each resample and scores them one by one. Here a res
 holds each sentence, so that the sums of all resamples are a product of matrices.
 """
 
-# sacrebleu is imported in a function: it takes a moment to start, and not every report tests anything.
+# sacrebleu is imported in a function, to save start-up time where only the constants are needed.
 
 from __future__ import annotations
 
