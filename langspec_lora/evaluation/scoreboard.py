@@ -1,4 +1,4 @@
-"""The scores of a results folder: made once for each text, and written with all that says how."""
+"""The scores of a results folder: computed once for each text, and written together with how they were made."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _SECONDS_BETWEEN_FILES = 30.0
 
 
 class Scoreboard:
-    """The scores so far; those that ``scores.json`` has for the same text are taken from there.
+    """The scores so far; for a text that ``scores.json`` has scores of, they are taken from there.
 
     Args:
         out: the results folder.
         texts: sources and references.
         tokenize: sacrebleu's tokenizer of BLEU.
-        settings: what the hypotheses were made with; written beside the scores.
+        settings: what the hypotheses were made with, written beside the scores.
         directions: all directions of the folder, in the order in which they are written.
         scorers: models of further metrics.
         writes: whether this process writes the score files now and then.
-        levels: resource level of each language, written beside the scores; none where the model does not say.
+        levels: resource level of each language, written beside the scores; empty if the model does not say.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Scoreboard:
         return self._scores, self._signatures
 
     def join(self, parts: Sequence[tuple[dict[Direction, Mapping], dict[str, str]]]) -> None:
-        """Takes over what other processes have scored."""
+        """Adds what other processes have scored."""
         for scores, signatures in parts:
             self._scores |= scores
             self._signatures |= signatures
@@ -164,7 +164,7 @@ class Scoreboard:
         return self._source[1]
 
     def _keep(self, language: str, lines: Sequence[str]) -> str:
-        """Leaves a text in the folder, for the report; returns its hash."""
+        """Writes a text into the folder, for the report, and returns its hash."""
         digest = text_sha256(lines)
         path = text_path(self._out, language, digest)
         if not path.is_file():

@@ -53,7 +53,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         path: the file, for the message.
 
     Raises:
-        UserError: something is missing or of a wrong kind.
+        UserError: something is missing or has the wrong type.
     """
     reader = _Reader(path)
     settings, signatures = reader.mapping(content, "settings"), reader.mapping(content, "signatures")
@@ -86,7 +86,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
 
 
 class _Reader:
-    """Takes values of a wanted kind out of a file, or says what is wrong with it."""
+    """Reads values of the expected type from a file's content, or says what is wrong with it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -111,7 +111,7 @@ class _Reader:
             direction = Direction.parse(name)
             if re.fullmatch(r"[^\s/]+", str(direction)) and str(direction).isprintable():
                 return direction
-        raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'")
+        raise self.damaged(f"names a direction {name[:40]!r}; expected one like 'en-fr'")
 
     def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
         if not isinstance(entry, dict):

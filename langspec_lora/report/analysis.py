@@ -64,7 +64,7 @@ class OffTarget:
     bounds: frozenset[str]
 
     def mean(self, run: int, target: str | None = None) -> float | None:
-        """Mean share over the directions into a language, or over all; None where it cannot be told in any."""
+        """Mean share over the directions into a language, or over all; None if it cannot be told in any of them."""
         found = [share for direction, share in self.shares[run].items() if target in (None, direction.target)]
         return sum(found) / len(found) if found else None
 
@@ -74,15 +74,15 @@ class Analysis:
     """What a report says.
 
     Attributes:
-        runs: the runs; the first is what the others are compared with.
+        runs: the runs; the others are compared with the first.
         metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
-        labels: what each metric that all runs have is called, the reported one first.
+        labels: the title of each metric that all runs have, the reported one first.
         levels: resource level of each language; empty where they are not known.
         scores: each run's scores in the reported metric.
         groups: averages by resource level, for each metric.
         languages: averages by language.
         members: the directions of each group.
-        notes: remarks on what is left out or to be known.
+        notes: remarks, such as on what is left out.
         samples: resamples of the test.
         comparisons: each later run's, where they could be tested.
         off_target: wrong language, where it could be told.
@@ -109,7 +109,7 @@ class Analysis:
 
     @property
     def label(self) -> str:
-        """What the reported metric is called."""
+        """The title of the reported metric."""
         return self.labels[self.metric]
 
     @property
@@ -127,15 +127,15 @@ class Request:
     """What to report on, and how.
 
     Attributes:
-        folders: results folders; the first is what the others are compared with.
-        levels: resource level of each language; where None, what the runs or the paper say.
-        cache: file of earlier measurements, which is kept up.
-        names: what each run is called; the folders' names where None.
+        folders: results folders; the others are compared with the first.
+        levels: resource level of each language; None for those that the runs have stored, or else the paper's.
+        cache: file of earlier measurements; new ones are added.
+        names: the names of the runs; None for the folders' names.
         metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         references: folder with ``SPLIT.LANG``, for results folders without texts.
-        samples: resamples of the bootstrap; by the number of directions where None.
+        samples: resamples of the bootstrap; None for a number that fits the directions.
         skip: which of :data:`PARTS` to leave out.
-        processes: how many to use; by default one for each core, up to eight.
+        processes: how many to use; None for one for each core, up to eight.
     """
 
     folders: Sequence[Path]
@@ -150,7 +150,7 @@ class Request:
 
 
 def analyse(request: Request) -> Analysis:
-    """Reads results folders and finds out what there is to say.
+    """Reads results folders and analyses them.
 
     Raises:
         UserError: a folder is not a results folder or has changed since it was scored, a language has no level, or the
@@ -229,7 +229,7 @@ def _test_settings(
     texts: Mapping[Direction, DirectionTexts],
     notes: list[str],
 ) -> MetricSettings | None:
-    """The metric to test with, or None and a remark why there is none."""
+    """The metric to test with; None if no test is possible, with the reason in ``notes``."""
     try:
         settings = significance.metric_settings(
             next((run for run in runs if run.signatures.get(metric)), runs[0]), metric

@@ -58,7 +58,7 @@ def require_comparable(runs: Sequence[Run], metric: str) -> None:
     """
     for what, values in (
         ("the subset", [run.settings.get("subset", "") for run in runs]),
-        (METRICS[metric].label, [comparable(run.signatures.get(metric, "")) for run in runs]),
+        (METRICS[metric].title(""), [comparable(run.signatures.get(metric, "")) for run in runs]),
     ):
         known = {value: run.name for value, run in zip(values, runs, strict=True) if value}
         if len(known) > 1:

@@ -340,7 +340,7 @@ def test_a_full_disk_leaves_the_tables_on_the_terminal_and_whole_files(runs, tmp
         main(["report", *map(str, runs), "--lang-resources", str(levels), "--out", str(out), "--processes", "1"])
     printed = capsys.readouterr().out
     assert "| high→low" in printed
-    assert "measurements could not be kept" in printed
+    assert "measurements could not be saved" in printed
     assert list(out.iterdir()) == []
 
 
