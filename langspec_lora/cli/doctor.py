@@ -88,7 +88,7 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """torch 2.0.1 or later, and its devices."""
+    """Torch 2.0.1 or later, and its devices."""
     if not _installed("torch"):
         yield _missing("torch")
         return
@@ -140,7 +140,7 @@ def check_startup() -> Iterator[Finding]:
 
 
 def check_fairseq() -> Iterator[Finding]:
-    """fairseq and its compiled parts."""
+    """Fairseq and its compiled parts."""
     if not _installed("fairseq"):
         yield _missing("fairseq")
         return
@@ -205,11 +205,13 @@ def check_apex() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """The libraries of our extras, all optional."""
+    from langspec_lora.evaluation.metrics import MODEL_METRICS
+
     for name, extra, purpose in (
         ("transformers", "hf", "export and import of Hugging Face's models"),
         ("peft", "hf", "loads exported LoRA folders; the benchmark"),
         ("py3langid", "lid", "wrong language in reports"),
-        ("unbabel-comet", "comet", "evaluate --comet"),
+        *((metric.package, metric.extra, f"evaluate {metric.flag}") for metric in MODEL_METRICS.values()),
     ):
         try:
             yield Finding(name, version(name))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
 from langspec_lora.values import content_of, names_of
 
 if TYPE_CHECKING:
@@ -59,11 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="spm",
         help="sacrebleu's tokenizer of BLEU (default: spm, which is spBLEU)",
     )
-    scoring.add_argument(
-        "--comet",
-        metavar="MODEL",
-        help="score by this COMET model too: its name, or its .ckpt file (needs unbabel-comet)",
-    )
+    for metric in MODEL_METRICS.values():
+        scoring.add_argument(metric.flag, metavar="MODEL", help=metric.help)
     scoring.add_argument(
         "--references",
         type=Path,
@@ -104,16 +102,13 @@ def _evaluate(args: argparse.Namespace, share: Share) -> int:
         scores = carry_out(planned, share)
         if scores:
             means = mean_scores(scores)
-            words = [f"{_LABELS[metric].format(args.tokenize)} {mean:.2f}" for metric, mean in means.items()]
+            words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
             print(f"{name + ': ' if len(runs) > 1 else ''}{counted(len(scores))}: {', '.join(words)} on average")
     if share.rank == 0:
         folders = shlex.join(str(options.out) for options in runs.values())
         # Without quotes around it: a folder with a space has its own.
         print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
-
-
-_LABELS = {"bleu": "BLEU ({})", "chrf": "chrF++", "comet": "COMET"}
 
 
 def _runs(args: argparse.Namespace) -> dict[str, Options]:
@@ -138,7 +133,7 @@ def _runs(args: argparse.Namespace) -> dict[str, Options]:
             references=args.references,
             dictionary=args.fixed_dictionary,
             tokenize=args.tokenize,
-            comet=args.comet,
+            models={name: getattr(args, name) for name in MODEL_METRICS if getattr(args, name)},
             generation=Generation.from_args(args),
             encoder_langtok=args.encoder_langtok,
             decoder_langtok=decoder_langtok(args),

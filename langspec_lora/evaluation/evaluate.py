@@ -15,8 +15,8 @@ from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.data.directions import Direction, choose_directions, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.comet import CometScorer
 from langspec_lora.evaluation.decoding import Decoder
+from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
 from langspec_lora.evaluation.results import PUBLISHED, SCORES, SCORES_TABLE, SETTINGS, hypotheses_path, text_path
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
@@ -41,7 +41,7 @@ class Options:
         references: folder with ``SUBSET.LANG``; looked for beside the data where None.
         dictionary: the model's dictionary; that of the data where None.
         tokenize: sacrebleu's tokenizer of BLEU.
-        comet: a COMET model to score with as well.
+        models: the model of each further metric to score with, by the metric's name.
         generation: beam and the like.
         encoder_langtok: ``src``, ``tgt``, ``none``; as the checkpoint was trained where None.
         decoder_langtok: whether targets start with their language token; as the checkpoint was trained where None.
@@ -64,7 +64,7 @@ class Options:
     references: Path | None = None
     dictionary: Path | None = None
     tokenize: str = "spm"
-    comet: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
     generation: Generation = field(default_factory=Generation)
     encoder_langtok: str | None = None
     decoder_langtok: bool | None = None
@@ -165,16 +165,17 @@ def evaluate(options: Options, share: Share = Share()) -> dict[Direction, Mappin
 def carry_out(planned: Plan, share: Share = Share()) -> dict[Direction, Mapping]:  # noqa: B008
     """Does what is planned; see :func:`evaluate`."""
     options = planned.options
-    if options.comet and share.count > 1:
-        raise UserError("--comet is computed by one process; call it without torchrun once all directions are decoded")
-    comet = CometScorer(options.comet, options.cpu) if options.comet else None
+    if options.models and share.count > 1:
+        flags = ", ".join(MODEL_METRICS[name].flag for name in options.models)
+        raise UserError(f"{flags} is computed by one process; call it without torchrun once all directions are decoded")
+    scorers = [MODEL_METRICS[name].load(model, options.cpu) for name, model in options.models.items()]
     board = Scoreboard(
         options.out,
         planned.texts,
         options.tokenize,
         planned.settings,
         planned.everything,
-        comet,
+        scorers,
         share.rank == 0,
         planned.levels,
     )
@@ -186,16 +187,16 @@ def carry_out(planned: Plan, share: Share = Share()) -> dict[Direction, Mapping]
     board.join(parts)
     for direction in _by_target(planned.everything):
         board.add(direction)
-    if comet:
-        for direction in _Progress(_by_target(planned.everything), "COMET", "direction"):
-            board.add_comet(direction)
+    for scorer in scorers:
+        for direction in _Progress(_by_target(planned.everything), scorer.label, "direction"):
+            board.add_by_model(direction, scorer)
     written = board.write()
     return {direction: written[direction] for direction in planned.directions}
 
 
 def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
     """The mean of each metric over all directions."""
-    metrics = [name for name in ("bleu", "chrf", "comet") if all(name in score for score in scores.values())]
+    metrics = [name for name in METRICS if all(name in score for score in scores.values())]
     return {metric: sum(score[metric] for score in scores.values()) / len(scores) for metric in metrics}
 
 

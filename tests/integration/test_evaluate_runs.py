@@ -203,7 +203,7 @@ def test_of_two_processes_one_says_what_is_wrong(toy_data, adapted, tmp_path) ->
 def test_comet_scores_source_hypothesis_and_reference_and_stays_when_other_scores_change(
     own, toy_data, adapted, fake_comet
 ) -> None:
-    evaluate(options(toy_data, adapted, own, comet="Some/model"))
+    evaluate(options(toy_data, adapted, own, models={"comet": "Some/model"}))
     content = json.loads((own / "scores.json").read_text())
     texts = [
         read_lines(own / "wo-nl.hyp.txt"),
@@ -223,9 +223,9 @@ def test_comet_scores_source_hypothesis_and_reference_and_stays_when_other_score
 def test_a_comet_model_that_cannot_be_had_is_one_sentence(toy_data, adapted, own, fake_comet) -> None:
     before = contents(own)
     with pytest.raises(UserError, match="--comet Other cannot be downloaded"):
-        evaluate(options(toy_data, adapted, own, comet="Other"))
-    with pytest.raises(UserError, match=r"gone\.ckpt: there is no such file"):
-        evaluate(options(toy_data, adapted, own, comet="gone.ckpt"))
+        evaluate(options(toy_data, adapted, own, models={"comet": "Other"}))
+    with pytest.raises(UserError, match=r"gone\.ckpt: file not found"):
+        evaluate(options(toy_data, adapted, own, models={"comet": "gone.ckpt"}))
     assert contents(own) == before
 
 

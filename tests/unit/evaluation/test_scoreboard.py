@@ -225,6 +225,8 @@ def test_what_several_processes_have_scored_is_joined(folder) -> None:
 class Comet:
     """Stands in for a COMET scorer."""
 
+    name = "comet"
+
     def __init__(self, signature: str, value: float) -> None:
         self.signature, self._value, self.given = signature, value, []
 
@@ -236,11 +238,11 @@ class Comet:
 def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tuple[list[float | None], str | None]:
     """The COMET scores of both directions after a call, and their signature."""
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    board = Scoreboard(folder / "out", texts, tokenize, {"checkpoint": []}, (EN_WO, OTHER), comet)
+    board = Scoreboard(folder / "out", texts, tokenize, {"checkpoint": []}, (EN_WO, OTHER), [comet] if comet else ())
     for direction in (EN_WO, OTHER):
         board.add(direction)
         if comet is not None:
-            board.add_comet(direction)
+            board.add_by_model(direction, comet)
     board.write()
     content = json.loads((folder / "out" / "scores.json").read_text())
     return [entry.get("comet") for entry in content["directions"].values()], content["signatures"].get("comet")
@@ -275,11 +277,11 @@ def test_comet_scores_that_do_not_say_their_model_are_not_kept(folder) -> None:
 def test_comet_scores_are_written_now_and_then(folder, clock) -> None:
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     comet = Comet("model:a", 70.0)
-    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER), comet)
+    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER), [comet])
     for direction in (EN_WO, OTHER):
         board.add(direction)
     clock.now += 100
-    board.add_comet(EN_WO)
+    board.add_by_model(EN_WO, comet)
     assert "comet" in json.loads((folder / "out" / "scores.json").read_text())["directions"]["en-wo"]
 
 

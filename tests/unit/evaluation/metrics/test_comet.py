@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation import comet
-from langspec_lora.evaluation.comet import CometScorer
+from langspec_lora.evaluation.metrics import comet
+from langspec_lora.evaluation.metrics.comet import CometScorer
 
 SENTENCES = (["a", "bb"], ["ccc", "dddd"], ["eeeee", "ffffff"])
 SCORE = 100 * ((3 + 100 * 1 + 10000 * 5) + (4 + 100 * 2 + 10000 * 6)) / 2 / 1e6
@@ -39,7 +39,7 @@ def test_a_model_is_loaded_once_and_scores_on_a_gpu_that_it_may_use(
 
 def test_a_file_is_taken_as_it_is(fake_comet, tmp_path) -> None:
     path = str(tmp_path / "model.ckpt")
-    with pytest.raises(UserError, match=rf"--comet {path}: there is no such file; give a COMET model's \.ckpt, or its"):
+    with pytest.raises(UserError, match=rf"--comet {path}: file not found; give a COMET model's \.ckpt, or its"):
         CometScorer(path)
     (tmp_path / "model.ckpt").touch()
     CometScorer(path).score(*SENTENCES)
