@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.errors import UserError
-from langspec_lora.flags import INITS
+from langspec_lora.flags import INITS, PruningFlags
 from langspec_lora.languages import (
     LEVELS,
     PAPER_RESOURCES,
@@ -17,6 +17,7 @@ from langspec_lora.languages import (
     read_resources,
 )
 from langspec_lora.pruning.schedule import SCOPES, PruningSchedule
+from langspec_lora.settings import check_numbers
 from langspec_lora.sites import POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import names_of
 
@@ -278,14 +279,7 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
         raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
     if args.cross_language and scope != "layer":
         raise UserError(f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one")
-    if args.pruning_t1 < 0:
-        raise UserError(f"--pruning-t1 {args.pruning_t1}: expected the epoch at which pruning starts, 0 or later")
-    if args.pruning_t2 < 1:
-        raise UserError(f"--pruning-t2 {args.pruning_t2}: expected the number of epochs until the target, at least 1")
-    if not 0 <= args.target_pruning_ratio < 1:
-        raise UserError(
-            f"--target-pruning-ratio {args.target_pruning_ratio}: expected a share from 0 to below 1, such as 0.9"
-        )
+    check_numbers(PruningFlags, args)
     if not (args.pruning or args.global_pruning):
         return None
     return PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio), scope

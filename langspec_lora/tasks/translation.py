@@ -28,7 +28,7 @@ from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids,
 from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.flags import add_absent_flag, add_base_flag, add_pruning_flags
+from langspec_lora.flags import add_task_flags
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
@@ -59,9 +59,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def add_args(parser) -> None:
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
-        add_pruning_flags(parser)
-        add_base_flag(parser)
-        add_absent_flag(parser)
+        add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)

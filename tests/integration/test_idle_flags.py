@@ -172,7 +172,7 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
         (["--add-lora", "False", "--train-languages", "en"], "--train-languages needs adapters"),
         (["--train-languages", ""], "--train-languages '' is empty; give it a value, or leave it out"),
         (["--train-languages", "en,en"], "--train-languages names 'en' twice"),
-        (["--train-languages", "en,"], "--train-languages 'en,' lacks a name"),
+        (["--train-languages", "en,"], "--train-languages 'en,' has an empty name"),
         (["--lang-resources", ""], "--lang-resources '' is empty"),
         (["--pruning-scope", ""], "--pruning-scope '' is empty"),
         (["--lora-init", ""], "--lora-init '' is empty"),

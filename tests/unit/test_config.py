@@ -16,9 +16,10 @@ from langspec_lora.config import (
     trained_languages,
 )
 from langspec_lora.errors import UserError
-from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags, parse_bool
+from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.values import true_or_false
 from tests import toy
 
 TWELVE = "en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo"
@@ -86,8 +87,8 @@ KINDS = {
 @pytest.fixture(scope="module")
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 99, 10**4))
-    for add in (add_adapter_flags, add_pruning_flags, add_base_flag, add_absent_flag):
-        add(parser)
+    add_adapter_flags(parser)
+    add_task_flags(parser)
     return parser
 
 
@@ -100,6 +101,18 @@ def test_help_says_of_every_flag_what_it_takes_and_what_it_does(parser) -> None:
     assert "(default: tgt)" in said["--decoder-activation-direction"]
     assert f"of {' '.join(ENCODER)} (" in said["--encoder-lora-position"]
     assert f"of {' '.join(DECODER)} (" in said["--decoder-lora-position"]
+
+
+def test_table_has_each_flag_once_with_its_value_and_its_default() -> None:
+    rows = {row.flag: row for row in flag_table()}
+    assert len(flag_table()) == len(rows)
+    assert {flag: row.metavar for flag, row in rows.items()} == {
+        flag: value.strip("{}").replace(",", "|") if value.startswith("{") else value
+        for flag, (_, value) in FLAGS.items()
+    }
+    assert (rows["--low-rank"].default, rows["--encoder-lora-layer"].default) == ("8", "all")
+    assert rows["--absent-languages"].default == "rest"
+    assert not any("default" in row.help for row in rows.values())
 
 
 def test_flags_that_are_left_out_have_their_defaults_in_every_training() -> None:
@@ -269,7 +282,7 @@ def test_all_languages_train_where_none_is_named() -> None:
         ("--train-languages wo,xx,yy", "--train-languages names 'xx', which is not in --langs en,fr,it"),
         ("--train-languages wo --freeze-original-parameters False", "trains the base below them; give one of the two"),
         ("--train-languages wo,wo", "--train-languages names 'wo' twice"),
-        ("--train-languages wo,", "--train-languages 'wo,' lacks a name"),
+        ("--train-languages wo,", "--train-languages 'wo,' has an empty name"),
     ],
 )
 def test_languages_that_cannot_train_alone_are_named(flags, words) -> None:
@@ -359,11 +372,11 @@ def test_value_of_another_kind_is_one_line_without_fairseq_s_long_usage(capsys, 
 
 
 def test_true_and_false_are_read_in_any_case_and_nothing_else() -> None:
-    assert [parse_bool(word) for word in ("True", "TRUE", "true", "1", "yes")] == [True] * 5
-    assert [parse_bool(word) for word in ("False", "FALSE", "false", "0", "no")] == [False] * 5
+    assert [true_or_false(word) for word in ("True", "TRUE", "true", "1", "yes")] == [True] * 5
+    assert [true_or_false(word) for word in ("False", "FALSE", "false", "0", "no")] == [False] * 5
     for word in ("", "None", "2", "tru"):
         with pytest.raises(ValueError, match=f"^{word}$"):
-            parse_bool(word)
+            true_or_false(word)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
     [
         (("en", "xx", "yy"), None, "--langs names xx, yy, but the data holds only en, fr, nl"),
         (("en", "en"), None, "--langs names 'en' twice"),
-        ((), None, "--langs '' lacks a name"),
+        ((), None, "--langs '' has an empty name"),
         (("fr",), "all", "the data holds no direction between fr; give at least two languages of it"),
         (
             None,
@@ -126,7 +126,7 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
         ),
         (None, "en-fr,en-fr", "--lang-pairs names 'en-fr' twice"),
         (None, "en", "'en' is no direction"),
-        (None, "", "--lang-pairs '' lacks a name; give names joined by commas, such as en-fr,fr-en"),
+        (None, "", "--lang-pairs '' has an empty name; give names joined by commas, such as en-fr,fr-en"),
         (("en", "fr"), "en-fr,nl-en,fr-nl", "--lang-pairs names nl-en, whose languages are not all in --langs"),
     ],
 )
