@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 _SIGPIPE = 13  # which the signal module has not everywhere
 
@@ -46,6 +49,12 @@ class ErrorCollector:
             yield
         except UserError as error:
             self._note(error)
+
+    def attempt(self, compute: Callable[[], Value], otherwise: Value) -> Value:
+        """What is computed, or a stand-in with which the other checks go on where that is a mistake."""
+        with self.check():
+            return compute()
+        return otherwise
 
     def raise_found(self) -> None:
         """Ends the checks where one has failed: those that follow depend on it, or take long.

@@ -117,8 +117,24 @@ def read_flags(args: Namespace, settings: type[Settings], **values: Any) -> Sett
                 continue
             value, convert = getattr(args, its.name), _flag(its).convert
             with errors.check():
-                values[its.name] = value if convert is None or value is None else convert(value)
+                values[its.name] = value if convert is None or value == its.default else convert(value)
     return settings(**values)
+
+
+def split_settings(values: Mapping[str, Any], *settings: type) -> list[dict[str, Any]]:
+    """Divides keyword arguments between dataclasses.
+
+    Args:
+        values: settings by name.
+        *settings: the dataclasses; each takes the fields that it has.
+
+    Raises:
+        TypeError: a setting belongs to none of them.
+    """
+    names = [{its.name for its in fields(kind)} for kind in settings]
+    if unknown := values.keys() - set().union(*names):
+        raise TypeError(f"unknown setting {min(unknown)!r}")
+    return [{name: value for name, value in values.items() if name in its} for its in names]
 
 
 def check_numbers(settings: type, values: object) -> None:
@@ -175,7 +191,7 @@ def _default_text(its: Field) -> str:
     text, default = _flag(its).default_text, its.default
     if text is not None:
         return text
-    if default is None or (default is False and _flag(its).metavar is None):
+    if default is None or default == () or (default is False and _flag(its).metavar is None):
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)
 

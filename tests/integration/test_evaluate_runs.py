@@ -14,11 +14,12 @@ from fairseq_cli import generate
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.evaluate import evaluate, plan
+from langspec_lora.evaluation.evaluate import evaluate
+from langspec_lora.evaluation.prepare import check, prepare
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.inference.loaded import LoadedModel
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
+from langspec_lora.inference.model import LoadedModel
 from tests import toy
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 
@@ -56,9 +57,9 @@ def test_base_and_several_checkpoints_in_one_call_are_what_each_is_alone(
         assert hypotheses(tmp_path / "out" / name) == hypotheses(tmp_path / name)
         assert f"{name}: 2 directions: BLEU (13a)" in printed.out
     assert hypotheses(tmp_path / "base") != hypotheses(tmp_path / "ours")
-    assert f"{stock} has no language-specific pairs; it is evaluated as it is" in printed.err
-    assert "its pairs; it is" not in printed.err.split("stock")[0]
-    with pytest.raises(UserError, match="the checkpoint with its pairs, or without"):
+    assert f"{stock} has no language-specific adapters; it is evaluated as it is" in printed.err
+    assert "its adapters; it is" not in printed.err.split("stock")[0]
+    with pytest.raises(UserError, match="the checkpoint with its adapters, or without"):
         evaluate(options(toy_data, adapted, tmp_path / "out" / "base", lang_pairs=TWO))
 
 
@@ -107,7 +108,7 @@ def test_text_of_another_length_is_named_before_anything_is_decoded(toy_data, ad
     with (tmp_path / f"test.{language}").open("a") as file:
         file.write("one more\n")
     with pytest.raises(UserError, match=f"13 sentences of {language}, but the data of wo-en have 12"):
-        plan(options(toy_data, adapted, tmp_path / "out", lang_pairs="wo-en", references=tmp_path))
+        prepare(check(options(toy_data, adapted, tmp_path / "out", lang_pairs="wo-en", references=tmp_path)))
 
 
 def test_every_text_is_kept_once_under_its_hash(results, toy_data) -> None:
@@ -147,7 +148,7 @@ def test_directions_share_batches_where_they_fill_none(toy_data, adapted, tmp_pa
 def test_other_searches_are_those_of_fairseq_generate(
     toy_data, adapted, tmp_path, monkeypatch, results, changes, flags
 ) -> None:
-    generation = Generation(**changes)
+    generation = GenerationSettings(**changes)
     evaluate(options(toy_data, adapted, tmp_path / "out", lang_pairs="nl-sd", generation=generation))
     run_stock(
         monkeypatch,
@@ -168,7 +169,7 @@ def test_other_searches_are_those_of_fairseq_generate(
 def test_sampling_is_the_same_again_and_another_with_another_seed(toy_data, adapted, tmp_path) -> None:
     texts = []
     for run, seed in enumerate((1, 1, 2)):
-        generation = Generation(sampling=True, temperature=2.0, seed=seed)
+        generation = GenerationSettings(sampling=True, temperature=2.0, seed=seed)
         out = tmp_path / str(run)
         evaluate(options(toy_data, adapted, out, lang_pairs=TWO if run else "wo-en", generation=generation))
         texts.append((out / "wo-en.hyp.txt").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.cli import main as command_line
-from langspec_lora.errors import UserError
+from langspec_lora.errors import ErrorCollector, UserError
 from langspec_lora.values import content_of, names_of, number, whole_number
 from tests import toy
 
@@ -106,7 +106,7 @@ def test_evaluate_takes_a_file_of_directions(tmp_path, text) -> None:
     command, parser = command_line._module("evaluate"), argparse.ArgumentParser()
     command.add_arguments(parser)
     args = parser.parse_args(["data", "--checkpoint", "a.pt", "--out", "o", "--lang-pairs", str(path)])
-    (options,) = command._runs(args).values()
+    (options,) = command._options(args, ErrorCollector()).values()
     assert options.lang_pairs == "en-fr,fr-en"
 
 
