@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.evaluation.share import Share
 
     with Share.together() as share:
-        evaluations = share.first(lambda: _prepare(args))
+        evaluations = share.in_first(lambda: _prepare(args))
         for name, evaluation in evaluations.items():
             scores = evaluate.run(evaluation, share)
             if scores:

@@ -79,7 +79,7 @@ class Decoder:
         return dataset
 
     def translate(
-        self, directions: Sequence[Direction], progress: Callable[[int], None] = lambda sentences: None
+        self, directions: Sequence[Direction], progress: Callable[[int], object] = lambda sentences: None
     ) -> Iterator[tuple[Direction, list[str]]]:
         """Translates directions; each is yielded as soon as it is complete.
 

@@ -36,7 +36,7 @@ def evaluate(options: EvaluationOptions, share: Share | None = None) -> dict[Dir
         UserError: before anything is decoded, if something is missing or does not fit.
     """
     share = share or Share()
-    return run(share.first(lambda: prepare(check(options))), share)
+    return run(share.in_first(lambda: prepare(check(options))), share)
 
 
 def run(evaluation: Evaluation, share: Share) -> dict[Direction, Mapping]:
@@ -57,7 +57,7 @@ def run(evaluation: Evaluation, share: Share) -> dict[Direction, Mapping]:
     )
     if evaluation.to_decode:
         _decode(evaluation, share, board)
-    parts = share.gather(board.part())
+    parts = share.in_each(board.part)
     if share.rank:
         return {}
     board.join(parts)
@@ -91,8 +91,8 @@ def _decode(evaluation: Evaluation, share: Share, board: Scoreboard) -> None:
     if not decoder.has_adapters:
         _say(share, f"{options.model} has no language-specific adapters; it is evaluated as it is")
     loaded = time.monotonic()
-    sentences = share.everywhere(lambda: sum(len(decoder.load(direction)) for direction in mine))
-    share.first(lambda: _begin(evaluation))
+    sentences = share.in_each(lambda: sum(len(decoder.load(direction)) for direction in mine))[share.rank]
+    share.in_first(lambda: _begin(evaluation))
     if not (options.out / SETTINGS).is_file():
         raise UserError(f"--out {options.out} is not one folder for all processes; give one that all machines share")
     with _Progress(None, "decoding", "sentence", sentences, share) as bar:

@@ -93,7 +93,7 @@ class LoadedModel:
         self,
         datasets: Sequence[tuple[tuple[str, str], FairseqDataset]],
         merge: bool,
-        progress: Callable[[int], None] = lambda sentences: None,
+        progress: Callable[[int], object] = lambda sentences: None,
     ) -> list[list[str]]:
         """Translates datasets, in batches that they share.
 

@@ -21,7 +21,7 @@ from langspec_lora.evaluation.evaluate import counted, evaluate, mean_scores, ru
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.scoring import TargetScorer
-from langspec_lora.evaluation.share import Board, Share
+from langspec_lora.evaluation.share import Share
 from langspec_lora.files import read_lines
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from tests import toy
@@ -273,7 +273,7 @@ def in_processes(count: int, asked: EvaluationOptions) -> list[dict]:
     """What each of several processes that evaluate together returns; threads stand in for them."""
     store = torch.distributed.HashStore()
     with ThreadPoolExecutor(count) as pool:
-        calls = [pool.submit(evaluate, asked, Share(rank, count, Board(store))) for rank in range(count)]
+        calls = [pool.submit(evaluate, asked, Share(rank, count, store)) for rank in range(count)]
         return [call.result(timeout=120) for call in calls]
 
 
