@@ -1,4 +1,4 @@
-"""``langspec-lora bench``: what language-specific pairs cost, in ratios measured within one run."""
+"""``langspec-lora bench``: what language-specific adapters cost, in ratios measured within one run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 
-HELP = "measure speed and memory against one shared pair, a loop over languages, full fine-tuning and PEFT"
+HELP = "measure speed and memory against one shared adapter, a loop over languages, full fine-tuning and PEFT"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +34,14 @@ def run(args: argparse.Namespace) -> int:
     """Measures, writes and prints."""
     import torch
 
-    from langspec_lora.benchmark.compare import Plan
+    from langspec_lora.benchmark.compare import Measurements
     from langspec_lora.benchmark.compare import run as compare
     from langspec_lora.benchmark.report import to_markdown, write
 
-    parts = args.parts or Plan.parts
-    unknown = [part for part in parts if part not in Plan.parts]
+    parts = args.parts or Measurements.parts
+    unknown = [part for part in parts if part not in Measurements.parts]
     if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected some of {', '.join(Plan.parts)}")
+        raise UserError(f"--parts {unknown[0]}: expected some of {', '.join(Measurements.parts)}")
     if list(parts) == ["memory"]:
         raise UserError("--parts memory is measured with update or translation; name one of them too")
     for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out {args.out}: {error.strerror}; give a folder that can be written") from error
     gpu = torch.cuda.is_available() and not args.cpu
-    plan = Plan(
+    asked = Measurements(
         shape=args.shape or ("615m" if gpu else "small"),
         device="cuda" if gpu else "cpu",
         amp=gpu if args.amp is None else args.amp,
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     )
     warnings.simplefilter("ignore")  # deprecations in the libraries compared
     progress = _Progress()
-    results = compare(plan, progress)
+    results = compare(asked, progress)
     progress("")
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
