@@ -21,6 +21,7 @@ from langspec_lora.evaluation.scoring import text_sha256
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model import LoadedModel
 from tests import toy
+from tests.bad_input import refusals_of
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 
 TWO = "en-fr,wo-en"
@@ -92,6 +93,17 @@ def test_a_wrong_flag_is_one_sentence_before_any_model_is_loaded(
         main(command(toy_data, tmp_path / "out", "--checkpoint", adapted, stock, *flags))
     assert words in str(end.value)
     assert "\n" not in str(end.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_mistakes_of_flags_and_files_are_listed_together(toy_data, adapted, tmp_path) -> None:
+    flags = ("--beam", "0", "--batch-size", "0", "--langs", "en,en", "--names", "a", "--checkpoint", adapted)
+    found = refusals_of(main, command(toy_data, tmp_path / "out", *flags, tmp_path / "gone.pt"))
+    for message, words in zip(found, ("--beam 0", "--batch-size 0", "--names a", "--langs names 'en'"), strict=True):
+        assert words in message
+    flags = ("--langs", "en,xx", "--checkpoint", adapted)
+    found = refusals_of(main, command(toy_data, tmp_path / "out", *flags, tmp_path / "gone.pt", "--beam", "0"))
+    assert ["--beam 0" in found[0], "--langs names xx" in found[1], "gone.pt" in found[2]] == [True] * 3
     assert not (tmp_path / "out").exists()
 
 

@@ -23,6 +23,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.inference.model import LoadedModel
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from tests import ROOT, toy
+from tests.bad_input import refusals_of
 from tests.evaluations import published_hypotheses, run_stock
 
 SHORT = ("--max-len-b", "20")  # a model of so little training repeats itself
@@ -269,6 +270,19 @@ def test_bad_arguments_are_one_sentence_before_a_model_is_loaded(home, adapted, 
     other = tmp_path / "other.model"
     other.write_bytes(train_sentencepiece(["Что это такое?", "Это совсем другое."], 30))
     assert "belong together" in refusal(adapted, *flags, "--sentencepiece-model", other)
+
+
+def test_all_mistakes_are_listed_together_before_a_model_is_loaded(adapted, unloaded) -> None:
+    flags = ("-s", "xx", "-t", "yy", "--buffer-size", "0", "--beam", "0", "--sampling-topk", "0", "--batch-size", "0")
+    found = refusals_of(main, ["translate", str(adapted), "hello", *flags])
+    expected = ("--buffer-size 0", "--beam 0", "--sampling-topk 0", "--batch-size 0", "'xx'", "'yy'")
+    assert len(found) == len(expected)
+    for message, words in zip(found, expected, strict=True):
+        assert words in message
+    flags = ("-s", "en", "-t", "fr", "--spm", "nowhere.model", "--fixed-dictionary", "nowhere.txt")
+    found = refusals_of(main, ["translate", f"nowhere.pt:{adapted}:gone.pt", "hello", *flags])
+    assert ["nowhere.pt" in found[0], "gone.pt" in found[1], "nowhere.txt" in found[2]] == [True] * 3
+    assert len(found) == 4
 
 
 def test_a_dictionary_that_does_not_fit_the_model_is_an_error_and_no_end_of_a_program(home, adapted, tmp_path) -> None:

@@ -15,7 +15,7 @@ from langspec_lora.config import (
     pruning_from_args,
     trained_languages,
 )
-from langspec_lora.errors import UserError
+from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.schedule import PruningSchedule
@@ -101,6 +101,19 @@ def test_help_says_of_every_flag_what_it_takes_and_what_it_does(parser) -> None:
     assert "(default: tgt)" in said["--decoder-activation-direction"]
     assert f"of {' '.join(ENCODER)} (" in said["--encoder-lora-position"]
     assert f"of {' '.join(DECODER)} (" in said["--decoder-lora-position"]
+
+
+def test_all_wrong_flags_are_listed_together() -> None:
+    wrong = "--encoder-lora-layer 99 --decoder-lora-position x --lora-init zero --med-rank 0"
+    with pytest.raises(SeveralErrors) as refusal:
+        config(*wrong.split())
+    flags = ("--encoder-lora-layer", "--decoder-lora-position", "--lora-init", "--med-rank")
+    for error, flag in zip(refusal.value.errors, flags, strict=True):
+        assert str(error).startswith(flag)
+    wrong = "--pruning-t1 -1 --pruning-t2 0 --target-pruning-ratio 1 --pruning-scope head"
+    with pytest.raises(SeveralErrors) as refusal:
+        pruning_from_args(args(*wrong.split()))
+    assert len(refusal.value.errors) == 4
 
 
 def test_table_has_each_flag_once_with_its_value_and_its_default() -> None:
@@ -198,26 +211,29 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--encoder-lora-layer 0_12", "--encoder-lora-layer 0_12: '12' is no layer of the encoder; .*from 0 to 11"),
-        ("--encoder-lora-layer -1", "'-1' is no layer"),
-        ("--encoder-lora-layer 0,1", "'0,1' is no layer .* joined by _"),
-        ("--encoder-lora-layer ''", "'' is no layer"),
-        ("--encoder-lora-layer 1_", "'' is no layer"),
-        ("--encoder-lora-layer ²", "'²' is no layer"),
-        ("--encoder-lora-layer ٣", "'٣' is no layer"),
-        ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 stands there twice"),
-        ("--decoder-lora-layer 3_4_4_3", "3 stands there twice"),
-        ("--decoder-lora-layer 4_3_4_3", "4 stands there twice"),
-        ("--encoder-layers 6 --encoder-lora-layer 6", "'6' is no layer of the encoder; expected numbers from 0 to 5"),
-        ("--encoder-lora-position q_crossq", "'crossq' is no position of the encoder; expected q, k, v, fc1, fc2"),
-        ("--decoder-lora-position q_out", "'out' is no position of the decoder; .*crossq, crossk, crossv, fc1, fc2"),
-        ("--decoder-lora-position q_Q", "'Q' is no position"),
-        ("--decoder-lora-position q_q", "q stands there twice"),
-        ("--encoder-activation-direction src_tgt", "2 directions for 12 encoder layers; give one for each"),
-        (f"--decoder-activation-direction {'tgt_' * 12}tgt", "13 directions for 12 decoder layers"),
-        (f"--encoder-activation-direction {'src_' * 11}both", "'both' is no direction; expected src or tgt"),
-        (f"--encoder-activation-direction {'src_' * 11}", "'' is no direction"),
-        ("--encoder-activation-direction both_none_any", "'both' is no direction"),
+        ("--encoder-lora-layer 0_12", "--encoder-lora-layer 0_12: '12' is not a layer of the encoder; .*from 0 to 11"),
+        ("--encoder-lora-layer -1", "'-1' is not a layer"),
+        ("--encoder-lora-layer 0,1", "'0,1' is not a layer .* joined by _"),
+        ("--encoder-lora-layer ''", "'' is not a layer"),
+        ("--encoder-lora-layer 1_", "'' is not a layer"),
+        ("--encoder-lora-layer ²", "'²' is not a layer"),
+        ("--encoder-lora-layer ٣", "'٣' is not a layer"),
+        ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 is given twice"),
+        ("--decoder-lora-layer 3_4_4_3", "3 is given twice"),
+        ("--decoder-lora-layer 4_3_4_3", "4 is given twice"),
+        (
+            "--encoder-layers 6 --encoder-lora-layer 6",
+            "'6' is not a layer of the encoder; expected numbers from 0 to 5",
+        ),
+        ("--encoder-lora-position q_crossq", "'crossq' is not a position of the encoder; expected q, k, v, fc1, fc2"),
+        ("--decoder-lora-position q_out", "'out' is not a position of the decoder; .*crossq, crossk, crossv, fc1, fc2"),
+        ("--decoder-lora-position q_Q", "'Q' is not a position"),
+        ("--decoder-lora-position q_q", "q is given twice"),
+        ("--encoder-activation-direction src_tgt", "for each of the 12 encoder layers, joined by _; got 2"),
+        (f"--decoder-activation-direction {'tgt_' * 12}tgt", "for each of the 12 decoder layers, joined by _; got 13"),
+        (f"--encoder-activation-direction {'src_' * 11}both", "'both' is not a side; expected src or tgt"),
+        (f"--encoder-activation-direction {'src_' * 11}", "'' is not a side"),
+        ("--encoder-activation-direction both_none_any", "'both' is not a side"),
         ("--encoder-lora-layer none --decoder-lora-layer none", "adapt nothing"),
         ("--encoder-layers 0 --decoder-lora-layer none", "adapt nothing"),
         ("--language-num 11", "--language-num 11 was given, but --langs names 12 languages; make them agree"),
