@@ -49,7 +49,7 @@ def flag(default: Any, help: str, metavar: str | None = None, **more: Any) -> An
         default: the setting's default.
         help: see :class:`Flag`.
         metavar: likewise.
-        **more: its other attributes.
+        **more: the other attributes of a :class:`Flag`.
     """
     return field(default=default, metadata={"flag": Flag(help, metavar, **more)})
 
@@ -66,13 +66,13 @@ class FlagRow(NamedTuple):
 def flag_rows(*settings: type) -> list[FlagRow]:
     """The flags of some settings, in the order of their fields."""
     rows = []
-    for its in (its for kind in settings for its in _flagged(kind)):
-        shown = _flag(its)
+    for setting in (setting for group in settings for setting in _flagged(group)):
+        shown = _flag(setting)
         if shown.switches:
             rows += [FlagRow(name, "", "", text) for name, (_, text) in shown.switches.items()]
         else:
             metavar = shown.metavar or "|".join(shown.choices or ())
-            rows.append(FlagRow(_names(its)[0], metavar, _default_text(its), shown.help))
+            rows.append(FlagRow(_names(setting)[0], metavar, _default_text(setting), shown.help))
     return rows
 
 
@@ -87,17 +87,19 @@ def add_flags(parser: Any, settings: type, *, without: Collection[str] = (), in_
             :func:`~langspec_lora.values.read_strictly`) and prints a page of usage above an error.
     """
     hints = get_type_hints(settings)
-    for its in _flagged(settings):
-        if its.name in without:
+    for setting in _flagged(settings):
+        if setting.name in without:
             continue
-        if switches := _flag(its).switches:
+        if switches := _flag(setting).switches:
             group = parser.add_mutually_exclusive_group()
             for name, (value, text) in switches.items():
                 group.add_argument(
-                    name, dest=its.name, action="store_const", const=value, default=its.default, help=text
+                    name, dest=setting.name, action="store_const", const=value, default=setting.default, help=text
                 )
         else:
-            parser.add_argument(*_names(its), dest=its.name, **_argument(its, hints[its.name], in_fairseq))
+            parser.add_argument(
+                *_names(setting), dest=setting.name, **_argument(setting, hints[setting.name], in_fairseq)
+            )
 
 
 def read_flags(args: Namespace, settings: type[Settings], **values: Any) -> Settings:
@@ -112,12 +114,12 @@ def read_flags(args: Namespace, settings: type[Settings], **values: Any) -> Sett
         UserError: a value is wrong.
     """
     with collect_errors() as errors:
-        for its in _flagged(settings):
-            if its.name in values or not hasattr(args, its.name):
+        for setting in _flagged(settings):
+            if setting.name in values or not hasattr(args, setting.name):
                 continue
-            value, convert = getattr(args, its.name), _flag(its).convert
+            value, convert = getattr(args, setting.name), _flag(setting).convert
             with errors.check():
-                values[its.name] = value if convert is None or value == its.default else convert(value)
+                values[setting.name] = value if convert is None or value == setting.default else convert(value)
     return settings(**values)
 
 
@@ -131,10 +133,10 @@ def split_settings(values: Mapping[str, Any], *settings: type) -> list[dict[str,
     Raises:
         TypeError: a setting belongs to none of them.
     """
-    names = [{its.name for its in fields(kind)} for kind in settings]
+    names = [{setting.name for setting in fields(group)} for group in settings]
     if unknown := values.keys() - set().union(*names):
         raise TypeError(f"unknown setting {min(unknown)!r}")
-    return [{name: value for name, value in values.items() if name in its} for its in names]
+    return [{name: value for name, value in values.items() if name in group} for group in names]
 
 
 def check_numbers(settings: type, values: object) -> None:
@@ -149,65 +151,65 @@ def check_numbers(settings: type, values: object) -> None:
     """
     hints = get_type_hints(settings)
     with collect_errors() as errors:
-        for its in _flagged(settings):
-            value, allowed = getattr(values, its.name), _flag(its)
-            if allowed.valid is None or (value is None and its.default is None):
+        for setting in _flagged(settings):
+            value, allowed = getattr(values, setting.name), _flag(setting)
+            if allowed.valid is None or (value is None and setting.default is None):
                 continue
-            types = int if _type(hints[its.name]) is int else (int, float)
+            types = int if _type(hints[setting.name]) is int else (int, float)
             with errors.check():
                 if not isinstance(value, types) or isinstance(value, bool) or not allowed.valid(value):
-                    raise UserError(f"{_names(its)[0]} {value}: expected {allowed.expected}")
+                    raise UserError(f"{_names(setting)[0]} {value}: expected {allowed.expected}")
 
 
 def given_flags(settings: object) -> list[str]:
     """Settings as the flags that ask for them."""
     words = []
-    for its in _flagged(type(settings)):
-        value = getattr(settings, its.name)
+    for setting in _flagged(type(settings)):
+        value = getattr(settings, setting.name)
         if value is not False:
-            words += [_names(its)[0], *([] if value is True else [str(value)])]
+            words += [_names(setting)[0], *([] if value is True else [str(value)])]
     return words
 
 
 def _flagged(settings: type) -> Iterable[Field]:
-    return (its for its in fields(settings) if "flag" in its.metadata)
+    return (setting for setting in fields(settings) if "flag" in setting.metadata)
 
 
-def _flag(its: Field) -> Flag:
-    return its.metadata["flag"]
+def _flag(setting: Field) -> Flag:
+    return setting.metadata["flag"]
 
 
-def _names(its: Field) -> Sequence[str]:
-    return _flag(its).names or (f"--{its.name.replace('_', '-')}",)
+def _names(setting: Field) -> Sequence[str]:
+    return _flag(setting).names or (f"--{setting.name.replace('_', '-')}",)
 
 
 def _type(hint: Any) -> type | None:
     """The type of a field that may be None; None where a command line gives it as text."""
-    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
-    return kinds[0] if kinds in ([bool], [int], [float], [Path]) else None
+    types = [part for part in get_args(hint) or (hint,) if part is not type(None)]
+    return types[0] if types in ([bool], [int], [float], [Path]) else None
 
 
-def _default_text(its: Field) -> str:
-    text, default = _flag(its).default_text, its.default
+def _default_text(setting: Field) -> str:
+    text, default = _flag(setting).default_text, setting.default
     if text is not None:
         return text
-    if default is None or default == () or (default is False and _flag(its).metavar is None):
+    if default is None or default == () or (default is False and _flag(setting).metavar is None):
         return ""
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _argument(its: Field, hint: Any, in_fairseq: bool) -> dict[str, Any]:
+def _argument(setting: Field, hint: Any, in_fairseq: bool) -> dict[str, Any]:
     """What argparse's ``add_argument`` is told."""
-    declared, default = _flag(its), _default_text(its)
-    kind = None if declared.convert else _type(hint)
+    declared, default = _flag(setting), _default_text(setting)
+    value_type = None if declared.convert else _type(hint)
     text = f"{declared.help} (default: {default})" if default else declared.help
-    if kind is bool and declared.metavar is None:
+    if value_type is bool and declared.metavar is None:
         return {"action": "store_true", "help": text}
-    argument = {"default": its.default, "metavar": declared.metavar, "choices": declared.choices, "help": text}
-    if kind in _READERS and in_fairseq:
-        argument["type"] = _Reader(_names(its)[0], kind)
-    elif kind is not None:
-        argument["type"] = kind
+    argument = {"default": setting.default, "metavar": declared.metavar, "choices": declared.choices, "help": text}
+    if value_type in _READERS and in_fairseq:
+        argument["type"] = _Reader(_names(setting)[0], value_type)
+    elif value_type is not None:
+        argument["type"] = value_type
     return argument
 
 
@@ -223,11 +225,11 @@ class _Reader:
 
     Args:
         flag: the flag.
-        kind: the type of its value.
+        value_type: the type of its value.
     """
 
-    def __init__(self, flag: str, kind: type | None) -> None:
-        self._flag, (self._read, self._expected) = flag, _READERS[kind]
+    def __init__(self, flag: str, value_type: type | None) -> None:
+        self._flag, (self._read, self._expected) = flag, _READERS[value_type]
 
     def __call__(self, text: str) -> Any:
         with exit_on_user_error():
