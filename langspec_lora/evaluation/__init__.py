@@ -1,1 +1,1 @@
-"""The evaluation of checkpoints: all directions decoded, scored, and kept in a results folder."""
+"""Evaluation of a checkpoint over all directions: decoded, scored and kept in a results folder."""

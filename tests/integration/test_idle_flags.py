@@ -111,8 +111,8 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         ),
         (
             ["--decoder-lora-layer", "none", "--encoder-lora-layer", "0", "--lang-pairs", "en-fr,nl-wo,sd-en"],
-            "--lang-pairs has fr, wo only as target, but the source language selects the adapters in every adapted layer, "
-            "so their adapters will not train",
+            "--lang-pairs has fr, wo only as target, but the source language selects the adapters in every adapted "
+            "layer, so their adapters will not train",
         ),
         (
             ["--med-rank", "99", "--langs", "en,fr,wo,sd", "--lang-pairs", "en-wo,wo-sd,sd-fr,fr-en"],
@@ -159,9 +159,9 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
         (["--target-pruning-ratio", "1.5"], "--target-pruning-ratio 1.5: expected"),
         (["--cross-language", "True", "--pruning-scope", "matrix"], "drop one"),
         (["--add-lora", "False", "--lora-init", "nonsense"], "--lora-init nonsense: expected rank or standard"),
-        (["--add-lora", "False", "--encoder-lora-layer", "9"], "'9' is no layer of the encoder"),
-        (["--add-lora", "False", "--decoder-lora-position", "x"], "'x' is no position of the decoder"),
-        (["--add-lora", "False", "--encoder-activation-direction", "up"], "'up' is no direction"),
+        (["--add-lora", "False", "--encoder-lora-layer", "9"], "'9' is not a layer of the encoder"),
+        (["--add-lora", "False", "--decoder-lora-position", "x"], "'x' is not a position of the decoder"),
+        (["--add-lora", "False", "--encoder-activation-direction", "up"], "'up' is not a side"),
         (["--add-lora", "False", "--med-rank", "0"], "--med-rank: rank 0"),
         (["--add-lora", "False", "--dim", "900"], "reaches feature 900"),
         (["--add-lora", "False", "--start-idx", "3"], "--start-idx 3 needs --dim"),
@@ -170,7 +170,7 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
         (["--add-lora", "False", "--train-languages", "en"], "--train-languages needs adapters"),
         (["--train-languages", ""], "--train-languages '' is empty; give it a value, or leave it out"),
         (["--train-languages", "en,en"], "--train-languages names 'en' twice"),
-        (["--train-languages", "en,"], "--train-languages 'en,' lacks a name"),
+        (["--train-languages", "en,"], "--train-languages 'en,' has an empty name"),
         (["--lang-resources", ""], "--lang-resources '' is empty"),
         (["--pruning-scope", ""], "--pruning-scope '' is empty"),
         (["--lora-init", ""], "--lora-init '' is empty"),

@@ -240,9 +240,9 @@ def test_directions_are_chosen_by_language_or_by_pair() -> None:
     for langs, pairs, words in (
         (["xx"], "all", "--langs names xx"),
         (["en", "en"], "all", "--langs names 'en' twice"),
-        ([], "all", "--langs '' lacks a name"),
-        (None, "", "--lang-pairs '' lacks a name"),
-        (None, "en-fr,", "--lang-pairs 'en-fr,' lacks a name"),
+        ([], "all", "--langs '' has an empty name"),
+        (None, "", "--lang-pairs '' has an empty name"),
+        (None, "en-fr,", "--lang-pairs 'en-fr,' has an empty name"),
         (None, "en-fr,fr-en,en-fr", "--lang-pairs names 'en-fr' twice"),
         (["de"], "all", "at least two"),
         (None, "en-xx", "--lang-pairs names en-xx"),
