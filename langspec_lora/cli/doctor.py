@@ -15,7 +15,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 
-HELP = "say what is installed here, what is wrong with it and what mends it"
+EXAMPLE = "--require-tokenizer flores101"
 PACKAGE = Path(__file__).resolve().parents[1]
 REINSTALL = "run scripts/install.sh"
 

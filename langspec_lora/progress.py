@@ -1,0 +1,36 @@
+"""Progress and notes on the standard error; with ``--quiet``, where only errors are logged, neither is shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def is_quiet() -> bool:
+    """Whether only errors are to be shown."""
+    return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
+
+
+def note(text: str) -> None:
+    """Prints a line that is neither an error nor a result."""
+    if not is_quiet():
+        print(f"langspec-lora: {text}", file=sys.stderr, flush=True)
+
+
+class Progress(tqdm):
+    """A progress bar; where the standard error is no terminal, one line in twenty seconds.
+
+    Args:
+        iterable: what to iterate over, None for a bar that is updated by hand.
+        disable: do not show it; None shows it on a terminal only. With ``--quiet`` it is never shown.
+        **settings: as tqdm's.
+    """
+
+    def __init__(self, iterable: Iterable[Any] | None = None, *, disable: bool | None = False, **settings: Any) -> None:
+        interval = 0.5 if sys.stderr.isatty() else 20.0
+        pace = {"mininterval": interval, "maxinterval": interval}
+        super().__init__(iterable, disable=disable or is_quiet(), **{**pace, **settings})
