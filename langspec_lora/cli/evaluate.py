@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from langspec_lora.evaluation.evaluate import Options
     from langspec_lora.evaluation.share import Share
 
-HELP = "translate all directions in one process and score them"
+EXAMPLE = "data-bin --checkpoint checkpoints/checkpoint_best.pt --base --out results"
 
 TOKENIZERS = ("spm", "flores101", "flores200", "13a", "char", "none", "intl", "zh")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from langspec_lora.errors import UserError
 from langspec_lora.values import names_of
 
-HELP = "tables, significance, heat maps and worst sentences of one or more evaluations, in one HTML file"
+EXAMPLE = "results/base results/checkpoint_best --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

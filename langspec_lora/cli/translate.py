@@ -18,7 +18,7 @@ from langspec_lora.values import names_of
 if TYPE_CHECKING:
     from langspec_lora.inference.translator import Translator
 
-HELP = "translate lines of raw text"
+EXAMPLE = "checkpoints/checkpoint_best.pt -s en -t fr < text.en"
 
 _BUFFER_SIZES = {"cuda": 1000, "cpu": 200}  # on a CPU larger batches gain little, and the first line would come late
 
