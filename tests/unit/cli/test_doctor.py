@@ -110,7 +110,7 @@ def test_a_package_that_fails_to_import_is_named_with_its_reason_and_no_tracebac
 
     code, output = account(capsys, check_fairseq)
     assert code == 1
-    assert "fairseq: it does not import (ImportError: libcudart.so.11.0: cannot open shared object file)" in output
+    assert "fairseq: its import fails (ImportError: libcudart.so.11.0: cannot open shared object file)" in output
 
 
 def test_the_doctor_finds_everything_in_the_environment_of_the_tests(capsys):
@@ -140,7 +140,7 @@ sys.exit(main(["doctor"]))
 
 @pytest.mark.parametrize(
     ("folders", "found", "noted"),
-    [([], "another project", True), (["multi_tensor_apply"], "NVIDIA's, without its CUDA parts", False)],
+    [([], "another project", True), (["multi_tensor_apply"], "NVIDIA's, without its CUDA modules", False)],
 )
 def test_another_project_called_apex_is_told_from_the_one_of_nvidia(
     tmp_path, monkeypatch, capsys, folders, found, noted

@@ -16,7 +16,7 @@ from langspec_lora.errors import UserError, command_line
 from tests import ROOT, toy
 from tests.bad_input import write_checkpoint
 
-FULL = "langspec-lora: error: the output cannot be written: No space left on device; write it where there is room"
+FULL = "langspec-lora: error: cannot write the output: No space left on device; check the disk"
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 
