@@ -14,7 +14,7 @@ from pathlib import Path
 from langspec_lora.errors import UserError
 from langspec_lora.progress import is_quiet
 
-EXAMPLE = "--shape tiny --rounds 2 --out bench"
+EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
