@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from langspec_lora.lora.functional import compute_type
-from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.models.transformer import language_specific
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
 """Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of
@@ -47,8 +47,10 @@ class FrozenVocabularyLoss(torch.autograd.Function):
         spread = smoothing / (size - 1)
         certain = 1.0 - smoothing - spread
         wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(features, dtype=torch.float32) if wants_gradient else None
-        everywhere = weight.sum(0, dtype=torch.float32) if wants_gradient else None
+        gradient = everywhere = None
+        if wants_gradient:
+            gradient = torch.empty_like(features, dtype=torch.float32)
+            everywhere = weight.sum(0, dtype=torch.float32)
         loss = likelihood = torch.zeros((), device=features.device)
         step = max(LEAST_ROWS, CHUNK_BYTES.get(features.device.type, 2**28) // (4 * size))
         for start in range(0, len(features), step):
@@ -60,7 +62,7 @@ class FrozenVocabularyLoss(torch.autograd.Function):
             nll = -log_p.gather(1, target).squeeze(1).masked_fill(left_out, 0).sum()
             smooth = -log_p.sum(1).masked_fill(left_out, 0).sum()
             loss, likelihood = loss + certain * nll + spread * smooth, likelihood + nll
-            if wants_gradient:
+            if gradient is not None and everywhere is not None:
                 scale = HALF_SCALE if weight.dtype == torch.float16 else 1.0
                 p = log_p.exp_().mul_(scale) if scale != 1.0 else log_p.exp_()
                 whole = p.to(weight.dtype).mm(weight).float().div_(scale)
@@ -94,13 +96,13 @@ class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterio
         if type(criterion) is stock.LabelSmoothedCrossEntropyCriterion:
             criterion.__class__ = cls
 
-    def forward(self, model: nn.Module, sample: dict, reduce: bool = True):
+    def forward(self, model: nn.Module, sample: dict, reduce: bool = True) -> tuple[Tensor, int, dict[str, Any]]:
         """See fairseq's criterion."""
         if reduce and self._weight(model) is not None:
             sample = {**sample, "net_input": {**sample["net_input"], "features_only": True}}
         return super().forward(model, sample, reduce)
 
-    def compute_loss(self, model: nn.Module, net_output: tuple, sample: dict, reduce: bool = True):
+    def compute_loss(self, model: Any, net_output: tuple, sample: dict, reduce: bool = True) -> tuple[Tensor, Tensor]:
         """See fairseq's criterion; for a frozen vocabulary ``net_output`` starts with the decoder's features."""
         weight = self._weight(model)
         if weight is None or not reduce:
@@ -118,10 +120,8 @@ class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterio
 
     def _weight(self, model: nn.Module) -> Tensor | None:
         """The vocabulary matrix ``(V, width)`` where this criterion can compute with it."""
-        while hasattr(model, "module"):  # fairseq's distributed wrappers
-            model = model.module
-        if not isinstance(model, LanguageSpecificTransformer) or self.report_accuracy:
+        ours = language_specific(model)
+        if ours is None or self.report_accuracy or ours.decoder.adaptive_softmax is not None:
             return None
-        if model.decoder.adaptive_softmax is not None or model.decoder.output_projection.weight.requires_grad:
-            return None
-        return model.decoder.output_projection.weight
+        weight = ours.decoder.output_projection.weight
+        return None if weight.requires_grad else weight

@@ -10,7 +10,9 @@ import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.errors import UserError
 
@@ -94,8 +96,8 @@ def read_strictly(parser: ArgumentParser) -> None:
     parser.register("type", None, _typed(_filled, "a value"))
 
 
-def _typed(convert, expected: str):
-    def read(text: str):
+def _typed(convert: Callable[[str], Any], expected: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
         try:
             return convert(text)
         except ValueError:

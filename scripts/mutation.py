@@ -44,9 +44,9 @@ EQUIVALENT = ROOT / "tests" / "equivalent_mutants.yaml"
 
 LEFT_OUT = {
     *("integration/test_adapters_only.py", "integration/test_base_of_adapters.py", "integration/test_training.py"),
-    *("integration/test_stays_training.py", "integration/test_stock_commands.py", "unit/test_doctor.py"),
+    *("integration/test_stays_training.py", "integration/test_stock_commands.py", "unit/cli/test_doctor.py"),
     *("integration/test_commands_and_tasks.py", "unit/test_scripts.py", "unit/test_install.py", "unit/test_readme.py"),
-    *("unit/test_stages.py", "unit/test_full_output.py", "unit/test_benchmark.py"),
+    *("unit/example/test_stages.py", "unit/cli/test_full_output.py", "unit/test_benchmark.py"),
 }
 """Tests that start programs, which is slow, or look at other things than the package."""
 

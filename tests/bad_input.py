@@ -41,7 +41,7 @@ def write_checkpoint(path: Path, flags: list[str], change: Callable[[dict], None
     if getattr(model, "config", None) is not None:
         from langspec_lora.languages import languages_to_json
 
-        args.adapter_languages = languages_to_json(model.config.languages)
+        args.adapter_languages = languages_to_json(model.adapters.config.languages)
     history = {"criterion_name": "X", "optimizer_name": "FairseqAdam", "lr_scheduler_state": {}, "num_updates": 0}
     state = {
         "args": args,

@@ -181,7 +181,7 @@ def model_settings(args: Namespace) -> Namespace:
 def randomise_adapters(model: nn.Module, scale: float = 0.3) -> None:
     """Fills the B matrices, which start at zero."""
     torch.manual_seed(2)
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         nn.init.normal_(linear.lora_B, std=scale)
 
 
@@ -218,13 +218,13 @@ class PerLanguageReference:
         args = parse(flags)
         args.checkpoint_activations = args.offload_activations = False
         self.stock = TransformerModel.build_model(args, task)
-        self.names = model.config.languages.names
-        self.ranks = model.config.languages.ranks
+        self.names = model.adapters.config.languages.names
+        self.ranks = model.adapters.config.languages.ranks
         self.weights = {name: value.detach() for name, value in model.state_dict().items() if "lora_" not in name}
         self.weights = {name: value for name, value in self.weights.items() if not name.startswith("adapters.")}
         self.stock.load_state_dict(dict(self.weights), strict=True)
         self.sites = {}
-        for site, linear in model.adapted.items():
+        for site, linear in model.adapters.linears.items():
             path = next(name for name, module in model.named_modules() if module is linear)
             start = 0
             pairs = []

@@ -36,7 +36,12 @@ Entry = TypeVar("Entry")
 _PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
 
 
-_FAST_PATH_COPY = re.compile(r"^encoder\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+FAST_PATH_COPIES = tuple(
+    f"{linear}_{part}" for linear in ("in_proj", "out_proj", "fc1", "fc2") for part in ("weight", "bias")
+)
+"""Parameters of fairseq 0.12.2's encoder layer that repeat its weights for a fused inference path."""
+
+_FAST_PATH_COPY = re.compile(rf"^encoder\.layers\.\d+\.({'|'.join(FAST_PATH_COPIES)})$")
 
 
 NO_WEIGHTS = ("._float_tensor", ".version")
@@ -57,14 +62,17 @@ def is_adapter_entry(name: str) -> bool:
     return name in (MANIFEST, MASK_EPOCH, BASE) or _PAIR_ENTRY.search(name) is not None
 
 
+def is_fast_path_copy(name: str) -> bool:
+    """Whether an entry of a model's state is one of :data:`FAST_PATH_COPIES`."""
+    return _FAST_PATH_COPY.match(name) is not None
+
+
 def base_of(state: Mapping[str, Entry]) -> dict[str, Entry]:
     """The base model's entries of a model's state (or their shapes, by the same names).
 
     Adapters are left out, and so are the copies of weights that fairseq 0.12.2's encoder layers keep.
     """
-    return {
-        name: value for name, value in state.items() if not is_adapter_entry(name) and not _FAST_PATH_COPY.match(name)
-    }
+    return {name: value for name, value in state.items() if not is_adapter_entry(name) and not is_fast_path_copy(name)}
 
 
 def language_manifest(languages: LanguageTable) -> Tensor:

@@ -30,8 +30,8 @@ MOVE = "ours, absent languages move"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to run.
+class Measurements:
+    """What to measure.
 
     Attributes:
         shape: name of the shape.
@@ -60,7 +60,7 @@ class Plan:
 
 
 def setting_from(settings: Mapping[str, Any]) -> Setting:
-    """Reads what :meth:`Plan.settings` gives."""
+    """Reads what :meth:`Measurements.settings` gives."""
     device, ranks = torch.device(settings["device"]), Ranks(*settings["ranks"])
     return Setting(SHAPES[settings["shape"]], settings["languages"], ranks, device, settings["amp"])
 
@@ -71,7 +71,7 @@ class Results:
 
     Attributes:
         machine: names and versions.
-        plan: what was run.
+        plan: what was asked for.
         update, translation: by contender: seconds of each round, tokens of a batch, peak bytes.
         sweep: rows of languages, ranks, and the seconds of each contender.
     """
@@ -83,41 +83,41 @@ class Results:
     sweep: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Results:
-    """Runs the plan.
+def run(asked: Measurements, say: Callable[[str], None]) -> Results:
+    """Measures what is asked for.
 
     Args:
-        plan: what to run.
+        asked: what to measure.
         say: called with a line of what is going on.
     """
-    torch.set_num_threads(plan.threads)
-    results = Results(machine(plan), {**asdict(plan), "ranks": [str(ranks) for ranks in plan.ranks]})
+    torch.set_num_threads(asked.threads)
+    results = Results(machine(asked), {**asdict(asked), "ranks": [str(ranks) for ranks in asked.ranks]})
     hugging_face = huggingface.is_usable()
-    for kind, table in (("update", UPDATES), ("translation", TRANSLATIONS)):
-        if kind not in plan.parts:
+    for job, table in (("update", UPDATES), ("translation", TRANSLATIONS)):
+        if job not in asked.parts:
             continue
         names = [name for name in table if hugging_face or not name.startswith("Hugging Face")]
-        settings = plan.settings()
-        measured = _time(plan, {name: table[name] for name in names}, settings, plan.rounds, f"{kind}: ", say)
+        settings = asked.settings()
+        measured = _time(asked, {name: table[name] for name in names}, settings, asked.rounds, f"{job}: ", say)
         for name in names:
-            if "memory" in plan.parts:
-                say(f"{kind}: memory of {name}")
-                measured[name]["peak_bytes"] = _peak_memory(kind, name, settings)
-        setattr(results, kind, measured)
-    if "sweep" in plan.parts:
-        for ranks in plan.ranks:
-            for languages in plan.languages:
-                settings = plan.settings(languages, ranks)
+            if "memory" in asked.parts:
+                say(f"{job}: memory of {name}")
+                measured[name]["peak_bytes"] = _peak_memory(job, name, settings)
+        setattr(results, job, measured)
+    if "sweep" in asked.parts:
+        for ranks in asked.ranks:
+            for languages in asked.languages:
+                settings = asked.settings(languages, ranks)
                 prefix = f"{languages} languages, ranks {ranks}: "
-                names = (*SWEPT, MOVE) if ranks == PAPER[1] else SWEPT
-                contenders = {name: UPDATES[name] for name in names}
-                measured = _time(plan, contenders, settings, min(plan.rounds, SWEEP_ROUNDS), prefix, say)
+                swept = (*SWEPT, MOVE) if ranks == PAPER[1] else SWEPT
+                contenders = {name: UPDATES[name] for name in swept}
+                measured = _time(asked, contenders, settings, min(asked.rounds, SWEEP_ROUNDS), prefix, say)
                 results.sweep.append({"languages": languages, "ranks": str(ranks), **measured})
     return results
 
 
 def _time(
-    plan: Plan,
+    asked: Measurements,
     table: Mapping[str, Callable],
     settings: Mapping[str, Any],
     rounds: int,
@@ -138,11 +138,11 @@ def _time(
     return measured
 
 
-def _peak_memory(kind: str, name: str, settings: Mapping[str, Any]) -> int:
+def _peak_memory(job: str, name: str, settings: Mapping[str, Any]) -> int:
     setting = setting_from(settings)
     if setting.device.type == "cpu":
-        return peak_cpu_memory(kind, name, settings)
-    peak = peak_gpu_memory(lambda: (UPDATES if kind == "update" else TRANSLATIONS)[name](setting), setting.device)
+        return peak_cpu_memory(job, name, settings)
+    peak = peak_gpu_memory(lambda: (UPDATES if job == "update" else TRANSLATIONS)[name](setting), setting.device)
     _free(setting.device)
     return peak
 
@@ -153,7 +153,7 @@ def _free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def machine(plan: Plan) -> dict[str, Any]:
+def machine(asked: Measurements) -> dict[str, Any]:
     """Names the machine and the versions of what ran on it."""
     # By the module: a fork of fairseq is installed under another name.
     packages = PACKAGES if huggingface.is_usable() else PACKAGES[:2]
@@ -163,6 +163,6 @@ def machine(plan: Plan) -> dict[str, Any]:
     if info.exists():
         lines = info.read_text(encoding="utf-8").splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    gpu = torch.cuda.get_device_name() if plan.device == "cuda" else None
+    gpu = torch.cuda.get_device_name() if asked.device == "cuda" else None
     python = platform.python_version()
     return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "python": python, **versions, "load": os.getloadavg()[0]}

@@ -25,7 +25,7 @@ HYPOTHESIS = 30
 """Tokens of every hypothesis: random models seldom end a sentence, and all must do the same work."""
 
 
-class SharedPair(LanguageSpecificLinear):
+class SharedAdapter(LanguageSpecificLinear):
     """One adapter for all languages, written as LoRA usually is: what language-specific adapters are held against."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -44,6 +44,7 @@ class LoopOverLanguages(LanguageSpecificLinear):
         """Applies the layer to ``(time, batch, d_in)``."""
         output = F.linear(input, self.weight, self.bias)
         part = slice(None) if self.slice is None else self.slice
+        assert self.routing.current is not None
         ids = self.routing.current.source if self.side == "src" else self.routing.current.target
         ids = ids[:: max(1, len(ids) // input.size(1))].expand(input.size(1))
         for language in range(len(self.routing.layout.ranks)):
@@ -99,7 +100,10 @@ class Update:
         self.trained = sum(parameter.numel() for parameter in trained)
         config = FairseqAdamConfig(adam_betas="(0.9, 0.98)", lr=[1e-5])
         self._optimizer = FairseqAdam(config, trained)
-        self._absent = AbsentLanguages(model.routing, packed_parameters(model.adapted.values())) if rest else None
+        self._absent = None
+        if rest and isinstance(model, LanguageSpecificTransformer) and model.adapters is not None:
+            linears = model.adapters.linears.values()
+            self._absent = AbsentLanguages(model.adapters.routing, packed_parameters(linears))
         batches = (make_batch(setting.shape, setting.languages, mixed, seed, setting.device) for seed in range(4))
         self._batches = tuple(batches)
         self._done = 0
@@ -120,8 +124,8 @@ class Update:
             loss = self._loss(batch)
         self._scaler.scale(loss / batch["ntokens"]).backward()
         if self._absent:
-            self._absent.add_batch(batch)
-            self._absent.begin_step(self._optimizer)
+            self._absent.end_batch(batch)
+            self._absent.begin_update(self._optimizer)
         self._scaler.step(self._optimizer.optimizer)
         self._scaler.update()
 
@@ -145,7 +149,7 @@ def full_fine_tuning(setting: Setting) -> Update:
     return _fairseq_update(setting, _model(setting, None))
 
 
-def shared_pair(setting: Setting) -> Update:
+def shared_adapter(setting: Setting) -> Update:
     """One adapter of the mean rank for all languages."""
     return _fairseq_update(replace(setting, languages=1), _shared_model(setting))
 
@@ -182,7 +186,7 @@ def peft(setting: Setting) -> Update:
 
 UPDATES: Mapping[str, Callable[[Setting], Update]] = {
     "frozen base": frozen_base,
-    "one shared adapter": shared_pair,
+    "one shared adapter": shared_adapter,
     "ours, mixed": ours,
     "ours, one language": partial(ours, mixed=False),
     "ours, absent languages move": partial(ours, rest=False),
@@ -210,7 +214,7 @@ class Translation:
             model.half()
         self.model, self._merges = model, merges
         self._batch = make_batch(setting.shape, setting.languages, mixed, 0, setting.device)
-        for name in ("prev_output_tokens", *(() if model.config else ("src_lang_id", "tgt_lang_id"))):
+        for name in ("prev_output_tokens", *(() if model.adapters else ("src_lang_id", "tgt_lang_id"))):
             del self._batch["net_input"][name]
         lengths = {"max_len_a": 0, "max_len_b": HYPOTHESIS, "min_len": HYPOTHESIS}
         dictionary = dictionaries(setting.shape).target_dictionary
@@ -225,7 +229,7 @@ class Translation:
     def __call__(self) -> None:
         """Translates one batch."""
         if self._merges:
-            with self.model.merged(0, 1):
+            with self.model.adapters.merged(0, 1):
                 self._generator.generate([self.model], self._batch)
         else:
             self._generator.generate([self.model], self._batch)
@@ -273,10 +277,10 @@ TRANSLATIONS: Mapping[str, Callable[[Setting], Callable[[], None]]] = {
 """Translating contenders by name."""
 
 
-def _as(kind: type[LanguageSpecificLinear], model: Any) -> Any:
+def _as(linear_class: type[LanguageSpecificLinear], model: Any) -> Any:
     """The model with its adapted linears computing in another way."""
-    for linear in model.adapted.values():
-        linear.__class__ = kind
+    for linear in model.adapters.linears.values():
+        linear.__class__ = linear_class
     return model
 
 
@@ -285,7 +289,7 @@ def _model(setting: Setting, ranks: tuple[int, ...] | None) -> LanguageSpecificT
 
 
 def _shared_model(setting: Setting) -> Any:
-    return _as(SharedPair, _model(setting, (_mean(setting),)))
+    return _as(SharedAdapter, _model(setting, (_mean(setting),)))
 
 
 def _mean(setting: Setting) -> int:

@@ -24,17 +24,22 @@ def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:
 
     Args:
         shape: size of the model.
-        rank: rank of the pair.
+        rank: rank of the LoRA.
         device: where it is built.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import M2M100Config, M2M100ForConditionalGeneration
 
-    size = {"layers": shape.layers, "ffn_dim": shape.ffn, "attention_heads": shape.heads}
-    sizes = {f"{stack}_{name}": value for stack in ("encoder", "decoder") for name, value in size.items()}
+    size = shape.size
     config = M2M100Config(
         vocab_size=shape.vocabulary,
-        d_model=shape.width,
+        d_model=size.width,
+        encoder_layers=size.layers,
+        decoder_layers=size.layers,
+        encoder_ffn_dim=size.ffn,
+        decoder_ffn_dim=size.ffn,
+        encoder_attention_heads=size.heads,
+        decoder_attention_heads=size.heads,
         dropout=0.1,
         attention_dropout=0.1,
         activation_dropout=0.0,
@@ -43,7 +48,6 @@ def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:
         pad_token_id=1,
         eos_token_id=2,
         decoder_start_token_id=2,
-        **sizes,
     )
     positions = ["q_proj", "k_proj", "v_proj", "fc1", "fc2"]
     lora = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=positions, task_type="SEQ_2_SEQ_LM")

@@ -86,18 +86,18 @@ def peak_gpu_memory(prepare: Callable[[], Callable[[], None]], device: torch.dev
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def peak_cpu_memory(kind: str, name: str, settings: Mapping[str, object]) -> int:
+def peak_cpu_memory(job: str, name: str, settings: Mapping[str, object]) -> int:
     """Bytes that a contender holds at most in two runs, model included, measured in a new process.
 
     Args:
-        kind: ``update`` or ``translation``.
+        job: ``update`` or ``translation``.
         name: the contender.
         settings: of the comparison, as :func:`langspec_lora.benchmark.compare.setting_from` reads them.
 
     Raises:
         RuntimeError: the process failed.
     """
-    command = [sys.executable, "-m", "langspec_lora.benchmark.memory", kind, name, json.dumps(settings)]
+    command = [sys.executable, "-m", "langspec_lora.benchmark.memory", job, name, json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {name} failed:\n{done.stderr[-2000:]}")

@@ -1,4 +1,4 @@
-"""``python -m langspec_lora.benchmark.memory KIND NAME SETTINGS``: a contender's peak memory on a CPU, in bytes."""
+"""``python -m langspec_lora.benchmark.memory JOB NAME SETTINGS``: a contender's peak memory on a CPU, in bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langspec_lora.benchmark.measure import high_water_mark
 
 def main() -> None:
     """Prints the bytes beyond what the imports hold."""
-    kind, name, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    job, name, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     setting = setting_from(settings)
     if name.startswith("Hugging Face"):
         import peft  # noqa: F401
@@ -23,7 +23,7 @@ def main() -> None:
         import langspec_lora.benchmark.huggingface  # noqa: F401
     torch.set_num_threads(settings["threads"])
     imported = high_water_mark()
-    run = (UPDATES if kind == "update" else TRANSLATIONS)[name](setting)
+    run = (UPDATES if job == "update" else TRANSLATIONS)[name](setting)
     for _ in range(2):
         run()
     print(high_water_mark() - imported)

@@ -49,9 +49,8 @@ def targets(results: Results) -> list[Target]:
     memory = None
     if "peak_bytes" in update.get("full fine-tuning", {}):
         memory = update["ours, mixed"]["peak_bytes"] / update["full fine-tuning"]["peak_bytes"]
-    growth = None
-    if twelve and most:
-        growth = ratio(most, "ours, mixed", shared) / ratio(twelve, "ours, mixed", shared)
+    at_most, at_twelve = ratio(most, "ours, mixed", shared), ratio(twelve, "ours, mixed", shared)
+    growth = at_most / at_twelve if at_most and at_twelve else None
     ours, loop = "ours, mixed", "loop over languages"
     return [
         Target("update: ours mixed / one shared adapter", 1.10, True, ratio(update, ours, shared)),
@@ -74,13 +73,14 @@ def _timing(table: Mapping, name: str) -> Timing:
 def to_markdown(results: Results) -> str:
     """The readable tables."""
     machine, plan, shape = results.machine, results.plan, SHAPES[results.plan["shape"]]
+    size = shape.size
     where = machine["gpu"] or f"{machine['cpu']}, {plan['threads']} threads"
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("torch", "fairseq", "transformers", "peft") if name in machine
     )
     lines = [
         f"{where}; {versions}; {'amp' if plan['amp'] else 'fp32'}; load {machine['load']:.1f} at the start.",
-        f"Model: {shape.layers}+{shape.layers} layers, {shape.width}, {shape.ffn}, vocabulary {shape.vocabulary:,}; "
+        f"Model: {size.layers}+{size.layers} layers, {size.width}, {size.ffn}, vocabulary {shape.vocabulary:,}; "
         f"{shape.tokens:,} tokens a batch; {PAPER[0]} languages, ranks {PAPER[1]}; {plan['rounds']} rounds.",
     ]
     for title, table, reference in (

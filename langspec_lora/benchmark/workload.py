@@ -14,6 +14,7 @@ from fairseq.data import Dictionary, data_utils
 from torch import Tensor
 
 from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.sizes import M2M100, Size
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SHORTEST, LONGEST = 18, 42
@@ -25,26 +26,20 @@ class Shape:
     """Size of the model and of a batch.
 
     Attributes:
-        layers: of the encoder, and of the decoder.
-        width: of the model.
-        ffn: of the feed-forward layers.
-        heads: of the attention.
+        size: of encoder and decoder.
         vocabulary: entries of the dictionary.
         tokens: target tokens in a batch, padding included.
     """
 
-    layers: int
-    width: int
-    ffn: int
-    heads: int
+    size: Size
     vocabulary: int
     tokens: int
 
 
 SHAPES = {
-    "tiny": Shape(layers=2, width=64, ffn=128, heads=4, vocabulary=500, tokens=300),
-    "small": Shape(layers=1, width=1024, ffn=4096, heads=16, vocabulary=21_350, tokens=1000),
-    "615m": Shape(layers=12, width=1024, ffn=4096, heads=16, vocabulary=256_206, tokens=4000),
+    "tiny": Shape(Size(layers=2, width=64, ffn=128, heads=4), vocabulary=500, tokens=300),
+    "small": Shape(Size(layers=1, width=1024, ffn=4096), vocabulary=21_350, tokens=1000),
+    "615m": Shape(M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
 }
 """``615m`` is M2M100 615M. ``small`` is a twelfth of it, with its proportions: linears of its size in a twelfth of its
 layers, a twelfth of its dictionary. ``tiny`` only shows that everything runs."""
@@ -73,21 +68,20 @@ class Ranks:
 def build_model(
     shape: Shape, ranks: tuple[int, ...] | None, device: torch.device | str = "cpu"
 ) -> LanguageSpecificTransformer:
-    """Builds a random model with the published placement of pairs.
+    """Builds a random model with the published placement of adapters.
 
     Args:
         shape: its size.
         ranks: the rank of each language, or None for the plain model, all of whose weights train.
         device: where it is built; a GPU draws 615M weights much faster than a CPU.
     """
-    size = {
-        "layers": shape.layers,
-        "embed-dim": shape.width,
-        "ffn-embed-dim": shape.ffn,
-        "attention-heads": shape.heads,
-    }
-    flags = [f"--{stack}-{name}={value}" for stack in ("encoder", "decoder") for name, value in size.items()]
-    flags += ["--share-all-embeddings", "--share-decoder-input-output-embed", "--dropout=0.1", f"--dim={shape.width}"]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in shape.size.arguments().items()]
+    flags += [
+        "--share-all-embeddings",
+        "--share-decoder-input-output-embed",
+        "--dropout=0.1",
+        f"--dim={shape.size.width}",
+    ]
     flags += [f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
     parser = options.get_training_parser(default_task="translation_multi_simple_epoch_lora")
     args = options.parse_args_and_arch(parser, flags)
@@ -136,19 +130,17 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
     previous[target.eq(1)] = 1
     ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
     source_id, target_id = (side if mixed else side[:1] for side in ids)
-    batch = {
+    net_input = {
+        "src_tokens": sentences(left_pad=True),
+        "src_lengths": torch.tensor(lengths),
+        "prev_output_tokens": previous,
+        "src_lang_id": source_id,
+        "tgt_lang_id": target_id,
+    }
+    return {
         "languages": tuple(tuple(sorted(set(side.tolist()))) for side in (source_id, target_id)),
-        "net_input": {
-            "src_tokens": sentences(left_pad=True),
-            "src_lengths": torch.tensor(lengths),
-            "prev_output_tokens": previous,
-            "src_lang_id": source_id,
-            "tgt_lang_id": target_id,
-        },
-        "target": target,
+        "net_input": {name: value.to(device) for name, value in net_input.items()},
+        "target": target.to(device),
         "ntokens": int(target.ne(1).sum()),
         "nsentences": len(lengths),
     }
-    batch["net_input"] = {name: value.to(device) for name, value in batch["net_input"].items()}
-    batch["target"] = target.to(device)
-    return batch

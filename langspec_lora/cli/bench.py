@@ -36,14 +36,14 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints the results and writes them."""
     import torch
 
-    from langspec_lora.benchmark.compare import Plan
+    from langspec_lora.benchmark.compare import Measurements
     from langspec_lora.benchmark.compare import run as compare
     from langspec_lora.benchmark.report import to_markdown, write
 
-    parts = args.parts or Plan.parts
-    unknown = [part for part in parts if part not in Plan.parts]
+    parts = args.parts or Measurements.parts
+    unknown = [part for part in parts if part not in Measurements.parts]
     if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected {', '.join(Plan.parts)}")
+        raise UserError(f"--parts {unknown[0]}: expected {', '.join(Measurements.parts)}")
     if list(parts) == ["memory"]:
         raise UserError("--parts memory needs update or translation; name one of them too")
     for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out {args.out}: {error.strerror}; give a folder that you can write to") from error
     gpu = torch.cuda.is_available() and not args.cpu
-    plan = Plan(
+    asked = Measurements(
         shape=args.shape or ("615m" if gpu else "small"),
         device="cuda" if gpu else "cpu",
         amp=gpu if args.amp is None else args.amp,
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     )
     warnings.simplefilter("ignore")  # deprecations in the libraries compared
     progress = _Progress()
-    results = compare(plan, progress)
+    results = compare(asked, progress)
     progress("")
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")

@@ -12,7 +12,6 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 REPAIRED_NAMESPACES = frozenset({"fairseq", "hydra"})
@@ -49,13 +48,13 @@ def hash_fairseq_dataclasses() -> None:
         return
 
     @functools.wraps(original)
-    def dataclass(cls: type | None = None, /, **options: Any) -> type | Callable[[type], type]:
+    def dataclass(cls: Any = None, /, **options: Any) -> Any:
         if cls is None:
             return lambda cls: _with_identity_hash(original(cls, **options))
         return _with_identity_hash(original(cls, **options))
 
-    dataclass.repairs_fairseq = True
-    dataclasses.dataclass = dataclass
+    vars(dataclass)["repairs_fairseq"] = True
+    vars(dataclasses)["dataclass"] = dataclass
 
 
 def _with_identity_hash(cls: type) -> type:
@@ -127,7 +126,7 @@ def allow_numpy_arrays() -> None:
                 raise pickle.UnpicklingError("a NumPy array does not hold numbers")
             super().__setstate__((version, shape, numpy.dtype(kind.order + kind.code), fortran, content))
 
-        def __reduce__(self) -> tuple:
+        def __reduce__(self) -> Any:
             return self.view(numpy.ndarray).__reduce__()
 
     def empty_array(kind: type, shape: tuple[int, ...], code: object) -> Numbers:

@@ -7,6 +7,13 @@ register none of its tasks.
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would be imported in every process
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
 
 class FairseqHook:
     """Meta-path finder that finds fairseq as Python would, and repairs it while it is loaded.
@@ -14,7 +21,9 @@ class FairseqHook:
     Looking fairseq up without importing it repairs nothing. The hook leaves ``sys.meta_path`` once fairseq is loaded.
     """
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: "str", path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         """The spec of fairseq from the finders behind this one, its loader extended; None for all other modules."""
         if name != "fairseq":
             return None
@@ -24,10 +33,10 @@ class FairseqHook:
             self._extend(spec.loader)
         return spec
 
-    def _extend(self, loader):
+    def _extend(self, loader: "Any") -> "None":
         load_fairseq = loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: "ModuleType") -> "None":
             repairs = _load_repairs()
             repairs.before_import()
             load_fairseq(module)
@@ -38,14 +47,16 @@ class FairseqHook:
         loader.exec_module = exec_module
 
 
-def _load_repairs():
+def _load_repairs() -> "Any":
     from importlib.machinery import SourceFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
+    from importlib.util import module_from_spec, spec_from_file_location
 
     # By its path, not as langspec_lora.compat.repairs: see above.
     path = __file__.removesuffix("startup.py") + "repairs.py"
     loader = SourceFileLoader("langspec_lora_repairs", path)
-    repairs = module_from_spec(spec_from_loader(loader.name, loader))
+    spec = spec_from_file_location(loader.name, path, loader=loader)
+    assert spec is not None
+    repairs = module_from_spec(spec)
     loader.exec_module(repairs)
     return repairs
 

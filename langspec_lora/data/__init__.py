@@ -1,0 +1,1 @@
+"""Training and test data: language ids in every example, binarised folders, FLORES, vocabularies."""

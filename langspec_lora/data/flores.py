@@ -105,7 +105,7 @@ def prepare(
     settings = _settings(codes, text, spm, dictionary, vocab_size, valid_lines)
     if _is_complete(out, settings):
         return Prepared(out / "data-bin", None, _count_lines(out / "dict.txt"), ())
-    if spm is not None:
+    if spm is not None and dictionary is not None:
         check_fit(spm, dictionary)
 
     write_json(out / _SETTINGS, {**settings, "complete": False})

@@ -98,7 +98,8 @@ class LanguageIdDataManager(MultilingualDatasetManager):
             lengths = None if limits is None else LengthCheck(limits)
             for (category, pair), paths in read.items():
                 folder = paths[epoch % len(paths)]
-                sides = self.check_direction(folder, split, *pair.split("-"), needs_target)
+                source, target = pair.split("-")
+                sides = self.check_direction(folder, split, source, target, needs_target)
                 if sides is not None and lengths is not None:
                     lengths.look_at(f"{split} data of {pair} in {folder}", self._sides(sides, category))
             if lengths is not None:
@@ -108,16 +109,16 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         self, split: str, folders: Mapping[str, str], pairs: Mapping[str, list[str]]
     ) -> dict[tuple[str, str], list[str]]:
         """The folders of each direction of each category, in the order in which epochs read them."""
-        read = {}
+        read: dict[tuple[str, str], list[str]] = {}
         for category in folders.keys() & pairs.keys():
             if not category.startswith("mono_"):
                 paths = utils.split_paths(folders[category])
                 held = held_directions(split, paths)
                 if split == getattr(self.args, "train_subset", None):
-                    own = folders_read(split, paths, held, pairs[category])
+                    of_pair = folders_read(split, paths, held, pairs[category])
                 else:
-                    own = dict.fromkeys(pairs[category], paths[:1])
-                read |= {(category, pair): found for pair, found in own.items()}
+                    of_pair = dict.fromkeys(pairs[category], paths[:1])
+                read |= {(category, pair): found for pair, found in of_pair.items()}
         return read
 
     def _sides(self, prefixes: Mapping[str, str], category: str) -> list[Side]:
@@ -181,7 +182,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 "that they were binarised with as --fixed-dictionary, or binarise them again"
             )
 
-    def load_split_datasets(self, split: str, *args: Any, **kwargs: Any):
+    def load_split_datasets(self, split: str, *args: Any, **kwargs: Any) -> Any:
         """Loads all directions of a split; see fairseq's method.
 
         Raises:
@@ -208,7 +209,9 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 tokens[target] = self.get_decoder_langtok(target, for_decoder)
         return tokens
 
-    def load_a_dataset(self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any):
+    def load_a_dataset(
+        self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any
+    ) -> LanguageIdDataset:
         """Loads one direction; see fairseq's method.
 
         Raises:
@@ -235,8 +238,8 @@ def distinct_languages(sample: Mapping[str, Any]) -> tuple[tuple[int, ...], tupl
     if "languages" in sample:
         return sample["languages"]
     # fairseq has joined batches of several datasets (--lang-tok-replacing-bos-eos) and kept the sentences' ids only.
-    sides = (sample["net_input"]["src_lang_id"], sample["tgt_lang_id"])
-    return tuple(tuple(ids.unique().tolist()) for ids in sides)
+    sources, targets = sample["net_input"]["src_lang_id"].unique(), sample["tgt_lang_id"].unique()
+    return tuple(sources.tolist()), tuple(targets.tolist())
 
 
 def one_language(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -244,8 +247,8 @@ def one_language(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
     A GPU is not asked: where a batch does not say so itself, the answer is None.
     """
-    sides = sample.get("languages", ((), ()))
-    return tuple(side[0] if len(side) == 1 else None for side in sides)
+    sources, targets = sample.get("languages", ((), ()))
+    return sources[0] if len(sources) == 1 else None, targets[0] if len(targets) == 1 else None
 
 
 def language_ids(name: str, names: list[str], batch: int, like: Tensor) -> Tensor:

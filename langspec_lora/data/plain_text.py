@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 _BYTES = re.compile(r"(?<!\S)(<0x[0-9A-F]{2}>(?: <0x[0-9A-F]{2}>)*)(?!\S)")
 _EACH_BYTE = "langspec_lora.each_byte"
-codecs.register_error(_EACH_BYTE, lambda error: ("\ufffd" * (error.end - error.start), error.end))
+
+
+def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error(_EACH_BYTE, _replace_each_byte)
 
 
 def plain_text(dictionary: Dictionary, tokens: Tensor, remove_bpe: str | None, **options: Any) -> str:

@@ -1,0 +1,1 @@
+"""The built-in example: twelve invented languages, on which everything runs on a CPU."""

@@ -115,7 +115,7 @@ class Language:
     def render(self, meaning: Meaning) -> str:
         """Says a meaning in this language, words separated by spaces, with a full stop at the end."""
         words = self._clause(meaning.main)
-        if meaning.second is not None:
+        if meaning.second is not None and meaning.link is not None:
             second = self._clause(meaning.second)
             link = self.lexicon[meaning.link]
             if self.postpositions and meaning.link != "and":

@@ -117,13 +117,13 @@ class Runner:
             print(f"{stage.title}:\n{textwrap.indent(stage.text(), '    ')}", flush=True)
         started = time.monotonic()
         with _handled_signals():
-            processes = {}
+            processes: dict[str, subprocess.Popen] = {}
             try:
                 for stage in missing:
                     processes[stage.name] = self._start(stage)
                 self._watch(missing, processes, started)
             finally:
-                _end(processes.values())
+                _end(list(processes.values()))
 
     def _start(self, stage: Stage) -> subprocess.Popen:
         for path in (self._log(stage), self._record(stage)):

@@ -69,8 +69,8 @@ class LoadedModel:
         paths = [str(path) for path in model.checkpoints]
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self._models:
-            if not model.pairs and isinstance(loaded, LanguageSpecificTransformer):
-                loaded.clear_adapters()
+            if not model.pairs and isinstance(loaded, LanguageSpecificTransformer) and loaded.adapters is not None:
+                loaded.adapters.clear()
             if model.precision != "fp32":
                 loaded.to(torch.float16 if model.precision == "fp16" else torch.bfloat16)
             loaded.to(self.device)

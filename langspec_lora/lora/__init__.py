@@ -2,8 +2,9 @@
 
 from langspec_lora.lora.adam import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.freezing import FrozenLanguages
+from langspec_lora.lora.injection import adapted_linears, adapter_parameters, inject, mark_trainable, merge, remove
 from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a
-from langspec_lora.lora.merge import MergedWeights, add_low_rank, merged_weight
+from langspec_lora.lora.merging import MergedWeights, add_low_rank, merged_weight
 from langspec_lora.lora.routing import LanguageRouting, Languages, PackedLayout
 
 __all__ = [
@@ -15,8 +16,14 @@ __all__ = [
     "MergedWeights",
     "Packed",
     "PackedLayout",
+    "adapted_linears",
+    "adapter_parameters",
     "add_low_rank",
     "draw_a",
+    "inject",
+    "mark_trainable",
+    "merge",
     "merged_weight",
     "packed_parameters",
+    "remove",
 ]

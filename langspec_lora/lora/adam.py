@@ -9,8 +9,8 @@ alone. That is what happens here, without a loop over languages.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,26 @@ class Packed(NamedTuple):
     start: int
     shape: tuple[int, int]
     side: str
+
+
+class _Tensors(NamedTuple):
+    """A parameter, or a part of it, with all that one step reads and writes; all of one shape.
+
+    Attributes:
+        weight: the parameter, in single precision.
+        gradient: its gradient, likewise.
+        mean: the first moment.
+        square: the second moment.
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def part(self, start: int | None, end: int | None, shape: tuple[int, ...] = (-1,)) -> _Tensors:
+        """The elements from one to another of flat tensors, as views."""
+        return _Tensors(*(tensor[start:end].view(shape) for tensor in self))
 
 
 class _Rates(NamedTuple):
@@ -84,17 +104,18 @@ class LanguageAdam(torch.optim.Optimizer):
             layout: how the languages' rows lie.
         """
         optimizer.__class__ = cls
-        optimizer.packed, optimizer.layout = packed, layout
-        optimizer.present = torch.ones(2, len(layout.ranks), dtype=torch.bool)
-        for group in optimizer.param_groups:
+        converted = cast(LanguageAdam, optimizer)
+        converted.packed, converted.layout = packed, layout
+        converted.present = torch.ones(2, len(layout.ranks), dtype=torch.bool)
+        for group in converted.param_groups:
             steps = group.pop("step", 0)  # where apex counts them
             for parameter in group["params"]:
-                if optimizer.state.get(parameter):
-                    optimizer.state[parameter].setdefault("step", steps)
-        return optimizer
+                if converted.state.get(parameter):
+                    converted.state[parameter].setdefault("step", steps)
+        return converted
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Does one step.
 
         Args:
@@ -131,8 +152,8 @@ class LanguageAdam(torch.optim.Optimizer):
             if not any(sat_out.tolist()):
                 found[side] = None
                 continue
-            own = (steps - sat_out).double()  # at least 1 for a language that is present
-            size = rate * (1 - beta2**own).sqrt() / (1 - beta1**own)
+            taken = (steps - sat_out).double()  # at least 1 for a language that is present
+            size = rate * (1 - beta2**taken).sqrt() / (1 - beta1**taken)
             by_language = (
                 torch.where(present, beta1, 1.0),
                 torch.where(present, beta2, 1.0),
@@ -145,6 +166,7 @@ class LanguageAdam(torch.optim.Optimizer):
         return found
 
     def _step_parameter(self, parameter: Tensor, group: dict, rates: Mapping[str, _Rates | None]) -> None:
+        assert parameter.grad is not None
         state = self.state[parameter]
         weight, gradient = _single(parameter.data), _single(parameter.grad.data)
         if "exp_avg" not in state:
@@ -153,19 +175,20 @@ class LanguageAdam(torch.optim.Optimizer):
         state["exp_avg"], state["exp_avg_sq"] = state["exp_avg"].to(weight), state["exp_avg_sq"].to(weight)
         state["step"] += 1
         step_size = _step_size(state["step"], group)
-        tensors = (weight, gradient, state["exp_avg"], state["exp_avg_sq"])
-        apart = [rows for rows in self.packed.get(parameter, ()) if rates[rows.side] is not None]
+        tensors = _Tensors(weight, gradient, state["exp_avg"], state["exp_avg_sq"])
+        packed = [(rows, rates[rows.side]) for rows in self.packed.get(parameter, ())]
+        apart = [(rows, rate) for rows, rate in packed if rate is not None]
         if not apart:
-            _step_alike(*tensors, group, step_size)
-        elif apart[0].shape == weight.shape:
-            _step_rows(*tensors, group, rates[apart[0].side])
+            _step_alike(tensors, group, step_size)
+        elif apart[0][0].shape == weight.shape:
+            _step_rows(tensors, group, apart[0][1])
         else:  # a flat copy of many parameters
             end = 0
-            for start, shape, side in apart:
-                _step_alike(*(tensor[end:start] for tensor in tensors), group, step_size)
-                end = start + math.prod(shape)
-                _step_rows(*(tensor[start:end].view(shape) for tensor in tensors), group, rates[side])
-            _step_alike(*(tensor[end:] for tensor in tensors), group, step_size)
+            for rows, rate in apart:
+                _step_alike(tensors.part(end, rows.start), group, step_size)
+                end = rows.start + math.prod(rows.shape)
+                _step_rows(tensors.part(rows.start, end, rows.shape), group, rate)
+            _step_alike(tensors.part(end, None), group, step_size)
         if weight.dtype != parameter.dtype:
             parameter.data.copy_(weight)
 
@@ -180,8 +203,9 @@ def _step_size(steps: int, group: dict) -> float:
     return group["lr"] * math.sqrt(1 - beta2**steps) / (1 - beta1**steps)
 
 
-def _step_alike(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, group: dict, size: float) -> None:
+def _step_alike(tensors: _Tensors, group: dict, size: float) -> None:
     """fairseq's step, in its order of operations."""
+    weight, gradient, mean, square = tensors
     if not weight.numel():
         return
     beta1, beta2 = group["betas"]
@@ -192,8 +216,9 @@ def _step_alike(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, 
     weight.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-size)
 
 
-def _step_rows(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, group: dict, rates: _Rates) -> None:
+def _step_rows(tensors: _Tensors, group: dict, rates: _Rates) -> None:
     """The same for ``(R, features)`` with rates of each row; the gradient of rows at rest is zero."""
+    weight, gradient, mean, square = tensors
     beta1, beta2 = group["betas"]
     mean.mul_(rates.keep_mean).add_(gradient, alpha=1 - beta1)
     square.mul_(rates.keep_square).addcmul_(gradient, gradient, value=1 - beta2)

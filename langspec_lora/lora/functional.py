@@ -1,12 +1,13 @@
 """The language-specific linear as one differentiable function: three matrix products forward, whatever the languages.
 
-Written by hand because autograd's own graph would pass over activations once more for each of its steps (the sum of
+Written by hand because autograd's graph would pass over activations once more for each of its steps (the sum of
 both branches, the masking, the padding of a slice, the sum of both input gradients), which costs more than the low-rank
 products. Here these sums happen inside the matrix products (``addmm``, ``baddbmm``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,9 +83,36 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
 
 
+def reference(
+    input: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, rows: Sequence[slice], part: slice
+) -> Tensor:
+    """What :class:`LanguageSpecificLinearFunction` computes, in plain torch, one sentence at a time.
+
+    Args:
+        input: ``(time, batch, d_in)``.
+        weight: ``(d_out, d_in)``.
+        bias: ``(d_out,)`` or None.
+        a: ``(R, f_in)``, the LoRA A of all languages.
+        b: ``(R, f_out)``, their LoRA B.
+        rows: for each sentence, the rows of its language.
+        part: the features that A reads and B adds to; ``slice(None)`` for all.
+
+    Returns:
+        ``(time, batch, d_out)``.
+    """
+    output = F.linear(input, weight, bias)
+    for sentence, of_language in enumerate(rows):
+        hidden = input[:, sentence, part] @ a[of_language].t()  # (time, rank)
+        output[:, sentence, part] += hidden @ b[of_language]
+    return output
+
+
+_ASKS_BY_DEVICE = torch.__version__ >= "2.4"  # which deprecates the names below
+
+
 def compute_type(input: Tensor) -> torch.dtype:
-    """The type that autocast asks for, where it is on, or the input's own."""
-    if torch.__version__ >= (2, 4):  # which deprecates the names below
+    """The dtype that autocast asks for where it is on; elsewhere that of the input."""
+    if _ASKS_BY_DEVICE:
         device = input.device.type
         on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         return torch.get_autocast_dtype(device) if on else input.dtype

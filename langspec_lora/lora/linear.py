@@ -30,7 +30,7 @@ class LanguageSpecificLinear(nn.Linear):
 
     The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
     with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
-    checkpoints load under their own names. The adapters of all languages are packed in two parameters and a buffer:
+    checkpoints load unchanged. The adapters of all languages are packed in two parameters and a buffer:
 
     * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
     * ``lora_mask (R, d_out)``, uint8: 1 where an entry of ``lora_B`` lives, 0 where pruning has removed it.
@@ -47,6 +47,8 @@ class LanguageSpecificLinear(nn.Linear):
         init: how A is drawn, see :func:`draw_a`.
     """
 
+    lora_mask: Tensor
+
     def __init__(
         self,
         linear: nn.Linear,
@@ -57,6 +59,7 @@ class LanguageSpecificLinear(nn.Linear):
         init: str = "rank",
     ) -> None:
         nn.Module.__init__(self)
+        self._stock = (linear,)  # in a tuple, so that its parameters are not registered twice
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.side = side
@@ -64,13 +67,18 @@ class LanguageSpecificLinear(nn.Linear):
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
         layout = routing.layout
-        new = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        self.lora_A = nn.Parameter(torch.empty(layout.rows, dim or linear.in_features, **new))
-        self.lora_B = nn.Parameter(torch.zeros(layout.rows, dim or linear.out_features, **new))
-        self.register_buffer("lora_mask", torch.ones(self.lora_B.shape, dtype=torch.uint8, device=new["device"]))
+        self.lora_A = nn.Parameter(linear.weight.new_empty(layout.rows, dim or linear.in_features))
+        self.lora_B = nn.Parameter(linear.weight.new_zeros(layout.rows, dim or linear.out_features))
+        self.register_buffer("lora_mask", torch.ones_like(self.lora_B, dtype=torch.uint8, requires_grad=False))
         self.reset_adapters(init)
         self.merged: Tensor | None = None  # see MergedWeights
         self.computes_merged = False
+
+    def without_adapters(self) -> nn.Linear:
+        """The module that this one replaced, with the present weight and bias."""
+        linear = self._stock[0]
+        linear.weight, linear.bias = self.weight, self.bias
+        return linear
 
     @property
     def routing(self) -> LanguageRouting:
@@ -99,6 +107,7 @@ class LanguageSpecificLinear(nn.Linear):
             ``(time, batch, d_out)``.
         """
         if self.computes_merged:
+            assert self.merged is not None
             return F.linear(input, self.merged, self.bias)
         selected = self.routing.select(self.side, input.size(1))
         output = LanguageSpecificLinearFunction.apply(
@@ -107,6 +116,7 @@ class LanguageSpecificLinear(nn.Linear):
         return output.view(*input.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
+        """What ``print`` shows of the layer."""
         covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"
         rows = self.routing.layout.rows
         return f"{super().extra_repr()}, selected_by={self.side}, rows={rows}, features={covered}"

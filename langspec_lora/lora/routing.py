@@ -19,9 +19,9 @@ DENSE_ROWS = 128
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """How the adapters of all languages lie in one packed tensor.
+    """How the adapters of all languages are packed in one tensor.
 
-    Language ``l`` owns the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
+    Language ``l`` has the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
     with ``R`` the sum of all ranks.
 
     Attributes:
@@ -61,7 +61,7 @@ class Selection:
     Attributes:
         rows: None where all rows are projected onto (few rows in all); ``(1, r_max)`` row indices where all sentences
             have one language; ``(batch, r_max)`` otherwise. A language of lower rank repeats its first row.
-        foreign: true at the rows that are not the sentence's own: another language's, or such a repeated one.
+        foreign: true at rows that do not belong to the sentence: those of another language, and repeated ones.
             ``(batch, R)`` without ``rows``, else of their shape; None if there is no such row.
     """
 
@@ -79,6 +79,11 @@ class LanguageRouting(nn.Module):
         layout: the packed layout, the same in every adapted linear of the model.
     """
 
+    row_table: Tensor
+    padding_table: Tensor
+    foreign_table: Tensor
+    model_id: Tensor
+
     def __init__(self, layout: PackedLayout) -> None:
         super().__init__()
         self.layout = layout
@@ -94,21 +99,21 @@ class LanguageRouting(nn.Module):
         self.register_buffer("padding_table", column >= rank, persistent=False)
         ids = torch.arange(len(layout.ranks)).unsqueeze(1)
         self.register_buffer("foreign_table", owner.unsqueeze(0) != ids, persistent=False)  # (languages, R)
-        self.register_buffer("own_id", torch.arange(len(layout.ranks)), persistent=False)
-        self.own_ids = list(range(len(layout.ranks)))
+        self.register_buffer("model_id", torch.arange(len(layout.ranks)), persistent=False)
+        self.model_ids = list(range(len(layout.ranks)))
         self._dense = layout.rows <= DENSE_ROWS
         self._equal_ranks = len(set(layout.ranks)) == 1
 
-    def translate_ids(self, own_ids: Sequence[int | None]) -> None:
+    def translate_ids(self, model_ids: Sequence[int | None]) -> None:
         """Says which of the model's languages each id of the batches means.
 
         Args:
-            own_ids: for every id that batches may carry, the model's own id, or None where the model has no such
+            model_ids: for every id that batches may carry, the model's id, or None where the model has no such
                 language. A batch that carries one of those fails: it is looked up behind the end of every table.
         """
         behind = len(self.layout.ranks)
-        self.own_ids = [behind if own is None else own for own in own_ids]
-        self.own_id = torch.tensor(self.own_ids, device=self.foreign_table.device)
+        self.model_ids = [behind if language is None else language for language in model_ids]
+        self.model_id = torch.tensor(self.model_ids, device=self.foreign_table.device)
 
     def set_batch(self, source: Tensor | None, target: Tensor | None, batch: int | None = None) -> None:
         """Sets the languages of the batch.
@@ -122,9 +127,9 @@ class LanguageRouting(nn.Module):
         Raises:
             UserError: one of the two is missing, or they are no ids of languages, one or as many as sentences.
         """
-        self.set(Languages(*(self._own(side, ids, batch) for side, ids in ((SOURCE, source), (TARGET, target)))))
+        self.set(Languages(*(self._model_ids(side, ids, batch) for side, ids in ((SOURCE, source), (TARGET, target)))))
 
-    def _own(self, side: str, ids: Tensor | None, batch: int | None) -> Tensor:
+    def _model_ids(self, side: str, ids: Tensor | None, batch: int | None) -> Tensor:
         name = f"{side}_lang_id"
         if ids is None:
             raise UserError(f"{name} is missing: a model with adapters needs the languages of both sides; pass it too")
@@ -134,13 +139,13 @@ class LanguageRouting(nn.Module):
         if batch is not None and len(ids) not in (1, batch):
             raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one a sentence")
         # Asked of a GPU, this would wait for it in every batch; there a lookup behind the table's end fails by itself.
-        unknown = [number for number in _known(ids) if not 0 <= number < len(self.own_id)]
+        unknown = [number for number in _known(ids) if not 0 <= number < len(self.model_id)]
         if unknown:
-            raise UserError(f"{name} holds {unknown[0]}; expected numbers from 0 to {len(self.own_id) - 1}")
-        return self.own_id[ids]
+            raise UserError(f"{name} holds {unknown[0]}; expected numbers from 0 to {len(self.model_id) - 1}")
+        return self.model_id[ids]
 
     def set(self, languages: Languages | None) -> None:
-        """Sets the languages of the batch, already as the model's own ids."""
+        """Sets the languages of the batch, already as the model's ids."""
         if languages is not self.current:
             self.current = languages
             self._selections.clear()

@@ -46,7 +46,7 @@ class AdaptedAttention(MultiheadAttention):
         need_head_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """See :meth:`fairseq.modules.MultiheadAttention.forward`; ``query`` is ``(tgt_len, batch, embed_dim)``."""
-        query, key, value = _cast_once(query, key, value)
+        query, key, value = _cast_once(query, key, value)  # type: ignore[assignment]  # a query is never None
         wants_weights = need_weights or need_head_weights or before_softmax
         if not wants_weights and self._can_be_fused(query, incremental_state is not None, static_kv):
             memory = query if self.self_attention else key
@@ -83,16 +83,18 @@ class AdaptedAttention(MultiheadAttention):
         time, batch, width = query.shape
         saved = {} if incremental_state is None else self._get_input_buffer(incremental_state)
         q = self._heads(self.q_proj(query))
-        k = v = None
+        new = None
         if not (static_kv and "prev_key" in saved):
+            assert memory is not None  # only known keys come without it
             if self.encoder_decoder_attention and memory.size(1) == batch:
                 # fairseq's generator repeats the source for each beam; its keys and values are needed once.
                 memory = memory[:, :: self.beam_size]
                 padding = None if padding is None else padding[:: self.beam_size]
-            k, v = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+            new = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
         if incremental_state is not None:
-            k, v, padding = self._remember(incremental_state, saved, k, v, padding, static_kv)
-        k, v = self._by_sentence(k), self._by_sentence(v)
+            new, padding = self._remember(incremental_state, saved, new, padding, static_kv)
+        assert new is not None
+        k, v = map(self._by_sentence, new)
         beams = batch // len(k)
         if beams > 1:  # that ask the same keys: they become further positions of one query
             q = (
@@ -126,23 +128,26 @@ class AdaptedAttention(MultiheadAttention):
         self,
         incremental_state: dict,
         saved: dict,
-        k: Tensor | None,
-        v: Tensor | None,
+        new: tuple[Tensor, Tensor] | None,
         padding: Tensor | None,
         static: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
         """Joins keys and values with those of earlier steps, in the format in which fairseq keeps and reorders them."""
         if "prev_key" in saved:
             # In three dimensions: torch joins tensors of four, which it takes for pictures, at half the speed.
-            before = [saved[name].flatten(0, 1) for name in ("prev_key", "prev_value")]
-            k, v = before if static else (torch.cat(pair, dim=1) for pair in zip(before, (k, v), strict=True))
-        k, v = self._by_sentence(k), self._by_sentence(v)
+            before = saved["prev_key"].flatten(0, 1), saved["prev_value"].flatten(0, 1)
+            if static or new is None:
+                new = before
+            else:
+                new = torch.cat((before[0], new[0]), dim=1), torch.cat((before[1], new[1]), dim=1)
+        assert new is not None  # known keys are saved
+        k, v = map(self._by_sentence, new)
         padding = self._append_prev_key_padding_mask(
             padding, saved.get("prev_key_padding_mask"), batch_size=k.size(0), src_len=k.size(2), static_kv=static
         )
         state = {"prev_key": k, "prev_value": v, "prev_key_padding_mask": padding}
         self._set_input_buffer(incremental_state, state)
-        return k, v, padding
+        return (k, v), padding
 
     def _additive_mask(self, padding: Tensor | None, attn_mask: Tensor | None, query: Tensor) -> Tensor | None:
         if attn_mask is not None:

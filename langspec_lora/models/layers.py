@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fairseq.modules import MultiheadAttention, transformer_layer
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from torch import nn
 
+from langspec_lora.adapters.entries import FAST_PATH_COPIES
 from langspec_lora.config import AdapterConfig
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, inject
 from langspec_lora.models.attention import AdaptedAttention
 from langspec_lora.sites import Site
-
-FAST_PATH_COPIES = tuple(
-    f"{name}_{kind}" for name in ("in_proj", "out_proj", "fc1", "fc2") for kind in ("weight", "bias")
-)
-"""Parameters of fairseq 0.12.2's encoder layer that repeat its weights for a fused inference path."""
 
 
 class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
@@ -41,42 +37,25 @@ class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
             delattr(layer, name)
 
 
-def adapt_layers(
-    layers: Mapping[str, nn.ModuleList], config: AdapterConfig, routing: LanguageRouting
-) -> dict[Site, LanguageSpecificLinear]:
-    """Swaps the linears that the configuration names for language-specific ones, in place.
+def inject_at_sites(
+    model: nn.Module, config: AdapterConfig
+) -> tuple[LanguageRouting, dict[Site, LanguageSpecificLinear]]:
+    """Puts adapters beside the linears that the configuration names, in place.
 
     Args:
-        layers: the encoder's and the decoder's layers.
+        model: a Transformer of fairseq.
         config: where the adapters stand.
-        routing: the languages of the current batch.
 
     Returns:
-        The new linears by their site.
+        The model's routing, and the adapted linears by site.
     """
-    adapted = {}
     for site in config.sites:
-        parent, name = _parent(layers[site.stack][site.layer], site.path_in_layer)
+        parent = model.get_submodule(site.path.rpartition(".")[0])
         if isinstance(parent, MultiheadAttention):
             AdaptedAttention.convert(parent)
-        linear = LanguageSpecificLinear(
-            getattr(parent, name), routing, config.side(site), config.dim, config.start, config.init
-        )
-        setattr(parent, name, linear)
-        adapted[site] = linear
-    return adapted
-
-
-def _parent(layer: nn.Module, path: str) -> tuple[nn.Module, str]:
-    *parents, name = path.split(".")
-    for parent in parents:
-        layer = getattr(layer, parent)
-    return layer, name
-
-
-def adapted_linears(model: nn.Module) -> Iterator[LanguageSpecificLinear]:
-    """All adapted linears of a model."""
-    return (module for module in model.modules() if isinstance(module, LanguageSpecificLinear))
+    sides = {site.path: config.side(site) for site in config.sites}
+    routing = inject(model, sides, config.languages.ranks, dim=config.dim, start=config.start, init=config.init)
+    return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 
 
 def checkpoint_activations(layer: nn.Module, routing: LanguageRouting | None, offload: bool) -> None:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from langspec_lora.adapters.checks import check_entries, check_languages, check_shapes, check_values
 from langspec_lora.adapters.entries import _PAIR_ENTRY, MANIFEST, is_adapter_entry, language_manifest, read_manifest
+from langspec_lora.checkpoints.base import BaseFile, fill_base, stated_base, without_base
+from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.languages import LanguageTable
 
+logger = logging.getLogger(__name__)
 
-def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
+
+def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
     """Makes a checkpoint's state fit the model's adapters, in place.
 
     Args:
-        state: the checkpoint's entries; a base checkpoint gets the model's own fresh adapters.
-        own: the model's entries.
+        state: the checkpoint's entries; a base checkpoint gets the model's fresh adapters.
+        model: the model's entries.
         languages: the model's languages, or None for a model without adapters.
 
     Raises:
         UserError: the checkpoint holds only part of the adapters, or others than the model wants, or wrong numbers.
     """
     check_values(state)
-    fresh = {name: value for name, value in own.items() if is_adapter_entry(name)}
+    fresh = {name: value for name, value in model.items() if is_adapter_entry(name)}
     shapes = {name: tuple(value.shape) for name, value in state.items() if is_adapter_entry(name)}
     if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):
         state.update({name: value.detach().clone() for name, value in fresh.items()})
         return
+    assert languages is not None  # a model without adapters takes none
     _sort_by_language(state, languages)
     check_shapes(
         {name: tuple(value.shape) for name, value in state.items()},
@@ -52,18 +59,36 @@ def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
         state[name] = state[name][rows]
 
 
-class AdapterState(nn.Module):
-    """What a checkpoint says of its adapters besides their weights.
+class SavedBase:
+    """Whether a model is saved with its frozen base, or with the base's fingerprint in place of it.
 
-    Buffers, so that every tool that copies a model's state keeps them, and whole numbers, so that averaging checkpoints
-    leaves them as they are.
-
-    Attributes:
-        manifest: names, levels and ranks of the languages: the UTF-8 bytes of a JSON text, int64.
-        mask_epoch: the epoch in which the pruning masks were chosen, 0 for none, int64.
+    Args:
+        path: the base's file, for checkpoints that were saved without; None where it is not known.
+        left_out: whether the model is saved without, as long as that file stays as it is.
     """
 
-    def __init__(self, languages: LanguageTable) -> None:
-        super().__init__()
-        self.register_buffer("manifest", language_manifest(languages))
-        self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
+    def __init__(self, path: str | None, left_out: bool) -> None:
+        self._path = path
+        self._file = BaseFile(path) if left_out and path else None
+        self._fingerprint: str | None = None
+
+    def fill_in(self, state: dict[str, Any]) -> None:
+        """Adds the base to a state that was saved without it, in place, and remembers which base it is.
+
+        Raises:
+            UserError: the base is not found, damaged, hostile, or another one.
+        """
+        stated = stated_base(state)
+        fill_base(state, self._path)
+        if self._file is not None:
+            self._fingerprint = stated or base_fingerprint(state)
+
+    def leave_out(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state as it is saved."""
+        if self._file is None or self._fingerprint is None:
+            return state
+        if self._file.has_changed():  # whoever loads such a checkpoint would not find the base again
+            logger.warning("%s has changed: checkpoints hold the base from now on", self._file.path)
+            self._file = None
+            return state
+        return without_base(state, self._fingerprint)

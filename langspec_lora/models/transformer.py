@@ -1,11 +1,8 @@
-"""The fairseq model: a stock Transformer whose linears carry language-specific adapters, and its architectures."""
+"""The fairseq model: a stock Transformer whose linears carry language-specific adapters."""
 
 from __future__ import annotations
 
-import logging
-from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 import torch
@@ -13,25 +10,22 @@ from fairseq.models import register_model
 from fairseq.models.transformer import TransformerDecoder, TransformerEncoder, TransformerModel
 from torch import Tensor, nn
 
-from langspec_lora.checkpoints.base import BaseFile, fill_base, stated_base, without_base
-from langspec_lora.checkpoints.fingerprint import base_fingerprint
+from langspec_lora.adapters.entries import is_fast_path_copy
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_adapter_flags
 from langspec_lora.languages import languages_to_json
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PackedLayout
-from langspec_lora.models.layers import FAST_PATH_COPIES, LeanEncoderLayer, adapt_layers, checkpoint_activations
-from langspec_lora.models.saved_state import AdapterState, complete_state
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, mark_trainable
+from langspec_lora.models.injected import InjectedAdapters
+from langspec_lora.models.layers import LeanEncoderLayer, checkpoint_activations, inject_at_sites
+from langspec_lora.models.saved_state import SavedBase, complete_state
 from langspec_lora.models.structure import check_structure
-from langspec_lora.sites import Site
-
-logger = logging.getLogger(__name__)
 
 NAME = "langspec_m2m100_lora"
 """What fairseq calls the model."""
 
 NO_LAYER = -1
-"""An ``alignment_layer`` that is none; fairseq takes None for the last one."""
+"""Stands for no ``alignment_layer``: fairseq takes None to mean the last one."""
 
 
 class RoutedEncoder(TransformerEncoder):
@@ -56,12 +50,12 @@ class RoutedEncoder(TransformerEncoder):
             return_all_hiddens: also return the output of every layer.
             token_embeddings: in place of the embedding of ``src_tokens``.
             src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``; a single one holds for all sentences.
-                Left out, the languages that the model has set hold.
+                If left out, those that the model has set are used.
             tgt_lang_id: target language ids, likewise.
 
         Returns:
             fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the
-            model's own ids.
+            model's ids.
         """
         if self.routing is not None and (src_lang_id is not None or tgt_lang_id is not None):
             self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
@@ -121,14 +115,14 @@ class RoutedDecoder(TransformerDecoder):
         full_context_alignment: bool = False,
         alignment_layer: int | None = None,
         alignment_heads: int | None = None,
-    ):
+    ) -> tuple[Tensor, dict[str, Any]]:
         """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``.
 
         Attention weights are returned where they are asked for: not by default in training, nor in decoding unless
         ``make_generation_fast_`` has been told that alignments will be printed.
         """
         encoder_out = encoder_out or {}
-        if "languages" in encoder_out:
+        if self.routing is not None and "languages" in encoder_out:
             self.routing.set(Languages(*encoder_out["languages"]))
         # Keys and values of the source once per sentence: fairseq's attention can, but only its BART asks for it.
         self.set_beam_size(encoder_out.get("beams", 1) if incremental_state is not None else 1)
@@ -169,30 +163,25 @@ class LanguageSpecificTransformer(TransformerModel):
     """A many-to-many Transformer (M2M100) with language-specific LoRA (Cao et al., EMNLP 2024).
 
     Attributes:
-        config: which adapters the model has, or None for the plain model.
-        routing: the languages of the current batch, or None.
-        adapted: the adapted linears by their site.
+        adapters: the adapters, or None for the plain model.
     """
+
+    adapters: InjectedAdapters | None
 
     def __init__(self, args: Namespace, encoder: RoutedEncoder, decoder: RoutedDecoder) -> None:
         super().__init__(args, encoder, decoder)
-        self.config: AdapterConfig | None = None
-        self.routing: LanguageRouting | None = None
-        self.adapted: dict[Site, LanguageSpecificLinear] = {}
-        self._merged_weights = MergedWeights(())
-        self._base_checkpoint: str | None = None
-        self._base_fingerprint: str | None = None
-        self._base_file: BaseFile | None = None
+        self.adapters = None
+        self._saved_base = SavedBase(None, left_out=False)
 
     @classmethod
-    def add_args(cls, parser) -> None:
+    def add_args(cls, parser: ArgumentParser) -> None:
         """Adds fairseq's flags of a Transformer and ours."""
         super().add_args(parser)
         add_adapter_flags(parser)
 
     @classmethod
     def build_model(cls, args: Namespace, task: Any) -> LanguageSpecificTransformer:
-        """Builds the stock model and swaps its linears.
+        """Builds the stock model and injects the adapters.
 
         Args:
             args: fairseq's arguments; the resolved languages are written into them, and so into every checkpoint.
@@ -217,13 +206,13 @@ class LanguageSpecificTransformer(TransformerModel):
             args.adapter_languages = languages_to_json(config.languages)
             model.inject_adapters(config)
         if freezes_base(args):
-            model.freeze_base()
-        model._base_checkpoint = getattr(args, "base_checkpoint", None)
-        if getattr(args, "save_adapters_only", False):
-            model._base_file = BaseFile(args.base_checkpoint)
+            mark_trainable(model)
+        base_checkpoint = getattr(args, "base_checkpoint", None)
+        model._saved_base = SavedBase(base_checkpoint, getattr(args, "save_adapters_only", False))
         if recompute:
+            routing = None if model.adapters is None else model.adapters.routing
             for layer in (*model.encoder.layers.children(), *model.decoder.layers.children()):
-                checkpoint_activations(layer, model.routing, offload)
+                checkpoint_activations(layer, routing, offload)
         return model
 
     @classmethod
@@ -237,65 +226,17 @@ class LanguageSpecificTransformer(TransformerModel):
         return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention)
 
     def inject_adapters(self, config: AdapterConfig) -> None:
-        """Swaps the linears that the configuration names, in place."""
-        self.config = config
-        self.routing = LanguageRouting(PackedLayout(config.languages.ranks))
-        self.adapters = AdapterState(config.languages)
-        # Past nn.Module's registration: the one routing belongs to the model.
-        self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = self.routing
-        layers = {"encoder": self.encoder.layers, "decoder": self.decoder.layers}
-        self.adapted = adapt_layers(layers, config, self.routing)
-        self._merged_weights = MergedWeights(self.adapted.values())
-        self.decoder.anchor = tuple(self.adapted.values())[:1]
-
-    def freeze_base(self) -> None:
-        """Leaves only the adapters to train."""
-        own = {id(parameter) for linear in self.adapted.values() for parameter in (linear.lora_A, linear.lora_B)}
-        for parameter in self.parameters():
-            parameter.requires_grad_(id(parameter) in own)
-
-    @torch.no_grad()
-    def clear_adapters(self) -> None:
-        """Leaves the base model: sets all of B to zero, so that no adapter adds anything."""
-        for linear in self.adapted.values():
-            linear.lora_B.zero_()
-
-    def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
-        """Says what the language ids of the batches mean, by name.
-
-        Args:
-            names: the languages of the task, by id.
-            used: those of them that batches will use.
-
-        Raises:
-            UserError: the model has no adapters for a used language.
-        """
-        if self.config is None:
-            return
-        own = {name: index for index, name in enumerate(self.config.languages.names)}
-        unknown = [name for name in used if name not in own]
-        if unknown:
-            raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(own)}")
-        self.routing.translate_ids([own.get(name) for name in names])
-
-    def merged(self, source: int, target: int) -> AbstractContextManager[None]:
-        """Translates one direction at the base model's speed for the length of a ``with`` block.
-
-        Inside, every sentence is of this direction, whatever ids its batch carries. See :class:`MergedWeights`.
-
-        Args:
-            source: source language id, as :meth:`bind_languages` numbers them.
-            target: target language id, likewise.
-        """
-        if self.routing is None:
-            return nullcontext()
-        own = self.routing.own_ids
-        return self._merged_weights.using(own[source], own[target])
+        """Puts adapters beside the linears that the configuration names, in place."""
+        routing, linears = inject_at_sites(self, config)
+        self.adapters = InjectedAdapters(config, routing, linears)
+        # Bypasses nn.Module's registration: the one routing belongs to the adapters.
+        self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = routing
+        self.decoder.anchor = tuple(linears.values())[:1]
 
     def train(self, mode: bool = True) -> LanguageSpecificTransformer:
         """Sets the mode; see torch. Training changes the adapters, so it also frees merged weights."""
-        if mode:
-            self._merged_weights.forget()
+        if mode and self.adapters is not None:
+            self.adapters.forget_merged()
         return super().train(mode)
 
     def forward(
@@ -306,15 +247,16 @@ class LanguageSpecificTransformer(TransformerModel):
         src_lang_id: Tensor | None = None,
         tgt_lang_id: Tensor | None = None,
         **kwargs: Any,
-    ):
+    ) -> tuple[Tensor, dict[str, Any]]:
         """Runs the model.
 
         Args:
             src_tokens: ``(batch, src_len)``.
             src_lengths: ``(batch,)``.
             prev_output_tokens: ``(batch, tgt_len)``.
-            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as :meth:`bind_languages` numbers them; a
-                single one holds for all sentences, and is the fastest.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as
+                :meth:`~langspec_lora.models.injected.InjectedAdapters.bind_languages` numbers them; a single one holds
+                for all sentences, and is the fastest.
             tgt_lang_id: target language ids, likewise.
             **kwargs: see fairseq's Transformer.
 
@@ -324,11 +266,11 @@ class LanguageSpecificTransformer(TransformerModel):
         Raises:
             UserError: an adapter's side has no language ids, or they are not as many as sentences, or no languages.
         """
-        if self.routing is not None:
+        if self.adapters is not None:
             if src_lang_id is None and tgt_lang_id is None:
-                self.routing.set(None)  # never the languages of an earlier batch
+                self.adapters.routing.set(None)  # never the languages of an earlier batch
             else:
-                self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
+                self.adapters.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
         return super().forward(src_tokens, src_lengths, prev_output_tokens, **kwargs)
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
@@ -341,29 +283,19 @@ class LanguageSpecificTransformer(TransformerModel):
             SystemExit: with one line, if the checkpoint holds other adapters, or only part of them.
         """
         with exit_on_user_error():
-            stated = stated_base(state_dict)
-            fill_base(state_dict, self._base_checkpoint)
-        if self._base_file is not None:
-            self._base_fingerprint = stated or base_fingerprint(state_dict)
+            self._saved_base.fill_in(state_dict)
         super().upgrade_state_dict_named(state_dict, name)
-        for index in range(len(self.encoder.layers)):
-            for copy in FAST_PATH_COPIES:
-                state_dict.pop(f"encoder.layers.{index}.{copy}", None)
+        for entry in [entry for entry in state_dict if is_fast_path_copy(entry)]:
+            del state_dict[entry]
+        languages = None if self.adapters is None else self.adapters.config.languages
         with exit_on_user_error():
-            complete_state(state_dict, super().state_dict(), None if self.config is None else self.config.languages)
+            complete_state(state_dict, super().state_dict(), languages)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The model's entries; without the base where it is not saved. See torch."""
-        state = super().state_dict(*args, **kwargs)
-        if self._base_file is None or self._base_fingerprint is None:
-            return state
-        if self._base_file.has_changed():
-            logger.warning("%s is not what it was: checkpoints hold their base from now on", self._base_file.path)
-            self._base_file = None
-            return state
-        return without_base(state, self._base_fingerprint)
+        return self._saved_base.leave_out(super().state_dict(*args, **kwargs))
 
-    def load_state_dict(self, *args: Any, **kwargs: Any):
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Loads a checkpoint's state; see fairseq's model.
 
         Raises:
@@ -378,21 +310,9 @@ class LanguageSpecificTransformer(TransformerModel):
                     f"the checkpoint does not fit the model: {first[:200]}; give the --arch and flags of its model"
                 ) from error
 
-    def parameter_summary(self, trained: Sequence[int] | None = None) -> str:
-        """Says in one line how many parameters the base has, how many train, and how many each language owns.
 
-        Args:
-            trained: ids of the languages that train; None for all.
-        """
-        adapters = sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.adapted.values())
-        base = sum(parameter.numel() for parameter in self.parameters()) - adapters
-        trainable = sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
-        if trained is not None:
-            trainable = adapters * sum(self.config.languages.ranks[own] for own in trained) // self.routing.layout.rows
-        text = f"parameters | base {base:,} | adapters {adapters:,} | trainable {trainable:,}"
-        if self.config is None:
-            return text
-        per_rank = sum(linear.lora_A.size(1) + linear.lora_B.size(1) for linear in self.adapted.values())
-        table = self.config.languages
-        counts = (f"{name} {rank * per_rank:,}" for name, rank in zip(table.names, table.ranks, strict=True))
-        return f"{text} | per language: {', '.join(counts)}"
+def language_specific(model: nn.Module) -> LanguageSpecificTransformer | None:
+    """A model of ours out of fairseq's distributed wrappers; None for any other model."""
+    while isinstance(inner := getattr(model, "module", None), nn.Module):
+        model = inner
+    return model if isinstance(model, LanguageSpecificTransformer) else None

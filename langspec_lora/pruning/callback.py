@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
-from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import Block, apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
 logger = logging.getLogger(__name__)
 
 
-class GradualPruning:
+class HasMaskEpoch(Protocol):
+    """The module of a model that says in which epoch its pruning masks were chosen."""
+
+    mask_epoch: Tensor
+    """One whole number, 0 for none, ``(1,)``."""
+
+
+class GradualPruning(TrainingHook):
     """Prunes the B matrices of a model gradually while it trains (Cao et al., EMNLP 2024, section 3.3).
 
     The masks and the epoch they were chosen in are buffers of the model, so a run that stops within an epoch goes on
@@ -28,8 +37,7 @@ class GradualPruning:
         languages: names, levels and ranks.
         schedule: how much is pruned by which epoch.
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
-        state: the module of the model that has the buffer ``mask_epoch``, one whole number: the epoch in which the
-            masks were chosen, 0 for none.
+        state: the module of the model that has the buffer ``mask_epoch``.
         trained: ids of the languages that train; the masks of others stay as they are. None for all.
     """
 
@@ -39,7 +47,7 @@ class GradualPruning:
         languages: LanguageTable,
         schedule: PruningSchedule,
         scope: str,
-        state: nn.Module,
+        state: HasMaskEpoch,
         trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears
@@ -47,6 +55,7 @@ class GradualPruning:
         self.schedule = schedule
         self.state = state
         self._forget = False
+        self._masked = trained
         self._trained = range(len(languages)) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
@@ -68,12 +77,12 @@ class GradualPruning:
                 prune_smallest(blocks, ratio)
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
-        apply_masks(self.linears.values())
+        apply_masks(self.linears.values(), self._masked)
         logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
-        apply_masks(self.linears.values())
+        apply_masks(self.linears.values(), self._masked)
 
     def _summary(self) -> str:
         shares = {"all": pruned_share(self._blocks(self._trained))}
@@ -83,11 +92,11 @@ class GradualPruning:
                 shares[level] = pruned_share(self._blocks(ids))
         return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())
 
-    def _blocks(self, languages):
+    def _blocks(self, languages: Iterable[int]) -> list[Block]:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
 
 
-class DenseTraining:
+class DenseTraining(TrainingHook):
     """Training without pruning, in place of :class:`GradualPruning`.
 
     What an earlier training has pruned grows again, so no mask may call it pruned any longer.
@@ -103,7 +112,7 @@ class DenseTraining:
         self,
         linears: Mapping[Site, LanguageSpecificLinear],
         languages: LanguageTable,
-        state: nn.Module,
+        state: HasMaskEpoch,
         trained: Sequence[int] | None = None,
     ) -> None:
         self.linears = linears
@@ -122,9 +131,6 @@ class DenseTraining:
                 linear.lora_mask[linear.routing.layout.slice(language)] = 1
         if self._all:
             self.state.mask_epoch.zero_()
-
-    def end_update(self) -> None:
-        """Does nothing."""
 
 
 class _MaskGradient:

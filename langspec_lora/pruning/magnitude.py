@@ -80,10 +80,17 @@ def _ranking(block: Block) -> Tensor:
 
 
 @torch.no_grad()
-def apply_masks(linears: Iterable[LanguageSpecificLinear]) -> None:
-    """Sets every pruned entry of B to exactly zero, in place."""
+def apply_masks(linears: Iterable[LanguageSpecificLinear], languages: Sequence[int] | None = None) -> None:
+    """Sets every pruned entry of B to exactly zero, in place.
+
+    Args:
+        linears: the adapted linears of a model.
+        languages: ids of the languages whose adapters are meant; None for all.
+    """
     for linear in linears:
-        linear.lora_B.masked_fill_(linear.lora_mask == 0, 0)
+        layout = linear.routing.layout
+        for rows in [slice(None)] if languages is None else map(layout.slice, languages):
+            linear.lora_B[rows].masked_fill_(linear.lora_mask[rows] == 0, 0)
 
 
 def pruned_share(blocks: Iterable[Block]) -> float:

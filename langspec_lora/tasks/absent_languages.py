@@ -13,12 +13,13 @@ from fairseq.optim import FairseqOptimizer, adam, fused_adam
 from torch import Tensor
 
 from langspec_lora.data.language_ids import distinct_languages
+from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
 
 logger = logging.getLogger(__name__)
 
 
-class AbsentLanguages:
+class AbsentLanguages(TrainingHook):
     """Lets languages rest that are absent from an update: in all its batches, of all processes.
 
     Their adapters, the optimizer's state of these and their own step counts stay as they are; see
@@ -39,12 +40,12 @@ class AbsentLanguages:
         if all(parameter.grad is None for parameter in self._packed):
             self._present.zero_()
 
-    def add_batch(self, sample: Mapping[str, Any]) -> None:
+    def end_batch(self, sample: Mapping[str, Any]) -> None:
         """Takes in the languages of a batch that has left its gradient."""
         for present, ids in zip(self._present, distinct_languages(sample), strict=True):
-            present[[self._routing.own_ids[task_id] for task_id in ids]] = True
+            present[[self._routing.model_ids[task_id] for task_id in ids]] = True
 
-    def begin_step(self, optimizer: FairseqOptimizer) -> None:
+    def begin_update(self, optimizer: FairseqOptimizer) -> None:
         """Tells the optimizer, before its step, which languages the update has.
 
         Args:
@@ -61,7 +62,7 @@ class AbsentLanguages:
         inner = getattr(optimizer, "optimizer", None)
         located = dict(_locate(optimizer, self._packed))
         held = {id(parameter) for group in getattr(inner, "param_groups", ()) for parameter in group["params"]}
-        if _is_adam(inner) and located and held.issuperset(map(id, located)):
+        if inner is not None and _is_adam(inner) and located and held.issuperset(map(id, located)):
             LanguageAdam.convert(inner, located, self._routing.layout)
         elif not isinstance(inner, LanguageAdam):
             logger.warning(
@@ -83,23 +84,28 @@ def _is_adam(optimizer: Any) -> bool:
     return type(optimizer) in kinds and not getattr(optimizer, "use_fp16_stats", False)
 
 
+def _packed(start: int, parameter: Tensor, side: str) -> Packed:
+    rows, features = parameter.shape
+    return Packed(start, (rows, features), side)
+
+
 def _locate(optimizer: FairseqOptimizer, packed: Mapping[Tensor, str]) -> Iterator[tuple[Tensor, list[Packed]]]:
     """The optimizer's parameters that hold packed rows, and where: under ``--fp16`` they are copies, flat or not."""
     if not hasattr(optimizer, "fp32_params"):
         for parameter, side in packed.items():
-            yield parameter, [Packed(0, tuple(parameter.shape), side)]
+            yield parameter, [_packed(0, parameter, side)]
         return
     if not optimizer.has_flat_params:
         for half, single in zip(optimizer.fp16_params, optimizer.fp32_params, strict=True):
             if half in packed:
-                yield single, [Packed(0, tuple(half.shape), packed[half])]
+                yield single, [_packed(0, half, packed[half])]
         return
     starts: dict[Any, int] = defaultdict(int)
     found: dict[Any, list[Packed]] = defaultdict(list)
     for half in optimizer.fp16_params:  # in the order of FP16Optimizer.build_fp32_params
         device = half.device.index
         if half in packed:
-            found[device].append(Packed(starts[device], tuple(half.shape), packed[half]))
+            found[device].append(_packed(starts[device], half, packed[half]))
         starts[device] += half.numel()
     for device, rows in found.items():
         yield optimizer.fp32_params[device], rows

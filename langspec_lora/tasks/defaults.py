@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from langspec_lora.data.directions import Direction, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.results import read_lines
+from langspec_lora.files import read_lines
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.values import content_of, names_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -20,23 +20,22 @@ from torch import Tensor
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
-from langspec_lora.checkpoints.start import starting_checkpoint
 from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
-from langspec_lora.config import pruning_from_args, trained_languages
+from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_absent_flag, add_base_flag, add_pruning_flags
-from langspec_lora.lora import FrozenLanguages, packed_parameters
-from langspec_lora.models.transformer import LanguageSpecificTransformer
-from langspec_lora.pruning.callback import DenseTraining, GradualPruning
-from langspec_lora.tasks.absent_languages import AbsentLanguages
+from langspec_lora.hooks import TrainingHook
+from langspec_lora.models.summary import parameter_summary
+from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
 from langspec_lora.tasks.checks.command import check_both_sides, is_training
 from langspec_lora.tasks.checks.flags import epochs_within, pruning_within
 from langspec_lora.tasks.checks.languages import settle_languages, used_languages
 from langspec_lora.tasks.checks.task import check_generation, check_stored_model, check_training, warn
+from langspec_lora.tasks.hooks import languages_to_train, training_hooks
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +49,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     Stock models work with it too: they get batches without language ids.
     """
 
-    pruning: GradualPruning | DenseTraining | None = None
-    frozen: FrozenLanguages | None = None
-    absent: AbsentLanguages | None = None
+    hooks: Sequence[TrainingHook] = ()
     _told_of_updates = False
 
     @staticmethod
-    def add_args(parser) -> None:
+    def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
         add_pruning_flags(parser)
@@ -115,7 +112,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                     f"dictionary {filename} is damaged ({error}); expected lines such as 'word 1'"
                 ) from error
 
-    def build_model(self, args: Namespace, from_checkpoint: bool = False):
+    def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Builds a model and tells it what the language ids of the batches mean.
 
         For training, every flag and the checkpoint to start from are checked first.
@@ -139,77 +136,49 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
+        adapters = model.adapters
         with exit_on_user_error():
-            model.bind_languages(self.langs, used_languages(self.args))
-        if trains:
-            trained = self._freeze_languages(model)
-            logger.info(model.parameter_summary(trained))
-            self._attach_pruning(model, trained)
-            if model.config is not None and self.args.absent_languages == "rest":
-                self.absent = AbsentLanguages(model.routing, packed_parameters(model.adapted.values()))
+            if adapters is not None:
+                adapters.bind_languages(self.langs, used_languages(self.args))
+            if trains:
+                trained = None if adapters is None else languages_to_train(self.args, adapters)
+                logger.info(parameter_summary(model, trained))
+                self.hooks = [] if adapters is None else training_hooks(self.args, adapters)
         return model
 
-    def build_criterion(self, *args: Any, **kwargs: Any):
+    def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
         """Builds the criterion; see fairseq's task. Over a frozen vocabulary fairseq's own takes less memory here."""
         criterion = super().build_criterion(*args, **kwargs)
         LabelSmoothedCrossEntropyCriterion.convert(criterion)
         return criterion
 
-    def _freeze_languages(self, model: LanguageSpecificTransformer) -> tuple[int, ...] | None:
-        """Freezes what ``--train-languages`` leaves out; gives the ids of those that train, None for all."""
-        if model.config is None or self.args.train_languages is None:
-            return None
-        trained = trained_languages(self.args, model.config.languages)
-        if len(trained) == len(model.config.languages):
-            return None
-        self.frozen = FrozenLanguages(model.adapted.values(), model.routing.layout, trained)
-        return trained
-
-    def _attach_pruning(self, model: LanguageSpecificTransformer, trained: tuple[int, ...] | None) -> None:
-        if model.config is None:
-            return
-        settings = pruning_from_args(self.args)
-        if settings is None:
-            self.pruning = DenseTraining(model.adapted, model.config.languages, model.adapters, trained)
-            return
-        schedule, scope = settings
-        self.pruning = GradualPruning(model.adapted, model.config.languages, schedule, scope, model.adapters, trained)
-        start = starting_checkpoint(self.args)
-        if start is None or not start[1]:
-            self.pruning.forget_masks_at_first_epoch()
-
-    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any):
+    def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """See fairseq's task. Only an iterator over the training data tells in which epoch ``--max-update`` ends it."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
         if trains:
             name_lost_positions(iterator)
-        if trains and isinstance(self.pruning, GradualPruning) and self.args.max_update:
+        pruning = pruning_from_args(self.args) if trains and self.hooks else None
+        if pruning is not None and self.args.max_update:
             if not self._told_of_updates:
                 epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)
-                warn(pruning_within(self.pruning.schedule, epochs, f"--max-update {self.args.max_update}"))
+                warn(pruning_within(pruning[0], epochs, f"--max-update {self.args.max_update}"))
             self._told_of_updates = True
         return iterator
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
-        """Chooses the pruning masks of the epoch."""
+        """See fairseq's task; then the hooks."""
         super().begin_epoch(epoch, model)
-        if self.frozen is not None:
-            self.frozen.remember()  # only now is the checkpoint loaded
-        if self.pruning is not None:
-            self.pruning.begin_epoch(epoch)
-        if self.frozen is not None:
-            self.frozen.restore()
+        for hook in self.hooks:
+            hook.begin_epoch(epoch)
 
     def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
-        """Steps the optimizer, then sets what is pruned to zero, and what is frozen back to what it was."""
-        if self.absent is not None:
-            self.absent.begin_step(optimizer)
+        """Steps the optimizer between the hooks."""
+        for hook in self.hooks:
+            hook.begin_update(optimizer)
         super().optimizer_step(optimizer, model=model, update_num=update_num)
-        if self.pruning is not None:
-            self.pruning.end_update()
-        if self.frozen is not None:
-            self.frozen.restore()
+        for hook in reversed(self.hooks):
+            hook.end_update()
 
     def train_step(
         self,
@@ -219,17 +188,18 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         optimizer: Any,
         update_num: int,
         ignore_grad: bool = False,
-    ):
+    ) -> Any:
         """See fairseq's task."""
-        if self.absent is not None:
-            self.absent.begin_batch()
+        for hook in self.hooks:
+            hook.begin_batch()
         batch = _for_model(sample, model)
         result = super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad)
-        if self.absent is not None and not ignore_grad:
-            self.absent.add_batch(sample)
+        if not ignore_grad:
+            for hook in reversed(self.hooks):
+                hook.end_batch(sample)
         return result
 
-    def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any):
+    def valid_step(self, sample: dict, model: torch.nn.Module, criterion: Any) -> Any:
         """See fairseq's task."""
         return super().valid_step(_for_model(sample, model), model, criterion)
 
@@ -240,7 +210,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         sample: dict,
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
-    ):
+    ) -> Any:
         """Translates a batch, of one direction or of several.
 
         With ``--source-lang`` and ``--target-lang`` the adapters of that direction are merged into the weights first.
@@ -262,10 +232,10 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
         source, target = one_language(sample)
         with ExitStack() as merged:
-            if self.one_direction and None not in (source, target):
+            if self.one_direction and source is not None and target is not None:
                 for model in models:
-                    if isinstance(model, LanguageSpecificTransformer):
-                        merged.enter_context(model.merged(source, target))
+                    if isinstance(model, LanguageSpecificTransformer) and model.adapters is not None:
+                        merged.enter_context(model.adapters.merged(source, target))
             sample = _for_model(sample, models[0])
             with exit_on_user_error(), _length_errors():
                 return super().inference_step(generator, models, sample, prefix_tokens, constraints)
@@ -277,7 +247,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         seq_gen_cls: Any = None,
         extra_gen_cls_kwargs: dict | None = None,
         prefix_allowed_tokens_fn: Any = None,
-    ):
+    ) -> Any:
         """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output.
 
         ``TranslationMultiSimpleEpochTask`` takes neither a generator class nor a constraint on tokens, though fairseq's
@@ -348,15 +318,9 @@ def _for_model(sample: dict, model: torch.nn.Module) -> dict:
     if not sample or "net_input" not in sample:
         return sample
     net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}
-    if _is_language_specific(model) and "src_lang_id" in sample["net_input"]:
+    if language_specific(model) is not None and "src_lang_id" in sample["net_input"]:
         source, target = one_language(sample)
         all_sources, all_targets = sample["net_input"]["src_lang_id"], sample["tgt_lang_id"]
         net_input["src_lang_id"] = all_sources if source is None else all_sources[:1]
         net_input["tgt_lang_id"] = all_targets if target is None else all_targets[:1]
     return {**sample, "net_input": net_input}
-
-
-def _is_language_specific(model: torch.nn.Module) -> bool:
-    while hasattr(model, "module"):  # fairseq's distributed wrappers
-        model = model.module
-    return isinstance(model, LanguageSpecificTransformer)

@@ -91,7 +91,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_from_its_adapters_and_base(
     batch = toy.mixed_batch(task)
     assert models[1].config == models[0].config
     for model in models:
-        model.bind_languages(toy.LANGUAGES, toy.LANGUAGES)
+        model.adapters.bind_languages(toy.LANGUAGES, toy.LANGUAGES)
     assert torch.equal(*(toy.forward(model, batch) for model in models))
 
 

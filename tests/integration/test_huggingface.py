@@ -59,9 +59,9 @@ def adapted(homes, request, tmp_path_factory) -> Adapted:
     model.load_state_dict(torch.load(home.fairseq / "model.pt", weights_only=False)["model"])
     toy.randomise_adapters(model, scale)
     if ratio:
-        for blocks in group_blocks(model.adapted, range(len(toy.LANGUAGES)), "language"):
+        for blocks in group_blocks(model.adapters.linears, range(len(toy.LANGUAGES)), "language"):
             prune_smallest(blocks, ratio)
-        apply_masks(model.adapted.values())
+        apply_masks(model.adapters.linears.values())
     path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.pt"
     write_checkpoint(path, flags, lambda state: state.update(model=model.state_dict()))
     return Adapted(home, task, model.eval(), path)

@@ -53,15 +53,15 @@ def logits(path: Path, data: Path, pairs: list[tuple[str, str]], merged: bool) -
     source, target = pairs[0]
     task = set_up_generation(data, path, "--lang-pairs", f"{source}-{target}", "-s", source, "-t", target)
     model = checkpoint_utils.load_model_ensemble([str(path)], task=task)[0][0].eval()
-    names = [name for name in toy.LANGUAGES if name in model.config.languages.names]
-    model.bind_languages(toy.LANGUAGES, names)
+    names = [name for name in toy.LANGUAGES if name in model.adapters.config.languages.names]
+    model.adapters.bind_languages(toy.LANGUAGES, names)
     five_task, _ = toy.build(toy.plugin_flags(data))
     batch = toy.mixed_batch(five_task)["net_input"]
     outputs = []
     for source, target in pairs:
         ids = [toy.LANGUAGES.index(name) for name in (source, target)]
         languages = {"src_lang_id": torch.tensor(ids[:1]), "tgt_lang_id": torch.tensor(ids[1:])}
-        with torch.no_grad(), model.merged(*ids) if merged else torch.enable_grad():
+        with torch.no_grad(), model.adapters.merged(*ids) if merged else torch.enable_grad():
             outputs.append(model(**{**batch, **languages})[0])
     return outputs
 

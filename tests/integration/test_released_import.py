@@ -99,14 +99,14 @@ def test_released_checkpoint_computes_x_a_b_beside_each_linear(base, levels, toy
         [str(tmp_path / "ours.pt")], task=set_up_generation(toy_data, tmp_path / "ours.pt")
     )[0][0].eval()
     modules = dict(loaded.named_modules())
-    loaded.bind_languages(toy.LANGUAGES, toy.LANGUAGES)
+    loaded.adapters.bind_languages(toy.LANGUAGES, toy.LANGUAGES)
     tested = 0
     for place in PLACES:
         stack, layer, position = place
         linear = modules[f"{stack}.layers.{layer}.{LINEARS[position]}"]
         by_source = stack == "encoder" and layer == 0
         x = torch.randn(3, 2, linear.in_features)
-        loaded.routing.set_batch(torch.tensor([1, 4]), torch.tensor([3, 0]))  # from fr and sd into wo and en
+        loaded.adapters.routing.set_batch(torch.tensor([1, 4]), torch.tensor([3, 0]))  # from fr and sd into wo and en
         actual = linear(x)
         for sentence, language in enumerate(("fr", "sd") if by_source else ("wo", "en")):
             expected = x[:, sentence] @ linear.weight.T + linear.bias

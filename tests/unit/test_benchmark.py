@@ -22,16 +22,16 @@ def logits(model, batch: dict) -> torch.Tensor:
     return model.eval()(**batch["net_input"])[0]
 
 
-@pytest.mark.parametrize("kind", [contenders.LoopOverLanguages, contenders.SharedPair])
+@pytest.mark.parametrize("kind", [contenders.LoopOverLanguages, contenders.SharedAdapter])
 def test_reference_forms_compute_what_ours_does(kind) -> None:
-    languages = 1 if kind is contenders.SharedPair else 6
+    languages = 1 if kind is contenders.SharedAdapter else 6
     model = build_model(TINY, (4,) if languages == 1 else SETTING.ranks.of(languages))
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         torch.nn.init.normal_(linear.lora_B, std=0.1)
     batch = make_batch(TINY, languages, True, 1, CPU)
     expected = logits(model, batch)
     base = logits(build_model(TINY, None), {"net_input": {**batch["net_input"]}})
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         linear.__class__ = kind
     torch.testing.assert_close(logits(model, batch), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(base, expected, atol=1e-2)
@@ -54,11 +54,13 @@ def test_a_whole_update_takes_as_many_operations_and_waits_for_200_languages_as_
 
 
 def test_trained_parameters_are_those_of_each_contender() -> None:
-    per_rank = (2 * 5 + 2 * 8) * 2 * TINY.width  # five positions in each encoder layer, eight in each decoder layer
+    per_rank = (
+        (2 * 5 + 2 * 8) * 2 * TINY.size.width
+    )  # five positions in each encoder layer, eight in each decoder layer
     trained = {name: contenders.UPDATES[name](SETTING).trained for name in contenders.UPDATES if "Hugging" not in name}
     assert trained["ours, mixed"] == trained["loop over languages"] == (2 + 2 + 2 + 2 + 8 + 8) * per_rank
     assert trained["one shared adapter"] == 4 * per_rank
-    assert trained["frozen base"] == 2 * TINY.width
+    assert trained["frozen base"] == 2 * TINY.size.width
     assert trained["full fine-tuning"] == sum(parameter.numel() for parameter in build_model(TINY, None).parameters())
 
 
@@ -144,8 +146,8 @@ def test_command_writes_the_tables_and_prints_them(tmp_path, capsys) -> None:
 
 
 def test_peak_memory_of_a_contender_is_measured_in_a_process_of_its_own() -> None:
-    plan = compare.Plan("tiny", "cpu", False, 1, 1)
-    assert 10**6 < measure.peak_cpu_memory("update", "ours, mixed", plan.settings()) < 10**9
+    asked = compare.Measurements("tiny", "cpu", False, 1, 1)
+    assert 10**6 < measure.peak_cpu_memory("update", "ours, mixed", asked.settings()) < 10**9
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, read_resources
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
 from langspec_lora.pruning.schedule import PruningSchedule
 
 _MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
@@ -163,10 +163,10 @@ def _unused_levels(args: Namespace, config: AdapterConfig) -> list[str]:
 
 def _names_of_level(config: AdapterConfig, level: str) -> list[str]:
     table = config.languages
-    return [name for name, own in zip(table.names, table.levels, strict=True) if own == level]
+    return [name for name, found in zip(table.names, table.levels, strict=True) if found == level]
 
 
-def _resources(args: Namespace):
+def _resources(args: Namespace) -> Resources:
     return read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
 
 

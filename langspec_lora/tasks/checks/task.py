@@ -56,7 +56,7 @@ def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: i
     if getattr(args, "lm_path", None):
         read_outline(args.lm_path)
     if args.source_lang is not None and not hasattr(args, "buffer_size"):  # which fairseq-interactive has
-        limits = Limits.of_generation(args, [read_outline(path).model_args for path in paths])
+        limits = Limits.of_generation(args, [read_outline(path).model_args or Namespace() for path in paths])
         data.check_files(args.gen_subset, needs_target=False, limits=limits)
 
 

@@ -63,9 +63,9 @@ def test_pairs_are_found_by_name_in_another_order_and_subset_of_languages(toy_da
     _, other = toy.build([*toy.plugin_flags(toy_data), "--langs", ",".join(names), "--lang-pairs", pairs])
     other.load_state_dict(state_of(model), strict=True)
     rows = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}  # ranks 2, 2, 3, 4, 4
-    for site, linear in other.adapted.items():
+    for site, linear in other.adapters.linears.items():
         for packed in ("lora_A", "lora_B"):
-            original = getattr(model.adapted[site], packed)
+            original = getattr(model.adapters.linears[site], packed)
             expected = torch.cat([original[slice(*rows[name])] for name in names])
             assert torch.equal(getattr(linear, packed), expected)
 
@@ -218,7 +218,7 @@ def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> 
     flags = toy.plugin_flags(toy_data)
     _, model = toy.build(flags)
     args = toy.model_settings(toy.parse(flags))
-    args.adapter_languages = languages_to_json(model.config.languages)
+    args.adapter_languages = languages_to_json(model.adapters.config.languages)
     state = state_of(model)
     checked_adapters(state, args, "checkpoint x.pt")
     averaged_in = state[f"{SITE}.lora_B"].normal_()

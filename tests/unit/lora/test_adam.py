@@ -253,8 +253,8 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
         for value, part in zip(base, single["base"], strict=True):
             part.grad = torch.randn(part.shape).half().float()
             value.grad = (part.grad * scale).half()
-        absent.add_batch({"languages": tuple(map(tuple, SPEAKERS[update]))})
-        absent.begin_step(optimizer)
+        absent.end_batch({"languages": tuple(map(tuple, SPEAKERS[update]))})
+        absent.begin_update(optimizer)
         optimizer._needs_sync = True
         optimizer.step()
         reference.step()
@@ -275,7 +275,7 @@ def test_an_optimizer_that_is_not_adam_is_named(caplog) -> None:
     optimizer = optim.build_optimizer(convert_namespace_to_omegaconf(args).optimizer, list(parameters.values()))
     absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
     for _ in range(2):
-        absent.begin_step(optimizer)
+        absent.begin_update(optimizer)
     assert caplog.text.count("SGD moves them by momentum and weight decay") == 1
 
 
@@ -291,7 +291,7 @@ def test_adam_that_does_not_hold_all_adapters_is_left_as_it_is(caplog) -> None:
         optimizer=Adam([base], **SETTINGS), fp32_params=[base], fp16_params=[base], has_flat_params=0
     )
     for optimizer in (part, none):
-        absent_of(parameters).begin_step(optimizer)
+        absent_of(parameters).begin_update(optimizer)
         assert type(optimizer.optimizer) is Adam
     assert caplog.text.count("Adam moves them by momentum and weight decay") == 2
 
@@ -300,7 +300,7 @@ def test_apex_s_first_fused_adam_lets_languages_rest() -> None:
     parameters = packed_values()
     inner = Adam(list(parameters.values()), **SETTINGS)
     inner.__class__ = FusedAdamV1  # which only apex can make
-    absent_of(parameters).begin_step(SimpleNamespace(optimizer=inner))
+    absent_of(parameters).begin_update(SimpleNamespace(optimizer=inner))
     assert isinstance(inner, LanguageAdam)
 
 
@@ -322,8 +322,8 @@ def test_a_language_is_absent_where_it_is_in_all_processes(monkeypatch, processe
     parameters = packed_values()
     inner, absent = Adam(list(parameters.values()), **SETTINGS), absent_of(parameters)
     absent.begin_batch()
-    absent.add_batch({"languages": ((0,), (1,))})
-    absent.begin_step(SimpleNamespace(optimizer=inner))
+    absent.end_batch({"languages": ((0,), (1,))})
+    absent.begin_update(SimpleNamespace(optimizer=inner))
     assert inner.present.tolist() == [[True, False, False], [False, True, processes == 2]]
 
 
@@ -332,7 +332,7 @@ def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> No
     inner = Adam(list(parameters.values()), **SETTINGS)
     inner.use_fp16_stats = True  # as fairseq's FusedAdamV2 with --fp16-adam-stats, whose moments are scaled
     absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
-    absent.begin_step(SimpleNamespace(optimizer=inner))
+    absent.begin_update(SimpleNamespace(optimizer=inner))
     assert type(inner) is Adam
     assert caplog.text.count("Adam moves them by momentum and weight decay") == 1
 

@@ -67,11 +67,11 @@ def test_frozen_languages_are_set_back_to_what_they_were_remembered_as(linears) 
     with torch.no_grad():
         for parameter in pairs(linears):
             parameter.add_(1)  # a checkpoint is loaded
-    frozen.remember()
+    frozen.begin_epoch(1)
     before = [parameter.detach().clone() for parameter in pairs(linears)]
     backward(linears)
     torch.optim.AdamW(pairs(linears), lr=0.1, weight_decay=0.5).step()
-    frozen.restore()
+    frozen.end_update()
     for parameter, then in zip(pairs(linears), before, strict=True):
         assert torch.equal(parameter[~OWN], then[~OWN])
         assert (parameter[OWN] != then[OWN]).all()

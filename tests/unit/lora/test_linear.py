@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PackedLayout, draw_a
 from langspec_lora.lora import routing as routing_module
+from langspec_lora.lora.functional import reference
 
 TIME, BATCH, D_IN, D_OUT = 5, 6, 10, 14
 RANKS = {"equal ranks": (3, 3, 3, 3), "other ranks": (2, 4, 1, 3)}
@@ -30,21 +31,30 @@ def route(linear: LanguageSpecificLinear, ids: list[int]) -> None:
     linear.routing.set(Languages(ids, ids))
 
 
+def rows_of(linear: LanguageSpecificLinear, ids: list[int]) -> list[slice]:
+    """The rows of each sentence's language, counted by hand."""
+    ranks = linear.routing.layout.ranks
+    return [slice(sum(ranks[:language]), sum(ranks[: language + 1])) for language in ids]
+
+
 def loop(linear: LanguageSpecificLinear, x: Tensor, a: Tensor, b: Tensor, ids: list[int]) -> Tensor:
     """The formula, sentence by sentence."""
-    part = slice(None) if linear.slice is None else linear.slice
-    columns = []
-    for number, language in enumerate(ids):
-        start = sum(linear.routing.layout.ranks[:language])
-        rows = slice(start, start + linear.routing.layout.ranks[language])
-        column = x[:, number] @ linear.weight.T
-        if linear.bias is not None:
-            column = column + linear.bias
-        update = (x[:, number][:, part] @ a[rows].T) @ b[rows]
-        whole = torch.zeros_like(column)
-        whole[:, part] = update
-        columns.append(column + whole)
-    return torch.stack(columns, dim=1)
+    return reference(x, linear.weight, linear.bias, a, b, rows_of(linear, ids), linear.slice or slice(None))
+
+
+@pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_reference_is_each_sentence_through_the_sum_of_both_weights(part, bias) -> None:
+    linear, ids = make(RANKS["other ranks"], part, bias=bias), [2, 0, 1, 1, 3, 2]
+    x = torch.randn(TIME, BATCH, D_IN, dtype=torch.float64)
+    width, start = part
+    reads = torch.eye(D_IN, dtype=torch.float64)[start : start + (width or D_IN)]  # picks the slice
+    adds = torch.eye(D_OUT, dtype=torch.float64)[start : start + (width or D_OUT)]
+    expected = []
+    for sentence, rows in enumerate(rows_of(linear, ids)):
+        weight = linear.weight + torch.einsum("ro,of,ri,ig->fg", linear.lora_B[rows], adds, linear.lora_A[rows], reads)
+        expected.append(torch.einsum("ti,oi->to", x[:, sentence], weight) + (linear.bias if bias else 0))
+    torch.testing.assert_close(loop(linear, x, linear.lora_A, linear.lora_B, ids), torch.stack(expected, dim=1))
 
 
 @pytest.fixture(params=FORMS)

@@ -112,9 +112,9 @@ def test_without_languages_nothing_is_selected(monkeypatch) -> None:
 
 def test_ids_of_the_batch_are_translated_to_the_model_s_own(monkeypatch) -> None:
     routing = gathering(monkeypatch)
-    assert routing.own_ids == [0, 1, 2]
+    assert routing.model_ids == [0, 1, 2]
     routing.translate_ids([1, None, 2, 0])
-    assert routing.own_ids == [1, 3, 2, 0]
+    assert routing.model_ids == [1, 3, 2, 0]
     set_ids(routing, [0, 2], [3, 3])
     assert used(*vars(routing.select("src", 2)).values()) == [ROWS[1], ROWS[2]]
     assert used(*vars(routing.select("tgt", 2)).values()) == [ROWS[0], ROWS[0]]
@@ -144,4 +144,4 @@ def test_tables_follow_the_model_to_its_device_and_are_not_saved() -> None:
     moved = routing.to("meta")
     assert all(table.is_meta for table in moved.buffers())
     moved.translate_ids([2, 1, 0])
-    assert moved.own_id.is_meta
+    assert moved.model_id.is_meta

@@ -77,7 +77,7 @@ def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, sta
         *(f"--{stack}-activation-direction", f"{direction}_{direction}"),
     )
     task, model = toy.build(flags)
-    assert len(model.adapted) == 1
+    assert len(model.adapters.linears) == 1
     batch = toy.mixed_batch(task)
     untouched = toy.forward(model.eval(), batch)
     toy.randomise_adapters(model)
@@ -162,7 +162,7 @@ def test_autocast_agrees_with_single_precision_and_trains_single_precision_pairs
     tolerance = 30 * torch.finfo(torch.bfloat16).eps
     torch.testing.assert_close(actual.float(), expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
     actual.float().square().mean().backward()
-    assert all(linear.lora_A.grad.dtype == torch.float32 for linear in model.adapted.values())
+    assert all(linear.lora_A.grad.dtype == torch.float32 for linear in model.adapters.linears.values())
 
 
 class BatchedProducts(TorchDispatchMode):
@@ -229,7 +229,7 @@ def test_model_without_language_ids_in_its_batch_says_so(toy_data) -> None:
 def test_batch_of_a_language_without_pairs_fails_in_place_of_using_another_s(toy_data, form) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     batch = toy.mixed_batch(task)
-    model.bind_languages([*toy.LANGUAGES, "xh"], toy.LANGUAGES)
+    model.adapters.bind_languages([*toy.LANGUAGES, "xh"], toy.LANGUAGES)
     toy.forward(model.eval(), batch)
     batch["tgt_lang_id"][0] = len(toy.LANGUAGES)
     with pytest.raises(IndexError):

@@ -153,10 +153,10 @@ def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_p
     with torch.no_grad():
         second.encoder.embed_tokens.weight.add_(0.1 * torch.randn_like(second.encoder.embed_tokens.weight))
     batch = toy.mixed_batch(task, "test")
-    names = second.config.languages.names
+    names = second.adapters.config.languages.names
     assert names == tuple(reversed(toy.LANGUAGES))
 
-    second.bind_languages(task.langs, toy.LANGUAGES)  # as the task does when it loads a checkpoint
+    second.adapters.bind_languages(task.langs, toy.LANGUAGES)  # as the task does when it loads a checkpoint
     hypotheses = translate(task, [first.eval(), second.eval()], batch, 3)
 
     own_order = toy.PerLanguageReference(task, first, flags)
@@ -199,8 +199,8 @@ def test_stock_and_language_specific_models_do_not_mix_in_an_ensemble(toy_data) 
 def test_language_without_pairs_is_named(toy_data) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     with pytest.raises(UserError, match="no adapters for xh; it knows en, fr, nl, wo, sd"):
-        model.bind_languages([*toy.LANGUAGES, "xh"], ["en", "xh"])
-    model.bind_languages([*toy.LANGUAGES, "xh"], ["en", "wo"])  # not used, not asked for
+        model.adapters.bind_languages([*toy.LANGUAGES, "xh"], ["en", "xh"])
+    model.adapters.bind_languages([*toy.LANGUAGES, "xh"], ["en", "wo"])  # not used, not asked for
 
 
 def test_batch_carries_the_languages_of_each_example_in_the_collated_order(toy_data) -> None:

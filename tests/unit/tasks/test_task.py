@@ -15,7 +15,8 @@ from fairseq.trainer import Trainer
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
-from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.lora import FrozenLanguages
+from langspec_lora.models.injected import InjectedAdapters
 from tests import toy
 from tests.bad_input import own_copy, refusal_of, write_checkpoint
 
@@ -45,7 +46,7 @@ def alive_after_first_epoch_begins(data, *flags: str) -> set[float]:
     path = flags[flags.index("--restore-file" if "--restore-file" in flags else "--finetune-from-model") + 1]
     model.load_state_dict(torch.load(path, weights_only=False)["model"], strict=True)
     task.begin_epoch(1, model)
-    return {linear.lora_mask.float().mean().item() for linear in model.adapted.values()}
+    return {linear.lora_mask.float().mean().item() for linear in model.adapters.linears.values()}
 
 
 def test_a_new_run_from_a_pruned_checkpoint_chooses_its_masks_and_a_resumed_one_keeps_them(toy_data, tmp_path) -> None:
@@ -158,8 +159,8 @@ def test_pairs_are_merged_into_every_model_where_all_batches_are_of_one_directio
 ) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, *flags), translates=True)
     merged = []
-    stock = LanguageSpecificTransformer.merged
-    monkeypatch.setattr(LanguageSpecificTransformer, "merged", lambda *args: merged.append(args[1:]) or stock(*args))
+    stock = InjectedAdapters.merged
+    monkeypatch.setattr(InjectedAdapters, "merged", lambda *args: merged.append(args[1:]) or stock(*args))
     task.inference_step(Mock(), [model.eval(), model], batch_of(task, pairs))
     assert merged == [(0, 3)] * merges  # the ids of en and wo
 
@@ -176,8 +177,8 @@ def batch_of(task, pairs: str) -> dict:
 def test_text_without_ids_is_of_the_direction_on_the_command_line(toy_data, monkeypatch) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, "--source-lang", "en", "--target-lang", "wo"), translates=True)
     merged, generator = [], Mock()
-    stock = LanguageSpecificTransformer.merged
-    monkeypatch.setattr(LanguageSpecificTransformer, "merged", lambda *args: merged.append(args[1:]) or stock(*args))
+    stock = InjectedAdapters.merged
+    monkeypatch.setattr(InjectedAdapters, "merged", lambda *args: merged.append(args[1:]) or stock(*args))
     tokens = torch.full((2, 5), 7)
     plain = {"src_tokens": tokens, "src_lengths": torch.tensor([5, 5])}  # as fairseq-interactive makes it
     task.inference_step(generator, [model.eval()], {"net_input": plain})
@@ -192,7 +193,7 @@ def test_text_without_ids_is_of_the_direction_on_the_command_line(toy_data, monk
 def test_one_of_several_languages_does_not_make_one_direction(toy_data, monkeypatch) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     task.one_direction = True  # as langspec-lora evaluate has it for a group of one direction
-    monkeypatch.setattr(LanguageSpecificTransformer, "merged", lambda *_: pytest.fail("merged"))
+    monkeypatch.setattr(InjectedAdapters, "merged", lambda *_: pytest.fail("merged"))
     for pairs in ("en-wo,nl-wo", "en-wo,en-nl", "en-wo,nl-fr"):
         task.inference_step(Mock(), [model.eval()], batch_of(task, pairs))
 
@@ -260,8 +261,8 @@ def rows(model: torch.nn.Module, names: str) -> torch.Tensor:
     """The adapters of some languages, in one row."""
     ids = [toy.LANGUAGES.index(name) for name in names.split(",")]
     parts = [
-        packed.detach()[model.routing.layout.slice(language)].flatten()
-        for linear in model.adapted.values()
+        packed.detach()[model.adapters.routing.layout.slice(language)].flatten()
+        for linear in model.adapters.linears.values()
         for packed in (linear.lora_A, linear.lora_B)
         for language in ids
     ]
@@ -272,7 +273,7 @@ def test_languages_that_do_not_train_stay_as_they_are_through_pruning_and_update
     flags = toy.plugin_flags(toy_data, *TRAINING, *PRUNING, "--train-languages", "wo,sd", "--lang-pairs", "wo-sd,sd-wo")
     task, model = toy.build(flags)
     toy.randomise_adapters(model)
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         linear.lora_mask[:, ::2] = 0  # even if an earlier training has called these entries pruned
     before, trained = rows(model, "en,fr,nl"), rows(model, "wo,sd")
     assert before.count_nonzero() == before.numel()
@@ -302,13 +303,13 @@ def test_training_without_pruning_lifts_the_masks_of_those_that_train(toy_data, 
     with caplog.at_level("INFO", "langspec_lora"):
         task, model = toy.build(toy.plugin_flags(toy_data, *flags))
     model.adapters.mask_epoch.fill_(3)
-    for linear in model.adapted.values():
+    for linear in model.adapters.linears.values():
         linear.lora_mask.zero_()
     task.begin_epoch(1, model)
     assert int(model.adapters.mask_epoch) == epoch  # the epoch of masks that are still there
-    shares = {linear.lora_mask.float().mean().item() for linear in model.adapted.values()}
+    shares = {linear.lora_mask.float().mean().item() for linear in model.adapters.linears.values()}
     assert all(share == 1 if epoch == 0 else 0 < share < 1 for share in shares)
-    assert (task.frozen is None) == (epoch == 0)
+    assert any(isinstance(hook, FrozenLanguages) for hook in task.hooks) == (epoch != 0)
     trainable = rows(model, "en,fr,nl,wo,sd" if epoch == 0 else "wo,sd").numel()
     said = [record.getMessage() for record in caplog.records]
     assert sum(f"| trainable {trainable:,} |" in line for line in said) == 1
@@ -320,7 +321,7 @@ def test_a_model_without_adapters_trains_as_in_fairseq(toy_data, arch) -> None:
     if arch:
         flags = toy.base_flags(toy_data, *PLAIN, *TRAINING)
     task, model = toy.build(flags)
-    assert (task.pruning, task.frozen, task.absent) == (None, None, None)
+    assert list(task.hooks) == []
     cfg = convert_namespace_to_omegaconf(toy.parse(flags))
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     task.begin_epoch(1, model)

@@ -166,7 +166,7 @@ def test_one_direction_translates_as_stock_beam_search_on_merged_weights(toy_dat
         batch = one_direction(task, source, target)
         hypotheses = translate(task, [model.eval()], batch, 5)
         assert_same(hypotheses, one_by_one(task, [reference], flags, batch, 5))
-        assert (next(iter(model.adapted.values())).merged is not None) == merges
+        assert (next(iter(model.adapters.linears.values())).merged is not None) == merges
 
 
 def test_the_task_merges_where_the_command_names_a_direction_and_training_forgets_it(toy_data) -> None:
@@ -174,7 +174,7 @@ def test_the_task_merges_where_the_command_names_a_direction_and_training_forget
     assert task.one_direction
     assert not toy.build(toy.plugin_flags(toy_data))[0].one_direction
     translate(task, [model.eval()], one_direction(task, "en", "wo"), 2)
-    linear = next(iter(model.adapted.values()))
+    linear = next(iter(model.adapters.linears.values()))
     assert linear.merged is not None
     assert not linear.computes_merged
     model.train()
@@ -187,4 +187,4 @@ def test_mixed_batches_are_not_merged(toy_data) -> None:
     batch = toy.mixed_batch(task, "test")
     assert one_language(batch) == (None, None)
     translate(task, [model.eval()], batch, 2)
-    assert next(iter(model.adapted.values())).merged is None
+    assert next(iter(model.adapters.linears.values())).merged is None

@@ -1,0 +1,121 @@
+"""The verbs on a whole model: inject adapters, remove or merge them, say what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import nn
+
+from langspec_lora.lora.linear import LanguageSpecificLinear
+from langspec_lora.lora.merging import merged_weight
+from langspec_lora.lora.routing import LanguageRouting, PackedLayout
+from langspec_lora.sites import SIDES, SOURCE
+
+
+def inject(
+    model: nn.Module,
+    sides: Mapping[str, str],
+    ranks: Sequence[int],
+    *,
+    dim: int = 0,
+    start: int = 0,
+    init: str = "rank",
+) -> LanguageRouting:
+    """Puts an adapter for every language beside linears of a model, in place.
+
+    The adapters add nothing until they train. Example::
+
+        routing = inject(model, {"encoder.fc": "src", "decoder.fc": "tgt"}, ranks=[2, 2, 8])
+        mark_trainable(model)
+        routing.set_batch(source_ids, target_ids)  # for each batch, before the forward pass
+
+    Args:
+        model: any model whose linears get ``(time, batch, features)``.
+        sides: the linears by their path in the model (as ``named_modules`` gives it), each with ``"src"`` or ``"tgt"``:
+            whose language selects the adapter.
+        ranks: rank of each language's adapter; a language's id is its position.
+        dim: 0 adapts whole layers; otherwise the adapters read ``dim`` features of each input, and add to the same
+            features of the output.
+        start: first of these features.
+        init: how LoRA A is drawn, see :func:`~langspec_lora.lora.linear.draw_a`.
+
+    Returns:
+        The routing of the model, which has to be told the languages of every batch.
+
+    Raises:
+        ValueError: a path names no plain linear of the model, or a side is neither ``src`` nor ``tgt``.
+    """
+    for path, side in sides.items():
+        if side not in SIDES:
+            raise ValueError(f"side {side!r} of {path}: expected src or tgt")
+        if not isinstance(_module(model, path), nn.Linear) or isinstance(_module(model, path), LanguageSpecificLinear):
+            raise ValueError(f"{path} is not a plain linear of the model")
+    routing = LanguageRouting(PackedLayout(tuple(ranks)))
+    for path, side in sides.items():
+        linear = cast(nn.Linear, model.get_submodule(path))
+        _replace(model, path, LanguageSpecificLinear(linear, routing, side, dim, start, init))
+    return routing
+
+
+def remove(model: nn.Module) -> None:
+    """Removes the adapters, in place: every adapted linear gives way to the module that it replaced.
+
+    The base weights were never written to, so the model computes what it computed before :func:`inject`, bit for bit.
+    """
+    for path, linear in list(_adapted(model)):
+        _replace(model, path, linear.without_adapters())
+
+
+@torch.no_grad()
+def merge(model: nn.Module, source: int, target: int) -> None:
+    """Adds the adapters of one direction to the weights for good, in place, and removes all adapters.
+
+    To switch between directions and keep the adapters, see
+    :class:`~langspec_lora.lora.merging.MergedWeights`.
+
+    Args:
+        model: a model with adapters.
+        source: the source language's id.
+        target: the target language's id.
+    """
+    for path, linear in list(_adapted(model)):
+        merged = merged_weight(linear, source if linear.side == SOURCE else target)
+        plain = linear.without_adapters()
+        plain.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)
+        _replace(model, path, plain)
+
+
+def adapted_linears(model: nn.Module) -> Iterator[LanguageSpecificLinear]:
+    """All adapted linears of a model."""
+    return (linear for _, linear in _adapted(model))
+
+
+def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The packed matrices of all adapters of a model: ``A (R, d_in)`` and ``B (R, d_out)`` of every adapted linear."""
+    for linear in adapted_linears(model):
+        yield from (linear.lora_A, linear.lora_B)
+
+
+def mark_trainable(model: nn.Module) -> None:
+    """Makes the adapters trainable and freezes everything else, in place."""
+    trainable = set(map(id, adapter_parameters(model)))
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trainable)
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, LanguageSpecificLinear]]:
+    return ((path, module) for path, module in model.named_modules() if isinstance(module, LanguageSpecificLinear))
+
+
+def _module(model: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

@@ -1,0 +1,91 @@
+"""The adapters of one model: which it has, their linears, the languages of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from langspec_lora.adapters.entries import language_manifest
+from langspec_lora.config import AdapterConfig
+from langspec_lora.errors import UserError
+from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights
+from langspec_lora.sites import Site
+
+
+class InjectedAdapters(nn.Module):
+    """The adapters of one model.
+
+    What a checkpoint says of them besides their weights are buffers, so that every tool that copies a model's state
+    keeps them, and whole numbers, so that averaging checkpoints leaves them as they are.
+
+    Args:
+        config: which adapters the model has.
+        routing: the languages of the current batch.
+        linears: the adapted linears by site.
+
+    Attributes:
+        manifest: names, levels and ranks of the languages: the UTF-8 bytes of a JSON text, int64.
+        mask_epoch: the epoch in which the pruning masks were chosen, 0 for none, int64 ``(1,)``.
+    """
+
+    manifest: Tensor
+    mask_epoch: Tensor
+
+    def __init__(
+        self, config: AdapterConfig, routing: LanguageRouting, linears: Mapping[Site, LanguageSpecificLinear]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.routing = routing
+        self.linears = dict(linears)  # no ModuleDict: they are registered where they compute
+        self.register_buffer("manifest", language_manifest(config.languages))
+        self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
+        self._merged = MergedWeights(self.linears.values())
+
+    @property
+    def count(self) -> int:
+        """The number of entries of all LoRA A and B."""
+        return sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.linears.values())
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Leaves the base model: sets all of B to zero, so that no adapter adds anything."""
+        for linear in self.linears.values():
+            linear.lora_B.zero_()
+
+    def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
+        """Says what the language ids of the batches mean, by name.
+
+        Args:
+            names: the languages of the task, by id.
+            used: those of them that batches will use.
+
+        Raises:
+            UserError: there are no adapters for a used language.
+        """
+        ids = {name: number for number, name in enumerate(self.config.languages.names)}
+        unknown = [name for name in used if name not in ids]
+        if unknown:
+            raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(ids)}")
+        self.routing.translate_ids([ids.get(name) for name in names])
+
+    @contextmanager
+    def merged(self, source: int, target: int) -> Iterator[None]:
+        """Translates one direction at the base model's speed for the length of a ``with`` block.
+
+        Inside, every sentence is of this direction, whatever ids its batch carries. See :class:`MergedWeights`.
+
+        Args:
+            source: source language id, as :meth:`bind_languages` numbers them.
+            target: target language id, likewise.
+        """
+        ids = self.routing.model_ids
+        with self._merged.using(ids[source], ids[target]):
+            yield
+
+    def forget_merged(self) -> None:
+        """Frees the merged weights of the last direction."""
+        self._merged.forget()
