@@ -33,4 +33,4 @@ class Progress(tqdm):
     def __init__(self, iterable: Iterable[Any] | None = None, *, disable: bool | None = False, **settings: Any) -> None:
         interval = 0.5 if sys.stderr.isatty() else 20.0
         pace = {"mininterval": interval, "maxinterval": interval}
-        super().__init__(iterable, disable=disable or is_quiet(), **{**pace, **settings})
+        super().__init__(iterable, disable=True if is_quiet() else disable, **{**pace, **settings})

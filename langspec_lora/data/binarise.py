@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary, load_splitter
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
+from langspec_lora.progress import Progress
 
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
@@ -241,7 +240,7 @@ def _write_sides(
     from fairseq.data.indexed_dataset import make_builder
 
     sentences = tokens = unknown = 0
-    for side in tqdm(sides, desc="binarising", unit="side", disable=None, leave=False):
+    for side in Progress(sides, desc="binarising", unit="side", disable=None, leave=False):
         builder = make_builder(str(folder / f"{side.stem}.bin"), impl="mmap", vocab_size=len(vocabulary))
         for line in side.lines:
             text = split(line) if split else line

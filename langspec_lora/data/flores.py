@@ -29,13 +29,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
 from langspec_lora.errors import UserError
 from langspec_lora.files import NotUtf8, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
+from langspec_lora.progress import Progress
 
 URL = "https://dl.fbaipublicfiles.com/flores101/dataset/flores101_dataset.tar.gz"
 """The official archive (Goyal et al., TACL 2022)."""
@@ -336,7 +335,7 @@ def _fetch(url: str, path: Path) -> None:
             total = int(length) + (start if resumed else 0) if length else None
             with (
                 partial.open("ab" if resumed else "wb") as file,
-                tqdm(total=total, initial=start if resumed else 0, unit="B", unit_scale=True, desc=path.name) as bar,
+                Progress(total=total, initial=start * resumed, unit="B", unit_scale=True, desc=path.name) as bar,
             ):
                 while block := answer.read(1 << 16):
                     file.write(block)

@@ -24,6 +24,7 @@ from langspec_lora.evaluation.share import Share
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.files import write_json, write_whole
 from langspec_lora.inference.settings import MAX_TOKENS, Generation, Model, check_batch_limits
+from langspec_lora.progress import is_quiet
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class _Progress(tqdm):
             total=total,
             mininterval=interval,
             maxinterval=interval,
-            disable=bool(share and share.rank),
+            disable=is_quiet() or bool(share and share.rank),
         )
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
+from langspec_lora.progress import is_quiet
 from langspec_lora.report import off_target, significance, worst
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.resampling import SEED
@@ -147,7 +148,7 @@ def measure(
             tasks.append(_Task(texts[direction], small, missing))
     if tasks:
         try:
-            with tqdm(total=len(tasks), unit="direction", desc="sentences", **_pace()) as bar:
+            with tqdm(total=len(tasks), unit="direction", desc="sentences", disable=is_quiet(), **_pace()) as bar:
                 for values in _run(tasks, processes or _cores()):
                     cache.add(values)
                     bar.update()

@@ -179,9 +179,11 @@ def test_quiet_shows_neither_notes_nor_progress(capsys) -> None:
             package.setLevel(level)
             note("hello")
             list(Progress(range(3)))
+            list(Progress(range(5), disable=None))  # no terminal
             output = capsys.readouterr()
             assert not output.out
             assert ("langspec-lora: hello\n" in output.err) is ("3/3" in output.err) is shown
+            assert "5/5" not in output.err
     finally:
         package.setLevel(before)
 
