@@ -62,10 +62,9 @@ def _set_up_logging(args: Namespace) -> None:
 
     level = logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING
     form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s" if args.verbose else "langspec-lora: %(message)s"
-    # Now, because fairseq sets up logging of its own when imported.
+    # Now, because fairseq sets up logging of its own when imported: everything from INFO on.
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
-    for package in ("langspec_lora", "fairseq"):
-        logging.getLogger(package).setLevel(level)
+    logging.getLogger("fairseq").setLevel(level)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
