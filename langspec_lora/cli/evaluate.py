@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -87,8 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
-    # A line of fairseq's log for each file that is opened would bury the progress bar.
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
     from langspec_lora.evaluation.share import Share
 
     with Share.together() as share:

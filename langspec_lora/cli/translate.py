@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -56,8 +55,6 @@ def run(args: argparse.Namespace) -> int:
     """Translates."""
     if args.buffer_size is not None and args.buffer_size < 1:
         raise UserError(f"--buffer-size {args.buffer_size}: expected a number of lines of at least 1")
-    # Before fairseq sets up logging of its own.
-    logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
     from langspec_lora.inference.assets import find_assets
     from langspec_lora.inference.settings import Generation
     from langspec_lora.inference.translator import Translator
