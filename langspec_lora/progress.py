@@ -1,24 +1,14 @@
-"""Progress and notes on the standard error; with ``--quiet``, where only errors are logged, neither is shown."""
+"""Progress bars, which ``--quiet`` leaves out."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-
-def is_quiet() -> bool:
-    """Whether only errors are to be shown."""
-    return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
-
-
-def note(text: str) -> None:
-    """Prints a line that is neither an error nor a result."""
-    if not is_quiet():
-        print(f"langspec-lora: {text}", file=sys.stderr, flush=True)
+from langspec_lora.notes import is_quiet
 
 
 class Progress(tqdm):

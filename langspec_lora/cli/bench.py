@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.progress import is_quiet
+from langspec_lora.notes import is_quiet
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the settings; notes on what was left out go to the standard error."""
-    from langspec_lora.progress import note
+    from langspec_lora.notes import note
     from langspec_lora.tasks.defaults import evaluation_defaults, training_defaults
 
     given = (args.langs, args.lang_pairs)

@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     levels = {level: [one.code for one in LANGUAGES if one.level == level] for level in ("high", "med", "low")}
     print(*(f"{level}: {' '.join(codes)}" for level, codes in levels.items()), sep="; ")
-    print(*(f"sentence pairs of a {levels} pair: {count}" for levels, count in SIZES.pretrain.items()), sep=", ")
+    print(
+        *(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()), sep=", "
+    )
     print(f"multi-parallel in {len(CODES)} languages: {SIZES.finetune} train, {SIZES.valid} valid, {SIZES.test} test")
     print(f"{args.out}: made in {time.monotonic() - started:.0f} s")
     return 0

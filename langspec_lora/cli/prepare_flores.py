@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Makes the folder and prints what it holds."""
     from langspec_lora.data.flores import prepare
     from langspec_lora.languages import read_resources
-    from langspec_lora.progress import note
+    from langspec_lora.notes import note
 
     started = time.monotonic()
     resources = read_resources(args.languages)

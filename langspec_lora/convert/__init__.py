@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.progress import note
+from langspec_lora.notes import note
 
 EXPORTS: Mapping[str, str] = {
     "adapter": "adapter.export",

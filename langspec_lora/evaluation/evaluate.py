@@ -24,7 +24,7 @@ from langspec_lora.evaluation.share import Share
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.files import write_json, write_whole
 from langspec_lora.inference.settings import MAX_TOKENS, Generation, Model, check_batch_limits
-from langspec_lora.progress import is_quiet
+from langspec_lora.notes import is_quiet
 
 
 @dataclass(frozen=True)

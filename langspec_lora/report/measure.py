@@ -20,7 +20,7 @@ from tqdm import tqdm
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
-from langspec_lora.progress import is_quiet
+from langspec_lora.notes import is_quiet
 from langspec_lora.report import off_target, significance, worst
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.resampling import SEED

@@ -17,6 +17,7 @@ ROOMS = (
     "errors",
     "values",
     "files",
+    "notes",
     "progress",
     "sites",
     "sizes",

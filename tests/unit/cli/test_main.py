@@ -16,7 +16,8 @@ from langspec_lora.cli import doctor
 from langspec_lora.cli.commands import COMMANDS, GROUPS, module_of, parser_of
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.progress import Progress, note
+from langspec_lora.notes import note
+from langspec_lora.progress import Progress
 from tests import ROOT
 
 SLOW = {"torch", "fairseq", "numpy", "matplotlib", "sacrebleu", "omegaconf", "sentencepiece", "safetensors", "jinja2"}
