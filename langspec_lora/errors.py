@@ -1,4 +1,4 @@
-"""The one error type for mistakes of the person at the keyboard, and how it ends a command line."""
+"""The error type for mistakes of the user, and how it ends a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-_SIGPIPE = 13  # which the signal module has not everywhere
+_SIGPIPE = 13  # the signal module lacks it on some systems
 
 
 class UserError(ValueError):
@@ -114,14 +114,14 @@ def exit_on_user_error() -> Iterator[None]:
 
 @contextmanager
 def command_line(stopped: str = "stopped") -> Iterator[None]:
-    """What a program of ours runs in: :func:`exit_on_user_error`, and one line on Ctrl-C or a full disk as well.
+    """Wraps a whole program: :func:`exit_on_user_error`, and one line on Ctrl-C or a full disk too.
 
     Args:
-        stopped: the line on Ctrl-C.
+        stopped: what to print on Ctrl-C.
 
     Raises:
-        SystemExit: in place of a :class:`UserError`, of a KeyboardInterrupt (exit code 130, as the shell has it), of a
-            file or an output that cannot be used, or, without a word, of an output that nobody reads any more (141).
+        SystemExit: in place of a :class:`UserError`, of an OSError, of a KeyboardInterrupt (exit code 130, as in a
+            shell), or, without a message, when the reader of the output has closed it (141).
     """
     try:
         with exit_on_user_error(), _output():
@@ -136,20 +136,20 @@ def _output() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough
+    except BrokenPipeError:  # the reader has closed it
         _drop_output()
         raise SystemExit(128 + _SIGPIPE) from None
     except OSError as error:
         _drop_output()
         reason = error.strerror or error
         if error.filename is not None:
-            raise UserError(f"{error.filename}: {reason}; check the path, and what may be read and written") from error
-        raise UserError(f"the output cannot be written: {reason}; write it where there is room") from error
+            raise UserError(f"{error.filename}: {reason}; check the path and its permissions") from error
+        raise UserError(f"cannot write the output: {reason}; check the disk") from error
 
 
 def _drop_output() -> None:
-    """Sends what is buffered nowhere: Python would try again at its end, and complain."""
-    with suppress(OSError, ValueError):  # where it is no file
+    """Discards buffered output: Python would try to write it again on exit, and print an error."""
+    with suppress(OSError, ValueError):  # the output is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -162,5 +162,5 @@ def _lines(error: UserError) -> str:
 
 
 def _in_one_line(text: str) -> str:
-    """Escapes line breaks and terminal codes, which names taken from a file can hold."""
+    """Escapes line breaks and terminal codes, which names read from a file can contain."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -6,7 +6,6 @@ What loads a model imports torch and fairseq, and is imported where it is used.
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from langspec_lora.settings import add_flags, read_flags
 if TYPE_CHECKING:
     from langspec_lora.evaluation.prepare import Evaluation
 
-HELP = "translate all directions in one process and score them"
+EXAMPLE = "data-bin --checkpoint checkpoints/checkpoint_best.pt --base --out results"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
-    # A line of fairseq's log for each file that is opened would bury the progress bar.
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
     from langspec_lora.evaluation import evaluate
     from langspec_lora.evaluation.share import Share
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from langspec_lora.flags import add_base_flag
 
-HELP = "count the parameters of a checkpoint and what pruning has left of them"
+EXAMPLE = "checkpoints/checkpoint_best.pt --out pictures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

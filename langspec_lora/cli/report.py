@@ -11,7 +11,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.values import names_of
 
-HELP = "tables, significance, heat maps and worst sentences of one or more evaluations, in one HTML file"
+EXAMPLE = "results/base results/checkpoint_best --out report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

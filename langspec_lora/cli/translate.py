@@ -6,7 +6,6 @@ What loads a model imports torch and fairseq, and is imported where it is used.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterable
 from itertools import islice
@@ -22,7 +21,7 @@ from langspec_lora.settings import add_flags, read_flags
 if TYPE_CHECKING:
     from langspec_lora.inference.translator import Translator
 
-HELP = "translate lines of raw text"
+EXAMPLE = "checkpoints/checkpoint_best.pt -s en -t fr < text.en"
 
 _BUFFER_SIZES = {"cuda": 1000, "cpu": 200}  # on a CPU larger batches gain little, and the first line would come late
 
@@ -51,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Translates."""
-    # Before fairseq sets up logging of its own.
-    logging.basicConfig(level=logging.WARNING, format="langspec-lora: %(message)s", stream=sys.stderr)
     from langspec_lora.inference.model_files import find_files
     from langspec_lora.inference.translator import Translator
 

@@ -20,6 +20,7 @@ from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import source_size
 from langspec_lora.evaluation.share import Share
 from langspec_lora.files import write_json, write_whole
+from langspec_lora.notes import is_quiet
 
 
 def evaluate(options: EvaluationOptions, share: Share | None = None) -> dict[Direction, Mapping]:
@@ -137,7 +138,7 @@ class _Progress(tqdm):
             total=total,
             mininterval=interval,
             maxinterval=interval,
-            disable=bool(share and share.rank),
+            disable=is_quiet() or bool(share and share.rank),
         )
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import sacrebleu
-from tqdm import tqdm
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
+from langspec_lora.progress import Progress
 from langspec_lora.report import off_target, significance
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.significance import SEED, MetricSettings
@@ -155,11 +154,8 @@ def measure(
             judges = {direction.target: options.judges[direction.target]} if options.judges else {}
             tasks.append(_Task(texts[direction], replace(options, judges=judges), missing))
     if tasks:
-        pace = 0.2 if sys.stderr.isatty() else 20.0  # seconds between updates on a terminal, and lines of a log
         try:
-            with tqdm(
-                total=len(tasks), unit="direction", desc="sentences", mininterval=pace, maxinterval=pace
-            ) as progress:
+            with Progress(total=len(tasks), unit="direction", desc="sentences") as progress:
                 for values in _run(tasks, processes or _cores()):
                     cache.add(values)
                     progress.update()

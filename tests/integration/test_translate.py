@@ -360,7 +360,7 @@ def test_a_full_disk_is_one_sentence(home, adapted) -> None:
         _, errors = process.communicate(b"en1 en2\n")
     assert process.returncode == 1
     assert errors.decode().splitlines() == [
-        "langspec-lora: error: the output cannot be written: No space left on device; write it where there is room"
+        "langspec-lora: error: cannot write the output: No space left on device; check the disk"
     ]
 
 

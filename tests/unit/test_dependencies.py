@@ -18,6 +18,7 @@ ROOMS = (
     "values",
     "settings",
     "files",
+    "notes",
     "progress",
     "sites",
     "sizes",
@@ -42,6 +43,8 @@ ROOMS = (
     "report",
     "example",
     "benchmark",
+    "api",
+    "api",
     "cli",
 )
 """From the ground up: a room imports those before it, and never one after it."""
