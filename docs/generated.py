@@ -11,6 +11,7 @@ import ast
 import importlib
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +23,59 @@ from langspec_lora import flags  # noqa: E402
 from langspec_lora.cli.main import COMMANDS  # noqa: E402
 
 
-def plugin_flags() -> list[argparse.Action]:
-    """The flags that the task and the model add to fairseq's."""
+def flag_rows() -> list[tuple[str, str, str, str]]:
+    """Name, value, default and help text of the flags that the task and the model add to fairseq's."""
     parser = argparse.ArgumentParser(add_help=False)
     for declare in (flags.add_adapter_flags, flags.add_pruning_flags, flags.add_base_flag, flags.add_absent_flag):
         declare(parser)
-    return parser._actions
+    rows = []
+    for action in parser._actions:
+        value = action.metavar or "|".join(map(str, action.choices or ()))
+        default = "" if action.default is None else str(action.default)
+        rows.append((action.option_strings[0], str(value), default, action.help or ""))
+    return rows
+
+
+def command_rows() -> list[tuple[str, str]]:
+    """Name and purpose of the commands of ``langspec-lora``."""
+    modules = {name: f"langspec_lora.cli.{name.replace('-', '_')}" for name in COMMANDS}
+    return [(name, importlib.import_module(module).HELP) for name, module in modules.items()]
+
+
+def table(*rows: Iterable[str]) -> str:
+    """Rows of cells, the first of them the headings, as Markdown."""
+    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |" for cells in rows)
+    return "\n".join((head, "|---" * head.count(" | ") + "|---|", *body))
 
 
 def flag_table() -> str:
-    """A row for each flag: its name and value, its default, and its help text."""
-    rows = ["| Flag | Default | Meaning |", "|---|---|---|"]
-    for action in plugin_flags():
-        value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
-        default = "" if action.default is None else f"`{action.default}`"
-        cells = (f"`{action.option_strings[0]} {value}`", default, action.help or "")
-        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    return "\n".join(rows)
+    """All flags."""
+    rows = (
+        (f"`{name} {value}`", f"`{default}`" if default else "", text) for name, value, default, text in flag_rows()
+    )
+    return table(("Flag", "Default", "Meaning"), *rows)
 
 
 def command_table() -> str:
-    """A row for each command of ``langspec-lora``, with what it does."""
-    rows = ["| Command | What it does |", "|---|---|"]
-    for name in COMMANDS:
-        module = importlib.import_module(f"langspec_lora.cli.{name.replace('-', '_')}")
-        rows.append(f"| `langspec-lora {name}` | {module.HELP} |")
-    return "\n".join(rows)
+    """All commands."""
+    return table(("Command", "What it does"), *((f"`langspec-lora {name}`", text) for name, text in command_rows()))
 
 
 def module_list() -> str:
-    """All modules, room by room, with the first line of their docstrings."""
-    lines: list[str] = []
+    """All modules, room by room, with the first sentences of their docstrings."""
+    rooms = []
     for folder in sorted({path.parent for path in PACKAGE.rglob("*.py")}):
+        summaries = {path.name: _summary(path) for path in sorted(folder.glob("*.py"))}
+        rows = ((f"`{name}`", text) for name, text in summaries.items() if text or name != "__init__.py")
         name = "/".join(("langspec_lora", *folder.relative_to(PACKAGE).parts))
-        lines += ["", f"### `{name}/`", "", "| Module | What it holds |", "|---|---|"]
-        for path in sorted(folder.glob("*.py")):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            if docstring or path.name != "__init__.py":
-                summary = " ".join(docstring.split("\n\n")[0].split()).replace("``", "`").replace("|", "\\|")
-                summary = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", summary)
-                lines.append(f"| `{path.name}` | {summary} |")
-        if lines[-1] == "|---|---|":
-            del lines[-5:]
-    return "\n".join(lines[1:])
+        rooms.append(f"### `{name}/`\n\n{table(('Module', 'What it holds'), *rows)}")
+    return "\n\n".join(rooms)
+
+
+def _summary(module: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    text = " ".join(docstring.split("\n\n")[0].split()).replace("``", "`")
+    return re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", text)
 
 
 PARTS = {"flags": flag_table, "commands": command_table, "modules": module_list}
@@ -78,6 +89,15 @@ def fill(page: str) -> str:
             head, rest = page.split(begin)
             page = f"{head}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
     return page
+
+
+ROLE = re.compile(r":\w+:<code>(~?)((?:[\w.]+\.)?(\w+))</code>")
+"""What mkdocs leaves of the docstrings' ``:class:`~package.module.Name```."""
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """mkdocs calls this for the HTML of each page: references in docstrings become links, where they lead somewhere."""
+    return ROLE.sub(r'<autoref identifier="\2" optional><code>\3</code></autoref>', html)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -45,6 +45,8 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 def block(page: str, beginning: str) -> str:
     """The text of the one bash block of a page that has a line beginning like this."""
     (found,) = (
-        candidate.text for candidate in blocks(ROOT / page, "bash") if re.search(f"^ *{beginning}", candidate.text, re.M)
+        candidate.text
+        for candidate in blocks(ROOT / page, "bash")
+        if re.search(f"^ *{beginning}", candidate.text, re.M)
     )
     return found
