@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import importlib.util
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ PACKAGE = DOCS.parent / "langspec_lora"
 sys.path.insert(0, str(PACKAGE.parent))  # mkdocs and a plain `python docs/generated.py` do not know the checkout
 
 from langspec_lora import flags  # noqa: E402
-from langspec_lora.cli.main import COMMANDS  # noqa: E402
+from langspec_lora.cli import main  # noqa: E402
 
 
-def flag_rows() -> list[tuple[str, str, str, str]]:
+def flag_rows() -> Sequence[tuple[str, str, str, str]]:
     """Name, value, default and help text of the flags that the task and the model add to fairseq's."""
+    if hasattr(flags, "flag_table"):
+        return flags.flag_table()
     parser = argparse.ArgumentParser(add_help=False)
     for declare in (flags.add_adapter_flags, flags.add_pruning_flags, flags.add_base_flag, flags.add_absent_flag):
         declare(parser)
@@ -36,9 +39,11 @@ def flag_rows() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def command_rows() -> list[tuple[str, str]]:
+def command_rows() -> Sequence[tuple[str, str]]:
     """Name and purpose of the commands of ``langspec-lora``."""
-    modules = {name: f"langspec_lora.cli.{name.replace('-', '_')}" for name in COMMANDS}
+    if importlib.util.find_spec("langspec_lora.cli.commands"):
+        return list(importlib.import_module("langspec_lora.cli.commands").COMMANDS.items())
+    modules = {name: f"langspec_lora.cli.{name.replace('-', '_')}" for name in main.COMMANDS}
     return [(name, importlib.import_module(module).HELP) for name, module in modules.items()]
 
 
