@@ -111,8 +111,8 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         ),
         (
             ["--decoder-lora-layer", "none", "--encoder-lora-layer", "0", "--lang-pairs", "en-fr,nl-wo,sd-en"],
-            "--lang-pairs has fr, wo only as target, but the source language selects the adapters in every adapted "
-            "layer, so their adapters will not train",
+            "--lang-pairs has fr, wo only as target, but the source language selects the adapters in every "
+            "adapted layer, so their adapters will not train",
         ),
         (
             ["--med-rank", "99", "--langs", "en,fr,wo,sd", "--lang-pairs", "en-wo,wo-sd,sd-fr,fr-en"],

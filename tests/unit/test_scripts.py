@@ -250,9 +250,9 @@ EVALUATION = {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "LANGS": "
         ),
         ("evaluate.sh", {**EVALUATION, "DICT": "no.txt"}, "DICT=no.txt"),
         ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr not found"),
-        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "holds no direction of the subset 'test'"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "has no direction of the subset 'test'"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "en-fr,en-fr"}, "--lang-pairs names 'en-fr' twice"),
-        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is no direction"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is not a direction"),
         ("train.sh", {"DATA_BIN": ".", "BASE": "here.pt", "SAVE_DIR": "y"}, "here.pt is damaged or no checkpoint"),
     ],
 )
@@ -347,7 +347,7 @@ def test_evaluation_loop_takes_the_languages_of_the_checkpoint_and_the_direction
         write_data(tmp_path / "the data", "test", pair)
     (tmp_path / "the data" / "dict.wo.txt").write_text("text\n")
     done = loop(LANGS="", LANG_PAIRS="", FLORES_MONO="data")
-    assert "the data also hold fr, not among the languages given: not evaluated" in done.stderr
+    assert "the data also have fr, not among the given languages: not evaluated" in done.stderr
     calls = (tmp_path / "calls").read_text()
     assert "--langs wo,en,xx --lang-pairs wo-en,en-wo -s wo -t en" in calls
     assert "the data/dict.wo.txt" in calls

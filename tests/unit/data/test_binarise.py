@@ -194,7 +194,7 @@ def test_files_with_other_content_are_refused_and_kept(tmp_path, files, dictiona
 def test_another_dictionary_is_refused(tmp_path, files, dictionary):
     binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
     write(dictionary, ["cat 1"])
-    with pytest.raises(UserError, match="another content"):
+    with pytest.raises(UserError, match="other content"):
         binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
 
 

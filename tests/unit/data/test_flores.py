@@ -138,7 +138,7 @@ def test_a_folder_of_other_settings_is_refused_and_kept(prepared, source, change
 def test_files_of_the_user_are_not_overwritten(source, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dict.txt").write_text("mine 1\n")
-    with pytest.raises(UserError, match=r"dict\.txt from elsewhere"):
+    with pytest.raises(UserError, match=r"already contains dict\.txt"):
         flores.prepare(tmp_path / "out", LANGUAGES, source, vocab_size=60, valid_lines=3)
     assert snapshot(tmp_path / "out") == {"dict.txt": b"mine 1\n"}
 
@@ -232,7 +232,7 @@ def test_damaged_text_is_named_by_file_and_line_before_anything_is_written(sourc
     ],
 )
 def test_wrong_options_are_named(source, tmp_path, changes, words) -> None:
-    options = {"resources": LANGUAGES, "source": source, "vocab_size": 60, "valid_lines": 3, **changes}
+    options = {"resources": LANGUAGES, "archive": source, "vocab_size": 60, "valid_lines": 3, **changes}
     with pytest.raises(UserError, match=words):
         flores.prepare(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
