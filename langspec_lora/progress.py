@@ -1,24 +1,14 @@
-"""Progress and notes on the standard error; with ``--quiet``, where only errors are logged, neither is shown."""
+"""Progress bars, which ``--quiet`` leaves out."""
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-
-def is_quiet() -> bool:
-    """Whether only errors are to be shown."""
-    return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
-
-
-def note(text: str) -> None:
-    """Prints a line that is neither an error nor a result."""
-    if not is_quiet():
-        print(f"langspec-lora: {text}", file=sys.stderr, flush=True)
+from langspec_lora.notes import is_quiet
 
 
 class Progress(tqdm):
@@ -33,4 +23,4 @@ class Progress(tqdm):
     def __init__(self, iterable: Iterable[Any] | None = None, *, disable: bool | None = False, **settings: Any) -> None:
         interval = 0.5 if sys.stderr.isatty() else 20.0
         pace = {"mininterval": interval, "maxinterval": interval}
-        super().__init__(iterable, disable=disable or is_quiet(), **{**pace, **settings})
+        super().__init__(iterable, disable=True if is_quiet() else disable, **{**pace, **settings})

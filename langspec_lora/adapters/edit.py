@@ -36,9 +36,9 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     packed = {}
     for site in first.packed:
         parts = [adapters.packed[site] for adapters in sets]
-        mask = torch.stack([own.mask for own in parts]).amin(0)
-        b = _mean([own.b for own in parts]).masked_fill(mask == 0, 0)
-        packed[site] = PackedMatrices(_mean([own.a for own in parts]), b, mask)
+        mask = torch.stack([part.mask for part in parts]).amin(0)
+        b = _mean([part.b for part in parts]).masked_fill(mask == 0, 0)
+        packed[site] = PackedMatrices(_mean([part.a for part in parts]), b, mask)
     return replace(first, packed=packed, mask_epoch=max(adapters.mask_epoch for adapters in sets))
 
 
@@ -75,11 +75,11 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
     packed = {}
     for site, (a, b, mask) in adapters.packed.items():
         drawn = [torch.empty(rank, a.size(1)) for rank in new.ranks]
-        for own in drawn:
-            draw_a(own, init, generator)
+        for new_a in drawn:
+            draw_a(new_a, init, generator)
         rows = sum(new.ranks)
         packed[site] = PackedMatrices(
-            torch.cat([a, *(own.to(a.dtype) for own in drawn)]),
+            torch.cat([a, *(new_a.to(a.dtype) for new_a in drawn)]),
             torch.cat([b, b.new_zeros(rows, b.size(1))]),
             torch.cat([mask, mask.new_ones(rows, mask.size(1))]),
         )
@@ -109,13 +109,13 @@ def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
     rows = [adapters.rows(name) for name in names]
 
     def select(packed: Tensor) -> Tensor:
-        return torch.cat([packed[own] for own in rows])
+        return torch.cat([packed[part] for part in rows])
 
     packed = {site: PackedMatrices(*map(select, matrices)) for site, matrices in adapters.packed.items()}
     table = adapters.languages
     ids = [table.id(name) for name in names]
     languages = LanguageTable(
-        tuple(names), tuple(table.levels[own] for own in ids), tuple(table.ranks[own] for own in ids)
+        tuple(names), tuple(table.levels[number] for number in ids), tuple(table.ranks[number] for number in ids)
     )
     return replace(adapters, languages=languages, packed=packed)
 
@@ -175,10 +175,10 @@ def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = 
     remedy = "only adapters that stand alike in one base come together"
     check_same_placement(Placement.of_adapters(first), Placement.of_adapters(second), one, other, remedy)
     for site, packed in first.packed.items():
-        for part, own, their in zip("AB", packed, second.packed[site], strict=False):
-            if (own.dtype, own.shape[1:]) != (their.dtype, their.shape[1:]):
+        for part, here, there in zip("AB", packed, second.packed[site], strict=False):
+            if (here.dtype, here.shape[1:]) != (there.dtype, there.shape[1:]):
                 raise UserError(
-                    f"at {site} {part} is of {own.dtype} and width {own.size(1)} in {one}, of "
-                    f"{their.dtype} and width {their.size(1)} in {other}; only adapters of one base and precision "
+                    f"at {site} {part} is of {here.dtype} and width {here.size(1)} in {one}, of "
+                    f"{there.dtype} and width {there.size(1)} in {other}; only adapters of one base and precision "
                     "come together"
                 )

@@ -1,4 +1,7 @@
-"""``langspec-lora add-language``: new languages join a trained set of adapters."""
+"""``langspec-lora add-language``: adds new languages to trained adapters.
+
+The imports inside functions keep torch out of ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from langspec_lora.flags import add_base_flag
 from langspec_lora.languages import DEFAULT_RANKS, LEVELS
 from langspec_lora.values import names_of
 
-HELP = "let new languages join trained adapters, which stay as they are"
+EXAMPLE = "checkpoints/checkpoint_best.pt --langs sw --lang-resources languages.yaml --out with_sw.pt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("checkpoint", type=Path, metavar="CK", help="checkpoint with adapters")
-    parser.add_argument("--langs", required=True, metavar="A,B", help="the languages that join")
+    parser.add_argument("--langs", required=True, metavar="A,B", help="languages to add")
     parser.add_argument(
         "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
     )
@@ -23,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{level}-rank", type=int, metavar="R", help=f"rank of new {level}-resource languages (default: as in CK)"
         )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the drawing of A (default: 1)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed for drawing the new LoRA A")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     add_base_flag(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the checkpoint and says how to train the new languages."""
+    """Writes the checkpoint and prints how to train the new languages."""
     from langspec_lora.adapters.edit import add_languages
     from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
@@ -38,16 +41,16 @@ def run(args: argparse.Namespace) -> int:
 
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    source = StoredModel(args.checkpoint, args.base_checkpoint)
+    stored = StoredModel(args.checkpoint, args.base_checkpoint)
     ranks = dict(DEFAULT_RANKS)
-    for own in (source.args, args):
-        said = {level: getattr(own, f"{level}_rank", None) for level in LEVELS}
-        ranks.update({level: rank for level, rank in said.items() if rank is not None})
+    for given in (stored.args, args):
+        found = {level: getattr(given, f"{level}_rank", None) for level in LEVELS}
+        ranks.update({level: rank for level, rank in found.items() if rank is not None})
     where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"
     new = LanguageTable.build(names_of(args.langs, "--langs"), resources, ranks, where)
-    adapters = add_languages(source.adapters, new, source.settings.get("lora_init") or "rank", args.seed)
-    source.write(adapters, args.out)
-    everyone = ",".join(adapters.languages.names)
+    adapters = add_languages(stored.adapters, new, stored.settings.get("lora_init") or "rank", args.seed)
+    stored.write(adapters, args.out)
+    all_languages = ",".join(adapters.languages.names)
     print(f"written: {args.out}")
-    print(f"train them with --finetune-from-model {args.out} --langs {everyone} --train-languages {args.langs}")
+    print(f"train them with --finetune-from-model {args.out} --langs {all_languages} --train-languages {args.langs}")
     return 0

@@ -1,4 +1,7 @@
-"""``langspec-lora average``: the mean of several checkpoints of one training."""
+"""``langspec-lora average``: averages several checkpoints of one training.
+
+The imports inside functions keep torch out of ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from pathlib import Path
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_base_flag
 
-HELP = "average the adapters of several checkpoints of one training"
+EXAMPLE = "checkpoints/checkpoint14.pt checkpoints/checkpoint15.pt --out average.pt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CK", help="checkpoints of one training")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     add_base_flag(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,15 +30,14 @@ def run(args: argparse.Namespace) -> int:
 
     check_file(args.out, args.overwrite)
     if len(args.checkpoints) < 2:
-        raise UserError("one checkpoint is its own average; name two or more")
-    sources = [StoredModel(path, args.base_checkpoint) for path in args.checkpoints]
-    adapters = average([source.adapters for source in sources], [str(source) for source in sources])
-    for other in sources[1:]:
-        if other.fingerprint != sources[0].fingerprint:
+        raise UserError("one checkpoint was given; give two or more to average")
+    stored = [StoredModel(path, args.base_checkpoint) for path in args.checkpoints]
+    adapters = average([one.adapters for one in stored], [str(one) for one in stored])
+    for other in stored[1:]:
+        if other.fingerprint != stored[0].fingerprint:
             raise UserError(
-                f"{other} and {sources[0]} stand on different base models, or train theirs; only the adapters of "
-                "trainings that keep one base frozen are averaged here"
+                f"{other} and {stored[0]} have different base models; give checkpoints of a training with a frozen base"
             )
-    sources[0].write(adapters, args.out)
-    print(f"written: {args.out}, the average of {len(sources)} checkpoints")
+    stored[0].write(adapters, args.out)
+    print(f"written: {args.out}, the average of {len(stored)} checkpoints")
     return 0

@@ -1,11 +1,13 @@
-"""``langspec-lora doctor``: what this environment holds, what is wrong with it, and what mends that."""
+"""``langspec-lora doctor``: checks the installation, and prints what is wrong and how to repair it.
+
+The checks import what they look at, so that one broken package does not keep the others from being checked.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import importlib.util
-import logging
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -15,20 +17,20 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError
 
-HELP = "say what is installed here, what is wrong with it and what mends it"
+EXAMPLE = "--require-tokenizer flores101"
 PACKAGE = Path(__file__).resolve().parents[1]
 REINSTALL = "run scripts/install.sh"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the account.
+    """One line of the output.
 
     Attributes:
-        name: what was looked at.
-        found: what is there, in words.
-        problem: what is wrong and what mends it; empty where nothing is.
-        fatal: whether the problem keeps training or translation from working.
+        name: what was checked.
+        found: what was found.
+        problem: what is wrong and how to repair it; empty if nothing is wrong.
+        fatal: whether training or translation fails because of the problem.
     """
 
     name: str
@@ -38,23 +40,22 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``langspec-lora doctor``."""
+    """Adds the command's flags."""
     parser.add_argument(
         "--require-tokenizer",
         metavar="NAME",
         action="append",
         default=[],
-        help="fail unless sacrebleu can use this tokenizer without a download, such as flores101; may be repeated",
+        help="fail unless sacrebleu has the model of this tokenizer, such as flores101; may be repeated",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the account.
+    """Prints the findings.
 
     Returns:
-        0, or 1 if something that training or translation needs is missing or broken.
+        0, or 1 if training or translation fails because of something missing or broken.
     """
-    logging.disable(logging.INFO)
     findings = [finding for check in CHECKS for finding in _guarded(check)]
     findings += [_required_tokenizer(name) for name in args.require_tokenizer]
     for finding in findings:
@@ -65,18 +66,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {finding.name}: {finding.problem}")
     for finding in fatal:
         print(f"wrong: {finding.name}: {finding.problem}")
-    print(f"{len(fatal)} thing{'s' * (len(fatal) != 1)} to mend" if fatal else "all that is needed is there")
+    print(f"{len(fatal)} problem{'s' * (len(fatal) != 1)} to repair" if fatal else "no problems found")
     return 1 if fatal else 0
 
 
 def _guarded(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Turns an exception met in a check into a finding: a broken package may raise anything when imported."""
+    """Turns a check's exception into a finding: a broken package may raise anything when imported."""
+    name = check.__name__.removeprefix("check_")
     try:
         yield from check()
+    except ModuleNotFoundError as error:
+        yield _missing(error.name or name)
     except Exception as error:
-        name = check.__name__.removeprefix("check_")
         reason = " ".join(str(error).split())
-        yield Finding(name, "broken", f"it does not import ({type(error).__name__}: {reason}); {REINSTALL}")
+        yield Finding(name, "broken", f"its import fails ({type(error).__name__}: {reason}); {REINSTALL}")
 
 
 def check_python() -> Iterator[Finding]:
@@ -88,17 +91,16 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """torch 2.0.1 or later, and its devices."""
-    if not _installed("torch"):
-        yield _missing("torch")
-        return
+    """Torch 2.0.1 or later, and its devices."""
     import torch
 
     problem = "" if _release(torch.__version__) >= (2, 0, 1) else f"torch 2.0.1 or later is needed; {REINSTALL}"
     yield Finding("torch", torch.__version__, problem)
     if not torch.cuda.is_available():
-        built = f"torch was built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch was built without it"
-        yield Finding("cuda", f"no device ({built}): training runs on the CPU, without --amp and --fp16")
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        yield Finding(
+            "cuda", f"no device (torch was built {built}): training runs on the CPU, without --amp and --fp16"
+        )
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         yield Finding(
@@ -109,10 +111,11 @@ def check_torch() -> Iterator[Finding]:
 
 def check_numpy() -> Iterator[Finding]:
     """NumPy, and whether torch was built for it."""
-    if not _installed("numpy"):
-        yield _missing("numpy")
-        return
     import numpy
+
+    if not _installed("torch"):
+        yield Finding("numpy", numpy.__version__)
+        return
     import torch
 
     problem = ""
@@ -124,39 +127,35 @@ def check_numpy() -> Iterator[Finding]:
 
 
 def check_startup() -> Iterator[Finding]:
-    """The start-up file that lets fairseq run on later Pythons and torches."""
+    """The start-up file that lets fairseq run on recent versions of Python and torch."""
     waiting = any(type(finder).__name__ == "FairseqHook" for finder in sys.meta_path)
     acted = "fairseq" in sys.modules and getattr(dataclasses.dataclass, "repairs_fairseq", False)
     if waiting or acted:
         yield Finding("start-up file", "active")
         return
     needed = sys.version_info >= (3, 11) or (_installed("torch") and _release(version("torch")) >= (2, 6))
-    mend = (
-        "langspec_lora_startup.pth did not run, so fairseq fails on this Python or torch; install this project with pip"
-    )
-    yield Finding(
-        "start-up file", "not active" if needed else "not active, and not needed here", mend if needed else ""
-    )
+    problem = "langspec_lora_startup.pth did not run, so fairseq fails here; install this project with pip"
+    found = "not active" if needed else "not active, and not needed here"
+    yield Finding("start-up file", found, problem if needed else "")
 
 
 def check_fairseq() -> Iterator[Finding]:
-    """fairseq and its compiled parts."""
-    if not _installed("fairseq"):
-        yield _missing("fairseq")
-        return
+    """Fairseq and its compiled parts."""
     import fairseq
 
-    where = Path(fairseq.__file__).parent
+    folder = Path(fairseq.__file__).parent
     compiled = ("fairseq.data.data_utils_fast", "fairseq.libbleu")
     absent = [name for name in compiled if importlib.util.find_spec(name) is None]
-    problem = f"its compiled part {absent[0]} is missing; install a C++ compiler and fairseq again" if absent else ""
+    problem = (
+        f"its compiled module {absent[0]} was not found; install a C++ compiler and fairseq again" if absent else ""
+    )
     if not absent:
         importlib.import_module("fairseq.data.data_utils_fast")
-    yield Finding("fairseq", f"{fairseq.__version__} ({where})", problem)
+    yield Finding("fairseq", f"{fairseq.__version__} ({folder})", problem)
 
 
 def check_libraries() -> Iterator[Finding]:
-    """What fairseq and this package import beside torch and NumPy."""
+    """What else fairseq and this package need."""
     for name in (
         "hydra-core",
         "omegaconf",
@@ -174,19 +173,19 @@ def check_libraries() -> Iterator[Finding]:
 
 
 def check_tokenizers() -> Iterator[Finding]:
-    """Which SentencePiece models of sacrebleu are there; without one, spBLEU needs a download."""
+    """The SentencePiece models of sacrebleu, which spBLEU needs."""
     if not _installed("sacrebleu"):
         return
     from langspec_lora.evaluation.tokenizers import tokenizer_models
 
     models = {name: path for name, path in tokenizer_models().items() if name in ("flores101", "flores200")}
     for name, path in models.items():
-        found = str(path) if path.is_file() else f"not there ({path}); sacrebleu downloads it at first use"
+        found = str(path) if path.is_file() else f"not found ({path}); sacrebleu downloads it at first use"
         yield Finding(f"{name} model", found)
 
 
 def check_apex() -> Iterator[Finding]:
-    """NVIDIA's apex, which is optional; a project of the same name on PyPI is something else."""
+    """NVIDIA's apex, which is optional; PyPI has another project of that name."""
     spec = importlib.util.find_spec("apex")
     if spec is None or not spec.submodule_search_locations:
         yield Finding("apex", "not installed (optional: fused Adam and layer norm on CUDA)")
@@ -197,19 +196,19 @@ def check_apex() -> Iterator[Finding]:
         yield Finding("apex", "another project", problem, fatal=False)
         return
     compiled = [name for name in ("amp_C", "fused_layer_norm_cuda") if importlib.util.find_spec(name)]
-    found = (
-        f"NVIDIA's, with {' and '.join(compiled)}" if compiled else "NVIDIA's, without its CUDA parts: nothing is fused"
-    )
-    yield Finding("apex", found)
+    parts = f"with {' and '.join(compiled)}" if compiled else "without its CUDA modules"
+    yield Finding("apex", f"NVIDIA's, {parts}")
 
 
 def check_extras() -> Iterator[Finding]:
     """The libraries of our extras, all optional."""
+    from langspec_lora.evaluation.metrics import MODEL_METRICS
+
     for name, extra, purpose in (
         ("transformers", "hf", "export and import of Hugging Face's models"),
         ("peft", "hf", "loads exported LoRA folders; the benchmark"),
         ("py3langid", "lid", "wrong language in reports"),
-        ("unbabel-comet", "comet", "evaluate --comet"),
+        *((metric.package, metric.extra, f"evaluate {metric.flag}") for metric in MODEL_METRICS.values()),
     ):
         try:
             yield Finding(name, version(name))
@@ -218,7 +217,7 @@ def check_extras() -> Iterator[Finding]:
 
 
 def check_user_dir() -> Iterator[Finding]:
-    """The path that ``--user-dir`` takes."""
+    """The path to give as ``--user-dir``."""
     yield Finding("--user-dir", str(PACKAGE))
 
 

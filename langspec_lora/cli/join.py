@@ -1,4 +1,7 @@
-"""``langspec-lora join``: the adapters of two trainings on one base, in one checkpoint."""
+"""``langspec-lora join``: joins the adapters of two trainings on one base.
+
+The imports inside functions keep torch out of ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,21 @@ from pathlib import Path
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_base_flag
 
-HELP = "put the adapters of two trainings on one base into one checkpoint"
+EXAMPLE = "first/checkpoint_best.pt second/checkpoint_best.pt --prefer A --out joined.pt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("first", type=Path, metavar="A", help="checkpoint with adapters, or adapter folder")
-    parser.add_argument("second", type=Path, metavar="B", help="another; at least one of the two is a checkpoint")
-    parser.add_argument("--prefer", choices=("A", "B"), help="whose pairs a language gets that is in both")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    parser.add_argument("second", type=Path, metavar="B", help="a second one; A or B must be a checkpoint")
+    parser.add_argument("--prefer", choices=("A", "B"), help="which adapters to keep for a language that both have")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     add_base_flag(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the checkpoint and says which languages it has."""
+    """Writes the checkpoint and prints which languages it has."""
     from langspec_lora.adapters.edit import join
     from langspec_lora.checkpoints.fingerprint import check_same_base
     from langspec_lora.checkpoints.stored_model import StoredModel
@@ -34,10 +37,12 @@ def run(args: argparse.Namespace) -> int:
         one, other = first.settings.get(flag), second.settings.get(flag)
         if one != other:
             name = f"--{flag.replace('_', '-')}"
-            raise UserError(f"A was trained with {name} {one} and B with {other}; only adapters trained alike can join")
+            raise UserError(
+                f"A was trained with {name} {one} and B with {other}; give two trained with the same {name}"
+            )
     adapters = join(first.adapters, second.adapters, args.prefer)
     if not (first.stands_on(second.fingerprint) or second.stands_on(first.fingerprint)):
         check_same_base(second.fingerprint, first.fingerprint, f"the base of {args.second}", str(args.first))
     (first if first.is_checkpoint else second).write(adapters, args.out)
-    print(f"written: {args.out}, with pairs for {', '.join(adapters.languages.names)}")
+    print(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")
     return 0

@@ -1,39 +1,19 @@
-"""``langspec-lora COMMAND …``: finds the command's module and runs it.
+"""``langspec-lora COMMAND …``: runs a command, and ends in one line where it fails or is interrupted.
 
-A command is a module of this package with ``HELP`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``. Only
-the module of the command given is imported, so that ``langspec-lora doctor`` works where another's imports do not.
+The imports are inside functions so that Ctrl-C while they run ends in one line too.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from langspec_lora import __version__
-from langspec_lora.errors import command_line
-from langspec_lora.values import read_strictly
+from langspec_lora.errors import UserError, command_line
 
-COMMANDS = (
-    "doctor",
-    "defaults",
-    "prepare-flores",
-    "make-example",
-    "translate",
-    "evaluate",
-    "report",
-    "inspect",
-    "export",
-    "import",
-    "add-language",
-    "remove-language",
-    "join",
-    "average",
-    "bench",
-)
-"""The commands in the order of use; ``prepare-flores`` lives in ``prepare_flores.py``."""
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+    from types import ModuleType
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,34 +25,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in COMMANDS:
-        parser = _overview()
-        parser.parse_args(arguments)
-        parser.error("give the command first")
-    command = _module(arguments[0])
-    parser = argparse.ArgumentParser(prog=f"langspec-lora {arguments[0]}", description=command.HELP)
-    read_strictly(parser)
-    command.add_arguments(parser)
-    # Intermixed: before Python 3.13 the text or folders of a command could not follow its flags otherwise.
-    args = parser.parse_intermixed_args(arguments[1:])
     with command_line():
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        except Exception as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
+            raise
+
+
+def _main(words: list[str]) -> int:
+    from langspec_lora.cli.commands import COMMANDS, module_of, overview, parser_of, refuse
+
+    if words and words[0] in ("-h", "--help", "--version"):
+        overview().parse(words)
+    if not words or words[0] not in COMMANDS:
+        refuse(words[0] if words else None)
+    args = parser_of(words[0]).parse(words[1:])
+    _set_up_logging(args)
+    return _run(module_of(words[0]), args)
+
+
+def _run(command: ModuleType, args: Namespace) -> int:
+    try:
         return command.run(args)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if args.verbose or _was_interrupted(error):
+            raise
+        raise SystemExit(_unexpected(error)) from error
 
 
-def _overview() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="langspec-lora", description="Language-specific LoRA for multilingual translation with fairseq."
-    )
-    parser.add_argument("--version", action="version", version=f"langspec-lora {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        commands.add_parser(name, help=_module(name).HELP)
-    return parser
+def _set_up_logging(args: Namespace) -> None:
+    import logging
+
+    level = logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING
+    form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s" if args.verbose else "langspec-lora: %(message)s"
+    # Now, because fairseq sets up logging of its own when imported: everything from INFO on.
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    logging.getLogger("fairseq").setLevel(level)
 
 
-def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"langspec_lora.cli.{command.replace('-', '_')}")
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C led to an error: libraries can fail when interrupted while they are imported."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _unexpected(error: Exception) -> str:
+    import traceback
+    from pathlib import Path
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    place = f"{Path(last.filename).name}, line {last.lineno}"
+    return f"langspec-lora: unexpected error: {what} ({place}); run it again with -v for the traceback"
 
 
 if __name__ == "__main__":

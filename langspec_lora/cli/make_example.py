@@ -1,24 +1,25 @@
-"""``langspec-lora make-example``: the built-in example's text, SentencePiece model and binarised data."""
+"""``langspec-lora make-example``: makes the built-in example's text, SentencePiece model and binarised data.
+
+The imports inside functions keep fairseq out of ``--help``.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from pathlib import Path
 
-HELP = "make the built-in example: text in twelve invented languages, binarised"
+EXAMPLE = "example"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; run again, it is found and kept")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="another draw of sentences (default: 1)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make; an earlier run's folder is kept")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed for drawing the sentences")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the folder and says what it holds."""
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    """Makes the folder and prints what it holds."""
     from langspec_lora.example.build import make_example
     from langspec_lora.example.corpus import SIZES
     from langspec_lora.example.grammar import CODES, LANGUAGES
@@ -26,11 +27,13 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     example = make_example(args.out, seed=args.seed)
     if not example.made:
-        print(f"{args.out}: all is there, made from the same settings")
+        print(f"{args.out}: complete, made with the same settings")
         return 0
     levels = {level: [one.code for one in LANGUAGES if one.level == level] for level in ("high", "med", "low")}
     print(*(f"{level}: {' '.join(codes)}" for level, codes in levels.items()), sep="; ")
-    print(*(f"sentence pairs of a {levels} pair: {count}" for levels, count in SIZES.pretrain.items()), sep=", ")
+    print(
+        *(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()), sep=", "
+    )
     print(f"multi-parallel in {len(CODES)} languages: {SIZES.finetune} train, {SIZES.valid} valid, {SIZES.test} test")
     print(f"{args.out}: made in {time.monotonic() - started:.0f} s")
     return 0

@@ -1,14 +1,15 @@
-"""``langspec-lora prepare-flores``: FLORES-101 as data for the published commands."""
+"""``langspec-lora prepare-flores``: binarises FLORES-101 for the published commands.
+
+The imports inside functions keep fairseq out of ``--help``.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 import time
 from pathlib import Path
 
-HELP = "make binarised data for all directions of a set of languages from FLORES-101"
+EXAMPLE = "--languages configs/languages/twelve.yaml --out flores12"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,37 +20,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML file of languages with their FLORES codes, such as configs/languages/twelve.yaml",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make; run again, it goes on")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make; a second run continues")
     parser.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="DIR",
-        help="unpacked archive, with dev/CODE.dev and devtest/CODE.devtest (default: the official one, downloaded)",
+        help="unpacked archive, with dev/CODE.dev and devtest/CODE.devtest (default: download the official one)",
     )
-    parser.add_argument("--spm", type=Path, metavar="FILE", help="the model's SentencePiece model (default: trained)")
-    parser.add_argument("--dict", type=Path, dest="dictionary", metavar="FILE", help="the dictionary that goes with it")
+    parser.add_argument(
+        "--spm", type=Path, metavar="FILE", help="SentencePiece model of the model to fine-tune (default: train one)"
+    )
+    parser.add_argument("--dict", type=Path, dest="dictionary", metavar="FILE", help="dictionary that belongs to --spm")
     parser.add_argument(
         "--vocab-size",
         type=int,
         default=8000,
         metavar="N",
-        help="size of the SentencePiece model that is trained, on the training side only (default: 8000)",
+        help="size of the SentencePiece model, if one is trained (on dev only)",
     )
     parser.add_argument(
         "--valid-lines",
         type=int,
         default=100,
         metavar="N",
-        help="devtest lines 1 to N are the validation set (default: 100); all of devtest is the test set",
+        help="use devtest lines 1 to N as validation set; all of devtest is the test set",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the folder and says what it holds."""
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
+    """Makes the folder and prints what it holds."""
     from langspec_lora.data.flores import prepare
     from langspec_lora.languages import read_resources
+    from langspec_lora.notes import note
 
     started = time.monotonic()
     resources = read_resources(args.languages)
@@ -61,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
         args.dictionary,
         args.vocab_size,
         args.valid_lines,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        say=note,
     )
     names = ",".join(resources.levels)
     if prepared.summary is None:
-        print(f"{prepared.data_bin}: all is there, made from the same text and settings")
+        print(f"{prepared.data_bin}: complete, made from the same text and settings")
     else:
         summary = prepared.summary
         print(
@@ -79,6 +82,6 @@ def run(args: argparse.Namespace) -> int:
         "(so the validation lines are test lines too)"
     )
     print(f"--langs {names}")
-    for note in prepared.notes:
-        print(f"note: {note}")
+    for text in prepared.notes:
+        print(f"note: {text}")
     return 0

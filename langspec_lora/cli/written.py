@@ -1,4 +1,4 @@
-"""What commands say of the files they have written."""
+"""The lines by which commands name the files they wrote."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ imported only when it is asked for.
 from __future__ import annotations
 
 import importlib
-import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.notes import note
 
 EXPORTS: Mapping[str, str] = {
     "adapter": "adapter.export",
@@ -99,4 +99,4 @@ def check_one_direction(args: Namespace, option: str) -> None:
 
 def say(remark: str) -> None:
     """Tells the user something that is neither an error nor a result."""
-    print(f"langspec-lora: {remark}", file=sys.stderr)
+    note(remark)

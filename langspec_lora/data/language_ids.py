@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from langspec_lora.data.headers import count_sentences, highest_id
 from langspec_lora.data.lengths import LengthCheck, Limits, Side
+from langspec_lora.data.loading_log import details_at_debug, summary
 from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.data.shared_directions import check_shared_directions
 from langspec_lora.errors import UserError, exit_on_user_error
+
+logger = logging.getLogger(__name__)
 
 
 class LanguageIdDataset(BaseWrapperDataset):
@@ -187,7 +191,24 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         """
         with exit_on_user_error():
             check_shared_directions(self, split)
-        return super().load_split_datasets(split, *args, **kwargs)
+        datasets, loaded = super().load_split_datasets(split, *args, **kwargs)
+        folders = dict.fromkeys(direction["data_path"] for direction in loaded)
+        sizes = [len(dataset) for _, dataset in datasets]
+        logger.info(summary(split, folders, sizes, self._language_tokens(loaded)))
+        return datasets, loaded
+
+    def _language_tokens(self, directions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """The ids of the language tokens that the examples of directions start with, by language."""
+        tokens = {}
+        for direction in directions:
+            source, target = direction["src"], direction["tgt"]
+            for_encoder, for_decoder = direction["langtok_spec"]
+            if for_encoder:
+                name = source if source and for_encoder.startswith("src") else target
+                tokens[name] = self.get_encoder_langtok(source, target, for_encoder)
+            if for_decoder:
+                tokens[target] = self.get_decoder_langtok(target, for_decoder)
+        return tokens
 
     def load_a_dataset(
         self, split: str, data_path: str, src: str, src_dict: Any, tgt: str, *args: Any, **kwargs: Any
@@ -198,7 +219,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
             SystemExit: the data are missing, misaligned or empty; the message is one line.
         """
         direction = f"{split} data of {src}-{tgt} in {data_path}"
-        with exit_on_user_error():
+        with exit_on_user_error(), details_at_debug():
             try:
                 dataset = super().load_a_dataset(split, data_path, src, src_dict, tgt, *args, **kwargs)
             except FileNotFoundError:

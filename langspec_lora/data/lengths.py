@@ -13,7 +13,7 @@ import numpy as np
 
 from langspec_lora.data.headers import longest_sentence, sentence_lengths
 from langspec_lora.errors import UserError
-from langspec_lora.inference.settings import MAX_TOKENS
+from langspec_lora.generation import MAX_TOKENS
 
 
 @dataclass(frozen=True)

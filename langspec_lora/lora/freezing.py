@@ -1,4 +1,4 @@
-"""Pairs of some languages that stay bit for bit as they are while those of others train."""
+"""Keeping the adapters of some languages bit for bit while those of others train."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from langspec_lora.lora.routing import PackedLayout
 
 
 class FrozenLanguages(TrainingHook):
-    """Keeps the adapters of some languages as they are.
+    """Keeps the adapters of some languages unchanged, bit for bit.
 
-    They get no gradient, so that they count neither in its norm nor in the optimizer's state, and are set back after
-    each update, because weight decay moves them all the same.
+    Their gradient is cleared, so that it counts neither in the gradient norm nor in the optimizer's state, and their
+    values are restored after each update, because weight decay would change them even so.
 
     Args:
         linears: the adapted linears of one model.
-        layout: how the languages' rows lie.
+        layout: which rows belong to which language.
         trained: ids of the languages that train.
     """
 
@@ -43,11 +43,11 @@ class FrozenLanguages(TrainingHook):
         return self._rows
 
     def begin_epoch(self, epoch: int) -> None:
-        """Remembers what the rows hold."""
+        """Remembers the values to keep."""
         self._kept = [parameter.detach()[self._rows_on(parameter.device)] for parameter in self._parameters]
 
     @torch.no_grad()
     def end_update(self) -> None:
-        """Sets the rows back, in place, to what they held when the epoch began."""
+        """Restores the values, in place."""
         for parameter, kept in zip(self._parameters, self._kept, strict=True):
             parameter.index_copy_(0, self._rows_on(parameter.device), kept)

@@ -1,6 +1,6 @@
 """The language-specific linear as one differentiable function: three matrix products forward, whatever the languages.
 
-Written by hand because autograd's own graph would pass over activations once more for each of its steps (the sum of
+Written by hand because autograd's graph would pass over activations once more for each of its steps (the sum of
 both branches, the masking, the padding of a slice, the sum of both input gradients), which costs more than the low-rank
 products. Here these sums happen inside the matrix products (``addmm``, ``baddbmm``).
 """
@@ -86,7 +86,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
 def reference(
     input: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, rows: Sequence[slice], part: slice
 ) -> Tensor:
-    """What :class:`LanguageSpecificLinearFunction` computes, said in plain torch, a sentence at a time.
+    """What :class:`LanguageSpecificLinearFunction` computes, in plain torch, one sentence at a time.
 
     Args:
         input: ``(time, batch, d_in)``.
@@ -111,7 +111,7 @@ _ASKS_BY_DEVICE = torch.__version__ >= "2.4"  # which deprecates the names below
 
 
 def compute_type(input: Tensor) -> torch.dtype:
-    """The type that autocast asks for, where it is on, or the input's own."""
+    """The dtype that autocast asks for where it is on; elsewhere that of the input."""
     if _ASKS_BY_DEVICE:
         device = input.device.type
         on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -60,7 +60,7 @@ def inject(
 
 
 def remove(model: nn.Module) -> None:
-    """Takes the adapters away, in place: every adapted linear gives way to the module that it took the place of.
+    """Removes the adapters, in place: every adapted linear gives way to the module that it replaced.
 
     The base weights were never written to, so the model computes what it computed before :func:`inject`, bit for bit.
     """
@@ -70,9 +70,9 @@ def remove(model: nn.Module) -> None:
 
 @torch.no_grad()
 def merge(model: nn.Module, source: int, target: int) -> None:
-    """Adds the adapters of one direction to the weights for good, in place, and takes all adapters away.
+    """Adds the adapters of one direction to the weights for good, in place, and removes all adapters.
 
-    To translate one direction after the other without giving up the adapters, see
+    To switch between directions and keep the adapters, see
     :class:`~langspec_lora.lora.merging.MergedWeights`.
 
     Args:
@@ -99,7 +99,7 @@ def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def mark_trainable(model: nn.Module) -> None:
-    """Has the adapters train and freezes all else, in place."""
+    """Makes the adapters trainable and freezes everything else, in place."""
     trainable = set(map(id, adapter_parameters(model)))
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)

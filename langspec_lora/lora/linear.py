@@ -30,7 +30,7 @@ class LanguageSpecificLinear(nn.Linear):
 
     The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
     with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
-    checkpoints load under their own names. The adapters of all languages are packed in two parameters and a buffer:
+    checkpoints load unchanged. The adapters of all languages are packed in two parameters and a buffer:
 
     * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
     * ``lora_mask (R, d_out)``, uint8: 1 where an entry of ``lora_B`` lives, 0 where pruning has removed it.
@@ -75,7 +75,7 @@ class LanguageSpecificLinear(nn.Linear):
         self.computes_merged = False
 
     def without_adapters(self) -> nn.Linear:
-        """The module that this one was made of, with the weight and bias of this one."""
+        """The module that this one replaced, with the present weight and bias."""
         linear = self._stock[0]
         linear.weight, linear.bias = self.weight, self.bias
         return linear

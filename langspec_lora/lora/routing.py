@@ -19,9 +19,9 @@ DENSE_ROWS = 128
 
 @dataclass(frozen=True)
 class PackedLayout:
-    """How the adapters of all languages lie in one packed tensor.
+    """How the adapters of all languages are packed in one tensor.
 
-    Language ``l`` owns the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
+    Language ``l`` has the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
     with ``R`` the sum of all ranks.
 
     Attributes:
@@ -61,7 +61,7 @@ class Selection:
     Attributes:
         rows: None where all rows are projected onto (few rows in all); ``(1, r_max)`` row indices where all sentences
             have one language; ``(batch, r_max)`` otherwise. A language of lower rank repeats its first row.
-        foreign: true at the rows that are not the sentence's own: another language's, or such a repeated one.
+        foreign: true at rows that do not belong to the sentence: those of another language, and repeated ones.
             ``(batch, R)`` without ``rows``, else of their shape; None if there is no such row.
     """
 

@@ -18,19 +18,19 @@ from langspec_lora.languages import LanguageTable
 logger = logging.getLogger(__name__)
 
 
-def complete_state(state: dict[str, Tensor], own: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
+def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
     """Makes a checkpoint's state fit the model's adapters, in place.
 
     Args:
-        state: the checkpoint's entries; a base checkpoint gets the model's own fresh adapters.
-        own: the model's entries.
+        state: the checkpoint's entries; a base checkpoint gets the model's fresh adapters.
+        model: the model's entries.
         languages: the model's languages, or None for a model without adapters.
 
     Raises:
         UserError: the checkpoint holds only part of the adapters, or others than the model wants, or wrong numbers.
     """
     check_values(state)
-    fresh = {name: value for name, value in own.items() if is_adapter_entry(name)}
+    fresh = {name: value for name, value in model.items() if is_adapter_entry(name)}
     shapes = {name: tuple(value.shape) for name, value in state.items() if is_adapter_entry(name)}
     if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):
         state.update({name: value.detach().clone() for name, value in fresh.items()})
@@ -88,7 +88,7 @@ class SavedBase:
         if self._file is None or self._fingerprint is None:
             return state
         if self._file.has_changed():  # whoever loads such a checkpoint would not find the base again
-            logger.warning("%s is not what it was: checkpoints hold their base from now on", self._file.path)
+            logger.warning("%s has changed: checkpoints hold the base from now on", self._file.path)
             self._file = None
             return state
         return without_base(state, self._fingerprint)

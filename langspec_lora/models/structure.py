@@ -1,4 +1,4 @@
-"""Flags that change how a Transformer is built, where its adapters would not go along."""
+"""Flags that build a Transformer in which some adapters would have no linear."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from langspec_lora.sites import POSITIONS
 
 
 def check_structure(args: Namespace, config: AdapterConfig) -> None:
-    """Makes sure that every adapter has a site in the model that fairseq will build.
+    """Makes sure that the model fairseq will build has every adapted linear.
 
     Args:
         args: the arguments that the model is built from.
         config: its adapters.
 
     Raises:
-        UserError: layers or attentions that are to be adapted will not be there.
+        UserError: it will lack layers or attention that are to be adapted.
     """
     for stack in POSITIONS:
         if getattr(args, f"{stack}_layers_to_keep", None):
             raise UserError(
-                f"--{stack}-layers-to-keep takes layers away that have adapters; leave it out, or take "
-                "them from a model without: 'langspec-lora export --format merged'"
+                f"--{stack}-layers-to-keep removes layers that have adapters; leave it out, or apply it to a merged "
+                "model ('langspec-lora export --format merged')"
             )
     cross = [position for position in config.stacks["decoder"].positions if position.startswith("cross")]
     if getattr(args, "no_cross_attention", False) and config.stacks["decoder"].layers and cross:
@@ -40,7 +40,7 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
     """As :func:`check_structure`, for a model that will be trained.
 
     Raises:
-        UserError: likewise, or ranks are beyond any use, or layers are dropped where all have to take part.
+        UserError: likewise; or a rank exceeds every layer; or layers are dropped where all processes need them.
     """
     check_structure(args, config)
     widths = (getattr(args, f"{stack}_{size}") for stack in POSITIONS for size in ("embed_dim", "ffn_embed_dim"))

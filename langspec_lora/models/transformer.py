@@ -25,7 +25,7 @@ NAME = "langspec_m2m100_lora"
 """What fairseq calls the model."""
 
 NO_LAYER = -1
-"""An ``alignment_layer`` that is none; fairseq takes None for the last one."""
+"""Stands for no ``alignment_layer``: fairseq takes None to mean the last one."""
 
 
 class RoutedEncoder(TransformerEncoder):
@@ -50,12 +50,12 @@ class RoutedEncoder(TransformerEncoder):
             return_all_hiddens: also return the output of every layer.
             token_embeddings: in place of the embedding of ``src_tokens``.
             src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``; a single one holds for all sentences.
-                Left out, the languages that the model has set hold.
+                If left out, those that the model has set are used.
             tgt_lang_id: target language ids, likewise.
 
         Returns:
             fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the
-            model's own ids.
+            model's ids.
         """
         if self.routing is not None and (src_lang_id is not None or tgt_lang_id is not None):
             self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
@@ -229,7 +229,7 @@ class LanguageSpecificTransformer(TransformerModel):
         """Puts adapters beside the linears that the configuration names, in place."""
         routing, linears = inject_at_sites(self, config)
         self.adapters = InjectedAdapters(config, routing, linears)
-        # Past nn.Module's registration: the one routing belongs to the adapters.
+        # Bypasses nn.Module's registration: the one routing belongs to the adapters.
         self.encoder.__dict__["routing"] = self.decoder.__dict__["routing"] = routing
         self.decoder.anchor = tuple(linears.values())[:1]
 

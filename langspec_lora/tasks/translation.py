@@ -27,7 +27,7 @@ from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids,
 from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.flags import add_absent_flag, add_base_flag, add_pruning_flags
+from langspec_lora.flags import add_task_flags
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
@@ -56,9 +56,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
-        add_pruning_flags(parser)
-        add_base_flag(parser)
-        add_absent_flag(parser)
+        add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)

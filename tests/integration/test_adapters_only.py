@@ -217,7 +217,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
     content = torch.load(last, weights_only=False)
     content["model"]["decoder.layers.1.fc1.bias"][3] += 1e-3
     torch.save(content, tmp_path / "other.pt")
-    assert "stand on different base models" in refusal(last, tmp_path / "other.pt")
+    assert "have different base models" in refusal(last, tmp_path / "other.pt")
     ranks = write_checkpoint(tmp_path / "ranks.pt", [*flags, "--low-rank", "5"])
     assert "of ranks 2/2/3/5/5" in refusal(last, ranks)
     sliced = write_checkpoint(tmp_path / "sliced.pt", [*flags, "--dim", "6"])

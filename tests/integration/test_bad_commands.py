@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 COMMANDS = {
     "word": (lambda d, c, s: training(d, s, "--add-lora", "maybe"), "--add-lora maybe: expected True or False"),
-    "position": (lambda d, c, s: training(d, s, "--encoder-lora-position", "q_out"), "'out' is no position"),
+    "position": (lambda d, c, s: training(d, s, "--encoder-lora-position", "q_out"), "'out' is not a position"),
     "part": (lambda d, c, s: training(d, s, "--finetune-from-model", str(c / "part.pt")), "only part of the adapters"),
     "hostile": (
         lambda d, c, s: training(d, s, "--finetune-from-model", str(c / "hostile.pt")),

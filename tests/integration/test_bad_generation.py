@@ -104,7 +104,7 @@ def other_ranks(state: dict) -> None:
     ("change", "words"),
     [
         (damaged_arguments, "holds wrong training arguments"),
-        (changed_arguments, "holds wrong training arguments (--encoder-lora-layer 0_9: '9' is no layer"),
+        (changed_arguments, "holds wrong training arguments (--encoder-lora-layer 0_9: '9' is not a layer"),
         (damaged_languages, "the checkpoint's table of languages is damaged"),
         (other_ranks, "has decoder.layers.0.encoder_attn.k_proj.lora_A of size (14, 16), the model (15, 16)"),
     ],

@@ -23,10 +23,10 @@ from tests.bad_input import (
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--encoder-lora-position", "q_crossq"], "'crossq' is no position of the encoder"),
-        (["--decoder-lora-layer", "0_2"], "'2' is no layer of the decoder; expected numbers from 0 to 1"),
-        (["--encoder-activation-direction", "src"], "1 directions for 2 encoder layers"),
-        (["--encoder-activation-direction", "src_sideways"], "'sideways' is no direction"),
+        (["--encoder-lora-position", "q_crossq"], "'crossq' is not a position of the encoder"),
+        (["--decoder-lora-layer", "0_2"], "'2' is not a layer of the decoder; expected numbers from 0 to 1"),
+        (["--encoder-activation-direction", "src"], "for each of the 2 encoder layers, joined by _; got 1"),
+        (["--encoder-activation-direction", "src_sideways"], "'sideways' is not a side"),
         (["--language-num", "12"], "--language-num 12 was given, but --langs names 5 languages"),
         (["--low-rank", "0"], "--low-rank: rank 0"),
         (["--dim", "17"], "reaches feature 17, but the narrowest adapted encoder layer has 16"),

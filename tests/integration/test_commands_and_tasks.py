@@ -10,8 +10,10 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq_cli import eval_lm, generate, interactive, train, validate
 
 from langspec_lora.errors import UserError
-from langspec_lora.inference.loaded import LoadedModel
-from langspec_lora.inference.settings import Generation, Model
+from langspec_lora.generation import BatchLimits, GenerationSettings
+from langspec_lora.inference.model import LoadedModel
+from langspec_lora.inference.model_files import ModelFiles
+from langspec_lora.inference.model_spec import ModelSpec
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.tasks.checks.command import is_training
 from langspec_lora.tasks.checks.language_tokens import LanguageTokens
@@ -215,9 +217,12 @@ def test_training_that_goes_on_with_other_language_tokens_is_told(toy_data, trai
 
 
 def load(toy_data, path, **changes) -> LoadedModel:
-    names = toy.LANGUAGES
-    model = Model.from_checkpoints([path], toy_data.parent / "dict.txt", names, cpu=True, **changes)
-    return LoadedModel(model, Generation(beam=1), [("en", "wo")])
+    return load_with(toy_data.parent / "dict.txt", path, **changes)
+
+
+def load_with(dictionary, path, **changes) -> LoadedModel:
+    files = ModelFiles.of(ModelSpec((path,), device="cpu", **changes), dictionary, toy.LANGUAGES)
+    return LoadedModel(files, GenerationSettings(beam=1), BatchLimits(), [("en", "wo")])
 
 
 def test_evaluate_and_translate_take_the_tokens_of_the_training_and_tell_of_others(toy_data, trained, caplog) -> None:
@@ -239,7 +244,7 @@ def test_evaluate_and_translate_write_tokens_in_the_style_of_the_training(toy_da
     path = tmp_path / "mbart.pt"
     flags = toy.plugin_flags(toy_data, "--lang-tok-style", "mbart", "--fixed-dictionary", str(styled))
     write_checkpoint(path, flags)
-    loaded = LoadedModel(Model.from_checkpoints([path], styled, toy.LANGUAGES, cpu=True), Generation(), [("en", "wo")])
+    loaded = load_with(styled, path)
     dictionary = loaded.task.target_dictionary
     assert dictionary[loaded.task.data_manager.get_decoder_langtok("wo", "tgt")] == "[wo]"
 

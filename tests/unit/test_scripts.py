@@ -21,6 +21,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.tasks.defaults import training_defaults
 from tests import ROOT, toy
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 TWELVE = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
 SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))

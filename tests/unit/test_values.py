@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.cli import main as command_line
-from langspec_lora.errors import UserError
+from langspec_lora.cli import commands
+from langspec_lora.cli.main import main
+from langspec_lora.errors import ErrorCollector, UserError
 from langspec_lora.values import content_of, names_of, number, whole_number
 from tests import toy
 
@@ -23,7 +24,7 @@ def test_whole_numbers_are_read_as_python_reads_them(text) -> None:
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "1.0", "1e3", "nan"])
 def test_what_is_no_whole_number_is_refused(text) -> None:
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         whole_number(text)
 
 
@@ -34,7 +35,7 @@ def test_numbers_are_read_as_python_reads_them(text) -> None:
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "1_0.5", "infinity", "."])
 def test_what_is_no_number_is_refused(text) -> None:
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a number"):
         number(text)
     assert math.isnan(number("nan"))
 
@@ -46,10 +47,10 @@ def test_names_are_split_at_commas() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "--langs '' lacks a name; give names joined by commas, such as en,fr"),
-        ("en,", "--langs 'en,' lacks a name"),
-        ("en,,fr", "lacks a name"),
-        ("en, ,fr", "lacks a name"),
+        ("", "--langs '' has an empty name; give names joined by commas, such as en,fr"),
+        ("en,", "--langs 'en,' has an empty name"),
+        ("en,,fr", "has an empty name"),
+        ("en, ,fr", "has an empty name"),
         ("en,fr,en", "--langs names 'en' twice"),
         ("en, en", "--langs names 'en' twice"),
     ],
@@ -78,9 +79,9 @@ VALUES = {int: "1_0", float: "1_0.5", Path: "", None: ""}
 def flags_with_values() -> list[tuple[str, str, object]]:
     """Every flag of every command that takes a number, a path or a text of its own."""
     found = []
-    for name in command_line.COMMANDS:
+    for name in commands.COMMANDS:
         parser = argparse.ArgumentParser()
-        command_line._module(name).add_arguments(parser)
+        commands.module_of(name).add_arguments(parser)
         for action in parser._actions:
             takes = isinstance(action, argparse._StoreAction) and action.option_strings and action.choices is None
             if takes and action.type in VALUES:
@@ -91,7 +92,7 @@ def flags_with_values() -> list[tuple[str, str, object]]:
 @pytest.mark.parametrize(("name", "flag", "value"), flags_with_values())
 def test_every_flag_of_every_command_refuses_loose_numbers_and_empty_values(capsys, name, flag, value) -> None:
     with pytest.raises(SystemExit) as ended:
-        command_line.main([name, f"{flag}={value}"])
+        main([name, f"{flag}={value}"])
     assert ended.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert flag in error
@@ -103,14 +104,14 @@ def test_every_flag_of_every_command_refuses_loose_numbers_and_empty_values(caps
 def test_evaluate_takes_a_file_of_directions(tmp_path, text) -> None:
     path = tmp_path / "my pairs"
     path.write_text(text)
-    command, parser = command_line._module("evaluate"), argparse.ArgumentParser()
+    command, parser = commands.module_of("evaluate"), argparse.ArgumentParser()
     command.add_arguments(parser)
     args = parser.parse_args(["data", "--checkpoint", "a.pt", "--out", "o", "--lang-pairs", str(path)])
-    (options,) = command._runs(args).values()
+    (options,) = command._options(args, ErrorCollector()).values()
     assert options.lang_pairs == "en-fr,fr-en"
 
 
 def test_lines_to_translate_may_be_empty(monkeypatch) -> None:
-    command = command_line._module("translate")
+    command = commands.module_of("translate")
     monkeypatch.setattr(command, "run", lambda args: len(args.lines))
-    assert command_line.main(["translate", "a.pt", "", "x", "-s", "en", "-t", "fr"]) == 2
+    assert main(["translate", "a.pt", "", "x", "-s", "en", "-t", "fr"]) == 2

@@ -24,9 +24,10 @@ from langspec_lora.data.language_ids import LanguageIdDataManager
 from langspec_lora.data.lengths import Limits
 from langspec_lora.data.shared_directions import check_shared_directions, training_directions
 from langspec_lora.errors import UserError
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
 from langspec_lora.models.structure import check_training_structure
 from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.settings import read_flags
 from langspec_lora.tasks.checks.best_metric import check_best_metric
 from langspec_lora.tasks.checks.command import check_training_flags, generation_warnings, training_warnings
 from langspec_lora.tasks.checks.languages import used_languages
@@ -48,7 +49,7 @@ def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: i
     Raises:
         UserError: a flag, a checkpoint or the data are wrong.
     """
-    Generation.from_args(args)
+    read_flags(args, GenerationSettings)
     paths = checkpoint_paths(args)
     check_overrides(getattr(args, "model_overrides", None) or "{}")
     check_generation_checkpoints(paths, used_languages(args), vocabulary, getattr(args, "base_checkpoint", None))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-from argparse import ArgumentParser
 
 from langspec_lora.errors import UserError
-from langspec_lora.flags import add_adapter_flags
+from langspec_lora.flags import AdapterFlags
 
 
 def check_overrides(text: str) -> None:
@@ -24,9 +23,7 @@ def check_overrides(text: str) -> None:
         raise UserError(
             f"--model-overrides {text[:80]}: expected a dictionary, such as \"{{'dropout': 0.1}}\""
         ) from error
-    parser = ArgumentParser()
-    add_adapter_flags(parser)
-    changed = sorted(names & {*vars(parser.parse_args([])), "adapter_languages"})
+    changed = sorted(names & {*vars(AdapterFlags()), "adapter_languages"})
     if changed:
         raise UserError(
             f"--model-overrides changes {changed[0]}, which belongs to the adapters of the checkpoint; leave it out"

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError
-from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
 
 _MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
 
 
-def _defaults(declare: Callable[[ArgumentParser], None]) -> Mapping[str, Any]:
-    parser = ArgumentParser()
-    declare(parser)
-    return vars(parser.parse_args([]))
-
-
-_ADAPTERS, _BASE, _PRUNING, _ABSENT = map(
-    _defaults, (add_adapter_flags, add_base_flag, add_pruning_flags, add_absent_flag)
-)
+_ADAPTERS, _BASE, _PRUNING, _ABSENT = map(vars, (AdapterFlags(), BaseFlag(), PruningFlags(), AbsentFlag()))
+"""Our flags and their defaults."""
 
 
 def check_not_empty(args: Namespace) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from langspec_lora import files
-from langspec_lora.cli import main as cli
+from langspec_lora.cli.commands import COMMANDS, module_of
+from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError, command_line
 from tests import ROOT, toy
 from tests.bad_input import write_checkpoint
 
-FULL = "langspec-lora: error: the output cannot be written: No space left on device; write it where there is room"
+FULL = "langspec-lora: error: cannot write the output: No space left on device; check the disk"
 
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 
@@ -41,7 +42,7 @@ def test_full_standard_output_is_one_sentence(checkpoint, unbuffered) -> None:
     assert "Exception ignored" not in done.stderr
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_says_so(monkeypatch, command) -> None:
     """They all run inside of one guard."""
 
@@ -50,12 +51,12 @@ def test_every_command_says_so(monkeypatch, command) -> None:
             full.write("text")
         return 0
 
-    module = cli._module(command)
+    module = module_of(command)
     monkeypatch.setattr(module, "add_arguments", lambda parser: None)
     monkeypatch.setattr(module, "run", write)
     monkeypatch.setattr("langspec_lora.errors._drop_output", lambda: None)
     with pytest.raises(SystemExit) as end:
-        cli.main([command])
+        main([command])
     assert end.value.code == FULL
 
 
@@ -96,5 +97,5 @@ def test_device_is_never_replaced_by_a_file(overwrite) -> None:
 )
 def test_device_as_output_file_is_one_sentence(checkpoint, arguments) -> None:
     with pytest.raises(SystemExit, match=r"^langspec-lora: error: .*/dev/full"):
-        cli.main([str(checkpoint) if word == "CK" else word for word in arguments])
+        main([str(checkpoint) if word == "CK" else word for word in arguments])
     assert not Path("/dev/full").is_file()

@@ -119,7 +119,7 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
     [
         (("en", "xx", "yy"), None, "--langs names xx, yy, but the data have only en, fr, nl"),
         (("en", "en"), None, "--langs names 'en' twice"),
-        ((), None, "--langs '' lacks a name"),
+        ((), None, "--langs '' has an empty name"),
         (("fr",), "all", "the data have no direction between fr; give at least two languages of the data"),
         (
             None,
@@ -128,7 +128,7 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
         ),
         (None, "en-fr,en-fr", "--lang-pairs names 'en-fr' twice"),
         (None, "en", "'en' is not a direction"),
-        (None, "", "--lang-pairs '' lacks a name; give names joined by commas, such as en-fr,fr-en"),
+        (None, "", "--lang-pairs '' has an empty name; give names joined by commas, such as en-fr,fr-en"),
         (("en", "fr"), "en-fr,nl-en,fr-nl", "--lang-pairs names nl-en, but not both languages are in --langs"),
     ],
 )

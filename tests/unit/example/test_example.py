@@ -257,4 +257,4 @@ def test_the_command_says_that_a_made_example_is_there(tmp_path, monkeypatch, ca
     monkeypatch.setattr(build.make_example, "__defaults__", (SMALL, 1))
     assert main(["make-example", str(tmp_path / "out")]) == 0
     assert main(["make-example", str(tmp_path / "out")]) == 0
-    assert "all is there" in capsys.readouterr().out
+    assert "complete, made with the same settings" in capsys.readouterr().out

@@ -117,8 +117,8 @@ def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp
     ("flags", "words"),
     [
         (["--no-cross-attention"], "--no-cross-attention leaves no crossq, crossk, crossv to adapt"),
-        (["--encoder-layers-to-keep", "0"], "--encoder-layers-to-keep takes layers away that have adapters"),
-        (["--decoder-layers-to-keep", "1"], "--decoder-layers-to-keep takes layers away that have adapters"),
+        (["--encoder-layers-to-keep", "0"], "--encoder-layers-to-keep removes layers that have adapters"),
+        (["--decoder-layers-to-keep", "1"], "--decoder-layers-to-keep removes layers that have adapters"),
         (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of wo exceeds 24, the width"),
         (["--high-rank", "25"], "--high-rank: rank 25 of en exceeds 24"),
         (["--dim", "8", "--med-rank", "9"], "--med-rank: rank 9 of nl exceeds 8"),
@@ -159,7 +159,7 @@ def test_layers_that_a_generation_takes_away_are_refused(toy_data, tmp_path) -> 
         state["args"].encoder_layers_to_keep = "0"  # as --model-overrides sets it
 
     path = write_checkpoint(tmp_path / "model.pt", toy.plugin_flags(toy_data), change)
-    assert "--encoder-layers-to-keep takes layers away" in refusal_of(load_for_generation, toy_data, path)
+    assert "--encoder-layers-to-keep removes layers" in refusal_of(load_for_generation, toy_data, path)
 
 
 IDS = {

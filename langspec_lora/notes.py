@@ -1,0 +1,17 @@
+"""Lines on the standard error that are neither an error nor a result; ``--quiet`` leaves them out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def is_quiet() -> bool:
+    """Whether only errors are logged."""
+    return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
+
+
+def note(text: str) -> None:
+    """Prints a line for the user."""
+    if not is_quiet():
+        print(f"langspec-lora: {text}", file=sys.stderr, flush=True)
