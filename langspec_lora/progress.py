@@ -1,4 +1,4 @@
-"""Progress bars, which ``--quiet`` leaves out."""
+"""Progress bars; ``--quiet`` hides them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from langspec_lora.notes import is_quiet
 
 
 class Progress(tqdm):
-    """A progress bar; where the standard error is no terminal, one line in twenty seconds.
+    """A progress bar on a terminal; in a log file, a line every twenty seconds.
 
     Args:
-        iterable: what to iterate over, None for a bar that is updated by hand.
-        disable: do not show it; None shows it on a terminal only. With ``--quiet`` it is never shown.
-        **settings: as tqdm's.
+        iterable: the items to iterate over; None for a bar that is updated by hand.
+        disable: hides the bar; None hides it everywhere but on a terminal. ``--quiet`` always hides it.
+        **settings: see tqdm.
     """
 
     def __init__(self, iterable: Iterable[Any] | None = None, *, disable: bool | None = False, **settings: Any) -> None:

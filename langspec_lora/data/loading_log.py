@@ -1,4 +1,4 @@
-"""One log line for a loaded split, where fairseq writes four for each direction."""
+"""One log line for a loaded split; fairseq writes four for each direction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOGGERS = ("fairseq.data.multilingual.multilingual_data_manager", "fairseq.data
 
 @contextmanager
 def details_at_debug() -> Iterator[None]:
-    """Lowers what fairseq logs meanwhile about a direction from INFO to DEBUG: ``LOGLEVEL=DEBUG`` shows it."""
+    """Lowers fairseq's messages about a direction from INFO to DEBUG; ``LOGLEVEL=DEBUG`` shows them."""
     with ExitStack() as filters:
         for logger in map(logging.getLogger, _LOGGERS):
             logger.addFilter(_lower)
@@ -20,13 +20,13 @@ def details_at_debug() -> Iterator[None]:
 
 
 def summary(split: str, folders: Collection[str], sizes: Collection[int], tokens: Mapping[str, int]) -> str:
-    """The line about a split.
+    """The log line about a split.
 
     Args:
-        split: its name.
-        folders: where its data is.
+        split: the split.
+        folders: the folders of its data.
         sizes: number of examples of each direction.
-        tokens: id of the language token of each language; empty without language tokens.
+        tokens: id of each language's language token; empty without language tokens.
     """
     largest, smallest = max(sizes, default=0), min(sizes, default=0)
     each = f"{largest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"

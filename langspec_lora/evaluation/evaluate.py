@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-from tqdm import tqdm
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
@@ -20,7 +18,7 @@ from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import source_size
 from langspec_lora.evaluation.share import Share
 from langspec_lora.files import write_json, write_whole
-from langspec_lora.notes import is_quiet
+from langspec_lora.progress import Progress
 
 
 def evaluate(options: EvaluationOptions, share: Share | None = None) -> dict[Direction, Mapping]:
@@ -68,7 +66,7 @@ def run(evaluation: Evaluation, share: Share) -> dict[Direction, Mapping]:
     for direction in directions:
         board.add(direction)
     for scorer in scorers:
-        for direction in _Progress(directions, scorer.label, "direction"):
+        for direction in Progress(directions, desc=scorer.label, unit="direction"):
             board.add_by_model(direction, scorer)
     written = board.write()
     return {direction: written[direction] for direction in evaluation.directions}
@@ -98,7 +96,8 @@ def _decode(evaluation: Evaluation, share: Share, board: Scoreboard) -> None:
     share.in_first(lambda: _begin(evaluation))
     if not (options.out / SETTINGS).is_file():
         raise UserError(f"--out {options.out} is not one folder for all processes; give one that all machines share")
-    with _Progress(None, "decoding", "sentence", sentences, share) as bar:
+    process = f" (process {share.rank + 1} of {share.count})" if share.count > 1 else ""
+    with Progress(total=sentences, desc=f"decoding{process}", unit="sentence", disable=share.rank > 0) as bar:
         bar.set_postfix_str(f"0/{len(mine)} directions")
         for number, (direction, hypotheses) in enumerate(decoder.translate(mine, bar.update), start=1):
             write_whole(hypotheses_path(options.out, direction), "".join(f"{line}\n" for line in hypotheses))
@@ -120,26 +119,6 @@ def _begin(evaluation: Evaluation) -> None:
         for path in _result_files(evaluation.options.out):
             path.unlink()
     write_json(evaluation.options.out / SETTINGS, evaluation.settings)
-
-
-class _Progress(tqdm):
-    """A progress bar; in a file, a line now and then rather than a thousand."""
-
-    def __init__(
-        self, items: Sequence | None, name: str, unit: str, total: int | None = None, share: Share | None = None
-    ) -> None:
-        interval = 0.5 if sys.stderr.isatty() else 20.0
-        if share and share.count > 1:
-            name = f"{name} (process {share.rank + 1} of {share.count})"
-        super().__init__(
-            items,
-            desc=name,
-            unit=unit,
-            total=total,
-            mininterval=interval,
-            maxinterval=interval,
-            disable=is_quiet() or bool(share and share.rank),
-        )
 
 
 def _result_files(out: Path) -> Iterator[Path]:

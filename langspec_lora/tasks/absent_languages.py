@@ -80,8 +80,8 @@ class AbsentLanguages(TrainingHook):
 
 
 def _is_adam(optimizer: Any) -> bool:
-    kinds = {adam.Adam, fused_adam.FusedAdamV1, getattr(fused_adam, "FusedAdamV2", None)}
-    return type(optimizer) in kinds and not getattr(optimizer, "use_fp16_stats", False)
+    types = {adam.Adam, fused_adam.FusedAdamV1, getattr(fused_adam, "FusedAdamV2", None)}
+    return type(optimizer) in types and not getattr(optimizer, "use_fp16_stats", False)
 
 
 def _packed(start: int, parameter: Tensor, side: str) -> Packed:

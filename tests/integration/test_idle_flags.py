@@ -46,7 +46,7 @@ def remarks(toy_data, caplog):
         ("--lang-pairs", "en-fr,en-nl,en-wo,sd-en"),  # src in the encoder's first layer, tgt in all others
     ],
 )
-def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -> None:
+def test_training_without_unused_flags_gets_no_warning(remarks, flags) -> None:
     assert remarks(*flags) == []
 
 
@@ -129,12 +129,12 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         ),
     ],
 )
-def test_flag_that_does_nothing_is_named(remarks, toy_data, flags, expected) -> None:
+def test_unused_flag_is_named(remarks, toy_data, flags, expected) -> None:
     more = ["--high-rank", "5"] if "--add-lora" in flags else []
     assert expected.replace("LEVELS", str(toy_data.parent / "levels.yaml")) in remarks(*flags, *more)
 
 
-def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_path) -> None:
+def test_unused_rank_of_a_level_is_named_if_all_its_languages_have_single_ranks(remarks, tmp_path) -> None:
     levels = tmp_path / "levels.yaml"
     levels.write_text(toy.LEVELS + "ranks: {wo: 6, sd: 7}\n")
     told = remarks("--lang-resources", str(levels), "--low-rank", "30")
@@ -237,7 +237,7 @@ def test_limit_of_updates_before_the_target_of_pruning_is_named_once(toy_data, c
     ]
 
 
-def test_training_without_a_limit_of_updates_or_without_pruning_is_told_nothing_of_it(toy_data, caplog) -> None:
+def test_training_without_a_limit_of_updates_or_without_pruning_gets_no_warning_about_it(toy_data, caplog) -> None:
     for flags in (("--pruning", "True", "--pruning-t1", "1", "--pruning-t2", "2"), ("--max-update", "1")):
         task, _ = toy.build(toy.plugin_flags(toy_data, *flags))
         task.load_dataset("train")
@@ -270,7 +270,7 @@ def test_initialisation_of_adapters_that_a_checkpoint_holds_is_named(remarks, ch
     assert remarks(*start, str(checkpoints / "base.pt"), "--lora-init", "standard") == []
 
 
-def test_flags_that_a_translation_does_not_read_are_named(toy_data, checkpoints, caplog) -> None:
+def test_unused_flags_of_a_translation_are_named(toy_data, checkpoints, caplog) -> None:
     path = checkpoints / "adapted.pt"
     set_up_generation(toy_data, path)
     assert warnings_of(caplog) == []
@@ -293,7 +293,7 @@ def test_flags_of_a_translation_are_checked_too(toy_data, checkpoints, flags, wo
     assert words in refusal_of(set_up_generation, toy_data, checkpoints / "adapted.pt", *flags)
 
 
-def test_absent_languages_are_named_where_nothing_asks_for_them(toy_data, checkpoints, tmp_path, caplog) -> None:
+def test_unused_absent_languages_flag_is_named(toy_data, checkpoints, tmp_path, caplog) -> None:
     move = ("--absent-languages", "move")
     toy.build(toy.plugin_flags(toy_data, "--add-lora", "False", *move, "--save-dir", str(tmp_path)))
     assert "--absent-languages move: no effect with --add-lora False" in caplog.text

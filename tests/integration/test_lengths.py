@@ -45,7 +45,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("limits", "skips"), product(LIMITS, (False, True)))
-def test_validation_is_refused_exactly_where_fairseq_would_end_at_it(toy_data, limits, skips) -> None:
+def test_validation_is_refused_exactly_if_fairseq_would_fail_on_it(toy_data, limits, skips) -> None:
     more = [*limits, *(["--skip-invalid-size-inputs-valid-test"] if skips else []), "--lang-pairs", "en-fr,wo-nl"]
     task, _ = toy.build(toy.plugin_flags(toy_data, "--lang-pairs", "en-fr,wo-nl"))
     args = toy.parse(toy.plugin_flags(toy_data, *more))
@@ -83,7 +83,7 @@ def test_the_line_that_is_too_long_is_named(toy_data) -> None:
     assert f"en, line {first}: 9 tokens" in refusal_of(toy.build, flags)
 
 
-def test_training_without_validation_is_not_held_up_by_its_sentences(toy_data) -> None:
+def test_training_without_validation_ignores_validation_sentences(toy_data) -> None:
     toy.build(toy.plugin_flags(toy_data, "--max-tokens-valid", "8", "--disable-validation"))
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_has_changed_is_read_again(tmp_path) -> None:
         assert headers.sentence_lengths(str(tmp_path / "side")).tolist() == [words + 1]
 
 
-def test_a_side_that_is_cut_is_no_longer_than_the_cut_and_its_token(toy_data) -> None:
+def test_a_truncated_side_is_no_longer_than_the_limit_plus_its_token(toy_data) -> None:
     side = Side("en", str(toy_data / "valid.en-fr.en"), added=1, cut_at=4)
     assert side.longest == 5
     assert side.lengths.tolist() == [min(len(words) + 1, 4) + 1 for words in toy.sentences("valid")]
@@ -115,7 +115,7 @@ def test_a_side_that_is_cut_is_no_longer_than_the_cut_and_its_token(toy_data) ->
 
 
 @pytest.mark.usefixtures("unbuilt")
-def test_words_that_the_dictionary_has_not_end_a_training_before_a_model_is_built(toy_data, tmp_path) -> None:
+def test_tokens_missing_from_the_dictionary_are_refused_before_a_model_is_built(toy_data, tmp_path) -> None:
     data = own_copy(toy_data, tmp_path)
     dictionary = tmp_path / "dict.txt"
     dictionary.write_text("".join(f"{line}\n" for line in dictionary.read_text().splitlines()[20:]))

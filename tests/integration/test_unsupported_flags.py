@@ -38,7 +38,7 @@ def test_flag_that_cannot_work_is_refused_before_a_model_is_built(toy_data, tmp_
 
 
 @pytest.mark.parametrize("flags", [flags for flags, _ in BESIDE])
-def test_flag_is_taken_where_there_are_no_adapters(toy_data, tmp_path, flags) -> None:
+def test_flag_is_accepted_without_adapters(toy_data, tmp_path, flags) -> None:
     stock = ["--task", "translation_multi_simple_epoch_lora", *STOCK[2:], "--save-dir", str(tmp_path)]
     toy.build(toy.base_flags(toy_data, *stock, *flags))
 
@@ -51,7 +51,7 @@ def test_half_precision_needs_a_gpu_that_torch_finds(toy_data, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("flags", [[], ["--memory-efficient-fp16"], ["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
-def test_precision_that_a_cpu_can_have_is_taken(toy_data, tmp_path, flags) -> None:
+def test_precision_that_a_cpu_supports_is_accepted(toy_data, tmp_path, flags) -> None:
     toy.build(toy.plugin_flags(toy_data, "--save-dir", str(tmp_path), "--cpu", *flags))
 
 

@@ -39,7 +39,7 @@ def test_levels_ranks_and_flores_codes_are_read_by_name(tmp_path) -> None:
     assert resources.flores == {"zh": "zho_simpl"}
 
 
-def test_words_that_yaml_takes_for_other_things_stay_names(tmp_path) -> None:
+def test_words_with_a_meaning_in_yaml_are_names(tmp_path) -> None:
     resources = read_resources(file(tmp_path, "high: [no, on, yes]\nmed: [nan, null, 1e3]\nlow: [~, 007]\n"))
     assert list(resources.levels) == ["no", "on", "yes", "nan", "null", "1e3", "~", "007"]
 
@@ -92,7 +92,7 @@ def test_mistake_in_the_file_is_named_in_one_line(tmp_path, text, words) -> None
     assert words in refusal_of(file(tmp_path, text))
 
 
-def test_file_is_utf_8_whatever_the_system_takes_for_text(tmp_path) -> None:
+def test_file_is_read_as_utf_8_on_every_system(tmp_path) -> None:
     path = file(tmp_path, "high: [日本]\n")
     program = f"from langspec_lora.languages import read_resources; print(ascii(read_resources({str(path)!r}).levels))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -14,7 +14,7 @@ module                     what it checks
 ``model_overrides``        ``--model-overrides``
 ``pruning_length``         whether a training is long enough for its pruning
 ``untrained_languages``    languages whose adapters no direction trains
-``unused_flags``           flags of ours that have no effect beside the other flags
+``unused_flags``           flags of ours that have no effect with the other flags given
 ``unused_with_checkpoint`` flags that have no effect because of what a checkpoint holds
 =========================  =============================================================================
 """

@@ -1,4 +1,4 @@
-"""Flags of ours that have no effect beside the other flags of a command; each is named in a warning."""
+"""Flags of ours that have no effect together with the other flags of a command; each is named in a warning."""
 
 from __future__ import annotations
 

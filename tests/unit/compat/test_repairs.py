@@ -115,7 +115,7 @@ def test_looking_fairseq_up_without_importing_it_repairs_nothing(site):
     assert python(site, code) == "fairseq True False"
 
 
-def test_a_missing_fairseq_is_reported_as_ever(site):
+def test_a_missing_fairseq_is_reported_as_usual(site):
     shutil.rmtree(site / "fairseq")
     code = """
     try:
@@ -282,7 +282,7 @@ STATE_WITH_OBJECTS = (
         NUMBERS + STATE_WITH_OBJECTS,  # a type of numbers that is told to have a part "a" of objects
     ],
 )
-def test_bytes_of_a_file_are_never_taken_for_the_addresses_of_objects(hostile):
+def test_bytes_of_a_file_are_never_read_as_addresses_of_objects(hostile):
     with pytest.raises(Exception, match=r"takes no arguments|does not hold numbers"):
         torch.load(io.BytesIO(legacy_file(b"\x80\x02" + hostile + b".")))
 

@@ -85,7 +85,7 @@ def test_tokens_and_unknown_words_are_counted_over_the_distinct_sides(tmp_path, 
     assert (summary.tokens, summary.unknown) == (2 + 1 + 1 + 2 + 4, 3)
 
 
-def test_pairs_with_texts_of_their_own_keep_them_and_share_what_is_equal(tmp_path, files, dictionary):
+def test_language_pairs_keep_different_texts_and_share_equal_ones(tmp_path, files, dictionary):
     other = write(tmp_path / "other.ka", ["birds", "the cat"])
     twin = write(tmp_path / "twin.mi", TEXT["mi"])
     bitexts = [
@@ -101,7 +101,7 @@ def test_pairs_with_texts_of_their_own_keep_them_and_share_what_is_equal(tmp_pat
     assert (out / "train.ka-mi.ka.bin").resolve() != (out / "train.ka-to.ka.bin").resolve()
 
 
-def test_a_direction_with_a_text_other_than_its_reverse_gets_its_own_name(tmp_path, files, dictionary):
+def test_a_direction_whose_text_differs_from_its_reverse_gets_a_separate_name(tmp_path, files, dictionary):
     back = Bitext("train", "mi", "ka", write(tmp_path / "b.mi", ["dog"]), write(tmp_path / "b.ka", ["cat"]))
     out = tmp_path / "out"
     binarise([Bitext("train", "ka", "mi", files["ka"], files["mi"]), back], dictionary, out)
@@ -137,7 +137,7 @@ def test_raw_text_is_split_by_the_sentencepiece_model(tmp_path, files):
     assert kept.read_bytes() == b"another"
 
 
-def test_every_language_named_gets_the_dictionary(tmp_path, files, dictionary):
+def test_every_given_language_gets_the_dictionary(tmp_path, files, dictionary):
     pair = {language: files[language] for language in ("ka", "mi")}
     binarise(multi_parallel("train", pair), dictionary, tmp_path / "out", languages=["zu"])
     assert {path.name for path in (tmp_path / "out").glob("dict.*")} == {"dict.ka.txt", "dict.mi.txt", "dict.zu.txt"}
@@ -150,7 +150,7 @@ def test_the_folder_can_be_moved_and_have_spaces_in_its_name(tmp_path, files, di
     assert ids(tmp_path / "second place", "train.ka-to.to") == before
 
 
-def test_where_the_file_system_has_no_links_the_sides_are_copied(tmp_path, files, dictionary, monkeypatch):
+def test_sides_are_copied_if_the_file_system_has_no_links(tmp_path, files, dictionary, monkeypatch):
     def refuse(*arguments, **keywords):
         raise OSError("no links here")
 
@@ -175,7 +175,7 @@ def test_the_same_call_again_changes_no_file_and_completes_what_is_missing(tmp_p
     assert (out / "train.ka-mi.ka.bin").lstat().st_ino == inode
 
 
-def test_other_files_of_the_folder_stay(tmp_path, files, dictionary):
+def test_other_files_in_the_folder_are_kept(tmp_path, files, dictionary):
     write(tmp_path / "out" / "notes.txt", ["mine"])
     binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine\n"
@@ -238,7 +238,7 @@ def test_missing_files_are_named(tmp_path, files, dictionary):
         )
 
 
-def test_a_file_that_is_no_dictionary_and_one_that_is_no_sentencepiece_model_are_refused(tmp_path, files, dictionary):
+def test_a_file_that_is_not_a_dictionary_or_a_sentencepiece_model_is_refused(tmp_path, files, dictionary):
     text = write(tmp_path / "prose.txt", ["no counts here"])
     with pytest.raises(UserError, match=r"prose\.txt is not a fairseq dictionary"):
         binarise(multi_parallel("train", files), text, tmp_path / "out")
@@ -247,7 +247,7 @@ def test_a_file_that_is_no_dictionary_and_one_that_is_no_sentencepiece_model_are
     assert not (tmp_path / "out").exists()
 
 
-def test_directions_without_text_or_from_a_language_into_itself_are_refused(files):
+def test_directions_without_text_or_between_equal_languages_are_refused(files):
     with pytest.raises(UserError, match="direction ka-xx: no train text for 'xx'; expected one of ka, mi, to"):
         multi_parallel("train", files, [("ka", "xx")])
     with pytest.raises(UserError, match="direction ka-ka"):

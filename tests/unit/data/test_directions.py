@@ -30,14 +30,14 @@ def test_a_direction_is_two_languages_and_a_dash() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "en", "en-", "-fr", "-", "en-fr-nl", "en-en", "en_fr"])
-def test_anything_else_is_no_direction(text) -> None:
+def test_anything_else_is_not_a_direction(text) -> None:
     with pytest.raises(
         UserError, match=rf"'{text}' is not a direction; expected two different languages such as en-fr"
     ):
         Direction.parse(text)
 
 
-def test_a_folder_holds_both_directions_of_a_pair_whose_sides_are_whole(tmp_path) -> None:
+def test_a_folder_has_both_directions_of_a_language_pair_with_complete_sides(tmp_path) -> None:
     binarised(tmp_path, "test.en-fr.en", "test.en-fr.fr", "test.nl-en.nl", "test.nl-en.en", "valid.fr-nl.fr")
     binarised(tmp_path, "test.fr-sd.fr", "test.x.en-fr.en", "test.en-fr-nl.en", "test.fr-wo.fr", "valid.fr-nl.nl")
     (tmp_path / "test.fr-wo.wo.bin").touch()  # without its index
@@ -87,7 +87,7 @@ def test_sides_are_those_that_fairseq_opens(tmp_path, names) -> None:
                 assert path.name == f"test.{names[int(dictionary[data[0][0]].removeprefix('word'))]}"
 
 
-def test_a_language_is_served_from_either_name_of_its_pair_and_from_no_other(tmp_path) -> None:
+def test_a_side_is_found_under_both_names_of_its_language_pair_only(tmp_path) -> None:
     binarised(tmp_path, "test.en-fr.en", "test.en-fr.fr")
     assert side_path(tmp_path, "test", Direction("fr", "en"), "fr") == tmp_path / "test.en-fr.fr"
     assert side_path(tmp_path, "test", Direction("fr", "en"), "en") == tmp_path / "test.en-fr.en"
@@ -132,6 +132,6 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
         (("en", "fr"), "en-fr,nl-en,fr-nl", "--lang-pairs names nl-en, but not both languages are in --langs"),
     ],
 )
-def test_directions_that_are_not_there_are_named(langs, lang_pairs, words) -> None:
+def test_missing_directions_are_named(langs, lang_pairs, words) -> None:
     with pytest.raises(UserError, match=words):
         choose_directions(AVAILABLE, langs, lang_pairs)

@@ -82,7 +82,7 @@ def test_binarised_sides_read_back_as_the_text_of_every_direction(prepared) -> N
                 ]
 
 
-def test_a_side_that_several_pairs_share_is_stored_once(prepared) -> None:
+def test_a_side_shared_by_several_language_pairs_is_stored_once(prepared) -> None:
     data = prepared / "data-bin"
     stored = Counter(path.resolve() for path in data.glob("test.*.en.bin"))
     assert list(stored.values()) == [2]  # en-nl and en-wo
@@ -108,7 +108,7 @@ def test_the_sentencepiece_model_does_not_see_devtest(tmp_path) -> None:
     assert any("unknown to the dictionary" in note for note in prepared.notes)
 
 
-def test_run_again_finds_all_there_and_changes_nothing(prepared, source) -> None:
+def test_a_second_run_changes_nothing(prepared, source) -> None:
     before = snapshot(prepared)
     assert flores.prepare(prepared, LANGUAGES, source, vocab_size=60, valid_lines=3).summary is None
     assert snapshot(prepared) == before
@@ -301,7 +301,7 @@ def test_the_archive_is_downloaded_and_nothing_outside_it_is_written(archive, so
     assert requested == [""]
 
 
-def test_an_interrupted_download_is_taken_up_where_it_stopped(archive, tmp_path) -> None:
+def test_an_interrupted_download_continues_where_it_stopped(archive, tmp_path) -> None:
     url, requested, content = archive
     out = tmp_path / "out"
     out.mkdir()
@@ -311,7 +311,7 @@ def test_an_interrupted_download_is_taken_up_where_it_stopped(archive, tmp_path)
     assert (out / "flores101_dataset.tar.gz").read_bytes() == content
 
 
-def test_a_partial_file_longer_than_the_archive_is_fetched_afresh(archive, tmp_path) -> None:
+def test_a_partial_file_longer_than_the_archive_is_downloaded_again(archive, tmp_path) -> None:
     url, requested, content = archive
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "flores101_dataset.tar.gz.partial").write_bytes(content + b"more")
@@ -320,7 +320,7 @@ def test_a_partial_file_longer_than_the_archive_is_fetched_afresh(archive, tmp_p
     assert (tmp_path / "out" / "flores101_dataset.tar.gz").read_bytes() == content
 
 
-def test_no_network_and_a_damaged_archive_are_one_sentence(archive, tmp_path) -> None:
+def test_a_failed_download_and_a_damaged_archive_are_reported_in_one_sentence(archive, tmp_path) -> None:
     url, _, content = archive
     with pytest.raises(UserError, match="--from"):
         flores.download(url.replace("flores101", "nothing"), tmp_path / "a")

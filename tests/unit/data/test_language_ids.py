@@ -53,7 +53,7 @@ def test_ids_follow_their_examples_where_fairseq_sorts_a_batch_by_length(dataset
     assert [sample["id"] for sample in samples] == [70, 71, 72, 73]
 
 
-def test_a_batch_of_one_direction_says_so(datasets) -> None:
+def test_a_batch_of_one_direction_is_recognised(datasets) -> None:
     batch = datasets[0].collater([datasets[0][1], datasets[0][2]])
     assert batch["languages"] == ((3,), (1,))
     assert one_language(batch) == (3, 1)
@@ -76,7 +76,7 @@ def test_ids_are_positions_in_the_list_of_languages() -> None:
     assert language_ids("wo", list(toy.LANGUAGES), 2, torch.zeros(1)).tolist() == [[3], [3]]
 
 
-def test_languages_of_a_batch_that_does_not_name_them_are_read_off_its_ids() -> None:
+def test_languages_of_a_batch_are_read_from_its_ids_if_it_does_not_name_them() -> None:
     sample = {"net_input": {"src_lang_id": torch.tensor([[3], [0], [3]])}, "tgt_lang_id": torch.tensor([[1], [1], [1]])}
     assert distinct_languages(sample) == ((0, 3), (1,))
     assert one_language(sample) == (None, None)
@@ -99,7 +99,7 @@ def test_what_fairseq_cannot_load_ends_the_run_in_a_sentence(monkeypatch, error,
     assert str(end.value.code).startswith(f"langspec-lora: error: {words}")
 
 
-def test_other_failures_of_fairseq_stay_what_they_are(monkeypatch) -> None:
+def test_other_errors_of_fairseq_are_unchanged(monkeypatch) -> None:
     monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", Mock(side_effect=AssertionError("another")))
     with pytest.raises(AssertionError, match=r"^another$"):
         LanguageIdDataManager.__new__(LanguageIdDataManager).load_a_dataset("train", "here", "en", None, "fr", None)
@@ -159,7 +159,7 @@ def test_a_direction_is_found_under_either_name(own, pair) -> None:
     check(own, pair)
 
 
-def test_what_is_missing_is_named(own, tmp_path) -> None:
+def test_missing_data_are_named(own, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no valid data of en-nl in .*; binarise that direction"):
         check(own, "en-nl")
     for path in side(own, "fr"):
@@ -169,7 +169,7 @@ def test_what_is_missing_is_named(own, tmp_path) -> None:
     check(own, needs_target=False)
 
 
-def test_folders_without_directions_and_text_of_one_language_are_passed_over(own, monkeypatch) -> None:
+def test_folders_without_directions_and_monolingual_text_are_skipped(own, monkeypatch) -> None:
     folders = {"main": str(own), "mono_nl": "nowhere", "more": "nowhere"}
     pairs = {"main": ["en-fr"], "mono_nl": ["nl"], "other": ["en-nl"]}
     monkeypatch.setattr(LanguageIdDataManager, "get_data_paths_and_lang_pairs", lambda self, split: (folders, pairs))
@@ -178,7 +178,7 @@ def test_folders_without_directions_and_text_of_one_language_are_passed_over(own
     check(own)
 
 
-def test_all_folders_of_training_data_are_looked_at_and_the_first_of_others(own, tmp_path_factory) -> None:
+def test_all_folders_of_training_data_are_checked_and_only_the_first_of_others(own, tmp_path_factory) -> None:
     second = Path(shutil.copytree(own, tmp_path_factory.mktemp("second"), dirs_exist_ok=True))
     folders = Path(f"{own}:{second}")
     for name in ("valid", "train"):
@@ -205,7 +205,7 @@ OTHERWISE = {"positions": (1024, 1024), "tokens_flag": "--max-tokens", "skips": 
         (8, {"langtoks": {"main": ("src", None)}, "max_source_positions": 7, "truncate_source": True}),
     ],
 )
-def test_a_sentence_is_as_long_as_the_model_gets_it(own, longest, changes) -> None:
+def test_the_length_of_a_sentence_is_that_which_the_model_receives(own, longest, changes) -> None:
     check(own, limits=Limits(tokens=longest, **OTHERWISE), **changes)
     with pytest.raises(UserError, match=f"{longest} tokens, but --max-tokens is {longest - 1}"):
         check(own, limits=Limits(tokens=longest - 1, **OTHERWISE), **changes)
@@ -259,7 +259,7 @@ def test_a_format_whose_sentences_are_not_counted_is_left_to_fairseq(own, impl) 
     check(own, limits=Limits(tokens=1, **OTHERWISE), dataset_impl=impl)
 
 
-def test_a_format_other_than_the_one_that_is_asked_for_is_named(own) -> None:
+def test_a_format_other_than_the_requested_one_is_named(own) -> None:
     with pytest.raises(UserError, match=r"--dataset-impl lazy was given, but valid data of .* in the format mmap"):
         check(own, dataset_impl="lazy")
     for language in ("en", "fr"):

@@ -44,13 +44,13 @@ def tokens(dictionary: Dictionary, pieces: list[str]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("line", ["Börse ✓ 日本", "x\u2581y 🙂 z", "ABC", "a\u0430b", "B"])
-def test_what_sentencepiece_wrote_as_bytes_is_read_as_text(processor, dictionary, line) -> None:
+def test_bytes_of_sentencepiece_are_decoded(processor, dictionary, line) -> None:
     pieces = processor.encode(line, out_type=str)
     assert any(piece.startswith("<0x") for piece in pieces)
     assert plain_text(dictionary, tokens(dictionary, pieces), "sentencepiece") == processor.decode(pieces)
 
 
-def test_any_pieces_are_what_sentencepiece_makes_of_them(processor, dictionary) -> None:
+def test_pieces_are_decoded_as_by_sentencepiece(processor, dictionary) -> None:
     draw = random.Random(4)
     words = [piece for piece in dictionary.symbols[4:] if not piece.startswith("<0x") and piece != "\u2581"]
     letters = [f"<0x{byte:02X}>" for byte in "aß日🙂".encode()]
@@ -77,12 +77,12 @@ def test_without_bytes_the_text_is_fairseqs(dictionary) -> None:
                 assert plain_text(dictionary, ids, remove_bpe, escape_unk=escape) == expected
 
 
-def test_bytes_stay_where_sentencepiece_is_not_undone(dictionary) -> None:
+def test_bytes_are_kept_if_sentencepiece_is_not_undone(dictionary) -> None:
     ids = tokens(dictionary, ["\u2581a", "<0x41>"])
     assert plain_text(dictionary, ids, None) == "\u2581a <0x41>"
 
 
-def test_a_word_that_looks_like_a_byte_in_pieces_is_none(dictionary) -> None:
+def test_a_word_in_pieces_that_looks_like_a_byte_is_not_decoded(dictionary) -> None:
     for symbol in ("<0x", "41>", "<0x41>b"):
         dictionary.add_symbol(symbol)
     ids = tokens(dictionary, ["<0x", "41>", "<0x41>b", "<0x41>"])

@@ -51,7 +51,7 @@ def holds(folder: str, *names: str) -> bool:
     return any(next(Path(folder).glob(f"train.{name}.*"), None) for name in names)
 
 
-def test_folders_are_those_that_fairseq_reads_and_refused_where_it_would_find_nothing(tmp_path, caplog) -> None:
+def test_folders_are_those_that_fairseq_reads_and_missing_data_are_refused(tmp_path, caplog) -> None:
     draw, outcomes = random.Random(3), {"read": 0, "refused": 0, "warned": 0}
     for number in range(300):
         caplog.clear()

@@ -23,7 +23,7 @@ INNER = ["a\rb", "a\r\rb", "a\x0cb", "a\x0bb", "a\u2028b", "a\u2029b", "a\x85b",
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r\r\n"], ids=["LF", "CRLF", "CRCRLF"])
 @pytest.mark.parametrize("last", [True, False], ids=["ended", "open"])
-def test_lines_end_at_lf_or_crlf_and_at_nothing_else(tmp_path, end, last) -> None:
+def test_only_lf_and_crlf_end_a_line(tmp_path, end, last) -> None:
     data = end.join(line.encode() for line in INNER) + (end if last else b"")
     (tmp_path / "text").write_bytes(data)
     assert read_lines(tmp_path / "text") == INNER
@@ -35,7 +35,7 @@ def test_empty_lines_are_lines_and_an_empty_file_has_none(tmp_path) -> None:
         assert read_lines(tmp_path / "text") == lines
 
 
-def test_what_was_read_and_written_is_read_again_the_same(tmp_path) -> None:
+def test_lines_survive_writing_and_reading(tmp_path) -> None:
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbf\xef\xbb\xbfone\r\r\n\xef\xbb\xbftwo\rthree\r")
     lines = read_lines(tmp_path / "text")
     assert lines == ["one", "\ufefftwo\rthree"]
@@ -43,7 +43,7 @@ def test_what_was_read_and_written_is_read_again_the_same(tmp_path) -> None:
     assert read_lines(tmp_path / "again") == lines
 
 
-def test_a_byte_order_mark_is_left_out_with_a_remark(tmp_path, caplog) -> None:
+def test_a_byte_order_mark_is_removed_and_logged(tmp_path, caplog) -> None:
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfone\ntwo\n")
     assert read_lines(tmp_path / "text") == read_lines(tmp_path / "text") == ["one", "two"]
     remark = f"{tmp_path / 'text'} begins with a byte order mark, which was removed"
@@ -114,7 +114,7 @@ def test_the_tokens_of_a_dictionary_are_those_that_fairseq_reads(tmp_path) -> No
         dictionary_tokens(path)
 
 
-def test_an_outer_folder_of_flores_200_is_looked_into(tmp_path) -> None:
+def test_the_outer_folder_of_flores_200_is_searched(tmp_path) -> None:
     inner = write_flores(tmp_path / "outer" / "flores200_dataset")
     (tmp_path / "outer" / "other").mkdir()
     assert flores.find_splits(tmp_path / "outer") == inner == flores.find_splits(inner)

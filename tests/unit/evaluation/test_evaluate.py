@@ -398,6 +398,6 @@ def test_means_are_of_the_metrics_that_all_directions_have() -> None:
 @pytest.mark.parametrize(("is_terminal", "least", "most"), [(True, 0.1, 1), (False, 10, 60)])
 def test_a_bar_is_renewed_often_for_people_and_seldom_in_a_file(monkeypatch, is_terminal, least, most) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
-    with evaluation._Progress(None, "decoding", "sentence", 5) as bar:
+    with evaluation.Progress(total=5, desc="decoding", unit="sentence") as bar:
         assert least <= bar.mininterval == bar.maxinterval <= most
         assert not bar.disable

@@ -77,7 +77,7 @@ def test_each_sentence_is_forced_to_begin_with_the_token_of_its_language(toy_dat
     assert start is None
 
 
-def test_a_token_that_stands_for_the_beginning_of_a_sentence_is_not_forced_after_it(toy_data) -> None:
+def test_a_language_token_that_replaces_the_begin_of_sentence_is_not_forced_again(toy_data) -> None:
     prefix, start, _ = forced(toy_data, "--lang-tok-replacing-bos-eos")
     assert prefix is None
     dictionary = toy.build(toy.plugin_flags(toy_data))[0].target_dictionary
@@ -101,7 +101,7 @@ def test_language_tokens_are_stripped_from_the_output(toy_data, flags, settings,
 
 
 @pytest.mark.parametrize("flags", [(), ("--source-lang", "en", "--target-lang", "wo")])
-def test_without_language_tokens_none_is_forced_or_stripped(toy_data, flags) -> None:
+def test_without_language_tokens_nothing_is_forced_or_stripped(toy_data, flags) -> None:
     without = [flag for flag in toy.plugin_flags(toy_data, *flags) if flag != "--decoder-langtok"]
     task, model = toy.build(without, translates=True)
     generator = task.build_generator([model], Namespace(beam=2))
@@ -113,7 +113,7 @@ def test_without_language_tokens_none_is_forced_or_stripped(toy_data, flags) -> 
     assert task.target_dictionary.string(line) == "__wo__ wo1"
 
 
-def test_tokens_that_a_caller_forces_are_forced(toy_data) -> None:
+def test_tokens_forced_by_the_caller_are_kept(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     generator, prefix = Mock(), torch.tensor([[7, 8]])
     task.inference_step(generator, [model.eval()], toy.mixed_batch(task), prefix, constraints="constraints")
@@ -125,7 +125,7 @@ class OwnGenerator(SequenceGenerator):
     pass
 
 
-def test_a_generator_is_built_from_all_that_fairseq_takes(toy_data) -> None:
+def test_a_generator_accepts_all_arguments_of_fairseq(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     generator = task.build_generator([model], Namespace(beam=3), OwnGenerator, {"eos": 7}, lambda *_: [4])
     assert type(generator) is OwnGenerator
@@ -133,7 +133,7 @@ def test_a_generator_is_built_from_all_that_fairseq_takes(toy_data) -> None:
     assert type(generator.search).__name__ == "PrefixConstrainedBeamSearch"
 
 
-def test_texts_have_language_tokens_in_training_only(toy_data) -> None:
+def test_texts_have_language_tokens_only_in_training(toy_data) -> None:
     texts = {}
     for translates in (False, True):
         flags = ("--source-lang", "en", "--target-lang", "wo") if translates else ()
@@ -154,7 +154,7 @@ ONE, MIXED = "en-wo", "en-wo,nl-wo"
         ((), MIXED, 0),
     ],
 )
-def test_pairs_are_merged_into_every_model_where_all_batches_are_of_one_direction(
+def test_adapters_are_merged_into_every_model_if_all_batches_have_one_direction(
     toy_data, flags, pairs, merges, monkeypatch
 ) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, *flags), translates=True)
@@ -174,7 +174,7 @@ def batch_of(task, pairs: str) -> dict:
     return datasets[0].collater([dataset[index] for dataset in datasets for index in range(3)])
 
 
-def test_text_without_ids_is_of_the_direction_on_the_command_line(toy_data, monkeypatch) -> None:
+def test_text_without_ids_has_the_direction_of_the_command_line(toy_data, monkeypatch) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, "--source-lang", "en", "--target-lang", "wo"), translates=True)
     merged, generator = [], Mock()
     stock = InjectedAdapters.merged
@@ -198,7 +198,7 @@ def test_one_of_several_languages_does_not_make_one_direction(toy_data, monkeypa
         task.inference_step(Mock(), [model.eval()], batch_of(task, pairs))
 
 
-def test_only_what_the_generator_says_of_lengths_is_explained(toy_data) -> None:
+def test_only_assertions_about_lengths_are_explained(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     generator, batch = Mock(), toy.mixed_batch(task)
     generator.generate.side_effect = AssertionError("min_len cannot be larger than max_len, please adjust these!")
@@ -222,9 +222,7 @@ class Parallel(torch.nn.Module):
     ("pairs", "sources", "targets"),
     [("en-wo", [0], [3]), ("en-wo,nl-wo", [0, 0, 0, 2, 2, 2], [3]), ("en-wo,en-nl", [0], [2, 2, 2, 3, 3, 3])],
 )
-def test_a_model_is_given_one_id_of_a_side_that_has_one_language_and_else_all(
-    toy_data, pairs, sources, targets
-) -> None:
+def test_a_model_gets_one_id_for_a_side_with_one_language_and_otherwise_all(toy_data, pairs, sources, targets) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     given = []
 
@@ -269,7 +267,7 @@ def rows(model: torch.nn.Module, names: str) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def test_languages_that_do_not_train_stay_as_they_are_through_pruning_and_updates(toy_data) -> None:
+def test_languages_that_do_not_train_are_unchanged_by_pruning_and_updates(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *TRAINING, *PRUNING, "--train-languages", "wo,sd", "--lang-pairs", "wo-sd,sd-wo")
     task, model = toy.build(flags)
     toy.randomise_adapters(model)
@@ -330,7 +328,7 @@ def test_a_model_without_adapters_trains_as_in_fairseq(toy_data, arch) -> None:
     assert not all(map(torch.equal, before, model.parameters()))
 
 
-def test_what_fairseqs_commands_hand_over_reaches_its_task(toy_data, monkeypatch) -> None:
+def test_arguments_of_fairseqs_commands_reach_its_task(toy_data, monkeypatch) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     handed = {}
     for name in ("begin_epoch", "get_batch_iterator", "build_criterion"):
@@ -348,7 +346,7 @@ def test_what_fairseqs_commands_hand_over_reaches_its_task(toy_data, monkeypatch
     }
 
 
-def test_dictionaries_of_a_model_of_many_languages_are_one(toy_data, tmp_path) -> None:
+def test_different_dictionaries_are_refused(toy_data, tmp_path) -> None:
     data = own_copy(toy_data, tmp_path)
     flags = toy.plugin_flags(data)
     place = flags.index("--fixed-dictionary")
@@ -360,7 +358,7 @@ def test_dictionaries_of_a_model_of_many_languages_are_one(toy_data, tmp_path) -
     assert words in refusal_of(toy.build, flags)
 
 
-def test_only_what_fairseq_says_of_dictionaries_is_explained(toy_data, monkeypatch) -> None:
+def test_only_assertions_about_dictionaries_are_explained(toy_data, monkeypatch) -> None:
     def prepare(*args: object, **options: object) -> None:
         raise AssertionError("something else")
 
@@ -374,7 +372,7 @@ def test_a_new_model_has_the_language_tokens_in_the_order_of_langs(toy_data) -> 
     assert getattr(task.args, TOKEN_ORDER) == ["wo", "en"]  # as it will be stored
 
 
-def test_fairseqs_criterion_becomes_the_one_that_spares_memory(toy_data) -> None:
+def test_fairseqs_criterion_is_replaced_by_the_one_that_saves_memory(toy_data) -> None:
     flags = toy.plugin_flags(toy_data)
     task, _ = toy.build(flags)
     criterion = task.build_criterion(convert_namespace_to_omegaconf(toy.parse(flags)).criterion)

@@ -29,7 +29,7 @@ def listed(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["langs", "lang_dict", "pairs"])
-def test_the_list_is_stock_fairseq_s_however_it_is_named(tmp_path, how) -> None:
+def test_the_list_of_languages_is_that_of_stock_fairseq(tmp_path, how) -> None:
     changes = {
         "langs": {},
         "lang_dict": {"langs": None, "lang_dict": listed(tmp_path, "wo\n\nfr\n en \n")},
@@ -46,7 +46,7 @@ def test_the_list_is_stock_fairseq_s_however_it_is_named(tmp_path, how) -> None:
     assert args.langs == expected
 
 
-def test_languages_of_further_data_belong_to_the_list(caplog) -> None:
+def test_languages_of_extra_data_are_in_the_list(caplog) -> None:
     extra = {"extra_data": {"mined": "folder"}, "extra_lang_pairs": {"mined": "nl-en,en-nl"}}
     args = arguments(langs=None, lang_pairs="en-fr", **extra)
     resolve_languages(args)
@@ -95,7 +95,7 @@ MINED = {"extra_data": {"mined": "folder"}}
         ({**MINED, "extra_lang_pairs": {"mined": "en-fr,en-fr"}}, "--extra-lang-pairs mined names 'en-fr' twice"),
     ],
 )
-def test_what_names_no_list_is_one_sentence(changes, words) -> None:
+def test_wrong_languages_and_directions_are_refused_in_one_sentence(changes, words) -> None:
     with pytest.raises(UserError) as refusal:
         resolve_languages(arguments(**changes))
     assert words in str(refusal.value)
@@ -103,12 +103,12 @@ def test_what_names_no_list_is_one_sentence(changes, words) -> None:
 
 
 @pytest.mark.parametrize(("text", "words"), [("\n \n", "is empty"), ("en\nfr\nen\n", "names 'en' twice")])
-def test_a_file_of_languages_that_is_none_is_named(tmp_path, text, words) -> None:
+def test_a_bad_file_of_languages_is_named(tmp_path, text, words) -> None:
     path = listed(tmp_path, text)
     with pytest.raises(UserError, match=words) as refusal:
         resolve_languages(arguments(langs=None, lang_dict=path))
     assert f"--lang-dict {path}" in str(refusal.value)
 
 
-def test_of_one_direction_two_languages_are_used() -> None:
+def test_one_direction_uses_two_languages() -> None:
     assert used_languages(arguments(source_lang="wo", target_lang="fr")) == ["wo", "fr"]
