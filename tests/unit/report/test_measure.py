@@ -17,6 +17,7 @@ import sacrebleu
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.progress import Progress
 from langspec_lora.report import measure, off_target
 from langspec_lora.report.measure import Cache, Measured, MeasureOptions
 from langspec_lora.report.off_target import Judge
@@ -145,31 +146,22 @@ def test_directions_into_one_language_follow_each_other(tasks, tmp_path, monkeyp
     texts = {direction: texts_of(direction, direction.target) for direction in directions}
     bars = []
 
-    class Bar:
+    class Bar(Progress):
         def __init__(self, **settings) -> None:
-            bars.append(settings)
-            self.updates = 0
+            super().__init__(**settings)
+            bars.append(self)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error) -> None:
-            bars.append(self.updates)
-
-        def update(self) -> None:
-            self.updates += 1
-
-    monkeypatch.setattr(measure, "tqdm", Bar)
+    monkeypatch.setattr(measure, "Progress", Bar)
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda answer=terminal: answer)
         found = measure.measure(texts, OPTIONS, Cache(tmp_path / str(terminal)), 1)
         assert list(found) == directions
     assert [str(task.texts.direction) for task in tasks[:5]] == ["fr-en", "wo-en", "en-fr", "wo-fr", "en-wo"]
-    elsewhere, updates, on_a_terminal, _ = bars
-    assert updates == elsewhere["total"] == 5
-    assert (elsewhere["unit"], elsewhere["desc"]) == ("direction", "sentences")
-    assert elsewhere["mininterval"] == elsewhere["maxinterval"] > 10  # lines of a log
-    assert 0 < on_a_terminal["mininterval"] == on_a_terminal["maxinterval"] < 1
+    elsewhere, on_a_terminal = bars
+    assert elsewhere.n == elsewhere.total == 5
+    assert (elsewhere.unit, elsewhere.desc) == ("direction", "sentences")
+    assert elsewhere.mininterval == elsewhere.maxinterval > 10  # lines of a log
+    assert 0 < on_a_terminal.mininterval == on_a_terminal.maxinterval < 1
 
 
 class Pool:
