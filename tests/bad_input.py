@@ -38,7 +38,7 @@ def write_checkpoint(path: Path, flags: list[str], change: Callable[[dict], None
     """
     _, model = toy.build(flags)
     args = toy.parse(flags)
-    if getattr(model, "config", None) is not None:
+    if getattr(model, "adapters", None) is not None:
         from langspec_lora.languages import languages_to_json
 
         args.adapter_languages = languages_to_json(model.adapters.config.languages)

@@ -21,7 +21,7 @@ from langspec_lora.cli.main import main
 from langspec_lora.data.vocabulary import train_sentencepiece
 from langspec_lora.errors import UserError
 from langspec_lora.inference.model import LoadedModel
-from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.models.injected import InjectedAdapters
 from tests import ROOT, toy
 from tests.bad_input import refusals_of
 from tests.evaluations import published_hypotheses, run_stock
@@ -150,13 +150,11 @@ def test_lengths_that_depend_on_the_batch_are_those_of_each_direction_alone(home
     assert mixed == [*english, *translator.translate(dutch, "nl", "fr")]
 
 
-def test_one_direction_decodes_on_merged_weights_and_several_on_pairs(home, adapted, monkeypatch) -> None:
+def test_one_direction_decodes_on_merged_weights_and_several_on_adapters(home, adapted, monkeypatch) -> None:
     translator = Translator.from_checkpoint(adapted, device="cpu", batch_size=1, max_len_b=20)
     merged = []
-    original = LanguageSpecificTransformer.merged
-    monkeypatch.setattr(
-        LanguageSpecificTransformer, "merged", lambda self, *ids: merged.append(ids) or original(self, *ids)
-    )
+    original = InjectedAdapters.merged
+    monkeypatch.setattr(InjectedAdapters, "merged", lambda self, *ids: merged.append(ids) or original(self, *ids))
     translator.translate(text(home, "en")[:3], "en", "wo")
     assert merged == [(toy.LANGUAGES.index("en"), toy.LANGUAGES.index("wo"))] * 3  # batches
     translator.translate(text(home, "en")[:2], "en", ["wo", "fr"])  # each a batch, and merged in vain

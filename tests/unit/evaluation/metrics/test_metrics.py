@@ -11,7 +11,7 @@ import pytest
 from langspec_lora.cli import evaluate as evaluate_command
 from langspec_lora.cli import report as report_command
 from langspec_lora.data.directions import Direction
-from langspec_lora.errors import UserError
+from langspec_lora.errors import ErrorCollector, UserError
 from langspec_lora.evaluation.evaluate import mean_scores
 from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS, SACREBLEU_METRICS, ModelMetric
 from langspec_lora.evaluation.results import read_run, scores_csv
@@ -58,8 +58,8 @@ def test_another_metric_is_a_column_a_mean_and_a_flag(with_length) -> None:
     parser = argparse.ArgumentParser()
     evaluate_command.add_arguments(parser)
     args = parser.parse_args(["bin", "--checkpoint", "x.pt", "--out", "out", "--length", "model"])
-    (options,) = evaluate_command._runs(args).values()
-    assert options.models == {"length": "model"}
+    (options,) = evaluate_command._options(args, ErrorCollector()).values()
+    assert options.scoring.models == {"length": "model"}
     parser = argparse.ArgumentParser()
     report_command.add_arguments(parser)
     assert parser.parse_args(["out", "--metric", "length"]).metric == "length"
