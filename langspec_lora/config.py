@@ -1,4 +1,4 @@
-"""The plugin's flags: declared, parsed once, and checked before anything expensive starts."""
+"""What the plugin's flags mean: parsed once, and checked before anything expensive starts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from langspec_lora.errors import UserError
-from langspec_lora.flags import INITS
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.flags import INITS, PruningFlags
 from langspec_lora.languages import (
     LEVELS,
     PAPER_RESOURCES,
@@ -17,6 +17,7 @@ from langspec_lora.languages import (
     read_resources,
 )
 from langspec_lora.pruning.schedule import SCOPES, PruningSchedule
+from langspec_lora.settings import check_numbers
 from langspec_lora.sites import POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import names_of
 
@@ -42,7 +43,7 @@ class AdapterConfig:
 
     Attributes:
         languages: names, levels and ranks.
-        stacks: for ``encoder`` and ``decoder``, where the adapters stand.
+        stacks: for ``encoder`` and ``decoder``, where it is adapted.
         dim: width of the slice, 0 for the whole layer.
         start: first feature of the slice.
         init: ``"rank"`` or ``"standard"``.
@@ -83,7 +84,7 @@ class AdapterConfig:
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
-    """Parses and checks the flags of adapters that can be judged without the languages.
+    """Parses and checks the flags of adapters that do not depend on the languages.
 
     Args:
         args: fairseq's arguments, architecture defaults filled in.
@@ -92,22 +93,29 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
         Where each stack is adapted.
 
     Raises:
-        UserError: a flag has a wrong value.
+        UserError: flags have wrong values; all of them are listed.
     """
-    stacks = {stack: _parse_stack(args, stack) for stack in POSITIONS}
-    if args.lora_init not in INITS:
-        raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
-    _check_slice(args, stacks)
-    for level in LEVELS:
-        check_rank(getattr(args, f"{level}_rank"), f"--{level}-rank")
+    stacks: dict[str, StackConfig] = {}
+    with collect_errors() as errors:
+        for stack in POSITIONS:
+            with errors.check():
+                stacks[stack] = _parse_stack(args, stack)
+        with errors.check():
+            if args.lora_init not in INITS:
+                raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
+        for level in LEVELS:
+            with errors.check():
+                check_rank(getattr(args, f"{level}_rank"), f"--{level}-rank")
+        if len(stacks) == len(POSITIONS):
+            _check_slice(args, stacks)
     return stacks
 
 
 def check_language_number(args: Namespace, names: Sequence[str]) -> None:
-    """Compares ``--language-num``, where it is given, with the languages.
+    """Compares ``--language-num``, where it is given, with the number of languages.
 
     Raises:
-        UserError: they are not as many.
+        UserError: they differ.
     """
     if args.language_num is not None and args.language_num != len(names):
         raise UserError(
@@ -143,7 +151,7 @@ def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, .
         languages: those of its model.
 
     Raises:
-        UserError: ``--train-languages`` names others, or the base would train beside them.
+        UserError: ``--train-languages`` names unknown languages, or the base would train beside them.
     """
     names = getattr(args, "train_languages", None)
     if names is None:
@@ -192,7 +200,7 @@ def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
     for word in text.split("_"):
         if not (word.isascii() and word.isdecimal()) or int(word) >= count:
             raise UserError(
-                f"{flag}: {word!r} is no layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
+                f"{flag}: {word!r} is not a layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
             )
         layers.append(int(word))
     return tuple(_without_repeats(layers, flag))
@@ -202,16 +210,15 @@ def _parse_positions(text: str, stack: str) -> tuple[str, ...]:
     flag = f"--{stack}-lora-position {text}"
     for word in text.split("_"):
         if word not in POSITIONS[stack]:
-            raise UserError(
-                f"{flag}: {word!r} is no position of the {stack}; expected {', '.join(POSITIONS[stack])}, joined by _"
-            )
+            known = ", ".join(POSITIONS[stack])
+            raise UserError(f"{flag}: {word!r} is not a position of the {stack}; expected {known}, joined by _")
     return tuple(_without_repeats(text.split("_"), flag))
 
 
 def _without_repeats(items: Sequence, flag: str) -> Sequence:
     repeated = [item for item in items if items.count(item) > 1]
     if repeated:
-        raise UserError(f"{flag}: {repeated[0]} stands there twice; name each one once")
+        raise UserError(f"{flag}: {repeated[0]} is given twice; give each one once")
     return items
 
 
@@ -223,7 +230,7 @@ def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
         stack: ``encoder`` or ``decoder``.
 
     Raises:
-        UserError: the flag holds other words, or not as many as there are layers.
+        UserError: the flag has other words, or not one for each layer.
     """
     count = getattr(args, f"{stack}_layers")
     text = getattr(args, f"{stack}_activation_direction")
@@ -234,9 +241,11 @@ def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
     words = tuple(text.split("_"))
     unknown = [word for word in words if word not in SIDES]
     if unknown:
-        raise UserError(f"{flag}: {unknown[0]!r} is no direction; expected src or tgt for each layer, joined by _")
+        raise UserError(f"{flag}: {unknown[0]!r} is not a side; expected src or tgt for each layer, joined by _")
     if len(words) != count:
-        raise UserError(f"{flag}: {len(words)} directions for {count} {stack} layers; give one for each layer")
+        raise UserError(
+            f"{flag}: expected src or tgt for each of the {count} {stack} layers, joined by _; got {len(words)}"
+        )
     return words
 
 
@@ -265,27 +274,24 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
 
 
 def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
-    """Parses and checks the pruning flags, also where pruning is off.
+    """Parses and checks the pruning flags, even where pruning is off.
 
     Returns:
         The schedule and the scope, or None where pruning is off.
 
     Raises:
-        UserError: a flag has a wrong value.
+        UserError: flags have wrong values; all of them are listed.
     """
     scope = ("layer" if args.cross_language else "language") if args.pruning_scope is None else args.pruning_scope
-    if scope not in SCOPES:
-        raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
-    if args.cross_language and scope != "layer":
-        raise UserError(f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one")
-    if args.pruning_t1 < 0:
-        raise UserError(f"--pruning-t1 {args.pruning_t1}: expected the epoch at which pruning starts, 0 or later")
-    if args.pruning_t2 < 1:
-        raise UserError(f"--pruning-t2 {args.pruning_t2}: expected the number of epochs until the target, at least 1")
-    if not 0 <= args.target_pruning_ratio < 1:
-        raise UserError(
-            f"--target-pruning-ratio {args.target_pruning_ratio}: expected a share from 0 to below 1, such as 0.9"
-        )
+    with collect_errors() as errors:
+        with errors.check():
+            check_numbers(PruningFlags, args)
+        if scope not in SCOPES:
+            raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
+        if args.cross_language and scope != "layer":
+            raise UserError(
+                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one"
+            )
     if not (args.pruning or args.global_pruning):
         return None
     return PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio), scope

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 _SIGPIPE = 13  # the signal module lacks it on some systems
 
@@ -14,9 +17,88 @@ class UserError(ValueError):
     """A wrong flag, file or setting; its message says what was given, what was expected and what to change."""
 
 
+class SeveralErrors(UserError):
+    """All mistakes of one command.
+
+    Args:
+        errors: the mistakes, at least two.
+    """
+
+    def __init__(self, *errors: UserError) -> None:
+        super().__init__(*errors)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.errors))
+
+
+class ErrorCollector:
+    """The mistakes found so far; :func:`collect_errors` makes one.
+
+    Attributes:
+        errors: each mistake once, in the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[UserError] = []
+
+    @contextmanager
+    def check(self) -> Iterator[None]:
+        """Notes the mistake in which a check ends, and goes on after it."""
+        try:
+            yield
+        except UserError as error:
+            self._note(error)
+
+    def attempt(self, compute: Callable[[], Value], otherwise: Value) -> Value:
+        """What is computed, or a stand-in with which the other checks go on where that is a mistake."""
+        with self.check():
+            return compute()
+        return otherwise
+
+    def raise_found(self) -> None:
+        """Ends the checks where one has failed: those that follow depend on it, or take long.
+
+        Raises:
+            UserError: the mistake, or all of them as one :class:`SeveralErrors`.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise SeveralErrors(*self.errors)
+
+    def _note(self, error: UserError) -> None:
+        for found in error.errors if isinstance(error, SeveralErrors) else [error]:
+            if str(found) not in map(str, self.errors):
+                self.errors.append(found)
+
+
+@contextmanager
+def collect_errors() -> Iterator[ErrorCollector]:
+    """Lists all mistakes of a command together, in place of one a run.
+
+    ::
+
+        with collect_errors() as errors:
+            with errors.check():
+                generation = GenerationSettings(beam=0)
+            with errors.check():
+                outline = read_outline(path)
+            errors.raise_found()
+            check_hashes(outline)
+
+    Raises:
+        UserError: at the end, the mistake, or all of them as one :class:`SeveralErrors`.
+    """
+    errors = ErrorCollector()
+    with errors.check():
+        yield errors
+    errors.raise_found()
+
+
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends the program with one line and exit code 1 on a :class:`UserError`, in place of a traceback.
+    """Ends the program with exit code 1 and a line for each mistake on a :class:`UserError`, in place of a traceback.
 
     It stands where fairseq or our command line calls into the package. ``SystemExit`` is raised because fairseq's
     trainer replaces every ``Exception`` met while loading a checkpoint by its own.
@@ -27,7 +109,7 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise SystemExit(f"langspec-lora: error: {_in_one_line(str(error))}") from error
+        raise SystemExit(f"langspec-lora: error: {_lines(error)}") from error
 
 
 @contextmanager
@@ -69,6 +151,14 @@ def _drop_output() -> None:
     """Discards buffered output: Python would try to write it again on exit, and print an error."""
     with suppress(OSError, ValueError):  # the output is no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _lines(error: UserError) -> str:
+    """One mistake as a line, or several as a numbered list."""
+    if not isinstance(error, SeveralErrors):
+        return _in_one_line(str(error))
+    lines = [f"  {number}. {_in_one_line(str(found))}" for number, found in enumerate(error.errors, start=1)]
+    return "\n".join([f"{len(lines)} mistakes", *lines])
 
 
 def _in_one_line(text: str) -> str:

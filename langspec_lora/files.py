@@ -1,4 +1,4 @@
-"""Text read by lines; files and folders written whole or not at all, and never over what is there unless told to."""
+"""Reading of text and JSON; files and folders written completely or not at all, overwriting only when told to."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BYTE_ORDER_MARK = codecs.BOM_UTF8.decode()
 
 
 class NotUtf8(UserError):
-    """A text that is not UTF-8.
+    """A text is not UTF-8.
 
     Attributes:
-        line: the number of the line where it is not, counted from 1.
+        line: number of the first line that is not UTF-8, counted from 1.
     """
 
     def __init__(self, path: object, line: int) -> None:
@@ -35,7 +35,7 @@ class NotUtf8(UserError):
 
 
 def read_lines(path: Path) -> list[str]:
-    """Reads a text file: UTF-8, one sentence a line; see :func:`text_lines` for what ends a line.
+    """Reads a UTF-8 text file with one sentence per line; :func:`text_lines` says what ends a line.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8 (:class:`NotUtf8`).
@@ -44,19 +44,19 @@ def read_lines(path: Path) -> list[str]:
         with path.open("rb") as file:
             return list(text_lines(file, path))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a text file with one sentence a line") from error
+        raise UserError(f"{path}: {error.strerror}; give a text file with one sentence per line") from error
 
 
 def text_lines(stream: Iterable[bytes], name: object, errors: str = "strict") -> Iterator[str]:
-    """The lines of a text, without what ends them.
+    """Yields the lines of a text without their line ends.
 
-    A line ends with LF or CRLF, and with nothing else: a CR, a form feed or a U+2028 within a sentence belongs to it,
-    as in sacrebleu. A byte order mark at the start is left out, with a remark.
+    Only LF and CRLF end a line. A CR, a form feed or a U+2028 inside a sentence is part of it, as in sacrebleu.
+    A byte order mark at the start is removed and logged.
 
     Args:
-        stream: an open binary file, which gives what each LF ends.
-        name: of the text, for messages.
-        errors: what to do with bytes that are not UTF-8, as in ``bytes.decode``.
+        stream: an open binary file.
+        name: the text's name in messages.
+        errors: how to treat bytes that are not UTF-8, as in ``bytes.decode``.
 
     Raises:
         NotUtf8: a line is not UTF-8, and ``errors`` is ``strict``.
@@ -67,7 +67,7 @@ def text_lines(stream: Iterable[bytes], name: object, errors: str = "strict") ->
         except UnicodeDecodeError as error:
             raise NotUtf8(name, number) from error
         if number == 1 and text.startswith(_BYTE_ORDER_MARK):
-            _remark_byte_order_mark(str(name))
+            _log_byte_order_mark(str(name))
             text = text.lstrip(_BYTE_ORDER_MARK)
             if not text:
                 return
@@ -75,45 +75,45 @@ def text_lines(stream: Iterable[bytes], name: object, errors: str = "strict") ->
 
 
 @cache
-def _remark_byte_order_mark(name: str) -> None:
-    """Once for each text, however often it is read."""
-    logger.warning("%s begins with a byte order mark, which is left out", name)
+def _log_byte_order_mark(name: str) -> None:
+    """Cached, so that a text that is read several times is logged once."""
+    logger.warning("%s begins with a byte order mark, which was removed", name)
 
 
 def check_file(path: Path, overwrite: bool) -> None:
-    """Makes sure that a file may be written, before the work that leads to it begins.
+    """Checks that a file can be written; call it before the work that produces the file.
 
     Raises:
-        UserError: it is there already, and ``overwrite`` was not given, or it cannot be there.
+        UserError: the file exists and ``overwrite`` was not given, or no file can have this path.
     """
     if os.path.exists(path) and not overwrite:  # noqa: PTH110  Path.exists raises for names that are too long
-        raise UserError(f"{path} is there already; give another --out, or --overwrite to replace it")
+        raise UserError(f"{path} already exists; give another --out, or --overwrite to replace it")
     if os.path.isdir(path):  # noqa: PTH112
-        raise UserError(f"{path} is a folder; give the name of a file")
+        raise UserError(f"{path} is a folder; give a file name")
     if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
-        raise UserError(f"{path} is a device, which a file would replace; give the name of a file")
+        raise UserError(f"{path} is a device, which a file would replace; give a file name")
     _check_parents(path)
 
 
 def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
-    """Makes sure that files may be written into a folder, before the work that leads to them begins.
+    """Checks that files can be written into a folder; call it before the work that produces them.
 
     Raises:
-        UserError: one of them is there already, and ``overwrite`` was not given, or there can be no such folder.
+        UserError: one of them exists and ``overwrite`` was not given, or no folder can have this path.
     """
     if folder.is_file():
         raise UserError(f"--out {folder} is a file; give a folder")
     _check_parents(folder)
-    there = [name for name in names if (folder / name).exists()]
-    if there and not overwrite:
-        raise UserError(f"--out {folder} holds {there[0]} already; give another folder, or --overwrite")
+    existing = [name for name in names if (folder / name).exists()]
+    if existing and not overwrite:
+        raise UserError(f"--out {folder} already contains {existing[0]}; give another folder, or --overwrite")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file completely or not at all.
 
     Args:
-        path: the file; its folder is made where it is missing.
+        path: the file; missing folders are created.
         content: text, written as UTF-8, or bytes.
 
     Raises:
@@ -123,24 +123,72 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def read_json(
+    path: Path,
+    writer: str = "'langspec-lora evaluate'",
+    again: str = "delete it and run 'langspec-lora evaluate' again",
+) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        writer: what writes folders with such a file, for messages.
+        again: how to get a file that is not damaged, for messages.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"), path, again)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a folder that {writer} wrote") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); {again}") from error
+
+
+def parse_json(text: str, label: object, again: str) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Args:
+        text: the text.
+        label: where it was read, for messages.
+        again: how to get one that is not damaged, for messages.
+
+    Raises:
+        UserError: it is not JSON, or not an object.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{label} is damaged ({error}); {again}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{label} is damaged: it is not a JSON object; {again}")
+    return content
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON as we write it: readable, in any script."""
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole, for reading by people too.
 
     Raises:
         UserError: it cannot be written.
     """
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, f"{json_text(content)}\n")
 
 
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
-    """Gives other names to write under; the files take their own when all are whole and on the disk.
+    """Yields temporary paths to write to; the files are renamed once all are complete and on the disk.
 
     Args:
-        *paths: the files; their folders are made where they are missing.
+        *paths: the files; missing folders are created.
 
     Raises:
-        UserError: they cannot be written, for example because the disk is full; then nothing of them stays.
+        UserError: they cannot be written, for example because the disk is full; no part of them is left behind.
     """
     partial = [_partial(path) for path in paths]
     try:
@@ -162,18 +210,18 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
 
 @contextmanager
 def whole_folder(folder: Path, names: Sequence[str], overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write files to, which appear in ``folder`` when the ``with`` block ends well, and else not at all.
+    """Yields a temporary folder; its files are moved to ``folder`` if the ``with`` block succeeds, else deleted.
 
     Args:
-        folder: made where it is missing, and kept with whatever else it holds.
-        names: all files that may be written there. Those of an earlier time are not left beside the new ones.
+        folder: created if missing; other files in it are kept.
+        names: all files that may be written. Old files of these names are removed even if no new one is written.
         overwrite: whether files of these names may be replaced.
 
     Yields:
-        A new folder beside it.
+        A new folder next to ``folder``.
 
     Raises:
-        UserError: ``folder`` holds such a file, or cannot be written.
+        UserError: ``folder`` already contains such a file, or cannot be written.
     """
     check_folder(folder, names, overwrite)
     folder = folder.absolute()  # "." has no name
@@ -196,7 +244,7 @@ def whole_folder(folder: Path, names: Sequence[str], overwrite: bool = False) ->
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's content.
+    """The SHA-256 of a file's content, in hexadecimal digits.
 
     Raises:
         OSError: it cannot be read.
@@ -209,33 +257,16 @@ def sha256(path: Path) -> str:
 
 
 def _check_parents(path: Path) -> None:
-    for place in path.parents:
-        if os.path.isfile(place):  # noqa: PTH113  as above
-            raise UserError(f"--out lies in {place}, which is a file; give another")
+    for parent in path.parents:
+        if os.path.isfile(parent):  # noqa: PTH113  as above
+            raise UserError(f"--out {path} is below {parent}, which is a file; give another path")
 
 
 def _partial(path: Path) -> Path:
-    """A name that no other process writes under, on no machine, hidden from patterns such as ``*.pt``."""
+    """A temporary path: unique among processes and machines, and hidden from patterns such as ``*.pt``."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = error.strerror or error
-    return UserError(f"{path} cannot be written: {reason}; choose a place that can be written and has room")
-
-
-def read_json(path: Path) -> dict:
-    """Reads a JSON file.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it is no JSON object; delete it and run 'langspec-lora evaluate' again")
-    return content
+    return UserError(f"{path} cannot be written: {reason}; choose a writable location with enough space")

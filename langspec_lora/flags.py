@@ -1,15 +1,14 @@
-"""The plugin's flags, each declared once."""
+"""The flags that the plugin adds to fairseq's commands, each declared once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.languages import LEVELS
+from langspec_lora.languages import DEFAULT_RANKS
 from langspec_lora.pruning.schedule import SCOPES
+from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
 from langspec_lora.sites import POSITIONS
-from langspec_lora.values import number, whole_number
 
 INITS = ("rank", "standard")
 """How A is drawn, see :func:`~langspec_lora.lora.draw_a`."""
@@ -17,192 +16,155 @@ INITS = ("rank", "standard")
 ABSENT = ("rest", "move")
 
 
-def parse_bool(text: str) -> bool:
-    """Reads the published flags' ``True`` and ``False``.
-
-    Raises:
-        ValueError: for any other word.
-    """
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in words:
-        raise ValueError(text)
-    return words[text.lower()]
+def _rank(level: str) -> Any:
+    return flag(DEFAULT_RANKS[level], f"rank of the adapters of {level}-resource languages", "R")
 
 
-_EXPECTED = {parse_bool: "True or False", int: "a whole number", float: "a number"}
+def _layers(stack: str) -> Any:
+    help = f"{stack} layers to adapt, joined by _; 'none' adapts none"
+    return flag(None, help, "0_1_…", default_text="all")
 
 
-_STRICT = {int: whole_number, float: number}
+def _positions(stack: str) -> Any:
+    help = f"positions to adapt, joined by _, of {' '.join(POSITIONS[stack])}"
+    return flag(None, help, "q_k_…", default_text="all")
 
 
-class _Reader:
-    """Reads a flag's value for argparse, whose own error would stand under fairseq's page-long usage.
-
-    Args:
-        flag: the flag.
-        convert: ``parse_bool``, ``int`` or ``float``.
-    """
-
-    def __init__(self, flag: str, convert: Callable[[str], Any]) -> None:
-        self.flag, self.convert = flag, convert
-
-    def __call__(self, text: str) -> Any:
-        with exit_on_user_error():
-            try:
-                return _STRICT.get(self.convert, self.convert)(text)
-            except ValueError:
-                raise UserError(f"{self.flag} {text}: expected {_EXPECTED[self.convert]}") from None
+def _sides(stack: str, default: str) -> Any:
+    help = f"for each {stack} layer whether the source or the target language selects the adapter"
+    return flag(None, help, "src_…_tgt", default_text=default)
 
 
-def _adder(parser: Any) -> Callable[..., None]:
-    def add(flag: str, **settings: Any) -> None:
-        if "type" in settings:
-            settings["type"] = _Reader(flag, settings["type"])
-        parser.add_argument(flag, **settings)
-
-    return add
-
-
-def add_adapter_flags(parser) -> None:
-    """Declares the model's flags on an argparse parser or group."""
-    add = _adder(parser)
-    add(
-        "--add-lora",
-        type=parse_bool,
-        default=True,
-        metavar="BOOL",
-        help="add the language-specific adapters; False is the plain model, for full fine-tuning with the same task",
-    )
-    add(
-        "--freeze-original-parameters",
-        type=parse_bool,
-        default=None,
-        metavar="BOOL",
-        help="train the adapters only (default: True with --add-lora True)",
-    )
-    add(
-        "--train-languages",
-        default=None,
-        metavar="A,B",
-        help="train the adapters of these languages only; all others, and so every direction between them, stay as "
-        "they are (default: all train)",
-    )
-    add(
-        "--lang-resources",
-        default=None,
-        metavar="FILE",
-        help="YAML file of resource levels: 'high: [en, fr]', 'med: …', 'low: …', optionally 'ranks: {wo: 16}' "
-        "(default: the paper's twelve languages)",
-    )
-    for level in LEVELS:
-        add(
-            f"--{level}-rank",
-            type=int,
-            default=8 if level == "low" else 2,
-            metavar="R",
-            help=f"rank of the adapters of {level}-resource languages",
-        )
-    add(
-        "--save-adapters-only",
-        type=parse_bool,
-        default=None,
-        metavar="BOOL",
-        help="save checkpoints without the frozen base, which is found again where it lay (default: True where the "
-        "base is frozen and came from --finetune-from-model)",
-    )
-    for stack in POSITIONS:
-        add(
-            f"--{stack}-lora-layer",
-            default=None,
-            metavar="0_1_…",
-            help=f"{stack} layers to adapt, joined by _ (default: all; 'none': none)",
-        )
-        add(
-            f"--{stack}-lora-position",
-            default=None,
-            metavar="q_k_…",
-            help=f"positions to adapt, joined by _, of {' '.join(POSITIONS[stack])} (default: all)",
-        )
-        add(
-            f"--{stack}-activation-direction",
-            default=None,
-            metavar="src_…_tgt",
-            help=f"for each {stack} layer whether the source or the target language selects the adapter "
-            + ("(default: src in the first three quarters, tgt after)" if stack == "encoder" else "(default: tgt)"),
-        )
-    add(
-        "--language-num",
-        type=int,
-        default=None,
-        metavar="N",
-        help="number of languages; checked against --langs",
-    )
-    add(
-        "--dim",
-        type=int,
-        default=0,
-        metavar="D",
-        help="adapt features S to S+D of each layer's input and output (default 0: the whole layer)",
-    )
-    add("--start-idx", type=int, default=0, metavar="S", help="first feature of that slice")
-    add(
-        "--lora-init",
-        default="rank",
-        metavar="|".join(INITS),
-        help="draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, "
-        "or from standard LoRA's U(-1/√d, 1/√d)",
+def base_flag() -> Any:
+    """``--base-checkpoint`` as a field, for every command that reads checkpoints."""
+    return flag(
+        None, "the base of checkpoints that hold adapters only", "FILE", default_text="where it was in training"
     )
 
 
-def add_base_flag(parser) -> None:
-    """Adds where the base lies of checkpoints that hold adapters only."""
-    parser.add_argument(
-        "--base-checkpoint",
-        metavar="FILE",
-        help="the base of checkpoints that hold adapters only (default: where it lay in training)",
+@dataclass(frozen=True)
+class AdapterFlags:
+    """The model's flags, by the names that its checkpoints store."""
+
+    add_lora: bool = flag(
+        True,
+        "add the language-specific adapters; False is the plain model, for full fine-tuning with the same task",
+        "BOOL",
+    )
+    freeze_original_parameters: bool | None = flag(
+        None, "train the adapters only", "BOOL", default_text="True with --add-lora True"
+    )
+    train_languages: str | None = flag(
+        None,
+        "train the adapters of these languages only; all others, and so every direction between them, stay as they are",
+        "A,B",
+        default_text="all",
+    )
+    lang_resources: str | None = flag(
+        None,
+        "YAML file of resource levels: 'high: [en, fr]', 'med: …', 'low: …', optionally 'ranks: {wo: 16}'",
+        "FILE",
+        default_text="the paper's twelve languages",
+    )
+    high_rank: int = _rank("high")
+    med_rank: int = _rank("med")
+    low_rank: int = _rank("low")
+    save_adapters_only: bool | None = flag(
+        None,
+        "save checkpoints without the frozen base, which is loaded from where it was in training",
+        "BOOL",
+        default_text="True where the base is frozen and came from --finetune-from-model",
+    )
+    encoder_lora_layer: str | None = _layers("encoder")
+    encoder_lora_position: str | None = _positions("encoder")
+    encoder_activation_direction: str | None = _sides("encoder", "src in the first three quarters, tgt after")
+    decoder_lora_layer: str | None = _layers("decoder")
+    decoder_lora_position: str | None = _positions("decoder")
+    decoder_activation_direction: str | None = _sides("decoder", "tgt")
+    language_num: int | None = flag(None, "number of languages; checked against --langs", "N")
+    dim: int = flag(
+        0, "adapt features S to S+D of each layer's input and output", "D", default_text="0, the whole layer"
+    )
+    start_idx: int = flag(0, "first feature of that slice", "S")
+    lora_init: str = flag(
+        "rank",
+        "draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, or from standard "
+        "LoRA's U(-1/√d, 1/√d)",
+        "|".join(INITS),
     )
 
 
-def add_pruning_flags(parser) -> None:
-    """Declares the task's flags on an argparse parser or group."""
-    add = _adder(parser)
-    add("--pruning", type=parse_bool, default=False, metavar="BOOL", help="prune the adapters gradually while training")
-    add("--pruning-t1", type=int, default=2, metavar="EPOCH", help="epoch at which pruning starts")
-    add(
-        "--pruning-t2",
-        type=int,
-        default=10,
-        metavar="EPOCHS",
-        help="number of epochs until the target is reached",
+@dataclass(frozen=True)
+class PruningFlags:
+    """The task's flags of pruning."""
+
+    pruning: bool = flag(False, "prune the adapters gradually while training", "BOOL")
+    pruning_t1: int = flag(
+        2,
+        "epoch at which pruning starts",
+        "EPOCH",
+        valid=lambda epoch: epoch >= 0,
+        expected="the epoch at which pruning starts, 0 or later",
     )
-    add("--target-pruning-ratio", type=float, default=0.9, metavar="P", help="share of B's entries pruned at the end")
-    add(
-        "--pruning-scope",
-        metavar="|".join(SCOPES),
-        help="where entries compete: all B of a language (default), of a layer, or of each matrix",
+    pruning_t2: int = flag(
+        10,
+        "number of epochs until the target is reached",
+        "EPOCHS",
+        valid=lambda epochs: epochs >= 1,
+        expected="the number of epochs until the target, at least 1",
     )
-    add(
-        "--global-pruning",
-        type=parse_bool,
-        default=False,
-        metavar="BOOL",
-        help="the released code's name of --pruning True",
+    target_pruning_ratio: float = flag(
+        0.9,
+        "share of B's entries pruned at the end",
+        "P",
+        valid=lambda share: 0 <= share < 1,
+        expected="a share from 0 to below 1, such as 0.9",
     )
-    add(
-        "--cross-language",
-        type=parse_bool,
-        default=False,
-        metavar="BOOL",
-        help="the released code's name of --pruning-scope layer",
+    pruning_scope: str | None = flag(
+        None,
+        "where entries compete: all B of a language, of a layer, or of each matrix",
+        "|".join(SCOPES),
+        default_text="language",
     )
+    global_pruning: bool = flag(False, "the released code's name of --pruning True", "BOOL")
+    cross_language: bool = flag(False, "the released code's name of --pruning-scope layer", "BOOL")
 
 
-def add_absent_flag(parser) -> None:
-    """Declares what becomes of languages that are absent from an update."""
-    parser.add_argument(
-        "--absent-languages",
-        default="rest",
+@dataclass(frozen=True)
+class BaseFlag:
+    """Which base belongs to checkpoints that hold adapters only."""
+
+    base_checkpoint: str | None = base_flag()
+
+
+@dataclass(frozen=True)
+class AbsentFlag:
+    """What happens to the adapters of languages that are absent from an update."""
+
+    absent_languages: str = flag(
+        "rest",
+        "what happens to the adapters of languages that have no sentence in an update: they rest, with their state in "
+        "the optimizer (Adam's), or move with the others by momentum and weight decay",
         choices=ABSENT,
-        help="what becomes of the adapters of languages of which an update has no sentence: they rest, with their "
-        "state in the optimizer (Adam's), or move with the others by momentum and weight decay",
     )
+
+
+def add_adapter_flags(parser: Any) -> None:
+    """Declares the model's flags on fairseq's parser."""
+    add_flags(parser, AdapterFlags, in_fairseq=True)
+
+
+def add_task_flags(parser: Any) -> None:
+    """Declares the task's flags on fairseq's parser."""
+    for settings in (PruningFlags, BaseFlag, AbsentFlag):
+        add_flags(parser, settings, in_fairseq=True)
+
+
+def add_base_flag(parser: Any) -> None:
+    """Declares ``--base-checkpoint`` on the parser of a command of ours."""
+    add_flags(parser, BaseFlag)
+
+
+def flag_table() -> list[FlagRow]:
+    """All flags of the plugin, for the documentation."""
+    return flag_rows(AdapterFlags, BaseFlag, AbsentFlag, PruningFlags)

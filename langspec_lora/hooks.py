@@ -1,4 +1,4 @@
-"""What happens while training beside the update itself: the moments at which a hook is called."""
+"""The interface of training hooks, which act around epochs, batches and updates."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 
 class TrainingHook:
-    """Something that goes along with a training; a subclass overrides the moments that it needs.
+    """Base class of training hooks; a subclass overrides the methods that it needs.
 
-    The task calls its hooks in order at the beginning of something, and in the reverse order at its end.
+    The task calls the ``begin_`` methods of its hooks in order, and the ``end_`` methods in reverse order.
     """
 
     def begin_epoch(self, epoch: int) -> None:
-        """Before the first update of an epoch, or of the rest of one where a run is resumed within it.
+        """Called before the first update of an epoch, or of its rest if a run resumes within it; the model is loaded.
 
         Args:
-            epoch: fairseq's epoch, counted from 1. Only now is the model loaded.
+            epoch: fairseq's epoch, counted from 1.
         """
 
     def begin_batch(self) -> None:
-        """Before the forward pass of a batch."""
+        """Called before the forward pass of a batch."""
 
     def end_batch(self, sample: Mapping[str, Any]) -> None:
-        """After the backward pass of a batch that has left its gradient.
+        """Called after the backward pass of a batch that has added its gradient.
 
         Args:
             sample: the batch as fairseq collates it.
         """
 
     def begin_update(self, optimizer: Any) -> None:
-        """Before a step of the optimizer, when all batches of the update are done.
+        """Called before an optimizer step, after all batches of the update.
 
         Args:
-            optimizer: fairseq's, as the trainer holds it.
+            optimizer: the trainer's fairseq optimizer.
         """
 
     def end_update(self) -> None:
-        """After a step of the optimizer."""
+        """Called after an optimizer step."""

@@ -1,4 +1,4 @@
-"""Languages: their names, ids, resource levels and ranks, known in this one place.
+"""The languages of a model: names, ids, resource levels and ranks.
 
 A language's id is its position in the list of names (fairseq's ``--langs``).
 """
@@ -17,6 +17,9 @@ from langspec_lora.values import whole_number
 
 LEVELS = ("high", "med", "low")
 
+DEFAULT_RANKS: Mapping[str, int] = {"high": 2, "med": 2, "low": 8}
+"""The published rank of each level's adapters."""
+
 PAPER_LEVELS: Mapping[str, str] = {
     **dict.fromkeys(("en", "fr", "it", "de"), "high"),
     **dict.fromkeys(("nl", "zh", "ja", "ko"), "med"),
@@ -27,12 +30,12 @@ PAPER_LEVELS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Resources:
-    """What a ``--lang-resources`` file says.
+    """The content of a ``--lang-resources`` file.
 
     Attributes:
         levels: language name to ``high``, ``med`` or ``low``.
-        ranks: ranks of single languages, which go before their level's rank.
-        flores: language name to FLORES code, for the preparation of FLORES data (optional in the file).
+        ranks: ranks of single languages, which take precedence over their level's rank.
+        flores: language name to FLORES code, needed only to prepare FLORES data.
     """
 
     levels: Mapping[str, str]
@@ -44,13 +47,13 @@ PAPER_RESOURCES = Resources(levels=PAPER_LEVELS)
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Reads all values as text, so that Norwegian's ``no`` is a name; and no key twice, where YAML keeps the last."""
+    """Reads values as text, so that Norwegian's ``no`` is a name; refuses repeated keys, where YAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value]
         repeated = [key for key in keys if keys.count(key) > 1]
         if repeated:
-            raise UserError(f"it holds the key {repeated[0]!r} twice; write each one once")
+            raise UserError(f"the key {repeated[0]!r} is given twice; give each key once")
         return super().construct_mapping(node, deep)
 
 
@@ -64,8 +67,8 @@ def read_resources(path: str | Path) -> Resources:
         Levels and ranks by language name.
 
     Raises:
-        UserError: the file is missing, is no such YAML, holds a key twice or an empty name, or gives a language two
-            levels.
+        UserError: the file is missing, is not such a YAML file, repeats a key, has an empty name, or gives a language
+            two levels.
     """
     path = Path(path)
     try:
@@ -77,9 +80,9 @@ def read_resources(path: str | Path) -> Resources:
     except UserError as error:
         raise UserError(f"--lang-resources {path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--lang-resources {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"--lang-resources {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not set(content) & set(LEVELS):
-        raise UserError(f"--lang-resources {path} names no level; expected lines such as 'high: [en, fr]'")
+        raise UserError(f"--lang-resources {path} has no level; expected lines such as 'high: [en, fr]'")
     unknown = sorted(set(content) - {*LEVELS, "ranks", "flores"})
     if unknown:
         raise UserError(
@@ -93,12 +96,13 @@ def read_resources(path: str | Path) -> Resources:
             raise UserError(f"--lang-resources {path}: {level!r} must hold a list of languages such as [en, fr]")
         for name in names:
             if name in levels:
-                raise UserError(f"--lang-resources {path}: {name!r} stands under {levels[name]!r} and under {level!r}")
+                both = f"{levels[name]!r} and {level!r}"
+                raise UserError(f"--lang-resources {path}: {name!r} is listed twice, under {both}; list it once")
             levels[name] = level
     given = _single_values(content, "ranks", path)
-    stray = [name for name in given if name not in levels]
-    if stray:
-        raise UserError(f"--lang-resources {path}: {stray[0]!r} has a rank but stands under no level; put it under one")
+    without_level = [name for name in given if name not in levels]
+    if without_level:
+        raise UserError(f"--lang-resources {path}: {without_level[0]!r} has a rank but no level; put it under a level")
     ranks = {name: check_rank(value, f"{path}: ranks: {name}") for name, value in given.items()}
     return Resources(levels=levels, ranks=ranks, flores=_single_values(content, "flores", path))
 
@@ -109,28 +113,26 @@ def _single_values(content: dict, key: str, path: Path) -> dict[str, str]:
         raise UserError(f"--lang-resources {path}: {key!r} must map languages to single values, such as {{wo: 16}}")
     empty = [name or value for name, value in values.items() if not (name and value)]
     if empty:
-        raise UserError(
-            f"--lang-resources {path}: {key!r} holds an empty name or value beside {empty[0]!r}; fill it in"
-        )
+        raise UserError(f"--lang-resources {path}: {key!r} has an empty name or value next to {empty[0]!r}; fill it in")
     return values
 
 
-def check_rank(value: str | int, where: str) -> int:
+def check_rank(value: str | int, label: str) -> int:
     """Reads a rank.
 
     Args:
         value: the rank, as a number or as text.
-        where: where it comes from, for the message.
+        label: the flag or file entry, for the message.
 
     Raises:
-        UserError: it is no whole number of at least 1.
+        UserError: it is not a whole number of at least 1.
     """
     try:
         rank = whole_number(value) if isinstance(value, str) else value
     except ValueError:
-        raise UserError(f"{where}: {value!r} is no rank; expected a whole number of at least 1") from None
+        raise UserError(f"{label}: {value!r} is not a rank; expected a whole number of at least 1") from None
     if rank < 1:
-        raise UserError(f"{where}: rank {rank} was given; expected a whole number of at least 1")
+        raise UserError(f"{label}: rank {rank} was given; expected a whole number of at least 1")
     return rank
 
 
@@ -150,28 +152,28 @@ class LanguageTable:
 
     @classmethod
     def build(
-        cls, names: Sequence[str], resources: Resources, level_ranks: Mapping[str, int], source: str = "built-in levels"
+        cls, names: Sequence[str], resources: Resources, level_ranks: Mapping[str, int], label: str = "built-in levels"
     ) -> LanguageTable:
         """Gives each language its level and its rank.
 
         Args:
             names: language names in the order of their ids.
             resources: levels, and ranks of single languages.
-            level_ranks: rank of each level, for ``high``, ``med`` and ``low``.
-            source: where the levels come from, for the error message.
+            level_ranks: rank of each level: ``high``, ``med`` and ``low``.
+            label: the origin of the levels, for the message.
 
         Raises:
-            UserError: a language without a level, a name given twice, or a rank below 1.
+            UserError: a language has no level, a name is empty or given twice, or a rank is below 1.
         """
         if not all(names) or not names:
-            raise UserError(f"--langs {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
+            raise UserError(f"--langs {','.join(names)!r} has an empty name; give names such as en,fr,wo")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise UserError(f"--langs names {twice[0]!r} twice; name every language once")
+            raise UserError(f"--langs names {twice[0]!r} twice; name each language once")
         missing = [name for name in names if name not in resources.levels]
         if missing:
             raise UserError(
-                f"no resource level for {', '.join(missing)} (levels come from the {source}); "
+                f"no resource level for {', '.join(missing)} (levels come from the {label}); "
                 "put every language under high, med or low in a YAML file and pass it as --lang-resources"
             )
         levels = tuple(resources.levels[name] for name in names)
@@ -195,7 +197,7 @@ class LanguageTable:
 
 
 def languages_to_json(table: LanguageTable) -> str:
-    """Writes a language table as JSON, as checkpoints store it."""
+    """The JSON text of a language table, which checkpoints store."""
     return json.dumps({"names": table.names, "levels": table.levels, "ranks": table.ranks}, ensure_ascii=False)
 
 
@@ -209,22 +211,22 @@ def languages_from_json(text: str) -> LanguageTable:
         table = json.loads(text)
         return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
     except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
+        raise UserError("the checkpoint's table of languages is damaged; download it again") from error
 
 
 def check_ranks(languages: LanguageTable, widest: int) -> None:
-    """Makes sure that no rank is greater than any layer is wide, before matrices of that size are made.
+    """Checks that no rank exceeds the widest layer, before matrices of that size are allocated.
 
     Args:
         languages: names, levels and ranks.
-        widest: the greatest width that an adapter reads or adds to.
+        widest: the greatest number of features that an adapter reads or writes.
 
     Raises:
-        UserError: a rank is.
+        UserError: a rank exceeds it.
     """
     for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
         if rank > widest:
             raise UserError(
-                f"--{level}-rank: rank {rank} of {name} is above {widest}, the widest layer that is adapted; a rank "
-                "beyond it adds nothing"
+                f"--{level}-rank: rank {rank} of {name} exceeds {widest}, the width of the widest adapted layer; a "
+                "higher rank adds nothing, so lower it"
             )

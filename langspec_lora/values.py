@@ -1,7 +1,7 @@
-"""Numbers, lists of names and paths, read strictly: as they come from a command line or a settings file.
+"""Numbers, truth values, lists of names and paths, read strictly from the text of a command line or a settings file.
 
-Python's own readers are too kind for both: ``int`` takes ``1_0`` for ten and reads the digits of any script, and an
-empty list of names is a list of one empty name.
+Python's own readers take too much: ``int`` takes ``1_0`` for ten and reads the digits of any script, and an empty list
+of names is a list of one empty name.
 """
 
 from __future__ import annotations
@@ -16,29 +16,41 @@ from typing import Any
 
 from langspec_lora.errors import UserError
 
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+|nan|inf)([eE][+-]?[0-9]+)?")
+
+
+def true_or_false(text: str) -> bool:
+    """Reads the published flags' ``True`` and ``False``.
+
+    Raises:
+        ValueError: it is another word.
+    """
+    if text.lower() not in _TRUTH:
+        raise ValueError(text)
+    return _TRUTH[text.lower()]
 
 
 def whole_number(text: str) -> int:
     """Reads a whole number, written with the digits 0 to 9.
 
     Raises:
-        ValueError: it is anything else, such as ``1_0``.
+        ValueError: it is something else, such as ``1_0``.
     """
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text!r} is no whole number")
+        raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def number(text: str) -> float:
-    """Reads a number, written with the digits 0 to 9; or ``nan`` or ``inf``, which whoever asks for a range refuses.
+    """Reads a number, written with the digits 0 to 9; or ``nan`` or ``inf``, which a check of the range refuses.
 
     Raises:
-        ValueError: it is anything else, such as ``1_0.5``.
+        ValueError: it is something else, such as ``1_0.5``.
     """
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     return float(text)
 
 
@@ -47,15 +59,15 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
 
     Args:
         text: the names.
-        flag: where they come from, for the message.
-        example: what is expected there.
+        flag: how to call the list in a message.
+        example: how such a list looks.
 
     Raises:
-        UserError: there is none, one is empty, or one stands there twice.
+        UserError: a name is empty or is given twice.
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise UserError(f"{flag} {text!r} lacks a name; give names joined by commas, such as {example}")
+        raise UserError(f"{flag} {text!r} has an empty name; give names joined by commas, such as {example}")
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
         raise UserError(f"{flag} names {repeated!r} twice; name each one once")
@@ -63,12 +75,12 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
 
 
 def content_of(text: str) -> str:
-    """What a value says that may be a file's name: the file's text, as fairseq reads ``--lang-pairs``.
+    """The text of a file, where a value is the name of one, as fairseq reads ``--lang-pairs``; or the value itself.
 
-    Directions in a file may also stand on lines of their own.
+    A file may have each direction on a line of its own.
 
     Args:
-        text: the value.
+        text: the value or the file's name.
 
     Raises:
         UserError: the file cannot be read, or is not UTF-8.
@@ -86,9 +98,9 @@ def content_of(text: str) -> str:
 
 
 def read_strictly(parser: ArgumentParser) -> None:
-    """Has a parser read finite numbers only, as above, and refuse empty values.
+    """Makes a parser read numbers as above, refuse those that are not finite, and refuse empty values.
 
-    An argument may still be empty where it is declared with ``type=str``.
+    An argument declared with ``type=str`` may still be empty.
     """
     parser.register("type", int, _typed(whole_number, "a whole number"))
     parser.register("type", float, _typed(_finite, "a number"))
@@ -109,7 +121,7 @@ def _typed(convert: Callable[[str], Any], expected: str) -> Callable[[str], Any]
 def _finite(text: str) -> float:
     value = number(text)
     if not math.isfinite(value):
-        raise ValueError("it is no finite number")
+        raise ValueError("it is not finite")
     return value
 
 

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
 # The published evaluation loop: stock fairseq-generate and sacrebleu, one direction after the other, then the table.
-# Run again, it skips the directions that are finished. (langspec-lora evaluate does the same in one process.) Variables:
+# Run again, it skips finished directions. (langspec-lora evaluate does the same in one process.) Variables:
 #   DATA_BIN     the binarised data              (needed)
 #   CHECKPOINT   the checkpoint                  (needed)
-#   OUT          where the results go            (needed)
-#   FLORES_MONO  references as test.LANG; or the word data for the targets of DATA_BIN, turned back into text, which may
-#                differ by direction (default: the folder mono in or beside DATA_BIN, or else data)
+#   OUT          the folder for results          (needed)
+#   FLORES_MONO  folder of references, test.LANG; or the word "data" for the targets in DATA_BIN, converted to text, which
+#                may differ by direction (default: the folder mono in or next to DATA_BIN, else data)
 #   DICT         the dictionary (default: that of the data)
-#   LANGS, LANG_PAIRS    the model's languages (default: as it was trained), the directions or a file of them (default:
+#   LANGS, LANG_PAIRS    the model's languages (default: those of its training); directions or a file of them (default:
 #                        those of the data between LANGS)
 #   LANG_RESOURCES       YAML file of resource levels, for the table (default: the paper's twelve)
 #   BEAM, TOKENIZE       default: 5, spm
 #   PRECISION            --fp16 (default on a GPU), or empty (default on a CPU)
-# Every argument of this script is handed on to fairseq-generate.
+# Arguments are passed to fairseq-generate.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 for name in DATA_BIN CHECKPOINT OUT; do
-    [[ -n ${!name:-} ]] || fail "$name is not set; give it as $name=… ${0##*/}"
+    [[ -n ${!name:-} ]] || fail "$name is not set; run $name=… ${0##*/}"
 done
-[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
-[[ -f $CHECKPOINT ]] || fail "CHECKPOINT=$CHECKPOINT is no file; give the checkpoint to evaluate"
+[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is not a folder; give binarised data, for example from scripts/prepare_flores.sh"
+[[ -f $CHECKPOINT ]] || fail "CHECKPOINT=$CHECKPOINT is not a file; give the checkpoint to evaluate"
 
 use_environment
 REFERENCES=
@@ -34,11 +34,11 @@ done
 DICT=${DICT:-$DATA_BIN/dict.${LANGS%%,*}.txt}
 BEAM=${BEAM:-5}
 TOKENIZE=${TOKENIZE:-spm}
-[[ -f $DICT ]] || fail "DICT=$DICT is no file; give the model's dictionary"
+[[ -f $DICT ]] || fail "DICT=$DICT is not a file; give the model's dictionary"
 
 if grep -qE '^<0x[0-9A-F]{2}> ' "$DICT"; then
-    echo "note: the model writes rare characters as bytes, which fairseq-generate leaves so: <0xC3><0xB6> in place of" \
-        "an ö; langspec-lora evaluate turns them back" >&2
+    echo "note: the model writes rare characters as bytes, which fairseq-generate does not decode: <0xC3><0xB6> instead of" \
+        "ö; langspec-lora evaluate decodes them" >&2
 fi
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
 import sys
@@ -51,7 +51,7 @@ if [[ -z ${PRECISION+set} ]]; then
     if has_gpu; then PRECISION=--fp16; else PRECISION=; fi
 fi
 
-# What the results depend on; a folder of others is not mixed with these.
+# What the results depend on; results of other settings are not mixed with these.
 settings=$(
     printf 'checkpoint %s\n' "$(sha256sum <"$CHECKPOINT")"
     printf 'dictionary %s\n' "$(sha256sum <"$DICT")"
@@ -64,11 +64,11 @@ settings=$(
 mkdir -p "$OUT"
 if [[ -f $OUT/evaluate.settings ]]; then
     changed=$(diff <(printf '%s\n' "$settings") "$OUT/evaluate.settings" | sed -n 's/^< \([a-z]*\) .*/\1/p' | paste -sd ' ' || true)
-    [[ -z $changed ]] || fail "OUT=$OUT holds results of other settings ($changed differ); give another folder"
+    [[ -z $changed ]] || fail "OUT=$OUT has results of other settings ($changed differ); give another folder"
 fi
 printf '%s\n' "$settings" >"$OUT/evaluate.settings"
 
-lines() { # lines H|T RAW: the last field of these lines of fairseq-generate, in the order of the sentences
+lines() { # lines H|T RAW: the last field of these lines of fairseq-generate, sorted by sentence
     { grep -P "^$1-" "$2" || true; } | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}'
 }
 
@@ -88,7 +88,7 @@ for pair in "${pairs[@]}"; do
             --decoder-langtok --encoder-langtok src \
             --gen-subset test ${PRECISION:+"$PRECISION"} --dataset-impl mmap \
             --distributed-world-size 1 --distributed-no-spawn "$@" >"$OUT/$pair.raw.part" 2>"$OUT/$pair.log" ||
-            fail "fairseq-generate failed for $pair: $(grep . "$OUT/$pair.log" | tail -n 1) (all of it is in $OUT/$pair.log)"
+            fail "fairseq-generate failed for $pair: $(grep . "$OUT/$pair.log" | tail -n 1) (see $OUT/$pair.log)"
         rm "$OUT/$pair.log"
         mv "$OUT/$pair.raw.part" "$OUT/$pair.raw.txt"
         lines H "$OUT/$pair.raw.txt" >"$OUT/$pair.h.part"

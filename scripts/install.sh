@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs torch, fairseq and this package into .venv. Run again, it takes up where it was or says that all is there.
+# Installs torch, fairseq and this package into .venv. Run it again to continue after an interruption.
 # Variables:
 #   VENV     the environment (default: .venv beside this folder)
-#   PYTHON   the interpreter of a new environment, 3.10 or later (default: the first of 3.10 to 3.13 that is found)
-#   TORCH    what pip installs as torch, its options included (default: torch==2.13.0)
-#   NUMPY    what pip installs as NumPy (default: what that torch takes; 1.23.5 for torch 2.0.1 on Python 3.10)
-#   FAIRSEQ  what pip installs as fairseq (default: fairseq==0.12.2; or its repository, git+https://…)
-# What is not given stays as the environment has it.
+#   PYTHON   the interpreter of a new environment, 3.10 or later (default: the first of 3.10 to 3.13 found)
+#   TORCH    pip's argument for torch, with options (default: torch==2.13.0)
+#   NUMPY    pip's argument for NumPy (default: a version for that torch; 1.23.5 for torch 2.0.1 on Python 3.10)
+#   FAIRSEQ  pip's argument for fairseq (default: fairseq==0.12.2; or its repository, git+https://…)
+# Without a variable, an existing environment keeps its version.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,7 +27,7 @@ fail() {
 
 trap '[[ -z $child ]] || kill "$child" 2>/dev/null || true' EXIT
 
-# Runs a command with its output in the log and shows the seconds it takes.
+# Runs a command, writes its output to the log and shows the elapsed seconds.
 step() { # step NAME COMMAND…
     local name=$1 from=$SECONDS said=$SECONDS
     shift
@@ -58,7 +58,7 @@ python_version() { # python_version [INTERPRETER]
     "${1:-$python}" -c 'import platform; print(platform.python_version())'
 }
 
-# Ends with the one line of pip's output that matters, in words.
+# Ends with the reason for a failure of pip, in one line.
 explain() { # explain NAME
     local output reason
     output=$(awk '/^== /{text=""} {text=text $0 "\n"} END{printf "%s", text}' "$log")
@@ -67,7 +67,7 @@ explain() { # explain NAME
     elif grep -qiE 'NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|Network is unreachable|Max retries exceeded|ProxyError' <<<"$output"; then
         reason="the package index cannot be reached; check the network, the proxy or pip's index-url"
     elif grep -q 'from versions: none' <<<"$output"; then
-        reason="the package index offers none for Python $(python_version); check the network, the proxy or pip's index-url, or choose another PYTHON"
+        reason="the package index has no version for Python $(python_version); check the network, the proxy or pip's index-url, or choose another PYTHON"
     elif grep -q 'No matching distribution found' <<<"$output"; then
         reason="$(grep -o 'No matching distribution found.*' <<<"$output" | head -n 1) on Python $(python_version); choose another version or another PYTHON"
     else
@@ -93,13 +93,13 @@ choose_python() {
             return
         fi
     done
-    fail "no Python 3.10, 3.11, 3.12 or 3.13 is found; install one or give it as PYTHON=/path/to/python3.12"
+    fail "Python 3.10, 3.11, 3.12 or 3.13 not found; install one, or give it as PYTHON=/path/to/python3.12"
 }
 
 check_venv() {
-    local version place
+    local version old
     if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name 'langspec_lora.*' -print -quit) ]]; then
-        fail "$venv holds files and is no Python environment; give another folder as VENV=…"
+        fail "$venv contains files and is not a Python environment; give another folder as VENV=…"
     fi
     if [[ ! -e $python && ! -L $python ]]; then
         choose_python
@@ -107,13 +107,13 @@ check_venv() {
     fi
     version=$(python_version 2>/dev/null) ||
         fail "$python does not run; remove $venv and run this again"
-    place=$(recorded venv)
-    [[ -z $place || $place == "$(cd "$venv" && pwd -P)" ]] ||
-        fail "$venv was moved here from $place, and its commands do not run; remove it and run this again"
+    old=$(recorded venv)
+    [[ -z $old || $old == "$(cd "$venv" && pwd -P)" ]] ||
+        fail "$venv was moved here from $old, so its commands do not run; remove it and run this again"
     [[ -n ${PYTHON:-} ]] || return 0
     choose_python
     [[ $version == "$(python_version "$PYTHON")" ]] ||
-        fail "$venv holds Python $version and PYTHON=$PYTHON is another; remove it or give another folder as VENV=…"
+        fail "$venv has Python $version, but PYTHON=$PYTHON is another version; remove it, or give another folder as VENV=…"
 }
 
 make_venv() {
@@ -125,7 +125,7 @@ make_venv() {
     step "Python $version environment in $venv" "$PYTHON" -m venv "$venv"
 }
 
-# A package whose installation was killed has no RECORD; without this, pip would take it for installed.
+# A package whose installation was killed has no RECORD, but pip would consider it installed.
 remove_half_installed() {
     local packages info
     packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -142,18 +142,18 @@ for variable in ("CC", "CXX"):
     command = (os.environ.get(variable) or sysconfig.get_config_var(variable) or variable).split()[0]
     if not shutil.which(command):
         sys.exit(
-            f"install.sh: error: no C++ compiler ({command} is not found), and fairseq is compiled here; "
+            f"install.sh: error: no C++ compiler ({command} not found), but fairseq has to be compiled; "
             "on Debian and Ubuntu: apt install build-essential"
         )
 if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
     sys.exit(
-        "install.sh: error: Python.h is missing, and fairseq is compiled here; "
+        "install.sh: error: Python.h not found, but fairseq has to be compiled; "
         f"on Debian and Ubuntu: apt install python{sys.version_info[0]}.{sys.version_info[1]}-dev"
     )
 PY
 }
 
-recorded() { # recorded NAME: the value in the stamp of an earlier run
+recorded() { # recorded NAME: the value in the stamp of the last run
     [[ ! -f $stamp ]] || sed -n "s/^$1=//p" "$stamp"
 }
 
@@ -170,13 +170,13 @@ else:
 PY
 }
 
-# The package that brings fairseq: fairseq itself, or a fork under another name.
+# The package that provides fairseq: fairseq itself, or a fork under another name.
 fairseq_distribution() {
     "$python" -c 'from importlib.metadata import packages_distributions as of; print(*of().get("fairseq", [])[:1])'
 }
 
-# What the installed fairseq names that is not there, such as main's scikit-learn. Its pins of hydra-core and omegaconf
-# cannot be met, torch and NumPy were chosen above, and torchaudio is for speech.
+# Missing requirements of the installed fairseq, such as scikit-learn for its main branch. Its versions of hydra-core
+# and omegaconf cannot be installed, torch and NumPy were chosen above, and torchaudio is for speech.
 further_requirements() {
     "$python" - "$(fairseq_distribution)" <<'PY'
 import re
@@ -198,7 +198,7 @@ choices() {
     printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq" "venv=$(cd "$venv" && pwd -P)"
 }
 
-# Until the end of this run the stamp says what was chosen and no longer that all is there.
+# Until the end of this run, the stamp only records the choices, not a complete installation.
 forget_inputs() {
     local chosen
     chosen=$(grep -E '^(TORCH|NUMPY|FAIRSEQ|venv)=' "$stamp" || true)
@@ -212,7 +212,7 @@ inputs() {
 }
 
 check_venv
-mkdir -p "$venv" 2>/dev/null || fail "$venv cannot be made; give a folder that can be written as VENV=…"
+mkdir -p "$venv" 2>/dev/null || fail "$venv cannot be created; give a writable folder as VENV=…"
 if command -v flock >/dev/null; then
     exec 9>"$lock"
     flock -n 9 || { echo "another installation into $venv is running; waiting for it" && flock 9; }
@@ -224,7 +224,7 @@ fairseq=${fairseq:-fairseq==0.12.2}
 numpy=${NUMPY:-}
 [[ -n $numpy || $torch != "$(recorded TORCH)" ]] || numpy=$(recorded NUMPY)
 if [[ -f $stamp && $(inputs) == "$(cat "$stamp")" ]]; then
-    echo "all is installed in $venv (Python $(python_version), $torch, $fairseq)"
+    echo "everything is installed in $venv (Python $(python_version), $torch, $fairseq)"
     exit 0
 fi
 
@@ -239,14 +239,14 @@ read -r -a torch_words <<<"$torch"
 step "$torch" "$python" -m pip install "${torch_words[@]}"
 numpy=${numpy:-$(numpy_for_torch)}
 choices >"$stamp"
-step "langspec_lora and what fairseq needs" "$python" -m pip install "$numpy" -e "${root}[test,lint,hf]"
+step "langspec_lora and requirements of fairseq" "$python" -m pip install "$numpy" -e "${root}[test,lint,hf]"
 if [[ -z $(fairseq_distribution) || -n ${FAIRSEQ:-} ]]; then
     check_compiler
-    # Its own requirements cannot be met any more: setup.py says which.
+    # fairseq's own requirements can no longer be met; see setup.py.
     step "$fairseq" "$python" -m pip install --no-deps "$fairseq"
 fi
 mapfile -t more < <(further_requirements)
-((${#more[@]} == 0)) || step "what this fairseq needs beside" "$python" -m pip install "${more[@]}"
+((${#more[@]} == 0)) || step "further requirements of fairseq" "$python" -m pip install "${more[@]}"
 "$venv/bin/langspec-lora" doctor
 inputs >"$stamp"
 echo "installed in $venv in $((SECONDS - started)) s"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What train.sh, evaluate.sh and prepare_flores.sh share; sourced by them.
+# Functions of train.sh, evaluate.sh and prepare_flores.sh, which source this file.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -8,22 +8,22 @@ fail() { # fail WORDS…
     exit 1
 }
 
-# Puts the environment's programs first: VENV, or .venv where scripts/install.sh has made it, or else PATH as it is.
+# Puts the environment's programs first in PATH: VENV, or .venv if scripts/install.sh has created it.
 use_environment() {
     local venv=${VENV:-$root/.venv}
     if [[ -d $venv/bin ]]; then
         export PATH=$venv/bin:$PATH
     elif [[ -n ${VENV:-} ]]; then
-        fail "VENV=$VENV is no environment (it has no bin); run scripts/install.sh, or give another"
+        fail "VENV=$VENV is not an environment (it has no bin folder); run scripts/install.sh, or give another VENV"
     fi
-    command -v fairseq-train >/dev/null || fail "fairseq-train is not found; run scripts/install.sh first"
+    command -v fairseq-train >/dev/null || fail "fairseq-train not found; run scripts/install.sh first"
 }
 
-langspec_lora() { # langspec_lora COMMAND…: this folder's command line, installed or not
+langspec_lora() { # langspec_lora COMMAND…: the command line of this folder, installed or not
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -m langspec_lora.cli.main "$@"
 }
 
-# Sets each variable that data and model say and that is not set. LANG_PAIRS may name a file, whose text it becomes.
+# Sets variables that are not set, from the data and the model. If LANG_PAIRS names a file, it becomes its content.
 take_defaults() { # take_defaults --base FILE | --checkpoint FILE
     local found name value given=()
     [[ -z ${LANGS:-} ]] || given+=(--langs "$LANGS")

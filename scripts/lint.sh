@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the style of all Python files and shell scripts; changes nothing. Installs first where that has not been done.
+# Checks the style of all Python files and shell scripts, and the types of the package; changes nothing. Installs first if necessary.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,4 +9,5 @@ venv=${VENV:-$root/.venv}
 cd "$root"
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
+"$venv/bin/mypy"
 "$venv/bin/shellcheck" scripts/*.sh .ci/run

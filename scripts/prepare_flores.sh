@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes binarised data for all directions of a set of languages from FLORES-101, in the folder given as --out:
+# Prepares binarised data from FLORES-101 for all directions of a set of languages, in the folder --out:
 #   scripts/prepare_flores.sh --out DIR [--languages configs/languages/twelve.yaml] [--from UNPACKED_ARCHIVE]
 #                             [--spm MODEL --dict FILE | --vocab-size N] [--valid-lines N]
-# Without --from the archive is downloaded; without --spm and --dict (M2M100's) both are trained.
+# Without --from, the archive is downloaded; without --spm and --dict (M2M100's), new ones are trained.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh

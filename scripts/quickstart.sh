@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs into .venv (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh), then runs the main job on a built-in
-# example, into quickstart/ or the folder given: data, base model, fine-tuning with and without pruning, all directions,
-# table and heat maps. Run again, it takes up where it was or says that all is there.
+# Installs into .venv (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh), then runs all steps on a built-in
+# example, in quickstart/ or the given folder: data, base model, fine-tuning with and without pruning, translation of all
+# directions, table and heat maps. Run it again to continue after an interruption.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -19,10 +19,10 @@ import torch
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerModel
 
+from langspec_lora.adapters.entries import FAST_PATH_COPIES
 from langspec_lora.data.binarise import binarise, multi_parallel
 from langspec_lora.languages import PAPER_LEVELS
 from langspec_lora.models.architectures import langspec_m2m100_lora_base
-from langspec_lora.adapters.entries import FAST_PATH_COPIES
 
 VOCABULARY = 256_206  # entries of M2M100's dictionary, fairseq's four special symbols and the language tokens included
 SENTENCES = {"train": 12, "valid": 2, "test": 2}

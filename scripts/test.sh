@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests, on up to four cores; its arguments go to pytest, which then has one. Installs first where that has not
-# been done (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh). Tests on real text take FLORES-101 from $FLORES101.
+# Runs all tests on up to four cores and lists the ten slowest. Arguments are passed to pytest, which then uses one core.
+# Installs first if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh). Tests on real text need FLORES-101
+# in $FLORES101.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -8,6 +9,6 @@ venv=${VENV:-$root/.venv}
 "$root/scripts/install.sh"
 [[ $venv == /* ]] || venv=$PWD/$venv
 cd "$root"
-(($#)) || set -- --numprocesses auto --maxprocesses 4 --dist loadfile
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # several processes whose sums share cores wait for each other
+(($#)) || set -- --durations 10 --numprocesses auto --maxprocesses 4 --dist loadfile
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # several processes with several threads each would wait for each other
 exec "$venv/bin/python" -m pytest "$@"

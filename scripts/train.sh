@@ -2,8 +2,8 @@
 # The published training command. Variables:
 #   DATA_BIN   the binarised data                        (needed)
 #   BASE       the checkpoint to fine-tune, M2M100's     (needed)
-#   SAVE_DIR   where the checkpoints go                  (needed); run again, training goes on from the last of them
-#   LANGS, LANG_PAIRS                  languages (default: those of the data), directions or a file of them (default:
+#   SAVE_DIR   the folder for checkpoints                (needed); run again, training continues from the last one
+#   LANGS, LANG_PAIRS                  languages (default: those of the data); directions or a file of them (default:
 #                                      those of the data between LANGS)
 #   LANG_RESOURCES                     YAML file of resource levels (default: the paper's twelve)
 #   DICT                               the dictionary (default: that of the data)
@@ -12,21 +12,21 @@
 #   PRUNING, PRUNING_T1, PRUNING_T2, TARGET_PRUNING_RATIO
 #   LR, MAX_TOKENS, UPDATE_FREQ, MAX_EPOCH, SEED
 #   PRECISION                          --amp (default on a GPU), --fp16, --bf16, or empty (default on a CPU)
-# Every argument of this script is handed on to fairseq-train, after the published flags, so that it replaces them.
+# Arguments are passed to fairseq-train after the published flags, so they override them.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 for name in DATA_BIN BASE SAVE_DIR; do
-    [[ -n ${!name:-} ]] || fail "$name is not set; give it as $name=… ${0##*/}"
+    [[ -n ${!name:-} ]] || fail "$name is not set; run $name=… ${0##*/}"
 done
-[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is no folder; give binarised data, such as scripts/prepare_flores.sh makes"
-[[ -f $BASE ]] || fail "BASE=$BASE is no file; give the checkpoint to fine-tune"
+[[ -d $DATA_BIN ]] || fail "DATA_BIN=$DATA_BIN is not a folder; give binarised data, for example from scripts/prepare_flores.sh"
+[[ -f $BASE ]] || fail "BASE=$BASE is not a file; give the checkpoint to fine-tune"
 
 use_environment
 SIZES=
-[[ -z ${ARCH:-} ]] || SIZES=" " # ARCH says them
+[[ -z ${ARCH:-} ]] || SIZES=" " # ARCH sets them
 [[ ${ARCH:-} != *_tiny ]] || DIM=${DIM:-0}
 take_defaults --base "$BASE"
 for name in ENCODER_LAYERS DECODER_LAYERS; do

@@ -9,9 +9,9 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis, Comparison, OffTarget
 from langspec_lora.report.groups import GroupRow, LanguageRow
+from langspec_lora.report.measure import Sentence
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.texts import DirectionTexts, TextFile
-from langspec_lora.report.worst import Sentence
 from tests.reports import write_lines
 
 EN_FR, EN_WO, WO_EN, WO_FR = (Direction.parse(name) for name in ("en-fr", "en-wo", "wo-en", "wo-fr"))

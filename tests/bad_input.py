@@ -74,6 +74,18 @@ def refusal_of(function: Callable, *args) -> str:
     return message
 
 
+def refusals_of(function: Callable, *args) -> list[str]:
+    """The mistakes that a command lists together."""
+    with pytest.raises(SystemExit) as refusal:
+        function(*args)
+    first, *mistakes = refusal.value.code.splitlines()
+    assert first == f"{PREFIX}{len(mistakes)} mistakes"
+    for number, mistake in enumerate(mistakes, start=1):
+        assert mistake.startswith(f"  {number}. ")
+        assert mistake.isprintable()
+    return mistakes
+
+
 def set_up_generation(data: Path, path: Path | str, *more: str, parser: Callable = options.get_generation_parser):
     """Sets up the task as fairseq-generate does before it loads the model."""
     flags = [

@@ -13,6 +13,14 @@ from fairseq.dataclass import utils as dataclass_utils
 from tests import toy
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of Hugging Face's formats, which are in folders and files named after them."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        if "hf" in path.parts or "huggingface" in path.stem or "peft" in path.stem:
+            item.add_marker(pytest.mark.hf)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _settings_are_composed_once() -> Iterator[None]:
     """Keeps what Hydra makes of a command's arguments, which takes fairseq half a second each time."""

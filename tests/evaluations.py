@@ -9,7 +9,10 @@ import pytest
 from fairseq import checkpoint_utils
 from fairseq_cli import train
 
-from langspec_lora.evaluation.evaluate import Options
+from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
+from langspec_lora.generation import BatchLimits
+from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.settings import split_settings
 
 
 def run_stock(monkeypatch: pytest.MonkeyPatch, program, *flags: str) -> None:
@@ -26,9 +29,14 @@ def train_checkpoint(folder: Path, flags: list[str]) -> Path:
     return folder / "checkpoint_last.pt"
 
 
-def options(toy_data: Path, checkpoint: Path, out: Path, **changes) -> Options:
-    settings = {"tokenize": "13a", "cpu": True, "references": toy_data.parent, **changes}
-    return Options(data_bin=toy_data, checkpoints=(checkpoint,), out=out, **settings)
+def options(toy_data: Path, checkpoint: Path, out: Path, **changes) -> EvaluationOptions:
+    """What to evaluate on a CPU; any setting may be changed by its name."""
+    settings = {"data_bin": toy_data, "checkpoints": (checkpoint,), "tokenize": "13a", "device": "cpu", **changes}
+    settings.setdefault("references", toy_data.parent)
+    asked = {"langs": settings.pop("langs", None)}  # which are not those of the model's dictionary
+    model, scoring, limits, more = split_settings(settings, ModelSpec, ScoringSettings, BatchLimits, EvaluationOptions)
+    parts = {"model": ModelSpec(**model), "scoring": ScoringSettings(**scoring), "limits": BatchLimits(**limits)}
+    return EvaluationOptions(out=out, **parts, **more, **asked)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ def write_results(
     for direction, lines in hypotheses.items():
         write_lines(folder / f"{direction}.hyp.txt", lines)
         scorer = TargetScorer(texts[direction.target], tokenize)
-        scores[str(direction)] = scorer.score(direction, lines).to_json()
+        scores[str(direction)] = scorer.score(direction, lines)
         if with_texts:
             scores[str(direction)]["source_text_sha256"] = text_sha256(texts[direction.source])
     for language, lines in texts.items() if with_texts else ():

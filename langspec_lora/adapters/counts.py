@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from langspec_lora.adapters.entries import NO_WEIGHTS
 from langspec_lora.adapters.packed import Adapters
 from langspec_lora.sites import Site
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,9 @@ def count_adapters(adapters: Adapters) -> list[Cell]:
     return cells
 
 
-def sum_by(cells: Iterable[Cell], key: Callable[[Cell], Hashable]) -> dict[Hashable, Count]:
+def sum_by(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, Count]:
     """Adds up the counts of the cells that share a key, in the order in which the keys first appear."""
-    sums: dict[Hashable, Count] = {}
+    sums: dict[Key, Count] = {}
     for cell in cells:
         sums[key(cell)] = sums.get(key(cell), Count()) + cell.count
     return sums

@@ -55,9 +55,9 @@ def check_same_placement(one: Placement, other: Placement, one_name: str, other_
     Raises:
         UserError: they do not; the first difference is named.
     """
-    for flag, here, there in (("--dim", one.dim, other.dim), ("--start-idx", one.start, other.start)):
-        if here != there:
-            raise UserError(f"{one_name} has {flag} {here} and {other_name} {there}; {remedy}")
+    for flag, first, second in (("--dim", one.dim, other.dim), ("--start-idx", one.start, other.start)):
+        if first != second:
+            raise UserError(f"{one_name} has {flag} {first} and {other_name} {second}; {remedy}")
     for site in sorted(one.sides.keys() ^ other.sides.keys()):
         lacking, having = (other_name, one_name) if site in one.sides else (one_name, other_name)
         raise UserError(f"{lacking} has no adapters at {site}, where {having} has some; {remedy}")

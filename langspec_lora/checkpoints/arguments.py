@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from langspec_lora.adapters.packed import Adapters
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.languages import LanguageTable, languages_from_json, languages_to_json
 from langspec_lora.sites import POSITIONS
 
@@ -139,9 +138,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
 
 def untrained_arguments(args: Namespace) -> Namespace:
     """The arguments of a base model without what they say of the adapters that it was trained with."""
-    parser = argparse.ArgumentParser()
-    add_pruning_flags(parser)
-    return Namespace(**{**vars(args), **vars(parser.parse_args([]))})
+    return Namespace(**{**vars(args), **vars(PruningFlags())})
 
 
 def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
@@ -165,9 +162,4 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
 
 def _defaults() -> dict[str, Any]:
     """Our flags and their defaults."""
-    parser = argparse.ArgumentParser()
-    add_adapter_flags(parser)
-    add_pruning_flags(parser)
-    add_base_flag(parser)
-    add_absent_flag(parser)
-    return vars(parser.parse_args([]))
+    return {**vars(AdapterFlags()), **vars(PruningFlags()), **vars(BaseFlag()), **vars(AbsentFlag())}

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.flags import add_base_flag
-from langspec_lora.languages import LEVELS
+from langspec_lora.languages import DEFAULT_RANKS, LEVELS
 from langspec_lora.values import names_of
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --langs sw --lang-resources languages.yaml --out with_sw.pt"
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     stored = StoredModel(args.checkpoint, args.base_checkpoint)
-    ranks = {"high": 2, "med": 2, "low": 8}
+    ranks = dict(DEFAULT_RANKS)
     for given in (stored.args, args):
         found = {level: getattr(given, f"{level}_rank", None) for level in LEVELS}
         ranks.update({level: rank for level, rank in found.items() if rank is not None})

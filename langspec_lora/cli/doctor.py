@@ -202,11 +202,13 @@ def check_apex() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """The libraries of our extras, all optional."""
+    from langspec_lora.evaluation.metrics import MODEL_METRICS
+
     for name, extra, purpose in (
         ("transformers", "hf", "export and import of Hugging Face's models"),
         ("peft", "hf", "loads exported LoRA folders; the benchmark"),
         ("py3langid", "lid", "wrong language in reports"),
-        ("unbabel-comet", "comet", "evaluate --comet"),
+        *((metric.package, metric.extra, f"evaluate {metric.flag}") for metric in MODEL_METRICS.values()),
     ):
         try:
             yield Finding(name, version(name))

@@ -1,4 +1,7 @@
-"""``langspec-lora evaluate``: translates and scores all directions in one process."""
+"""``langspec-lora evaluate``: translates and scores all directions in one process.
+
+What loads a model imports torch and fairseq, and is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
-from langspec_lora.errors import UserError
-from langspec_lora.values import content_of, names_of
+from langspec_lora.errors import ErrorCollector, UserError, collect_errors
+from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
+from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
+from langspec_lora.generation import BatchLimits, GenerationSettings
+from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.settings import add_flags, read_flags
 
 if TYPE_CHECKING:
-    from langspec_lora.evaluation.evaluate import Options
-    from langspec_lora.evaluation.share import Share
+    from langspec_lora.evaluation.prepare import Evaluation
 
 EXAMPLE = "data-bin --checkpoint checkpoints/checkpoint_best.pt --base --out results"
-
-TOKENIZERS = ("spm", "flores101", "flores200", "13a", "char", "none", "intl", "zh")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="checkpoint; several, each of which is evaluated; those of an ensemble are joined by ':'",
     )
-    parser.add_argument("--base", action="store_true", help="evaluate the base model, without its pairs, as well")
+    parser.add_argument("--base", action="store_true", help="evaluate the base model, without its adapters, as well")
     parser.add_argument(
         "--out",
         required=True,
@@ -41,114 +44,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="results folder, of several models with a folder for each; run again, it goes on",
     )
     parser.add_argument("--names", metavar="A,B,…", help="what several models are called (default: as their files)")
-    parser.add_argument("--langs", metavar="A,B,…", help="languages between which to translate (default: the data's)")
-    parser.add_argument(
-        "--lang-pairs",
-        default="all",
-        metavar="A-B,…",
-        help="directions, or a file that holds them (default: all ordered pairs of --langs)",
-    )
-    parser.add_argument("--gen-subset", default="test", metavar="SPLIT", help="split to translate (default: test)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results of other settings in --out")
-
+    add_flags(parser, EvaluationOptions)
     scoring = parser.add_argument_group("scores")
-    scoring.add_argument(
-        "--tokenize",
-        choices=TOKENIZERS,
-        default="spm",
-        help="sacrebleu's tokenizer of BLEU (default: spm, which is spBLEU)",
-    )
-    scoring.add_argument(
-        "--comet",
-        metavar="MODEL",
-        help="score by this COMET model too: its name, or its .ckpt file (needs unbabel-comet)",
-    )
-    scoring.add_argument(
-        "--references",
-        type=Path,
-        metavar="DIR",
-        help="folder with SPLIT.LANG as raw text (default: the folder 'mono' in or beside DATA_BIN, or else the "
-        "binarised targets turned back into text)",
-    )
-
-    add_model_flags(parser, dictionary="default: DATA_BIN's own")
-    add = add_generation_flags(parser).add_argument
-    add("--prefix-size", type=int, default=0, metavar="N", help="start with the reference's first N tokens")
-    add("--remove-bpe", default="sentencepiece", metavar="KIND", help="what to undo (default: sentencepiece)")
-    add(
-        "--batching",
-        choices=("auto", "mixed", "direction"),
-        default="auto",
-        help="let directions share batches where they fill none (auto), always, or never: the very batches of "
-        "fairseq-generate",
-    )
+    add_flags(scoring, ScoringSettings)
+    for metric in MODEL_METRICS.values():
+        scoring.add_argument(metric.flag, metavar="MODEL", help=metric.help)
+    # An evaluation reads binarised text, and --langs are the languages between which to translate.
+    add_flags(parser.add_argument_group("model"), ModelSpec, without=("sentencepiece_model", "langs"))
+    generation = parser.add_argument_group("generation")
+    add_flags(generation, GenerationSettings)
+    add_flags(generation, BatchLimits)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
+    from langspec_lora.evaluation import evaluate
     from langspec_lora.evaluation.share import Share
 
     with Share.together() as share:
-        return _evaluate(args, share)
-
-
-def _evaluate(args: argparse.Namespace, share: Share) -> int:
-    from langspec_lora.evaluation.evaluate import carry_out, counted, mean_scores, plan
-
-    runs = _runs(args)
-    plans = share.first(lambda: [plan(options) for options in runs.values()])
-    for name, planned in zip(runs, plans, strict=True):
-        scores = carry_out(planned, share)
-        if scores:
-            means = mean_scores(scores)
-            words = [f"{_LABELS[metric].format(args.tokenize)} {mean:.2f}" for metric, mean in means.items()]
-            print(f"{name + ': ' if len(runs) > 1 else ''}{counted(len(scores))}: {', '.join(words)} on average")
-    if share.rank == 0:
-        folders = shlex.join(str(options.out) for options in runs.values())
-        # Without quotes around it: a folder with a space has its own.
-        print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
+        evaluations = share.in_first(lambda: _prepare(args))
+        for model, evaluation in evaluations.items():
+            scores = evaluate.run(evaluation, share)
+            if scores:
+                means = evaluate.mean_scores(scores)
+                words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
+                label = f"{model}: " if len(evaluations) > 1 else ""
+                print(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
+        if share.rank == 0:
+            folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
+            # Without quotes around it: a folder with a space has its own.
+            print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
 
 
-_LABELS = {"bleu": "BLEU ({})", "chrf": "chrF++", "comet": "COMET"}
+def _prepare(args: argparse.Namespace) -> dict[str, Evaluation]:
+    """The evaluation of each model, by its name, once all is checked."""
+    from langspec_lora.evaluation.prepare import check, prepare
+
+    evaluations = {}
+    with collect_errors() as errors:
+        inputs = {}
+        for name, options in _options(args, errors).items():
+            with errors.check():
+                inputs[name] = check(options)
+        errors.raise_found()  # before files are hashed
+        for name, checked in inputs.items():
+            with errors.check():
+                evaluations[name] = prepare(checked)
+    return evaluations
 
 
-def _runs(args: argparse.Namespace) -> dict[str, Options]:
-    """What to evaluate, by name; several runs have a folder each below ``--out``."""
-    from langspec_lora.evaluation.evaluate import Options
-    from langspec_lora.inference.settings import Generation
+def _options(args: argparse.Namespace, errors: ErrorCollector) -> dict[str, EvaluationOptions]:
+    """What to evaluate, by name; of several models, each has a folder below ``--out``.
 
+    Args:
+        args: the command's arguments.
+        errors: takes the flags that are wrong; their defaults stand in for them, so that the files are checked too.
+    """
+    scorers = {name: getattr(args, name) for name in MODEL_METRICS if getattr(args, name)}
+    scoring = read_flags(args, ScoringSettings, models=scorers)
+    generation = errors.attempt(lambda: read_flags(args, GenerationSettings), GenerationSettings())
+    limits = errors.attempt(lambda: read_flags(args, BatchLimits), BatchLimits())
     ensembles = [tuple(Path(path) for path in text.split(":")) for text in args.checkpoint]
-    runs = [(ensemble, True) for ensemble in ensembles]
+    models = [read_flags(args, ModelSpec, checkpoints=ensemble, langs=()) for ensemble in ensembles]
     if args.base:
-        runs.insert(0, (ensembles[0], False))
-    names = _names(args, ensembles)
-    return {
-        name: Options(
-            data_bin=args.data_bin,
-            checkpoints=checkpoints,
-            out=args.out / name if len(runs) > 1 else args.out,
-            pairs=pairs,
-            subset=args.gen_subset,
-            langs=tuple(names_of(args.langs, "--langs")) if args.langs else None,
-            lang_pairs=content_of(args.lang_pairs),
-            references=args.references,
-            dictionary=args.fixed_dictionary,
-            tokenize=args.tokenize,
-            comet=args.comet,
-            generation=Generation.from_args(args),
-            encoder_langtok=args.encoder_langtok,
-            decoder_langtok=decoder_langtok(args),
-            precision=precision(args),
-            cpu=args.cpu,
-            base_checkpoint=args.base_checkpoint,
-            max_tokens=args.max_tokens,
-            batch_size=args.batch_size,
-            batching=args.batching,
-            overwrite=args.overwrite,
-        )
-        for name, (checkpoints, pairs) in zip(names, runs, strict=True)
-    }
+        models.insert(0, read_flags(args, ModelSpec, checkpoints=ensembles[0], langs=(), adapters=False))
+    names = errors.attempt(lambda: _names(args, ensembles), [str(number) for number in range(len(models))])
+    found = {}
+    for name, model in zip(names, models, strict=True):
+        out = args.out / name if len(models) > 1 else args.out
+        values = {"data_bin": args.data_bin, "out": out, "model": model, "scoring": scoring}
+        with errors.check():
+            found[name] = read_flags(args, EvaluationOptions, **values, generation=generation, limits=limits)
+    return found
 
 
 def _names(args: argparse.Namespace, ensembles: Sequence[tuple[Path, ...]]) -> list[str]:
@@ -161,11 +129,11 @@ def _names(args: argparse.Namespace, ensembles: Sequence[tuple[Path, ...]]) -> l
                 f"{', first to the base' if base else ''}"
             )
     else:
-        own = ["+".join(path.stem for path in paths) for paths in ensembles]
+        stems = ["+".join(path.stem for path in paths) for paths in ensembles]
         longer = ["+".join("-".join(path.with_suffix("").parts[-2:]) for path in paths) for paths in ensembles]
-        names = [*base, *(own if len(set(own)) == len(own) else longer)]
+        names = [*base, *(stems if len(set(stems)) == len(stems) else longer)]
         if len(set(names)) != len(names):
-            raise UserError(f"the models {', '.join(names)} are not told apart by name; give --names")
+            raise UserError(f"the models {', '.join(names)} have the same names; give --names")
     if any("/" in name or name in (".", "..") for name in names):
         raise UserError(f"--names {args.names}: a name becomes a folder of --out; leave '/' out of it")
     return names

@@ -1,5 +1,7 @@
 """``langspec-lora inspect``: what a checkpoint or an adapter folder holds."""
 
+# torch comes with what is imported in a function: `--help` does not need it.
+
 from __future__ import annotations
 
 import argparse
@@ -13,11 +15,11 @@ EXAMPLE = "checkpoints/checkpoint_best.pt --out pictures"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("path", type=Path, metavar="CK", help="checkpoint, or adapter folder")
-    parser.add_argument("--json", action="store_true", help="print JSON, with every single pair, for other programs")
-    add_base_flag(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write heat maps of what survives there, as PNG and SVG"
+        "--json", action="store_true", help="print JSON, with every adapter at every site, for other programs"
     )
+    add_base_flag(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for heat maps of what survives, as PNG and SVG")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,12 +27,10 @@ def run(args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from langspec_lora.report.inspection import as_json, as_text, inspect
+    from langspec_lora.report.inspection import as_json, as_text, draw_survival, inspect
 
     found = inspect(args.path, args.base_checkpoint)
     print(json.dumps(as_json(found), indent=1, ensure_ascii=False) if args.json else as_text(found))
     if args.out is not None:
-        from langspec_lora.report.survival_maps import draw_survival
-
         print("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), sep="\n", file=sys.stderr)
     return 0

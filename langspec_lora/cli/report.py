@@ -1,4 +1,6 @@
-"""``langspec-lora report``: what one or more evaluations say, as one HTML file, on the terminal, and as pictures."""
+"""``langspec-lora report``: one or more evaluations as tables on the terminal, one HTML file, and pictures."""
+
+# The report is imported in a function, to save start-up time: `--help` needs neither NumPy nor sacrebleu.
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.values import names_of
 
 EXAMPLE = "results/base results/checkpoint_best --out report"
@@ -14,15 +17,13 @@ EXAMPLE = "results/base results/checkpoint_best --out report"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="results folders; the first is the base")
-    parser.add_argument("--names", metavar="A,B", help="what the folders are called (default: the folders' names)")
+    parser.add_argument("--names", metavar="A,B", help="names of the runs (default: the folders' names)")
     parser.add_argument(
         "--lang-resources",
         metavar="FILE",
         help="YAML file of levels and languages (default: those of the checkpoint, or else the paper's twelve)",
     )
-    parser.add_argument(
-        "--metric", choices=("bleu", "chrf", "comet"), default="bleu", help="score to report (default: bleu)"
-    )
+    parser.add_argument("--metric", choices=tuple(METRICS), default="bleu", help="score to report (default: bleu)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to write (default: DIR, or 'report' beside the first of several)"
     )

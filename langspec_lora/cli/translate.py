@@ -1,4 +1,7 @@
-"""``langspec-lora translate``: raw text in, raw text out, line by line."""
+"""``langspec-lora translate``: raw text in, raw text out, line by line.
+
+What loads a model imports torch and fairseq, and is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langspec_lora.cli.generation_flags import add_generation_flags, add_model_flags, decoder_langtok, precision
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import text_lines
-from langspec_lora.values import names_of
+from langspec_lora.generation import BatchLimits, GenerationSettings
+from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.settings import add_flags, read_flags
 
 if TYPE_CHECKING:
     from langspec_lora.inference.translator import Translator
@@ -31,52 +35,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--source-lang", required=True, metavar="LANG", help="language of the text")
     parser.add_argument("-t", "--target-lang", required=True, metavar="LANG", help="language to translate into")
     parser.add_argument(
-        "--sentencepiece-model",
-        "--spm",
-        type=Path,
-        metavar="FILE",
-        help="the model's SentencePiece model (default: looked for like the dictionary)",
-    )
-    parser.add_argument("--langs", metavar="A,B,…", help="languages of a base model that names none itself")
-    parser.add_argument(
         "--buffer-size",
         type=int,
         metavar="N",
         help="lines of the standard input that are read and translated together; 1 answers each line at once "
         f"(default: {_BUFFER_SIZES['cuda']} with a GPU, {_BUFFER_SIZES['cpu']} without, 1 on a terminal)",
     )
-    add_model_flags(
-        parser, dictionary="default: looked for beside the checkpoint and in the data folder that it was trained on"
-    )
-    add_generation_flags(parser)
+    add_flags(parser.add_argument_group("model"), ModelSpec)
+    generation = parser.add_argument_group("generation")
+    # Raw text has no references to start from, and its SentencePiece pieces are always joined.
+    add_flags(generation, GenerationSettings, without=("prefix_size", "remove_bpe"))
+    add_flags(generation, BatchLimits)
 
 
 def run(args: argparse.Namespace) -> int:
     """Translates."""
-    if args.buffer_size is not None and args.buffer_size < 1:
-        raise UserError(f"--buffer-size {args.buffer_size}: expected a number of lines of at least 1")
-    from langspec_lora.inference.assets import find_assets
-    from langspec_lora.inference.settings import Generation
+    from langspec_lora.inference.model_files import find_files
     from langspec_lora.inference.translator import Translator
 
-    generation = Generation.from_args(args)
-    assets = find_assets(
-        args.checkpoint.split(":"),
-        args.fixed_dictionary,
-        args.sentencepiece_model,
-        names_of(args.langs, "--langs") if args.langs else (),
-        args.encoder_langtok,
-        decoder_langtok(args),
-        precision(args),
-        "cpu" if args.cpu else None,
-        args.base_checkpoint,
-    )
-    assets.check_direction(args.source_lang, args.target_lang)
-    translator = Translator(assets, generation, args.max_tokens, args.batch_size)
+    with collect_errors() as errors:
+        with errors.check():
+            if args.buffer_size is not None and args.buffer_size < 1:
+                raise UserError(f"--buffer-size {args.buffer_size}: expected a number of lines of at least 1")
+        generation = errors.attempt(lambda: read_flags(args, GenerationSettings), GenerationSettings())
+        limits = errors.attempt(lambda: read_flags(args, BatchLimits), BatchLimits())
+        with errors.check():
+            checkpoints = tuple(Path(path) for path in args.checkpoint.split(":"))
+            files = find_files(read_flags(args, ModelSpec, checkpoints=checkpoints))
+            files.check_direction(args.source_lang, args.target_lang)
+    translator = Translator(files, generation, limits)
     on_terminal = not args.lines and sys.stdin.isatty()
     if on_terminal:
         print("langspec-lora: type a line and press return; Ctrl-D ends", file=sys.stderr)
-    # Bytes that are not UTF-8 become what no text holds, by which the translator knows the line.
+    # Bytes that are not UTF-8 become surrogates, which the translator finds and refuses.
     lines = args.lines or text_lines(sys.stdin.buffer, "the standard input", errors="surrogateescape")
     size = args.buffer_size or (1 if on_terminal else _BUFFER_SIZES[translator.device.type])
     _translate(translator, lines, args.source_lang, args.target_lang, size)
@@ -84,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _translate(translator: Translator, lines: Iterable[str], source: str, target: str, size: int) -> None:
-    """Prints the translations of lines, ``size`` at a time; those before a bad line as well.
+    """Prints the translations of lines, ``size`` at a time; those before a wrong line as well.
 
     Raises:
         UserError: a line is not UTF-8, or too long.

@@ -1,5 +1,5 @@
-"""The repairs that let stock fairseq run on today's Python and torch.
+"""Repairs that let stock fairseq run on today's Python and torch.
 
-``langspec_lora_startup.pth`` is installed next to the package and runs ``startup.py`` whenever Python starts, which
-waits for ``import fairseq`` and then applies ``repairs.py``. fairseq's own files stay as they are.
+``langspec_lora_startup.pth`` is installed next to the package and runs ``startup.py`` whenever Python starts.
+``startup.py`` waits for ``import fairseq`` and then applies ``repairs.py``. fairseq's files are not changed.
 """

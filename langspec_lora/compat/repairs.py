@@ -1,7 +1,8 @@
-"""What stands between stock fairseq and today's Python and torch, one function per repair.
+"""Repairs for stock fairseq on today's Python and torch, one function each.
 
-Each repair says what it repairs and under which condition it acts; on Python 3.10 with torch before 2.6 none does but
-that of the warnings. This file imports nothing of the package, because ``startup.py`` loads it by its path.
+Each docstring says what the function repairs and on which versions. On Python 3.10 with torch before 2.6, only the
+warnings are silenced. This file imports nothing from the package, because ``startup.py`` loads it by its path. torch,
+NumPy and fairseq are imported inside functions, because they are only being loaded when this file is.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import warnings
 from typing import Any
 
 REPAIRED_NAMESPACES = frozenset({"fairseq", "hydra"})
-"""Top-level packages whose dataclasses have instances of dataclasses as defaults (hydra's only up to 1.0)."""
+"""Top-level packages whose dataclasses use dataclass instances as defaults (hydra only up to 1.0)."""
 
 
 def before_import() -> None:
-    """Applies what must stand before fairseq's modules run."""
+    """Applies the repairs that fairseq needs before its modules run."""
     silence_deprecations()
     if sys.version_info >= (3, 11):
         hash_fairseq_dataclasses()
 
 
 def after_import() -> None:
-    """Applies what fairseq needs later, when it reads checkpoints."""
+    """Applies the repairs that fairseq needs later, when it reads checkpoints."""
     if torch_checks_pickles():
         allow_checkpoint_types()
         allow_numpy_arrays()
@@ -34,12 +35,12 @@ def after_import() -> None:
 
 
 def hash_fairseq_dataclasses() -> None:
-    """Makes fairseq's dataclasses hashable as they are created.
+    """Makes fairseq's dataclasses hashable when they are created.
 
-    Repairs: "ValueError: mutable default … is not allowed: use default_factory", with which Python 3.11 and later
-    refuse fairseq's configuration classes, in fairseq itself and in plugins that derive from them. The check takes
-    every unhashable default for mutable. Rewriting the defaults to factories would break fairseq's ``hydra_init``,
-    which reads ``field.default``. All other dataclasses pass through as they are.
+    Repairs: "ValueError: mutable default … is not allowed: use default_factory", which Python 3.11 and later raise for
+    fairseq's configuration classes, in fairseq and in plugins that derive from them. Python considers every unhashable
+    default mutable. Turning the defaults into factories would break fairseq's ``hydra_init``, which reads
+    ``field.default``. All other dataclasses stay unchanged.
 
     Condition: Python 3.11 and later.
     """
@@ -64,11 +65,11 @@ def _with_identity_hash(cls: type) -> type:
 
 
 def silence_deprecations() -> None:
-    """Keeps quiet what hydra and torch say about interfaces that fairseq still uses.
+    """Silences the warnings of hydra and torch about interfaces that fairseq still uses.
 
-    Repairs: some twenty lines of warnings in front of every command's output, which a user cannot act on.
+    Repairs: about twenty lines of warnings before the output of every command, which a user can do nothing about.
 
-    Condition: none but the messages themselves, which hydra 1.1 and torch 2.4 and their successors give.
+    Condition: always; hydra 1.1 and later and torch 2.4 and later give these warnings.
     """
     for message in (
         r"hydra\.experimental\.(initialize|compose)\(\) is no longer experimental",
@@ -82,7 +83,7 @@ def silence_deprecations() -> None:
 
 
 def torch_checks_pickles() -> bool:
-    """Whether ``torch.load`` refuses, by default, classes that were not declared safe (torch 2.6 and later)."""
+    """Whether ``torch.load`` by default refuses classes that were not declared safe (torch 2.6 and later)."""
     import torch
 
     major, minor = (int(part) for part in torch.__version__.split(".")[:2])
@@ -90,10 +91,10 @@ def torch_checks_pickles() -> bool:
 
 
 def allow_checkpoint_types() -> None:
-    """Declares safe what fairseq's checkpoints hold beside tensors and plain values.
+    """Declares the one class safe that fairseq's checkpoints contain besides tensors and plain values.
 
-    Repairs: "Weights only load failed … Unsupported global: argparse.Namespace" on every checkpoint. The check itself
-    stays on: a pickle that calls anything else is refused.
+    Repairs: "Weights only load failed … Unsupported global: argparse.Namespace" for every checkpoint. The check stays
+    on: a pickle that calls anything else is refused.
 
     Condition: torch 2.6 and later.
     """
@@ -105,51 +106,51 @@ def allow_checkpoint_types() -> None:
 
 
 def allow_numpy_arrays() -> None:
-    """Declares safe the NumPy arrays of numbers that some of fairseq's scores leave in a checkpoint.
+    """Declares NumPy arrays of numbers safe, which some of fairseq's scores leave in a checkpoint.
 
-    Repairs: the same refusal, of ``numpy…_reconstruct``, for a checkpoint written with ``--eval-bleu``, whose n-gram
-    counts are arrays. Arrays of Python objects stay refused.
+    Repairs: the same error for ``numpy…_reconstruct``, in a checkpoint written with ``--eval-bleu``, whose n-gram
+    counts are arrays. Arrays of Python objects are still refused.
 
     Condition: torch 2.6 and later.
     """
     import numpy
     import torch
 
-    # NumPy trusts a pickle: the array type takes bytes for the addresses of objects when it is called, and so does a
-    # type of numbers whose state says that it has a part of objects. So a checkpoint gets stand-ins under these names.
+    # NumPy trusts pickles: when called, the array type can read bytes as addresses of objects, and so can a number type
+    # whose state declares a field of objects. So a checkpoint gets safe substitutes under these names.
     class Numbers(numpy.ndarray):
-        """An array that takes numbers only; saved again, it is a plain array."""
+        """An array that accepts only numbers; it is saved as a plain array."""
 
         def __setstate__(self, state: tuple) -> None:
-            version, shape, kind, fortran, content = state
-            if type(kind) is not _NumberType or type(content) is not bytes or any(size < 0 for size in shape):
+            version, shape, dtype, fortran, content = state
+            if type(dtype) is not _NumberType or type(content) is not bytes or any(size < 0 for size in shape):
                 raise pickle.UnpicklingError("a NumPy array does not hold numbers")
-            super().__setstate__((version, shape, numpy.dtype(kind.order + kind.code), fortran, content))
+            super().__setstate__((version, shape, numpy.dtype(dtype.order + dtype.code), fortran, content))
 
         def __reduce__(self) -> Any:
             return self.view(numpy.ndarray).__reduce__()
 
-    def empty_array(kind: type, shape: tuple[int, ...], code: object) -> Numbers:
+    def empty_array(array_type: type, shape: tuple[int, ...], code: object) -> Numbers:
         return numpy.empty(0).view(Numbers)
 
     torch.serialization.add_safe_globals(
         [
-            # NumPy 1 and NumPy 2 write different names for the function that makes an array to be filled afterwards.
+            # The function that creates an array to be filled later has different names in NumPy 1 and NumPy 2.
             (empty_array, "numpy.core.multiarray._reconstruct"),
             (empty_array, "numpy._core.multiarray._reconstruct"),
             (_ArrayType, "numpy.ndarray"),
             (_NumberType, "numpy.dtype"),
-            (Numbers, "Numbers"),  # may be filled; a name without a module cannot be asked for by a pickle
+            (Numbers, "Numbers"),  # allows filling it; a pickle cannot request a name without a module
         ]
     )
 
 
 class _ArrayType:
-    """What a checkpoint gets as ``numpy.ndarray``: a name to pass on, and nothing to call."""
+    """Replaces ``numpy.ndarray`` in a checkpoint: it can be passed on, but not called."""
 
 
 class _NumberType:
-    """What a checkpoint gets as ``numpy.dtype``."""
+    """Replaces ``numpy.dtype`` in a checkpoint."""
 
     def __init__(self, code: str, *rest: object) -> None:
         if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
@@ -158,17 +159,17 @@ class _NumberType:
         self.order = "="
 
     def __setstate__(self, state: tuple) -> None:
-        # The version, the byte order, and then no parts, no names, the type's own size and no flags.
+        # The version, the byte order, then no fields, no names, the default size and alignment, and no flags.
         if state[1] not in ("<", ">", "|") or state[2:] != (None, None, None, -1, -1, 0):
             raise pickle.UnpicklingError("the type of a NumPy array does not hold numbers")
         self.order = state[1]
 
 
 def allow_broadcast_types() -> None:
-    """Declares safe what fairseq sends from process to process when a checkpoint is loaded.
+    """Declares the classes safe that fairseq sends between processes when a checkpoint is loaded.
 
-    Repairs: the same refusal when training with several processes resumes. There the first process reads the checkpoint
-    and broadcasts it, its configuration as omegaconf objects and its tensors as placeholders, through ``torch.load``.
+    Repairs: the same error when a training with several processes resumes. The first process reads the checkpoint and
+    broadcasts it through ``torch.load``, with the configuration as omegaconf objects and tensors as placeholders.
 
     Condition: torch 2.6 and later.
     """

@@ -1,14 +1,14 @@
-"""Waits for ``import fairseq`` and repairs it then; run by ``langspec_lora_startup.pth`` when Python starts.
+"""Waits for ``import fairseq`` and then repairs it; ``langspec_lora_startup.pth`` runs this file when Python starts.
 
-It runs in every Python process of the environment, so it imports only what Python has imported by then. In particular
-it leaves ``langspec_lora`` itself out of ``sys.modules``: fairseq would take the package for imported already and
-register none of its tasks.
+It runs in every Python process of the environment, so it imports only modules that Python has already loaded. It must
+not put ``langspec_lora`` into ``sys.modules``: fairseq would consider the package imported and register none of its
+tasks.
 """
 
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing itself would be imported in every process
+if TYPE_CHECKING:  # or every process would import typing
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # typing itself would be imported in every process
 class FairseqHook:
     """Meta-path finder that finds fairseq as Python would, and repairs it while it is loaded.
 
-    Looking fairseq up without importing it repairs nothing. The hook leaves ``sys.meta_path`` once fairseq is loaded.
+    Finding fairseq without importing it repairs nothing. The hook leaves ``sys.meta_path`` once fairseq is loaded.
     """
 
     def find_spec(
         self, name: "str", path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """The spec of fairseq from the finders behind this one, its loader extended; None for all other modules."""
+        """The spec of fairseq from the other finders, with an extended loader; None for all other modules."""
         if name != "fairseq":
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
@@ -51,7 +51,7 @@ def _load_repairs() -> "Any":
     from importlib.machinery import SourceFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
 
-    # By its path, not as langspec_lora.compat.repairs: see above.
+    # By its path, not as langspec_lora.compat.repairs; see the top of this file.
     path = __file__.removesuffix("startup.py") + "repairs.py"
     loader = SourceFileLoader("langspec_lora_repairs", path)
     spec = spec_from_file_location(loader.name, path, loader=loader)

@@ -1,16 +1,18 @@
-"""Text of many language pairs to fairseq's binarised folder, each side written once.
+"""Binarises the text of many language pairs for fairseq and writes each side once.
 
-``fairseq-preprocess`` takes one pair at a time, so that twelve multi-parallel languages cost 66 runs and every side is
-written eleven times over. Here a side is written once per distinct content, with fairseq's own builder and therefore
-the same bytes, and linked under every name by which fairseq looks for it::
+``fairseq-preprocess`` takes one pair at a time: twelve multi-parallel languages need 66 runs, and every side is written
+eleven times. Here fairseq's builder writes each distinct side once, and links give it every name that fairseq looks
+for::
 
     OUT/dict.ka.txt                 -> shared/dict.txt
     OUT/sentencepiece.bpe.model     -> shared/sentencepiece.bpe.model
     OUT/train.ka-mi.ka.bin, .idx    -> shared/train.ka.0f3c….bin, .idx
     OUT/train.ka-mi.mi.bin, .idx    -> shared/train.mi.9b21….bin, .idx
 
-fairseq finds ``train.ka-mi`` for the direction mi-ka as well, so a pair whose two directions hold the same text gets
-one name only. All text is held in memory.
+fairseq finds ``train.ka-mi`` for the direction mi-ka as well, so a pair whose two directions have the same text gets
+only one name. All text is held in memory.
+
+fairseq is imported inside functions: it takes seconds, and all mistakes in the text are found before.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from fairseq.data import Dictionary
 
 SHARED = "shared"
-"""The folder within the binarised one that holds the files themselves; fairseq does not look into it."""
+"""The subfolder of the binarised folder that contains the files; fairseq does not look into it."""
 
 _PARTIAL = ".binarise.partial"
 
@@ -43,10 +45,10 @@ class Bitext:
     """One split of one language pair: line N of both files is the same sentence.
 
     Attributes:
-        split: ``train``, ``valid``, ``test`` (or ``train1``, … as fairseq counts on).
+        split: ``train``, ``valid``, ``test`` (or ``train1``, …, fairseq's further parts).
         source: language of ``source_file``.
         target: language of ``target_file``.
-        source_file: text, one sentence a line, UTF-8.
+        source_file: UTF-8 text, one sentence per line.
         target_file: likewise.
     """
 
@@ -59,14 +61,14 @@ class Bitext:
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`binarise` wrote or found in place.
+    """The content of a folder that :func:`binarise` wrote or completed.
 
     Attributes:
-        sides: distinct sides, that is pairs of files in ``shared/``.
-        names: side names that stand for them, such as ``train.ka-mi.ka``.
-        sentences: sentences over the distinct sides.
-        tokens: tokens over the distinct sides, end of sentence included.
-        unknown: tokens among them that the dictionary does not hold.
+        sides: number of distinct sides (a ``.bin`` and an ``.idx`` file each) in ``shared/``.
+        names: number of names that link to them, such as ``train.ka-mi.ka``.
+        sentences: number of sentences in the distinct sides.
+        tokens: number of tokens in the distinct sides, including end of sentence.
+        unknown: number of these tokens that are not in the dictionary.
     """
 
     sides: int
@@ -92,16 +94,16 @@ class _Side:
 def multi_parallel(
     split: str, files: Mapping[str, str | Path], directions: Iterable[tuple[str, str]] | None = None
 ) -> list[Bitext]:
-    """The pairs of a text that exists in many languages, line N the same sentence in all of them.
+    """Makes the bitexts of a multi-parallel text: line N is the same sentence in all languages.
 
     Args:
         split: ``train``, ``valid`` or ``test``.
         files: each language's file.
-        directions: (source, target) pairs; both directions of a pair need only one of them. All pairs of different
-            languages where it is not given.
+        directions: source and target languages; one direction of a language pair is enough for both. By default all
+            pairs of different languages.
 
     Returns:
-        One bitext per unordered pair, for :func:`binarise`.
+        One bitext per language pair, for :func:`binarise`.
 
     Raises:
         UserError: a direction names a language without a file, or the same language twice.
@@ -114,11 +116,11 @@ def multi_parallel(
         for language in (source, target):
             if language not in files:
                 raise UserError(
-                    f"direction {source}-{target}: no {split} text for {language!r}; there is text for "
+                    f"direction {source}-{target}: no {split} text for {language!r}; expected one of "
                     f"{', '.join(languages)}"
                 )
         if source == target:
-            raise UserError(f"direction {source}-{target}: source and target must be two languages")
+            raise UserError(f"direction {source}-{target}: source and target must be different languages")
         pairs.setdefault(frozenset((source, target)), (source, target))
     return [Bitext(split, a, b, Path(files[a]), Path(files[b])) for a, b in pairs.values()]
 
@@ -131,26 +133,26 @@ def binarise(
     spm_model: str | Path | None = None,
     languages: Iterable[str] = (),
 ) -> Summary:
-    """Writes a binarised folder that the stock fairseq commands take as their data.
+    """Writes a binarised folder for the stock fairseq commands.
 
-    Everything is checked and encoded before the first file appears under its final name, and each appears whole
-    (written aside, then renamed). Files that are there with the same content stay, so an interrupted call is completed
-    by the same call; the folder may hold other files.
+    All text is checked and encoded before the first file gets its final name, and files are written completely before
+    they are renamed. Existing files with the same content are kept, so calling this again completes an interrupted
+    call. The folder may contain other files.
 
     Args:
-        bitexts: the pairs of all splits; :func:`multi_parallel` makes them from one file per language.
+        bitexts: the bitexts of all splits; :func:`multi_parallel` makes them from one file per language.
         dictionary: fairseq dictionary (``token count`` lines) of all languages, written as ``dict.LANG.txt``.
         out: the folder to write.
-        spm_model: SentencePiece model that splits the lines, written as ``sentencepiece.bpe.model``; without it the
-            lines are tokens separated by spaces.
-        languages: languages that get a ``dict.LANG.txt`` beside those of the bitexts.
+        spm_model: SentencePiece model that splits the lines, written as ``sentencepiece.bpe.model``; without it, tokens
+            are separated by spaces.
+        languages: further languages that get a ``dict.LANG.txt``.
 
     Returns:
-        What the folder holds.
+        A summary of the folder.
 
     Raises:
-        UserError: a file is missing, empty, not UTF-8, has an empty line, or not as many lines as its other side; or
-            ``out`` holds a file of that name with another content.
+        UserError: a file is missing, empty, not UTF-8 or has an empty line, two sides differ in length, or ``out``
+            has a file of the same name with other content.
     """
     bitexts = list(bitexts)
     if not bitexts:
@@ -167,7 +169,7 @@ def binarise(
     try:
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{out}: {error.strerror}; give a folder that can be written as the output") from error
+        raise UserError(f"{out}: {error.strerror}; give a writable output folder") from error
     try:
         sentences, tokens, unknown = _write_sides(sides, vocabulary, partial, split)
         vocabulary.save(str(partial / "dict.txt"))
@@ -186,18 +188,18 @@ def binarise(
 
 
 def _read_lines(path: Path) -> tuple[str, ...]:
-    """The sentences of a file, without white space around them; none is empty."""
+    """The sentences of a file, stripped of surrounding white space; refuses empty ones."""
     lines = tuple(line.strip() for line in read_lines(path))
     if not lines:
-        raise UserError(f"{path}, line 1: the file is empty; expected one sentence a line")
+        raise UserError(f"{path}, line 1: the file is empty; expected one sentence per line")
     for number, line in enumerate(lines, start=1):
         if not line:
-            raise UserError(f"{path}, line {number}: empty; every line must hold a sentence, on both sides")
+            raise UserError(f"{path}, line {number}: empty; every line must contain a sentence, on both sides")
     return lines
 
 
 def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side]]:
-    """Reads every file once and decides under which names the distinct sides go.
+    """Reads every file once, and maps names to distinct sides.
 
     Returns:
         The side of each name ``SPLIT.SRC-TGT.LANG``, and the distinct sides.
@@ -220,8 +222,8 @@ def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side
             shorter, longer = sorted((bitext.source_file, bitext.target_file), key=lambda path: len(read[path][0]))
             count = len(read[shorter][0])
             raise UserError(
-                f"{shorter}, line {count + 1}: missing; it has {count} lines and {longer} has "
-                f"{len(read[longer][0])}; line N of both must be the same sentence"
+                f"{shorter}, line {count + 1}: missing; the file has {count} lines, {longer} has "
+                f"{len(read[longer][0])}; line N of both files must be the same sentence"
             )
         reverse = f"{bitext.split}.{bitext.target}-{bitext.source}"
         if names.get(f"{reverse}.{bitext.source}") is source and names.get(f"{reverse}.{bitext.target}") is target:
@@ -229,7 +231,9 @@ def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side
         prefix = f"{bitext.split}.{bitext.source}-{bitext.target}"
         for language, new in ((bitext.source, source), (bitext.target, target)):
             if names.setdefault(f"{prefix}.{language}", new) is not new:
-                raise UserError(f"{new.path}: {prefix} was given twice with different text; give each pair once")
+                raise UserError(
+                    f"{new.path}: {prefix} was given twice with different text; give each language pair once"
+                )
     return names, list(sides.values())
 
 
@@ -258,7 +262,7 @@ def _refuse_other_content(partial: Path, links: Mapping[str, str], out: Path) ->
     new |= {out / name: partial / file for name, file in links.items()}
     for path, content in sorted(new.items()):
         if path.exists() and not (path.is_file() and filecmp.cmp(path, content, shallow=False)):
-            raise UserError(f"{path} is there with another content and was kept; give another output folder")
+            raise UserError(f"{path} already exists with other content and was kept; give another output folder")
 
 
 def _move_in(partial: Path, links: Mapping[str, str], out: Path) -> None:
@@ -272,7 +276,7 @@ def _move_in(partial: Path, links: Mapping[str, str], out: Path) -> None:
 
 
 def _link(content: Path, name: Path) -> None:
-    """Makes ``name``, to be moved one folder up, stand for ``content``: by whatever link the file system allows."""
+    """Links ``name``, which is moved one folder up later, to ``content``, or copies it if links are not supported."""
     try:
         name.symlink_to(Path(SHARED) / content.name)
     except OSError:

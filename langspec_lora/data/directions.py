@@ -1,4 +1,4 @@
-"""Translation directions: which the data holds, and which of them are asked for."""
+"""Translation directions: those that the data have, and the choice among them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Direction(NamedTuple):
         """Reads ``src-tgt``.
 
         Raises:
-            UserError: it is no such pair, or translates a language into itself.
+            UserError: the text is not a direction, or both languages are the same.
         """
         source, dash, target = text.strip().partition("-")
         if not dash or not source or not target or "-" in target or source == target:
-            raise UserError(f"{text!r} is no direction; expected two different languages such as en-fr")
+            raise UserError(f"{text!r} is not a direction; expected two different languages such as en-fr")
         return cls(source, target)
 
 
 def side_path(data_bin: Path, subset: str, direction: Direction, language: str) -> Path | None:
     """Finds one side of a direction in a binarised folder.
 
-    fairseq serves both directions of a pair from the files of either, so both names are tried in its order.
+    fairseq reads both directions of a language pair from the files of either, so both names are tried, in its order.
 
     Args:
         data_bin: the binarised folder.
@@ -45,7 +45,7 @@ def side_path(data_bin: Path, subset: str, direction: Direction, language: str) 
         language: its source or its target.
 
     Returns:
-        The path without ``.bin`` and ``.idx``, or None where the data lacks the direction.
+        The path without ``.bin`` and ``.idx``, or None if the data lack the direction.
     """
     for source, target in ((direction.source, direction.target), (direction.target, direction.source)):
         prefix = data_bin / f"{subset}.{source}-{target}.{direction.source}"
@@ -60,13 +60,13 @@ def _exists(prefix: Path) -> bool:
 
 
 def find_directions(data_bin: Path, subset: str) -> list[Direction]:
-    """Lists the directions that a binarised folder holds, sorted by name.
+    """Lists the directions in a binarised folder, sorted by name.
 
     Raises:
-        UserError: the folder is missing or holds no direction of this subset.
+        UserError: the folder is missing or has no direction of this subset.
     """
     if not data_bin.is_dir():
-        raise UserError(f"{data_bin} is no folder; give the folder that fairseq-preprocess wrote")
+        raise UserError(f"{data_bin} is not a folder; give the folder that fairseq-preprocess wrote")
     name = re.compile(rf"{re.escape(subset)}\.([^.-]+)-([^.-]+)\.\1\.idx")
     found = set()
     for path in data_bin.iterdir():
@@ -76,7 +76,7 @@ def find_directions(data_bin: Path, subset: str) -> list[Direction]:
     found = {direction for direction in found if side_path(data_bin, subset, direction, direction.target)}
     if not found:
         raise UserError(
-            f"{data_bin} holds no direction of the subset {subset!r}; expected files such as {subset}.en-fr.en.idx"
+            f"{data_bin} has no direction of the subset {subset!r}; expected files such as {subset}.en-fr.en.idx"
         )
     return sorted(found)
 
@@ -87,34 +87,36 @@ def choose_directions(
     """Picks the directions to translate.
 
     Args:
-        available: the directions that the data holds.
-        langs: languages between which to translate; all those of the data where None.
-        lang_pairs: a comma-separated list of directions, or ``all``: every ordered pair of ``langs`` in the data.
+        available: the directions in the data.
+        langs: languages to translate between; by default all languages of the data.
+        lang_pairs: a comma-separated list of directions, or ``all``: every direction in the data between ``langs``.
 
     Returns:
-        The directions, ordered by source, then target, in the order of ``langs`` (of ``lang_pairs`` where given).
+        The directions in the order of ``lang_pairs``, or else by source, then target, in the order of ``langs``.
 
     Raises:
-        UserError: a language or direction is not in the data, or stands there twice, or none is named.
+        UserError: a language or direction is not in the data or given twice, or no direction is left.
     """
     available = set(available)
     known = sorted({language for direction in available for language in direction})
     names = known if langs is None else names_of(",".join(langs), "--langs")
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UserError(f"--langs names {', '.join(unknown)}, but the data holds only {', '.join(known)}")
+        raise UserError(f"--langs names {', '.join(unknown)}, but the data have only {', '.join(known)}")
     if lang_pairs is not None and lang_pairs != "all":
         wanted = [Direction.parse(pair) for pair in names_of(lang_pairs, "--lang-pairs", "en-fr,fr-en")]
         lacking = [str(direction) for direction in wanted if direction not in available]
         if lacking:
             raise UserError(
-                f"--lang-pairs names {', '.join(lacking)}, which the data does not hold; it holds {', '.join(known)}"
+                f"--lang-pairs names {', '.join(lacking)}, but the data have only directions of {', '.join(known)}"
             )
         outside = [str(direction) for direction in wanted if not set(direction) <= set(names)]
         if outside:
-            raise UserError(f"--lang-pairs names {outside[0]}, whose languages are not all in --langs")
+            raise UserError(f"--lang-pairs names {outside[0]}, but not both languages are in --langs")
         return wanted
     chosen = [Direction(s, t) for s in names for t in names if s != t and Direction(s, t) in available]
     if not chosen:
-        raise UserError(f"the data holds no direction between {', '.join(names)}; give at least two languages of it")
+        raise UserError(
+            f"the data have no direction between {', '.join(names)}; give at least two languages of the data"
+        )
     return chosen

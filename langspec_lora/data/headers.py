@@ -1,4 +1,4 @@
-"""What binarised data hold, read from the headers of their files, before a model is built for them."""
+"""Sizes of binarised data, read from the files directly, before a model is built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def count_sentences(prefix: str) -> int | None:
         prefix: path of the side, such as ``data-bin/train.en-fr.en``, without ``.bin`` and ``.idx``.
 
     Returns:
-        Their number; None where the data are in another format than fairseq's ``mmap``.
+        Their number; None if the data are not in fairseq's ``mmap`` format.
 
     Raises:
         UserError: a file is shorter or longer than its header says.
@@ -37,21 +37,21 @@ def count_sentences(prefix: str) -> int | None:
         if len(header) < _HEADER.size:
             raise _damaged(index)
         _, _, code, count = _HEADER.unpack(header)
-        if index.stat().st_size != _HEADER.size + count * (4 + 8):  # each sentence's length and its place
+        if index.stat().st_size != _HEADER.size + count * (4 + 8):  # the length and offset of each sentence
             raise _damaged(index)
         if not count:
             return 0
         file.seek(_HEADER.size + 4 * (count - 1))
         (length,) = struct.unpack("<i", file.read(4))
         file.seek(-8, 2)
-        (place,) = struct.unpack("<q", file.read(8))
-    if data.stat().st_size != place + length * _TOKEN_BYTES.get(code, 0):
+        (offset,) = struct.unpack("<q", file.read(8))
+    if data.stat().st_size != offset + length * _TOKEN_BYTES.get(code, 0):
         raise _damaged(data)
     return count
 
 
 def _once_per_file(suffix: str) -> Callable[[Callable[[str], int]], Callable[[str], int]]:
-    """Lets a function of a side read each file once: thousands of directions link to the same few hundred."""
+    """Makes a function of a side read each file only once: thousands of directions link to a few hundred files."""
 
     def decorate(read: Callable[[str], int]) -> Callable[[str], int]:
         known: dict[tuple[int, ...], int] = {}
@@ -70,10 +70,10 @@ def _once_per_file(suffix: str) -> Callable[[Callable[[str], int]], Callable[[st
 
 
 def sentence_lengths(prefix: str) -> np.ndarray:
-    """The number of tokens of each sentence of one side in fairseq's ``mmap`` format, ``(sentences,)`` int32.
+    """The number of tokens in each sentence of a side, ``(sentences,)`` int32.
 
     Args:
-        prefix: a side in which :func:`count_sentences` has counted.
+        prefix: a side for which :func:`count_sentences` returned a number.
     """
     with Path(f"{prefix}.idx").open("rb") as file:
         *_, count = _HEADER.unpack(file.read(_HEADER.size))
@@ -82,20 +82,13 @@ def sentence_lengths(prefix: str) -> np.ndarray:
 
 @_once_per_file(".idx")
 def longest_sentence(prefix: str) -> int:
-    """The number of tokens of the longest sentence of a side, as :func:`sentence_lengths` takes it; 0 of an empty one.
-
-    A file that many directions link to is read once.
-    """
+    """The number of tokens in the longest sentence of a side, 0 for an empty one."""
     return int(sentence_lengths(prefix).max(initial=0))
 
 
 @_once_per_file(".bin")
 def highest_id(prefix: str) -> int:
-    """The highest id among the tokens of a side, as :func:`sentence_lengths` takes it; -1 of an empty one.
-
-    An id below zero counts as a very high one. All tokens are read, but those of a file that many directions link to
-    once.
-    """
+    """The highest token id of a side, -1 for an empty one; negative ids count as very high. All tokens are read."""
     with Path(f"{prefix}.idx").open("rb") as file:
         _, _, code, _ = _HEADER.unpack(file.read(_HEADER.size))
     if not Path(f"{prefix}.bin").stat().st_size:
@@ -105,4 +98,4 @@ def highest_id(prefix: str) -> int:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged: it is shorter or longer than it should be; binarise that side again")
+    return UserError(f"{path} is damaged: its size does not match its header; binarise that side again")

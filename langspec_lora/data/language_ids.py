@@ -1,4 +1,4 @@
-"""Language ids that travel with each example, since fairseq's multilingual batches mix directions."""
+"""Language ids attached to each example, because fairseq's multilingual batches mix directions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class LanguageIdDataset(BaseWrapperDataset):
     """A dataset of one direction whose examples carry their source and target language ids.
 
-    fairseq collates a mixed batch with the first direction's collater (``SampledMultiDataset``, ``ConcatDataset``) and
-    sorts it by source length on the way. So the ids are read off each example, and follow that order.
+    fairseq collates a mixed batch with the collater of its first direction (``SampledMultiDataset``,
+    ``ConcatDataset``), which sorts the examples by source length. So each example carries its ids.
 
     Args:
         dataset: examples of one direction; its collater may reorder them.
@@ -44,20 +44,20 @@ class LanguageIdDataset(BaseWrapperDataset):
         return {**self.dataset[index], "languages": (self.source_id, self.target_id)}
 
     def collater(self, samples: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
-        """Collates examples, of this direction or of any other.
+        """Collates examples of this or any other direction.
 
         Args:
-            samples: examples of :meth:`__getitem__`.
+            samples: examples as :meth:`__getitem__` returns them.
             **kwargs: for the collater of the wrapped dataset.
 
         Returns:
-            The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each:
-            the places where fairseq has them, and keeps them when it merges batches. ``languages`` holds the distinct
-            ids of the sources and of the targets: known here without asking a GPU.
+            The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each,
+            the keys that fairseq keeps when it merges batches. ``languages`` has the distinct ids of the sources and of
+            the targets, so that nobody has to wait for a GPU to find them.
         """
-        # Each example's place stands in for its id while the inner collater reorders them.
-        places = [{**sample, "id": place} for place, sample in enumerate(samples)]
-        batch = self.dataset.collater(places, **kwargs)
+        # The index of each example replaces its id, to see how the inner collater reorders them.
+        indexed = [{**sample, "id": index} for index, sample in enumerate(samples)]
+        batch = self.dataset.collater(indexed, **kwargs)
         if not batch:
             return batch
         order = batch["id"]
@@ -70,7 +70,7 @@ class LanguageIdDataset(BaseWrapperDataset):
         return batch
 
     def __getattr__(self, name: str) -> Any:
-        # fairseq reads src, tgt, src_dict, … off its datasets. (Not called for what BaseWrapperDataset has itself.)
+        # fairseq reads src, tgt, src_dict, … of its datasets. (Not called for attributes of BaseWrapperDataset.)
         if name == "dataset":
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -83,14 +83,14 @@ class LanguageIdDataManager(MultilingualDatasetManager):
     """
 
     def check_files(self, split: str, *, needs_target: bool = True, limits: Limits | None = None) -> None:
-        """Makes sure that the data of a split can be loaded, made into batches and looked up in the vocabulary.
+        """Checks that the data of a split can be loaded and batched, and fit the dictionary.
 
-        Of training data in several folders all that fairseq reads are checked, of other splits the first, as it reads
-        no other. A file that many directions link to is read once.
+        For training data in several folders, all folders that fairseq reads are checked; for other splits only the
+        first, because fairseq reads no other. A file that many directions link to is read once.
 
         Raises:
-            UserError: a direction is missing, empty, damaged, its sides are misaligned, or they hold sentences that are
-                too long or words that the dictionary has not.
+            UserError: a direction is missing, empty or damaged, its sides are misaligned, a sentence is too long, or a
+                token is not in the dictionary.
         """
         folders, pairs = self.get_data_paths_and_lang_pairs(split)
         read = self._folders_read(split, folders, pairs)
@@ -101,14 +101,14 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 source, target = pair.split("-")
                 sides = self.check_direction(folder, split, source, target, needs_target)
                 if sides is not None and lengths is not None:
-                    lengths.look_at(f"{split} data of {pair} in {folder}", self._sides(sides, category))
+                    lengths.check_direction(f"{split} data of {pair} in {folder}", self._sides(sides, category))
             if lengths is not None:
                 lengths.finish(split)
 
     def _folders_read(
         self, split: str, folders: Mapping[str, str], pairs: Mapping[str, list[str]]
     ) -> dict[tuple[str, str], list[str]]:
-        """The folders of each direction of each category, in the order in which epochs read them."""
+        """The folders of each category and direction, in the order in which epochs read them."""
         read: dict[tuple[str, str], list[str]] = {}
         for category in folders.keys() & pairs.keys():
             if not category.startswith("mono_"):
@@ -122,7 +122,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         return read
 
     def _sides(self, prefixes: Mapping[str, str], category: str) -> list[Side]:
-        """The sides of a direction, given by their languages and paths, as fairseq's flags change their lengths."""
+        """The sides of a direction, from their paths by language, with the effect of fairseq's flags on lengths."""
         specs = self.args.langtoks.get(category, (None, None))
         cuts = (self.args.max_source_positions if self.args.truncate_source else None, None)
         return [
@@ -133,20 +133,21 @@ class LanguageIdDataManager(MultilingualDatasetManager):
     def check_direction(
         self, folder: str, split: str, source: str, target: str, needs_target: bool
     ) -> dict[str, str] | None:
-        """Makes sure that the data of one direction can be loaded; see :meth:`check_files`.
+        """Checks that the data of one direction can be loaded; see :meth:`check_files`.
 
         Returns:
-            The paths of its sides by their language, or None where their format is not fairseq's ``mmap``.
+            The path of each side by language, or None if they are not in fairseq's ``mmap`` format.
 
         Raises:
-            UserError: they are missing, empty, damaged, misaligned, or hold words that the dictionary has not.
+            UserError: a side is missing, empty or damaged, the sides are misaligned, or a token is not in the
+                dictionary.
         """
         direction, impl = f"{split} data of {source}-{target} in {folder}", self.args.dataset_impl
         names = [f"{folder}/{split}.{pair}" for pair in (f"{source}-{target}", f"{target}-{source}")]
         name = next((name for name in names if dataset_exists(f"{name}.{source}", impl)), None)
         has_target = name is not None and dataset_exists(f"{name}.{target}", impl)
         if name is None or (needs_target and not has_target):
-            raise UserError(f"there are no {direction}; binarise that direction, or leave it out")
+            raise UserError(f"no {direction}; binarise that direction, or leave it out")
         if not self._is_mmap(direction, f"{name}.{source}"):
             return None
         sides = {language: f"{name}.{language}" for language in ((source, target) if has_target else (source,))}
@@ -165,10 +166,10 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         return sides
 
     def _is_mmap(self, direction: str, prefix: str) -> bool:
-        """Whether a side is in fairseq's ``mmap`` format, and not in another that it knows."""
+        """Whether a side is in fairseq's ``mmap`` format, rather than another of its formats."""
         impl, found = self.args.dataset_impl, infer_dataset_impl(prefix)
         if found is None and count_sentences(prefix) is None:
-            raise UserError(f"{direction} are in no format that fairseq knows; binarise that direction again")
+            raise UserError(f"{direction} are in an unknown format; binarise that direction again")
         if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
             raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
         return found == "mmap"
@@ -178,15 +179,15 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         highest = highest_id(prefix)
         if highest >= vocabulary:
             raise UserError(
-                f"{side}: they hold the id {highest}, but the dictionary has {vocabulary} entries; give the dictionary "
-                "that they were binarised with as --fixed-dictionary, or binarise them again"
+                f"{side}: the highest token id is {highest}, but the dictionary has {vocabulary} entries; give the "
+                "dictionary that was used for binarising as --fixed-dictionary, or binarise them again"
             )
 
     def load_split_datasets(self, split: str, *args: Any, **kwargs: Any) -> Any:
         """Loads all directions of a split; see fairseq's method.
 
         Raises:
-            SystemExit: with one line, where fairseq would share data that differ between two directions.
+            SystemExit: fairseq would share data that differ between two directions; the message is one line.
         """
         with exit_on_user_error():
             check_shared_directions(self, split)
@@ -215,21 +216,21 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         """Loads one direction; see fairseq's method.
 
         Raises:
-            SystemExit: with one line, where the data are missing, or their sides are misaligned or empty.
+            SystemExit: the data are missing, misaligned or empty; the message is one line.
         """
         direction = f"{split} data of {src}-{tgt} in {data_path}"
         with exit_on_user_error(), details_at_debug():
             try:
                 dataset = super().load_a_dataset(split, data_path, src, src_dict, tgt, *args, **kwargs)
             except FileNotFoundError:
-                raise UserError(f"there are no {direction}; binarise that direction, or leave it out") from None
+                raise UserError(f"no {direction}; binarise that direction, or leave it out") from None
             except AssertionError as error:
                 if "same number of examples" not in str(error):
                     raise
                 raise UserError(f"{direction} are misaligned: {error}; binarise both sides again") from None
             if not len(dataset):
                 raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
-        # Monolingual (denoising) data have no source language of their own.
+        # Monolingual (denoising) data have no source language.
         return LanguageIdDataset(dataset, self.langs.index(src or tgt), self.langs.index(tgt))
 
 
@@ -237,20 +238,20 @@ def distinct_languages(sample: Mapping[str, Any]) -> tuple[tuple[int, ...], tupl
     """The distinct source and the distinct target language ids of a batch."""
     if "languages" in sample:
         return sample["languages"]
-    # fairseq has joined batches of several datasets (--lang-tok-replacing-bos-eos) and kept the sentences' ids only.
+    # When fairseq joins batches of several datasets (--lang-tok-replacing-bos-eos), it keeps only the ids.
     sources, targets = sample["net_input"]["src_lang_id"].unique(), sample["tgt_lang_id"].unique()
     return tuple(sources.tolist()), tuple(targets.tolist())
 
 
 def one_language(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The source and the target language id that all sentences of a batch have; None where they differ.
+    """The source and the target language id shared by all sentences of a batch; None if they differ.
 
-    A GPU is not asked: where a batch does not say so itself, the answer is None.
+    It does not wait for a GPU: for a batch without ``languages``, both are None.
     """
     sources, targets = sample.get("languages", ((), ()))
     return sources[0] if len(sources) == 1 else None, targets[0] if len(targets) == 1 else None
 
 
 def language_ids(name: str, names: list[str], batch: int, like: Tensor) -> Tensor:
-    """A language's id for every sentence of a batch, ``(batch, 1)``, on the device of ``like``."""
+    """The id of a language for every sentence of a batch, ``(batch, 1)`` int64, on the device of ``like``."""
     return torch.full((batch, 1), names.index(name), dtype=torch.int64, device=like.device)

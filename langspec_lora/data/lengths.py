@@ -1,6 +1,6 @@
-"""Sentences that are too long for the model or for a batch, found before a training or a translation begins.
+"""Finds sentences that are too long for the model or for a batch, before training or translation starts.
 
-fairseq finds them when it makes batches: those of validation after the first epoch, which is then lost.
+fairseq finds them when it makes batches: in validation data only after the first epoch, which is then lost.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 
 from langspec_lora.data.headers import longest_sentence, sentence_lengths
 from langspec_lora.errors import UserError
-from langspec_lora.inference.settings import MAX_TOKENS
+from langspec_lora.generation import MAX_TOKENS
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long the sentences of a split may be, language tokens included.
+    """The maximum length of the sentences of a split, including language tokens.
 
     Attributes:
-        positions: the longest source and target that the model takes.
-        tokens: how many tokens a batch holds, padding included; no limit where None.
-        tokens_flag: the flag that says so.
-        skips: whether fairseq leaves out what is longer than ``positions``, and goes on.
-        trains: whether it leaves out what is longer than a batch as well, as it does in training.
+        positions: the maximum length of source and target for the model.
+        tokens: the maximum number of tokens in a batch, including padding; None means no limit.
+        tokens_flag: the flag that sets ``tokens``.
+        skips: whether fairseq skips sentences longer than ``positions``.
+        trains: whether it also skips sentences longer than a batch, as in training.
     """
 
     positions: tuple[int, int]
@@ -36,24 +36,24 @@ class Limits:
 
     @classmethod
     def of_training(cls, args: Namespace) -> Limits:
-        """Those of ``fairseq-train`` on its training data."""
+        """The limits of ``fairseq-train`` on training data."""
         return cls(_positions(args), args.max_tokens, "--max-tokens", skips=True, trains=True)
 
     @classmethod
     def of_validation(cls, args: Namespace) -> Limits:
-        """Those of ``fairseq-train`` on its validation data."""
-        # fairseq's parser gives no type to a flag that takes its default from another.
+        """The limits of ``fairseq-train`` on validation data."""
+        # fairseq's parser leaves a flag untyped if its default is that of another flag.
         tokens = None if args.max_tokens_valid is None else int(args.max_tokens_valid)
         flag = "--max-tokens" if tokens == args.max_tokens else "--max-tokens-valid"
         return cls(_positions(args), tokens, flag, args.skip_invalid_size_inputs_valid_test)
 
     @classmethod
     def of_generation(cls, args: Namespace, models: Sequence[Namespace]) -> Limits:
-        """Those of ``fairseq-generate``.
+        """The limits of ``fairseq-generate``.
 
         Args:
             args: the arguments of the command.
-            models: the arguments that each model of the ensemble was built from.
+            models: the stored arguments of each model of the ensemble.
         """
         source, target = (
             min(most for holder in (args, *models) if isinstance(most := getattr(holder, name, None), int) and most > 0)
@@ -72,10 +72,10 @@ class Side:
     """One side of a direction's data, in fairseq's ``mmap`` format.
 
     Attributes:
-        language: its name.
-        prefix: its path, without ``.bin`` and ``.idx``.
-        added: how many tokens fairseq adds to each sentence: its language token, or none.
-        cut_at: the length to which fairseq cuts its sentences before; None where it does not.
+        language: the language.
+        prefix: the path, without ``.bin`` and ``.idx``.
+        added: number of tokens that fairseq adds to each sentence: one if there are language tokens.
+        cut_at: the length to which fairseq truncates sentences before; None if it does not.
     """
 
     language: str
@@ -85,39 +85,39 @@ class Side:
 
     @property
     def longest(self) -> int:
-        """Length of the longest sentence, as the model gets it."""
+        """Length of the longest sentence as the model receives it."""
         longest = longest_sentence(self.prefix)
         return self.added + (longest if self.cut_at is None else min(longest, self.cut_at))
 
     @property
     def lengths(self) -> np.ndarray:
-        """Lengths of all sentences, likewise, ``(sentences,)``."""
+        """Lengths of all sentences as the model receives them, ``(sentences,)``."""
         return np.minimum(sentence_lengths(self.prefix), self.cut_at or np.iinfo(np.int32).max) + self.added
 
 
 @dataclass
 class LengthCheck:
-    """Looks at the directions of a split, one after the other.
+    """Checks the directions of a split, one after the other.
 
     Attributes:
-        limits: how long its sentences may be.
+        limits: the maximum length of its sentences.
     """
 
     limits: Limits
     _seen: bool = field(default=False, init=False)
     _kept: bool = field(default=False, init=False)
 
-    def look_at(self, direction: str, sides: Sequence[Side]) -> None:
-        """Looks at a direction.
+    def check_direction(self, direction: str, sides: Sequence[Side]) -> None:
+        """Checks a direction.
 
         Args:
-            direction: its data, as a message calls them.
-            sides: the source, and the target where there is one.
+            direction: name of its data in messages.
+            sides: the source, and the target if there is one.
 
         Raises:
             UserError: a sentence is too long.
         """
-        allowed = [self._most(place) for place in range(len(sides))]
+        allowed = [self._longest_allowed(index) for index in range(len(sides))]
         self._seen = True
         if all(side.longest <= most for side, most in zip(sides, allowed, strict=True)):
             self._kept = True
@@ -134,24 +134,24 @@ class LengthCheck:
         self._kept |= bool((fits & ~fills).any())
 
     def _refuse_positions(self, direction: str, sides: Sequence[Side], lengths: np.ndarray, line: int) -> None:
-        place = next(place for place, most in enumerate(self.limits.positions) if lengths[place, line] > most)
-        flag = ("--max-source-positions", "--max-target-positions")[place]
+        index = next(index for index, most in enumerate(self.limits.positions) if lengths[index, line] > most)
+        flag = ("--max-source-positions", "--max-target-positions")[index]
         raise UserError(
-            f"{direction}, {sides[place].language}, line {line + 1}: {lengths[place, line]} tokens, but the model takes"
-            f" {self.limits.positions[place]} ({flag}); shorten the sentence, or leave out what is too long with "
+            f"{direction}, {sides[index].language}, line {line + 1}: {lengths[index, line]} tokens, but the model takes"
+            f" {self.limits.positions[index]} ({flag}); shorten the sentence, or skip all that are too long with "
             "--skip-invalid-size-inputs-valid-test"
         )
 
     def _refuse_batch(self, direction: str, sides: Sequence[Side], lengths: np.ndarray, line: int) -> None:
-        place = int(lengths[:, line].argmax())
-        most = lengths[place, line]
+        index = int(lengths[:, line].argmax())
+        most = lengths[index, line]
         raise UserError(
-            f"{direction}, {sides[place].language}, line {line + 1}: {most} tokens, but {self.limits.tokens_flag} is "
+            f"{direction}, {sides[index].language}, line {line + 1}: {most} tokens, but {self.limits.tokens_flag} is "
             f"{self.limits.tokens}; give at least {most}, or shorten the sentence"
         )
 
     def finish(self, split: str) -> None:
-        """Makes sure that something is left of the split once all its directions were looked at.
+        """Checks that some sentences of the split are left; call it after all its directions were checked.
 
         Raises:
             UserError: all sentences are too long.
@@ -163,6 +163,6 @@ class LengthCheck:
                 "these limits, or shorten the sentences"
             )
 
-    def _most(self, place: int) -> int:
+    def _longest_allowed(self, index: int) -> int:
         tokens = self.limits.tokens
-        return self.limits.positions[place] if tokens is None else min(self.limits.positions[place], tokens)
+        return self.limits.positions[index] if tokens is None else min(self.limits.positions[index], tokens)

@@ -1,6 +1,7 @@
-"""Tokens as plain text: SentencePiece undone as fairseq undoes it, and its bytes too, which fairseq leaves as they are.
+"""Converts tokens to plain text: undoes SentencePiece as fairseq does, and also decodes its byte tokens.
 
-A SentencePiece model with byte fallback writes what none of its pieces holds as bytes: ``ö`` becomes ``<0xC3> <0xB6>``.
+A SentencePiece model with byte fallback writes characters without a piece as bytes: ``ö`` becomes ``<0xC3> <0xB6>``.
+fairseq leaves these as they are. It is imported inside functions, because it takes seconds.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ codecs.register_error(_EACH_BYTE, _replace_each_byte)
 
 
 def plain_text(dictionary: Dictionary, tokens: Tensor, remove_bpe: str | None, **options: Any) -> str:
-    """A sentence as text, on one line.
+    """Converts a sentence to text on one line.
 
     Args:
-        dictionary: the tokens' dictionary.
+        dictionary: the dictionary of the tokens.
         tokens: ids, ``(length,)`` int.
-        remove_bpe: what to undo, as fairseq's ``--remove-bpe``.
-        **options: of ``fairseq.data.Dictionary.string``.
+        remove_bpe: the value of fairseq's ``--remove-bpe``.
+        **options: for ``fairseq.data.Dictionary.string``.
 
     Returns:
-        What ``Dictionary.string`` gives; with ``sentencepiece``, bytes have become the characters that they encode. As
-        in SentencePiece, each byte that encodes none becomes U+FFFD.
+        The result of ``Dictionary.string``; with ``sentencepiece``, bytes are decoded to characters. Each byte that is
+        not valid UTF-8 becomes U+FFFD, as in SentencePiece.
     """
     from fairseq.data.data_utils import post_process
 
     if remove_bpe != "sentencepiece":
         return dictionary.string(tokens, remove_bpe, **options)
     pieces = dictionary.string(tokens, **options)
-    parts = _BYTES.split(pieces)  # every second one is bytes
+    parts = _BYTES.split(pieces)  # every second part is bytes
     if len(parts) == 1:
         return post_process(pieces, remove_bpe)
     parts[::2] = (part.replace(" ", "").replace("\u2581", " ") for part in parts[::2])
@@ -54,4 +55,4 @@ def plain_text(dictionary: Dictionary, tokens: Tensor, remove_bpe: str | None, *
 def _characters(pieces: str) -> str:
     data = bytes(int(piece[3:5], 16) for piece in pieces.split())
     text = data.decode(errors=_EACH_BYTE)
-    return text.replace("\n", " ").replace("\r", " ")  # a sentence is a line
+    return text.replace("\n", " ").replace("\r", " ")  # one sentence, one line

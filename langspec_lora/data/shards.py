@@ -1,4 +1,4 @@
-"""Training data in several folders (``data1:data2``): which of them fairseq reads for a direction."""
+"""Training data in several folders (``data1:data2``): which of them fairseq reads for each direction."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 def held_directions(split: str, folders: Sequence[str]) -> list[set[str]]:
-    """The directions that each folder holds of a split, as fairseq reads them off the names of its files.
+    """The directions of a split in each folder, by file names, as fairseq finds them.
 
     Raises:
-        UserError: one of several folders is missing, or a folder holds a file whose name fairseq cannot read.
+        UserError: one of several folders is missing, or fairseq cannot parse the name of a file.
     """
     if len(folders) == 1 and not PathManager.exists(folders[0]):
-        return [set()]  # so all directions are missing, which is said of them
+        return [set()]  # each direction is reported as missing later
     return [_directions(split, folder) for folder in folders]
 
 
@@ -35,8 +35,8 @@ def _directions(split: str, folder: str) -> set[str]:
     for name in indices:
         if name.count(".") < 2:
             raise UserError(
-                f"{folder} holds {name}, a name that fairseq cannot read here; expected {split}.SRC-TGT.LANG.idx: move "
-                "that file and its .bin elsewhere"
+                f"{folder} has a file {name}, a name that fairseq cannot parse; expected {split}.SRC-TGT.LANG.idx; "
+                "move that file and its .bin elsewhere"
             )
     return {name.split(".")[-3] for name in indices}
 
@@ -46,17 +46,17 @@ def folders_read(
 ) -> dict[str, list[str]]:
     """The folders from which fairseq reads each direction of the training data, epoch by epoch.
 
-    fairseq counts the folders that hold a direction (``MultilingualDatasetManager._get_shard_num_dict``), and reads the
-    first so many then, whether or not they are those. Folders whose data of a direction it never reads are warned of.
+    fairseq counts the folders that have a direction (``MultilingualDatasetManager._get_shard_num_dict``), say N, and
+    then reads the first N folders, whether they have the direction or not. A warning names folders that are never read.
 
     Args:
         split: the training split.
         folders: all data folders.
-        held: their directions, see :func:`held_directions`.
+        held: the directions in each, see :func:`held_directions`.
         pairs: the directions.
 
     Returns:
-        The folders of each direction; the first one where none has data of it.
+        The folders of each direction; the first folder if no folder has it.
 
     Raises:
         UserError: a folder lacks a direction while one after it has it.
@@ -71,15 +71,16 @@ def folders_read(
         for folder, directions in zip(folders[:count], held, strict=False):
             if not directions & {pair, other}:
                 raise UserError(
-                    f"there are no {split} data of {pair} in {folder}, where fairseq would read them: {count} of "
-                    f"{len(folders)} data folders hold that direction, and it takes the first {count}; put the folders "
-                    "that lack it last, or binarise it for all"
+                    f"no {split} data of {pair} in {folder}, where fairseq would read them: {count} of "
+                    f"{len(folders)} data folders have that direction, and fairseq reads the first {count}; put the "
+                    "folders without it last, or binarise it for all"
                 )
-        own = {pair, other} - (set(pairs) - {pair})  # data by the other name are that direction's, where it trains too
-        unread = [folder for folder, has in zip(folders[count:], held[count:], strict=True) if own & has]
+        # If the reverse direction trains too, the files of that name are not read for this one.
+        readable = {pair, other} - (set(pairs) - {pair})
+        unread = [folder for folder, has in zip(folders[count:], held[count:], strict=True) if readable & has]
         if unread and count:
             logger.warning(
-                f"{', '.join(unread)}: the {split} data of {pair} there are never read; {count} data folders name them "
-                f"{name}, and fairseq takes the first {count} folders; binarise all of them as {pair}"
+                f"{', '.join(unread)}: the {split} data of {pair} in this folder are never read; {count} data folders "
+                f"have them as {name}, so fairseq reads the first {count} folders; binarise all of them as {pair}"
             )
     return read

@@ -1,4 +1,4 @@
-"""Training directions, and which of them may share data."""
+"""Training directions, and the check that two directions may share data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from langspec_lora.errors import UserError
 
 
 def training_directions(manager: Any) -> list[tuple[str, str]]:
-    """Source and target of each direction to train, those of fairseq's ``--extra-lang-pairs`` included.
+    """Source and target of each training direction, including those of fairseq's ``--extra-lang-pairs``.
 
     Args:
         manager: fairseq's data manager.
@@ -19,17 +19,17 @@ def training_directions(manager: Any) -> list[tuple[str, str]]:
 
 
 def check_shared_directions(manager: Any, split: str) -> None:
-    """Makes sure that ``--enable-reservsed-directions-shared-datasets`` gives each side its own tokens.
+    """Checks that ``--enable-reservsed-directions-shared-datasets`` gives each side the right tokens.
 
-    fairseq (``MultilingualDatasetManager.load_langpair_dataset``) hands the training direction fr-en the sides of en-fr
-    as they are, language tokens and cuts included.
+    With this flag, fairseq (``MultilingualDatasetManager.load_langpair_dataset``) uses the sides of en-fr for fr-en
+    unchanged, including language tokens and truncation.
 
     Args:
         manager: fairseq's data manager.
-        split: the split that will be loaded.
+        split: the split to load.
 
     Raises:
-        UserError: a language has another token as source than as target, or only its sources are cut.
+        UserError: a language has different tokens as source and as target, or only sources are truncated.
     """
     args = manager.args
     if not args.enable_reservsed_directions_shared_datasets or split != getattr(args, "train_subset", None):
@@ -49,17 +49,17 @@ def _check_shared(manager: Any, category: str, source: str, target: str) -> None
     before_source, before_target = args.langtoks.get(category, (None, None))
     fault = None
     if args.truncate_source:
-        fault = "--truncate-source cuts only sources"
+        fault = "--truncate-source truncates only sources"
     elif not args.lang_tok_replacing_bos_eos:
         as_source = manager.get_encoder_langtok(source, target, before_source)
         as_target = manager.get_decoder_langtok(source, before_target) if before_target else None
         if as_source != as_target:
             fault = (
-                f"{source} has another language token as source of {source}-{target} than as target of "
+                f"the language token of {source} differs between source of {source}-{target} and target of "
                 f"{target}-{source} (--encoder-langtok, --decoder-langtok)"
             )
     if fault:
         raise UserError(
-            f"--enable-reservsed-directions-shared-datasets gives {target}-{source} the sides of {source}-{target} as "
-            f"they are, but {fault}; leave the flag out"
+            f"--enable-reservsed-directions-shared-datasets uses the sides of {source}-{target} unchanged for "
+            f"{target}-{source}, but {fault}; leave the flag out"
         )

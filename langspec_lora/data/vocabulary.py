@@ -1,4 +1,7 @@
-"""SentencePiece models and the fairseq dictionaries that belong to them."""
+"""SentencePiece models and the fairseq dictionaries that belong to them.
+
+sentencepiece and fairseq are imported inside functions, because they take seconds to load.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,23 @@ if TYPE_CHECKING:
     from fairseq.data import Dictionary
 
 SENTENCEPIECE = "sentencepiece.bpe.model"
-"""The name that fairseq's releases give a SentencePiece model."""
+"""The name of the SentencePiece model in fairseq's releases."""
 
-_UNKNOWN_PIECES = 0.1  # a dictionary that lacks more of the model's pieces belongs to another model
+_UNKNOWN_PIECES = 0.1  # if more of the model's pieces are missing, the dictionary belongs to another model
 
 
 def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
     """Trains a SentencePiece unigram model.
 
-    Every character of the text gets a piece (coverage 1.0), except that with Chinese, Japanese or Korean text, whose
-    characters are thousands, the rarest 0.05 % of characters go without.
+    Every character of the text gets a piece (coverage 1.0). With Chinese, Japanese or Korean text, which has thousands
+    of characters, the coverage is 0.9995.
 
     Args:
-        lines: text of all languages together.
-        vocab_size: pieces at most; fewer where the text does not yield so many.
+        lines: text of all languages.
+        vocab_size: maximum number of pieces; a small text gives fewer.
 
     Returns:
-        The model file's bytes.
+        The content of the model file.
 
     Raises:
         UserError: the vocabulary is too small for the characters of the text.
@@ -46,12 +49,12 @@ def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
             model_type="unigram",
             character_coverage=0.9995 if _has_east_asian(lines) else 1.0,
             hard_vocab_limit=False,
-            num_threads=1,  # with several the model differs from run to run
+            num_threads=1,  # several threads give a different model each time
             minloglevel=2,
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--vocab-size {vocab_size} does not suit the text: {reason}") from error
+        raise UserError(f"--vocab-size {vocab_size} does not fit the text: {reason}") from error
     return model.getvalue()
 
 
@@ -69,9 +72,9 @@ def _has_east_asian(lines: Iterable[str]) -> bool:
 
 
 def dictionary_text(model: bytes, languages: Iterable[str]) -> str:
-    """A fairseq dictionary of a SentencePiece model's pieces, then a token ``__xx__`` for each language.
+    """A fairseq dictionary of the pieces of a SentencePiece model, then a token ``__xx__`` for each language.
 
-    Control symbols are left out: fairseq has its own.
+    Control symbols are left out, because fairseq adds its own.
     """
     pieces = _pieces(model)
     return "".join(f"{token} 1\n" for token in [*pieces, *(f"__{name}__" for name in languages)])
@@ -89,7 +92,7 @@ def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
     """Loads a SentencePiece model.
 
     Returns:
-        What splits a line into the model's pieces, joined by spaces, as fairseq's dictionaries take it.
+        A function that splits a line into the model's pieces, joined by spaces, as fairseq's dictionaries expect.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -97,11 +100,11 @@ def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
     from sentencepiece import SentencePieceProcessor
 
     if not Path(spm_model).is_file():
-        raise UserError(f"SentencePiece model {spm_model} is not there; give the .model file")
+        raise UserError(f"SentencePiece model {spm_model} not found; give the .model file")
     try:
         processor = SentencePieceProcessor(model_file=str(spm_model))
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{spm_model} is no SentencePiece model: {' '.join(str(error).split())}") from error
+        raise UserError(f"{spm_model} is not a SentencePiece model: {' '.join(str(error).split())}") from error
     return lambda line: " ".join(processor.encode(line, out_type=str))
 
 
@@ -114,18 +117,20 @@ def load_dictionary(path: Path) -> Dictionary:
     from fairseq.data import Dictionary
 
     if not path.is_file():
-        raise UserError(f"dictionary {path} is not there; give a fairseq dictionary, a line 'token count' per token")
+        raise UserError(
+            f"dictionary {path} not found; give a fairseq dictionary with a line 'token count' for each token"
+        )
     try:
         return Dictionary.load(str(path))
     except (ValueError, RuntimeError, UnicodeError) as error:
-        raise UserError(f"{path} is no fairseq dictionary: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not a fairseq dictionary: {' '.join(str(error).split())}") from error
 
 
 def dictionary_tokens(dictionary: Path) -> set[str]:
     """The tokens of a fairseq dictionary.
 
     Raises:
-        UserError: the file is no UTF-8 text, or begins with a byte order mark.
+        UserError: the file is not UTF-8, or begins with a byte order mark.
     """
     try:
         # As fairseq reads it: a CR ends a line, a U+2028 in a token does not.
@@ -134,17 +139,17 @@ def dictionary_tokens(dictionary: Path) -> set[str]:
             file.seek(0)
             marked = file.read(1) == "\ufeff"
     except UnicodeDecodeError as error:
-        raise UserError(f"dictionary {dictionary} is not UTF-8 text; give a fairseq dictionary") from error
+        raise UserError(f"dictionary {dictionary} is not UTF-8; give a fairseq dictionary") from error
     if marked:
         raise UserError(
-            f"dictionary {dictionary} begins with a byte order mark, which fairseq takes for a part of the first "
+            f"dictionary {dictionary} begins with a byte order mark, which fairseq reads as part of the first "
             "token; save it without one"
         )
     return tokens
 
 
 def check_fit(spm: Path, dictionary: Path) -> None:
-    """Refuses a dictionary that belongs to another SentencePiece model.
+    """Checks that a dictionary belongs to a SentencePiece model.
 
     Raises:
         UserError: the dictionary lacks many of the model's pieces, or the model is damaged.
@@ -153,11 +158,11 @@ def check_fit(spm: Path, dictionary: Path) -> None:
         pieces = _pieces(spm.read_bytes())
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{spm} is no SentencePiece model ({reason}); give the .model file") from error
+        raise UserError(f"{spm} is not a SentencePiece model ({reason}); give the .model file") from error
     tokens = dictionary_tokens(dictionary)
     lacking = [piece for piece in pieces if piece not in tokens]
     if len(lacking) > _UNKNOWN_PIECES * len(pieces):
         raise UserError(
             f"dictionary {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of the SentencePiece model "
-            f"{spm}, such as {lacking[0]!r}; give the dictionary and the model that belong together"
+            f"{spm}, such as {lacking[0]!r}; give a dictionary and a model that belong together"
         )

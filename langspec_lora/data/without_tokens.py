@@ -1,4 +1,4 @@
-"""A dictionary whose texts leave out the language tokens."""
+"""A dictionary that leaves language tokens out of texts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 class WithoutTokens(Dictionary):
-    """A view of a dictionary that turns hypotheses into text as fairseq-generate does.
+    """A view of a dictionary that converts hypotheses to text as fairseq-generate does.
 
-    ``fairseq-generate`` says which symbols to leave out; fairseq's hub interface (``from_pretrained(…).translate``)
-    does not, and its translations would start with ``__fr__``.
+    ``fairseq-generate`` names the symbols to leave out. fairseq's hub interface (``from_pretrained(…).translate``) does
+    not, so its translations would start with ``__fr__``.
     """
 
     left_out: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, dictionary: Dictionary, tokens: Tensor | None) -> Dictionary:
-        """The view, which shares the entries; the dictionary itself where there are no tokens.
+        """Makes a view that shares the entries; without tokens, returns the dictionary itself.
 
         Args:
-            dictionary: the whole one.
+            dictionary: the dictionary.
             tokens: ids to leave out, ``(tokens,)``.
         """
         if tokens is None:

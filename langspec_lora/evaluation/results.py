@@ -1,4 +1,4 @@
-"""A results folder: what stands in it, how it is written, and how it is read again.
+"""A results folder: what is in it, how it is written, and how it is read.
 
 ::
 
@@ -20,10 +20,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.scores_file import BOUNDS, METRICS, is_score, parse_scores
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import read_json, read_lines
 
 SETTINGS = "settings.json"
@@ -35,20 +37,20 @@ TEXTS = "texts"
 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
-    """Where the hypotheses of a direction stand in a results folder."""
+    """The file of a direction's hypotheses in a results folder."""
     return folder / f"{direction}.hyp.txt"
 
 
 def text_path(folder: Path, language: str, digest: str) -> Path:
-    """Where a source or reference text stands in a results folder, by the hash of its lines."""
+    """The file of a source or reference text in a results folder, by the hash of its lines."""
     return folder / TEXTS / f"{language}.{digest[:12]}.txt"
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
-    """One line a direction: source, target, BLEU, chrF++, COMET where it was asked for, and the number of sentences."""
+    """One line a direction: source, target, every metric that any direction has, and the number of sentences."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [*METRICS, *(["comet"] if any("comet" in score for score in scores.values()) else [])]
+    metrics = [name for name in METRICS if name in SACREBLEU_METRICS or any(name in score for score in scores.values())]
     writer.writerow(["source", "target", *metrics, "sentences"])
     for direction, score in scores.items():
         cells = [f"{score[metric]:.2f}" if metric in score else "" for metric in metrics]
@@ -67,7 +69,7 @@ class Run:
 
     Attributes:
         name: what it is called in tables.
-        folder: where it stands.
+        folder: the folder.
         scores: for each metric the score of each direction, in percent.
         signatures: sacrebleu's signature of each metric.
         checkpoint: the checkpoint that was evaluated, where the folder says so.
@@ -100,7 +102,7 @@ class Run:
         return self.scores[name]
 
     def hypotheses(self, direction: Direction) -> Path:
-        """Where the hypotheses of a direction stand, or should; the published loop has a name of its own for them."""
+        """The file of a direction's hypotheses, which may be missing; the published loop names it differently."""
         return hypotheses_path(self.folder, direction) if self.entries else self.folder / f"{direction}.spbleu.h"
 
 
@@ -108,7 +110,7 @@ def read_run(folder: Path, name: str) -> Run:
     """Reads a results folder of ``langspec-lora evaluate`` or of the published evaluation loop.
 
     Raises:
-        UserError: the folder holds neither, or a file of it is damaged.
+        UserError: the folder holds neither, or one of its files is damaged.
     """
     if (folder / SCORES).is_file():
         held = parse_scores(read_json(folder / SCORES), folder / SCORES)
@@ -148,7 +150,8 @@ _NAME = re.compile(r"[^\s{}\[\]\"'=|:,-]+-[^\s{}\[\]\"'=|:,-]+")
 
 
 def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction, str]]:
-    direction, block = None, []
+    direction: Direction | None = None
+    block: list[str] = []
     for line in [*lines, "end-end"]:
         if _NAME.fullmatch(line.strip()):
             if direction is not None:
@@ -168,12 +171,12 @@ def _published_score(block: str) -> tuple[float, str]:
     if text.startswith(("{", "[")):
         content = json.loads(text)
         entries = content if isinstance(content, list) else [content]
-        entry = next((e for e in entries if e.get("name") == "BLEU"), {})
+        entry: dict[str, Any] = next((e for e in entries if e.get("name") == "BLEU"), {})
         score, signature = float(entry["score"]), str(entry.get("signature", ""))
     elif match := re.match(r"BLEU[|+](\S+) = ([0-9.]+)", text):
         score, signature = float(match[2]), match[1]
     else:
         score = float(text)
-    if not is_score(score, *BOUNDS["bleu"]):
-        raise ValueError(f"{score} is no BLEU")
+    if not is_score(score, *METRICS["bleu"].bounds):
+        raise ValueError(f"{score} is not a BLEU score")
     return score, signature

@@ -1,18 +1,17 @@
-"""The scores of a results folder: made once for each text, and written with all that says how."""
+"""The scores of a results folder: computed once for each text, and written together with how they were made."""
 
 from __future__ import annotations
 
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
 from langspec_lora import __version__
 from langspec_lora.data.directions import Direction
-from langspec_lora.evaluation.comet import CometScorer
+from langspec_lora.evaluation.metrics import MODEL_METRICS, ModelScorer
 from langspec_lora.evaluation.results import (
     PUBLISHED,
     SCORES,
@@ -23,27 +22,25 @@ from langspec_lora.evaluation.results import (
     text_path,
 )
 from langspec_lora.evaluation.scores_file import parse_scores
-from langspec_lora.evaluation.scoring import DirectionScore, TargetScorer, text_sha256
+from langspec_lora.evaluation.scoring import ENTRY_KEYS, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import SplitText
 from langspec_lora.files import read_json, read_lines, write_json, write_whole
 
 _SECONDS_BETWEEN_FILES = 30.0
-_WRITTEN = {field.name for field in fields(DirectionScore)}
-"""What the score files hold of a direction."""
 
 
 class Scoreboard:
-    """The scores so far; those that ``scores.json`` has for the same text are taken from there.
+    """The scores so far; for a text that ``scores.json`` has scores of, they are taken from there.
 
     Args:
         out: the results folder.
         texts: sources and references.
         tokenize: sacrebleu's tokenizer of BLEU.
-        settings: what the hypotheses were made with; written beside the scores.
+        settings: what the hypotheses were made with, written beside the scores.
         directions: all directions of the folder, in the order in which they are written.
-        comet: scores by COMET too.
+        scorers: models of further metrics.
         writes: whether this process writes the score files now and then.
-        levels: resource level of each language, written beside the scores; none where the model does not say.
+        levels: resource level of each language, written beside the scores; empty if the model does not say.
     """
 
     def __init__(
@@ -53,12 +50,13 @@ class Scoreboard:
         tokenize: str,
         settings: Mapping,
         directions: Sequence[Direction],
-        comet: CometScorer | None = None,
+        scorers: Sequence[ModelScorer] = (),
         writes: bool = True,
         levels: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._out, self._texts, self._tokenize, self._settings = out, texts, tokenize, settings
-        self._directions, self._comet, self._writes, self._levels = directions, comet, writes, dict(levels)
+        self._directions, self._writes, self._levels = directions, writes, dict(levels)
+        self._models = {scorer.name: scorer for scorer in scorers}
         self._scores: dict[Direction, Mapping] = {}
         self._signatures: dict[str, str] = {}
         self._earlier: Mapping[Direction, Mapping] = {}
@@ -94,30 +92,31 @@ class Scoreboard:
         earlier = self._earlier.get(direction, {})
         if not hashes.items() <= earlier.items():
             earlier = {}
-        if earlier.keys() >= _WRITTEN and self._earlier_scoring == self._scoring():
+        if earlier.keys() >= ENTRY_KEYS and self._earlier_scoring == self._scoring():
             self._signatures = {**self._earlier_signatures, **self._signatures}
-            return {name: value for name, value in earlier.items() if name != "comet" or self._keeps_comet()}
-        score = {**scorer.score(direction, hypotheses).to_json(), **hashes}
+            return {name: value for name, value in earlier.items() if name not in MODEL_METRICS or self._keeps(name)}
+        score = {**scorer.score(direction, hypotheses), **hashes}
         self._signatures |= scorer.signatures()
-        if "comet" in earlier and self._keeps_comet():
-            self._signatures["comet"] = self._earlier_signatures["comet"]
-            score["comet"] = earlier["comet"]
+        for name in MODEL_METRICS:
+            if name in earlier and self._keeps(name):
+                self._signatures[name] = self._earlier_signatures[name]
+                score[name] = earlier[name]
         return score
 
-    def _keeps_comet(self) -> bool:
-        """Whether earlier scores by COMET stand beside what is asked for now; never, if no model is named for them."""
-        earlier = self._earlier_signatures.get("comet")
-        return earlier is not None and (self._comet is None or self._comet.signature == earlier)
+    def _keeps(self, metric: str) -> bool:
+        """Whether earlier scores by a model are kept: those that name their model, if no other is asked for now."""
+        earlier, scorer = self._earlier_signatures.get(metric), self._models.get(metric)
+        return earlier is not None and (scorer is None or scorer.signature == earlier)
 
-    def add_comet(self, direction: Direction) -> None:
-        """Scores a direction by COMET, unless that has been done."""
-        if "comet" in self._scores[direction]:
+    def add_by_model(self, direction: Direction, scorer: ModelScorer) -> None:
+        """Scores a direction, which :meth:`add` has scored, by a metric's model, unless that has been done."""
+        if scorer.name in self._scores[direction]:
             return
         hypotheses = read_lines(hypotheses_path(self._out, direction))
         references = self._scorer_for(direction).references
-        comet = self._comet.score(self._sources_of(direction), hypotheses, references)
-        self._scores[direction] = {**self._scores[direction], "comet": comet}
-        self._signatures["comet"] = self._comet.signature
+        score = scorer.score(self._sources_of(direction), hypotheses, references)
+        self._scores[direction] = {**self._scores[direction], scorer.name: score}
+        self._signatures[scorer.name] = scorer.signature
         self._write_now_and_then()
 
     def _write_now_and_then(self) -> None:
@@ -129,7 +128,7 @@ class Scoreboard:
         return self._scores, self._signatures
 
     def join(self, parts: Sequence[tuple[dict[Direction, Mapping], dict[str, str]]]) -> None:
-        """Takes over what other processes have scored."""
+        """Adds what other processes have scored."""
         for scores, signatures in parts:
             self._scores |= scores
             self._signatures |= signatures
@@ -165,7 +164,7 @@ class Scoreboard:
         return self._source[1]
 
     def _keep(self, language: str, lines: Sequence[str]) -> str:
-        """Leaves a text in the folder, for the report; returns its hash."""
+        """Writes a text into the folder, for the report, and returns its hash."""
         digest = text_sha256(lines)
         path = text_path(self._out, language, digest)
         if not path.is_file():

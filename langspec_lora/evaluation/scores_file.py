@@ -1,4 +1,4 @@
-"""``scores.json``, read and checked: whatever stands in it is what the report and later evaluations count on."""
+"""``scores.json``, read and checked: the report and later evaluations rely on its content."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.languages import LEVELS
 
-METRICS = ("bleu", "chrf")
-
 _HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
-BOUNDS = {"bleu": (0.0, 100.0), "chrf": (0.0, 100.0), "comet": (-1e4, 1e4)}  # COMET × 100 has none of its own
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class ScoresFile:
 
     def scores(self) -> dict[str, dict[Direction, float]]:
         """For each metric the score of each direction that has it."""
-        metrics = [*METRICS, "comet"]
-        found = {m: {d: float(entry[m]) for d, entry in self.entries.items() if m in entry} for m in metrics}
+        found = {m: {d: float(entry[m]) for d, entry in self.entries.items() if m in entry} for m in METRICS}
         return {metric: scores for metric, scores in found.items() if scores}
 
 
@@ -56,7 +53,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         path: the file, for the message.
 
     Raises:
-        UserError: something is missing or of a wrong kind.
+        UserError: something is missing or has the wrong type.
     """
     reader = _Reader(path)
     settings, signatures = reader.mapping(content, "settings"), reader.mapping(content, "signatures")
@@ -89,7 +86,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
 
 
 class _Reader:
-    """Takes values of a wanted kind out of a file, or says what is wrong with it."""
+    """Reads values of the expected type from a file's content, or says what is wrong with it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,13 +97,13 @@ class _Reader:
     def mapping(self, content: Any, key: str) -> dict[str, Any]:
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, dict):
-            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no object")
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is not an object")
         return value
 
     def text(self, content: Any, key: str) -> str:
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, str):
-            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is no text")
+            raise self.damaged(f"lacks {key}" if value is None else f"holds {key} that is not text")
         return value
 
     def direction(self, name: str) -> Direction:
@@ -114,14 +111,14 @@ class _Reader:
             direction = Direction.parse(name)
             if re.fullmatch(r"[^\s/]+", str(direction)) and str(direction).isprintable():
                 return direction
-        raise self.damaged(f"names a direction {name[:40]!r}; expected such as 'en-fr'")
+        raise self.damaged(f"names a direction {name[:40]!r}; expected one like 'en-fr'")
 
     def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
         if not isinstance(entry, dict):
             raise self.damaged(f"holds no scores of {direction}")
-        for metric in (name for name in BOUNDS if name in METRICS or name in entry):
-            if not is_score(entry.get(metric), *BOUNDS[metric]):
-                raise self.damaged(f"says that {metric} of {direction} is {_shown(entry.get(metric))}")
+        for name, metric in METRICS.items():
+            if (name in SACREBLEU_METRICS or name in entry) and not is_score(entry.get(name), *metric.bounds):
+                raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")
         if "sentences" in entry and not _is_count(entry["sentences"]):
             raise self.damaged(f"says that {direction} has {_shown(entry['sentences'])} sentences")
         for key in _HASHES:

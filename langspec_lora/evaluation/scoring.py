@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import SACREBLEU_METRICS
 
-
-@dataclass(frozen=True)
-class DirectionScore:
-    """The scores of one direction.
-
-    Attributes:
-        bleu: BLEU in percent, unrounded (spBLEU where the tokenizer is a SentencePiece one).
-        chrf: chrF++ in percent, unrounded.
-        bleu_json: what ``sacrebleu … -w 2`` prints for these files.
-        sentences: number of sentences.
-        hypotheses_sha256: hash of the hypotheses.
-        references_sha256: hash of the references.
-    """
-
-    bleu: float
-    chrf: float
-    bleu_json: str
-    sentences: int
-    hypotheses_sha256: str
-    references_sha256: str
-
-    def to_json(self) -> dict:
-        """The score as plain data for ``scores.json``."""
-        return asdict(self)
+ENTRY_KEYS = frozenset((*SACREBLEU_METRICS, "bleu_json", "sentences", "hypotheses_sha256", "references_sha256"))
+"""What :meth:`TargetScorer.score` returns of a direction."""
 
 
 class TargetScorer:
@@ -50,20 +29,18 @@ class TargetScorer:
         self.references_sha256 = text_sha256(self.references)
 
     @cached_property
-    def _bleu(self):
-        from sacrebleu.metrics import BLEU
+    def _metrics(self) -> dict[str, Any]:
+        return {
+            name: metric.build(metric.arguments(self.tokenize), self.references)
+            for name, metric in SACREBLEU_METRICS.items()
+        }
 
-        # `force` only silences the warning that hypotheses look tokenized, which short test sets set off.
-        return BLEU(tokenize=self.tokenize, force=True, references=[self.references])
-
-    @cached_property
-    def _chrf(self):
-        from sacrebleu.metrics import CHRF
-
-        return CHRF(word_order=2, references=[self.references])
-
-    def score(self, direction: Direction, hypotheses: Sequence[str]) -> DirectionScore:
+    def score(self, direction: Direction, hypotheses: Sequence[str]) -> dict[str, Any]:
         """Scores one direction.
+
+        Returns:
+            Its entry in ``scores.json``: each metric's score in percent, unrounded; ``bleu_json``, which is what
+            ``sacrebleu … -w 2`` prints; the number of sentences; and the texts' hashes.
 
         Raises:
             UserError: hypotheses and references differ in number.
@@ -71,21 +48,20 @@ class TargetScorer:
         if len(hypotheses) != len(self.references):
             raise UserError(
                 f"{direction}: {len(hypotheses)} hypotheses but {len(self.references)} references; "
-                "give the references of the very sentences that were translated"
+                "give the references of the sentences that were translated"
             )
-        bleu = self._bleu.corpus_score(hypotheses, references=None)
-        return DirectionScore(
-            bleu=bleu.score,
-            chrf=self._chrf.corpus_score(hypotheses, references=None).score,
-            bleu_json=bleu.format(2, False, self.signatures()["bleu"], True),
-            sentences=len(hypotheses),
-            hypotheses_sha256=text_sha256(hypotheses),
-            references_sha256=self.references_sha256,
-        )
+        scores = {name: metric.corpus_score(hypotheses, references=None) for name, metric in self._metrics.items()}
+        return {
+            **{name: score.score for name, score in scores.items()},
+            "bleu_json": scores["bleu"].format(2, False, self.signatures()["bleu"], True),
+            "sentences": len(hypotheses),
+            "hypotheses_sha256": text_sha256(hypotheses),
+            "references_sha256": self.references_sha256,
+        }
 
     def signatures(self) -> dict[str, str]:
-        """sacrebleu's signatures of the metrics; they are complete once a direction has been scored."""
-        return {"bleu": self._bleu.get_signature().format(), "chrf": self._chrf.get_signature().format()}
+        """Sacrebleu's signatures of the metrics; they are complete once a direction has been scored."""
+        return {name: metric.get_signature().format() for name, metric in self._metrics.items()}
 
 
 def text_sha256(lines: Sequence[str]) -> str:

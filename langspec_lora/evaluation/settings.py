@@ -10,37 +10,37 @@ from pathlib import Path
 from langspec_lora import files
 from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.decoding import Generation, Model
+from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.results import SETTINGS
 from langspec_lora.files import read_json
+from langspec_lora.generation import GenerationSettings
+from langspec_lora.inference.model_files import ModelFiles
 
 _WORDS = {
     "checkpoint": "another checkpoint",
-    "pairs": "the checkpoint with its pairs, or without",
+    "pairs": "the checkpoint with its adapters, or without",
     "dictionary_sha256": "another dictionary",
     "subset": "another subset",
     "generation": "other generation settings",
     "encoder_langtok": "another --encoder-langtok",
     "decoder_langtok": "another --decoder-langtok",
-    "precision": "another precision",
+    "precision": "another dtype",
 }
-"""What the hypotheses depend on, besides the data, and how an error calls a change of it."""
+"""What the hypotheses depend on besides the data, by its key in ``settings.json``, and how an error calls a change."""
 
 
-def settings_of(
-    data_bin: Path, subset: str, model: Model, generation: Generation, directions: Sequence[Direction]
-) -> dict:
+def settings_of(options: EvaluationOptions, model: ModelFiles, directions: Sequence[Direction]) -> dict:
     """Everything that the hypotheses of these directions depend on, as plain data for ``settings.json``."""
     return {
-        "checkpoint": [{"path": str(path), "sha256": sha256(path)} for path in model.checkpoints],
-        "pairs": model.pairs,
+        "checkpoint": [{"path": str(path), "sha256": sha256(path)} for path in model.spec.checkpoints],
+        "pairs": model.spec.adapters,
         "dictionary_sha256": sha256(model.dictionary),
-        "subset": subset,
-        "generation": asdict(generation),
-        "encoder_langtok": model.encoder_langtok,
-        "decoder_langtok": model.decoder_langtok,
-        "precision": model.precision,
-        "sources": {str(direction): _source_sha256(data_bin, subset, direction) for direction in directions},
+        "subset": options.subset,
+        "generation": asdict(options.generation),
+        "encoder_langtok": model.tokens.source,
+        "decoder_langtok": model.tokens.target is not None,
+        "precision": model.spec.dtype,
+        "sources": {str(direction): sha256(_data_file(options, direction)) for direction in directions},
     }
 
 
@@ -51,16 +51,16 @@ def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
         Hash of the source text of each direction that ``out`` has hypotheses of.
 
     Raises:
-        UserError: they were made with others, or of other text.
+        UserError: they were made with other settings, or of other text.
     """
     present = {path.name.removesuffix(".hyp.txt") for path in out.glob("*-*.hyp.txt")}
     if not present:
         return {}
     keep = f"give another --out, or --overwrite to replace the results in {out}"
     if not (out / SETTINGS).is_file():
-        raise UserError(f"{out} holds hypotheses but no {SETTINGS} that says what made them; {keep}")
+        raise UserError(f"{out} holds hypotheses but no {SETTINGS} with their settings; {keep}")
     held = read_json(out / SETTINGS)
-    _check_kinds(held, out / SETTINGS, keep)
+    _check_whole(held, out / SETTINGS, keep)
     for key, words in _WORDS.items():
         then, now = _compared(held, key), _compared(settings, key)
         if then != now:
@@ -72,7 +72,7 @@ def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
     return sources
 
 
-def _check_kinds(held: Mapping, path: Path, keep: str) -> None:
+def _check_whole(held: Mapping, path: Path, keep: str) -> None:
     checkpoints, sources = held.get("checkpoint"), held.get("sources")
     whole = (
         isinstance(checkpoints, list)
@@ -82,7 +82,7 @@ def _check_kinds(held: Mapping, path: Path, keep: str) -> None:
         and isinstance(held.get("generation"), dict)
     )
     if not whole:
-        raise UserError(f"{path} is damaged: it does not say what made the hypotheses; {keep}")
+        raise UserError(f"{path} is damaged: it lacks the settings of the hypotheses; {keep}")
 
 
 def sha256(path: Path) -> str:
@@ -98,15 +98,32 @@ def sha256(path: Path) -> str:
         raise UserError(f"{path}: {error.strerror}; check the path") from error
 
 
-def _source_sha256(data_bin: Path, subset: str, direction: Direction) -> str:
-    side = side_path(data_bin, subset, direction, direction.source)
-    return sha256(side.with_name(f"{side.name}.bin"))
+def source_side(options: EvaluationOptions, direction: Direction) -> Path:
+    """The binarised source of a direction, without ``.bin`` and ``.idx``.
+
+    Raises:
+        UserError: the data lacks the direction.
+    """
+    side = side_path(options.data_bin, options.subset, direction, direction.source)
+    if side is None:
+        raise UserError(f"no {options.subset} data of {direction} found in {options.data_bin}; binarise it first")
+    return side
+
+
+def source_size(options: EvaluationOptions, direction: Direction) -> int:
+    """Bytes of the binarised source of a direction: about proportional to the time that it takes."""
+    return _data_file(options, direction).stat().st_size
+
+
+def _data_file(options: EvaluationOptions, direction: Direction) -> Path:
+    side = source_side(options, direction)
+    return side.with_name(f"{side.name}.bin")
 
 
 def _compared(settings: Mapping, key: str) -> object:
     value = settings.get(key, True if key == "pairs" else None)
     if key == "generation":
-        return {**asdict(Generation()), **value}  # folders of earlier versions lack the flags that came later
+        return {**asdict(GenerationSettings()), **value}  # folders of earlier versions lack later settings
     return [entry["sha256"] for entry in value] if key == "checkpoint" else value
 
 

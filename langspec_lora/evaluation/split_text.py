@@ -1,4 +1,6 @@
-"""The sentences of a split as plain text: beside the binarised data, or else turned back from it."""
+"""The sentences of a split as plain text: from files beside the binarised data, or else from that data."""
+
+# fairseq is imported in a function: it takes seconds to start, and most data has its text beside it.
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ class SplitText:
         data_bin: the binarised folder.
         subset: the split.
         languages: the languages whose text is asked for.
-        folder: where ``SUBSET.LANG`` lie as raw text; looked for beside the data where None.
-        dictionary: of the binarised sides, where they are turned back; the data's own where None.
-        remove_bpe: what to undo in them.
+        folder: holds ``SUBSET.LANG`` as raw text; None to look for it beside the data.
+        dictionary: turns binarised sides back into text; None for the data's ``dict.LANG.txt``.
+        remove_bpe: the subword scheme to undo in them.
     """
 
     data_bin: Path
@@ -69,7 +71,7 @@ class SplitText:
         """Sides with the same key have the same text."""
         if self._raw is not None:
             return (language,)
-        path = side_path(self.data_bin, self.subset, direction, language)
+        path = self._side(direction, language)
         status = path.with_name(f"{path.name}.bin").stat()
         return (status.st_dev, status.st_ino)
 
@@ -85,12 +87,17 @@ class SplitText:
     def _file(self, folder: Path, language: str) -> Path:
         return folder / f"{self.subset}.{language}"
 
+    def _side(self, direction: Direction, language: str) -> Path:
+        path = side_path(self.data_bin, self.subset, direction, language)
+        assert path is not None, "directions come from the data"
+        return path
+
     def _binarised(self, direction: Direction, language: str) -> list[str]:
         from fairseq.data import Dictionary, data_utils
 
         path = self.dictionary or self.data_bin / f"dict.{language}.txt"
         dictionary = Dictionary.load(str(path))
-        side = side_path(self.data_bin, self.subset, direction, language)
+        side = self._side(direction, language)
         dataset = data_utils.load_indexed_dataset(str(side), dictionary, "mmap")
         return [plain_text(dictionary, tokens, self.remove_bpe, escape_unk=True) for tokens in dataset]
 

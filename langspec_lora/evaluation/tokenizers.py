@@ -1,8 +1,10 @@
-"""Whether sacrebleu can tokenize, asked before anything is decoded.
+"""Whether sacrebleu can tokenize, checked before anything is decoded.
 
 The tokenizers behind spBLEU need a SentencePiece model that sacrebleu downloads at first use, which without a network
 fails after all the decoding. Here nothing is downloaded.
 """
+
+# sacrebleu is imported in functions, to save start-up time on the command line.
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def require_tokenizer(name: str) -> None:
         name: what ``sacrebleu --tokenize`` takes, such as ``flores101``, ``13a`` or ``char``.
 
     Raises:
-        UserError: sacrebleu knows no such tokenizer, its model file is not there or cannot be read, or a package that
+        UserError: sacrebleu knows no such tokenizer, its model file is missing or cannot be read, or a package that
             it needs is not installed.
     """
     from sacrebleu.metrics import BLEU
@@ -42,7 +44,7 @@ def require_tokenizer(name: str) -> None:
     model = tokenizer_models().get(name)
     if model and not model.is_file():
         raise UserError(
-            f"the SentencePiece model of sacrebleu's tokenizer {name!r} is not there; save "
+            f"the SentencePiece model of sacrebleu's tokenizer {name!r} was not found; save "
             f"{SPM_MODELS[name]['url']} as {model} (or set SACREBLEU to the folder that holds models/{model.name}), "
             "or choose the tokenizer char or 13a"
         )
@@ -50,7 +52,7 @@ def require_tokenizer(name: str) -> None:
         BLEU(tokenize=name)
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        mend = f"replace the damaged file {model}" if model else "install what it names"
+        fix = f"replace the damaged file {model}" if model else "install what it names"
         raise UserError(
-            f"sacrebleu's tokenizer {name!r} does not start: {reason}; {mend}, or choose the tokenizer char or 13a"
+            f"sacrebleu's tokenizer {name!r} cannot be used: {reason}; {fix}, or choose the tokenizer char or 13a"
         ) from error

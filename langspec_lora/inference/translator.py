@@ -1,4 +1,7 @@
-"""Raw text in, raw text out, between any languages of a checkpoint."""
+"""Raw text in, raw text out, between any languages of a checkpoint.
+
+fairseq is imported where lines are translated, so that :class:`Translator` can be imported without it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from langspec_lora.data.vocabulary import load_splitter
 from langspec_lora.errors import UserError
-from langspec_lora.inference.assets import Assets, find_assets
-from langspec_lora.inference.loaded import LoadedModel
-from langspec_lora.inference.settings import MAX_TOKENS, Generation, check_batch_limits
+from langspec_lora.generation import BatchLimits, GenerationSettings
+from langspec_lora.inference.model import LoadedModel
+from langspec_lora.inference.model_files import TranslatorFiles, find_files
+from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.settings import split_settings
 
 if TYPE_CHECKING:
     from fairseq.data import FairseqDataset
@@ -27,7 +32,7 @@ class LineError(UserError):
     """A line that cannot be translated.
 
     Attributes:
-        index: its place among the lines, counted from 0.
+        index: its index among the lines, from 0.
         reason: what is wrong with it, and what to change.
     """
 
@@ -43,92 +48,56 @@ class Translator:
     may share a translator, as those of a web server do; they take turns.
 
     Args:
-        assets: the model, its dictionary and SentencePiece model; :func:`~langspec_lora.inference.assets.find_assets`
-            finds them.
+        files: the model's files; :func:`~langspec_lora.inference.model_files.find_files` finds them.
         generation: beam and the like.
-        max_tokens: tokens in a batch, padding included.
-        batch_size: sentences in a batch at most; no limit where None.
+        limits: how much a batch holds.
 
     Attributes:
         languages: the languages between which it translates.
         device: where it computes, a ``torch.device``.
 
     Raises:
-        UserError: the files do not fit each other, or the precision or device is not to be had.
+        UserError: the files do not fit each other, or the device does not exist or does not compute in the dtype.
     """
 
     def __init__(
         self,
-        assets: Assets,
-        generation: Generation | None = None,
-        max_tokens: int = MAX_TOKENS,
-        batch_size: int | None = None,
+        files: TranslatorFiles,
+        generation: GenerationSettings | None = None,
+        limits: BatchLimits | None = None,
     ) -> None:
-        generation = generation or Generation()
-        check_batch_limits(max_tokens, batch_size)
-        self._assets, self.languages = assets, assets.languages
+        generation = generation or GenerationSettings()
+        self._files, self.languages = files, files.languages
         self._turn = Lock()  # a batch sets its languages on the model: another thread's would be translated with them
-        self._split = load_splitter(assets.sentencepiece_model)
+        self._split = load_splitter(files.sentencepiece_model)
         self._shares_batches = not generation.depends_on_batch
         with _user_errors():
-            self._loaded = LoadedModel(assets.model, generation, _ring(assets.languages), max_tokens, batch_size)
+            self._loaded = LoadedModel(files.model, generation, limits or BatchLimits(), _ring(files.languages))
         self.device = self._loaded.device
-        if not assets.adapted:
-            logger.warning("%s has no adapters; it translates as the base model", assets.model.checkpoints[0])
+        if not files.adapted:
+            logger.warning("%s has no adapters; it translates as the base model", files.model.spec.checkpoints[0])
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: str | Path | Sequence[str | Path],
-        *,
-        dictionary: str | Path | None = None,
-        sentencepiece_model: str | Path | None = None,
-        langs: Sequence[str] = (),
-        encoder_langtok: str | None = None,
-        decoder_langtok: bool | None = None,
-        precision: str = "fp32",
-        device: str | None = None,
-        base_checkpoint: str | Path | None = None,
-        max_tokens: int = MAX_TOKENS,
-        batch_size: int | None = None,
-        **generation: Any,
-    ) -> Translator:
+    def from_checkpoint(cls, checkpoint: str | Path | Sequence[str | Path], **settings: Any) -> Translator:
         """Loads a checkpoint of fairseq, with adapters or without.
 
-        What is not given is looked for beside the checkpoint and in the data folder that it was trained on.
+        Files that are not given are looked for beside the checkpoint and in the data folder that it was trained on.
 
         Args:
             checkpoint: the file, or several of an ensemble.
-            dictionary: the model's dictionary.
-            sentencepiece_model: the SentencePiece model that belongs to it.
-            langs: languages of a base model that names none itself.
-            encoder_langtok: ``src``, ``tgt`` or ``none`` in place of what the checkpoint says.
-            decoder_langtok: likewise.
-            precision: ``fp32``, ``fp16`` or ``bf16``.
-            device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
-            base_checkpoint: the base of a checkpoint that holds adapters only; where it lay in training if None.
-            max_tokens: tokens in a batch, padding included.
-            batch_size: sentences in a batch at most; no limit where None.
-            **generation: settings of :class:`~langspec_lora.inference.settings.Generation`, such as ``beam=1``.
+            **settings: fields of :class:`~langspec_lora.inference.model_spec.ModelSpec`,
+                :class:`~langspec_lora.generation.BatchLimits` and
+                :class:`~langspec_lora.generation.GenerationSettings`, such as ``device="cpu"`` or ``beam=1``.
 
         Raises:
-            UserError: a file is missing, damaged or hostile, the files do not fit each other, or the precision or
-                device is not to be had.
+            TypeError: a setting is unknown.
+            UserError: a file is missing, damaged or hostile, the files do not fit each other, or the device does not
+                exist or does not compute in the dtype.
         """
-        checkpoints = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else list(checkpoint)
-        settings = Generation(**generation)
-        assets = find_assets(
-            checkpoints,
-            dictionary,
-            sentencepiece_model,
-            langs,
-            encoder_langtok,
-            decoder_langtok,
-            precision,
-            device,
-            base_checkpoint,
-        )
-        return cls(assets, settings, max_tokens, batch_size)
+        checkpoints = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+        model, limits, generation = split_settings(settings, ModelSpec, BatchLimits, GenerationSettings)
+        spec = ModelSpec(tuple(map(Path, checkpoints)), **model)
+        return cls(find_files(spec), GenerationSettings(**generation), BatchLimits(**limits))
 
     def translate(self, lines: Sequence[str], source: str | Sequence[str], target: str | Sequence[str]) -> list[str]:
         """Translates lines of raw text.
@@ -142,28 +111,25 @@ class Translator:
             The translations in the order of the lines; that of an empty line is empty.
 
         Raises:
-            UserError: a language is unknown, or a line is longer than the model can take (a :class:`LineError`); before
-                anything is decoded.
+            UserError: before anything is decoded, if a language is unknown, or a line is not text or is longer than the
+                model takes (a :class:`LineError`).
         """
         if isinstance(lines, str):
             raise UserError("a single string was given as the lines; give a list of strings")
         directions = self._directions(len(lines), source, target)
         tokens = [self._encode(index, line) for index, line in enumerate(lines)]
-        places: dict[tuple[str, str], list[int]] = {}
-        for index, direction in enumerate(directions):
-            if tokens[index] is not None:
-                places.setdefault(direction, []).append(index)
+        filled: dict[tuple[str, str], dict[int, Tensor]] = {}  # the lines with text of each direction, by index
+        for index, (direction, sentence) in enumerate(zip(directions, tokens, strict=True)):
+            if sentence is not None:
+                filled.setdefault(direction, {})[index] = sentence
 
         translations = [""] * len(lines)
-        for group in self._groups(places):
-            datasets = [
-                (direction, self._dataset(direction, [tokens[index] for index in places[direction]]))
-                for direction in group
-            ]
+        for group in self._groups(filled):
+            datasets = [(direction, self._dataset(direction, list(filled[direction].values()))) for direction in group]
             with self._turn, _user_errors():
                 decoded = self._loaded.decode(datasets, merge=len(group) == 1)
             for direction, texts in zip(group, decoded, strict=True):
-                for index, text in zip(places[direction], texts, strict=True):
+                for index, text in zip(filled[direction], texts, strict=True):
                     translations[index] = text
         return translations
 
@@ -182,24 +148,24 @@ class Translator:
                 raise UserError(f"{len(names)} {side} languages were given for {count} lines; give one, or one a line")
         directions = list(zip(*sides, strict=True))
         for direction in dict.fromkeys(directions):
-            self._assets.check_direction(*direction)
+            self._files.check_direction(*direction)
         return directions
 
     def _encode(self, index: int, line: str) -> Tensor | None:
         """The tokens of a line, ``(length,)`` int64, or None for an empty one."""
         if not isinstance(line, str):
-            raise LineError(index, f"it is of the type {type(line).__name__}; expected a string")
+            raise LineError(index, f"it has the type {type(line).__name__}; expected a string")
         try:
             line.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which stands for a byte that is not UTF-8
+        except UnicodeEncodeError:  # half a surrogate pair: a byte that is not UTF-8
             raise LineError(index, "not UTF-8; convert the text to UTF-8") from None
         pieces = self._split(line.strip())
         if not pieces:
             return None
         tokens = self._loaded.task.source_dictionary.encode_line(pieces, add_if_not_exist=False).long()
-        length = len(tokens) + bool(self._assets.model.encoder_langtok)
+        length = len(tokens) + bool(self._files.model.tokens.source)
         loaded = self._loaded
-        limit, what = min((loaded.max_positions[0], "the model takes"), (loaded.max_tokens, "--max-tokens is"))
+        limit, what = min((loaded.max_positions[0], "the model takes"), (loaded.limits.max_tokens, "--max-tokens is"))
         if length > limit:
             raise LineError(index, f"{length} tokens, but {what} {limit}; split the line")
         return tokens
@@ -225,7 +191,7 @@ def _ring(languages: Sequence[str]) -> list[tuple[str, str]]:
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Gives back the error with which fairseq's command lines end as programs."""
+    """Raises the mistake itself where fairseq's commands would end the program with it."""
     try:
         yield
     except SystemExit as end:

@@ -25,8 +25,8 @@ def check_structure(args: Namespace, config: AdapterConfig) -> None:
     for stack in POSITIONS:
         if getattr(args, f"{stack}_layers_to_keep", None):
             raise UserError(
-                f"--{stack}-layers-to-keep removes layers that have adapters; leave it out, or apply it to a merged model "
-                "('langspec-lora export --format merged')"
+                f"--{stack}-layers-to-keep removes layers that have adapters; leave it out, or apply it to a merged "
+                "model ('langspec-lora export --format merged')"
             )
     cross = [position for position in config.stacks["decoder"].positions if position.startswith("cross")]
     if getattr(args, "no_cross_attention", False) and config.stacks["decoder"].layers and cross:

@@ -1,4 +1,4 @@
-"""All that a report says of one or more runs, as plain data: scores, tests, wrong language, worst sentences."""
+"""What a report says of one or more runs, as plain data: scores, tests, wrong language, worst sentences."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run, read_run
-from langspec_lora.report import significance, worst
-from langspec_lora.report.groups import GroupRow, LanguageRow, group_members, group_rows, language_rows
-from langspec_lora.report.levels import known_levels
-from langspec_lora.report.measure import Cache, Measured, Plan, build_judges, measure
+from langspec_lora.report import significance
+from langspec_lora.report.groups import GroupRow, LanguageRow, group_members, group_rows, known_levels, language_rows
+from langspec_lora.report.measure import Cache, Measured, MeasureOptions, Sentence, build_judges, measure, merge
 from langspec_lora.report.off_target import IDENTIFIER, Judge, identifier_version
-from langspec_lora.report.runs import common_scores, metric_label, require_comparable, run_names, shared_metrics
+from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 from langspec_lora.report.significance import MetricSettings
 from langspec_lora.report.texts import DirectionTexts, find_texts
 
@@ -63,7 +64,7 @@ class OffTarget:
     bounds: frozenset[str]
 
     def mean(self, run: int, target: str | None = None) -> float | None:
-        """Mean share over the directions into a language, or over all; None where it cannot be told in any."""
+        """Mean share over the directions into a language, or over all; None if it cannot be told in any of them."""
         found = [share for direction, share in self.shares[run].items() if target in (None, direction.target)]
         return sum(found) / len(found) if found else None
 
@@ -73,15 +74,15 @@ class Analysis:
     """What a report says.
 
     Attributes:
-        runs: the runs; the first is what the others are compared with.
-        metric: ``bleu``, ``chrf`` or ``comet``.
-        labels: what each metric that all runs have is called, the reported one first.
+        runs: the runs; the others are compared with the first.
+        metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
+        labels: the title of each metric that all runs have, the reported one first.
         levels: resource level of each language; empty where they are not known.
         scores: each run's scores in the reported metric.
         groups: averages by resource level, for each metric.
         languages: averages by language.
         members: the directions of each group.
-        notes: remarks on what is left out or to be known.
+        notes: remarks, such as on what is left out.
         samples: resamples of the test.
         comparisons: each later run's, where they could be tested.
         off_target: wrong language, where it could be told.
@@ -103,12 +104,12 @@ class Analysis:
     comparisons: tuple[Comparison, ...] = ()
     off_target: OffTarget | None = None
     texts: Mapping[Direction, DirectionTexts] = field(default_factory=dict)
-    worst: tuple[Sequence[worst.Sentence], ...] = ()
-    losses: tuple[Sequence[worst.Sentence], ...] = ()
+    worst: tuple[Sequence[Sentence], ...] = ()
+    losses: tuple[Sequence[Sentence], ...] = ()
 
     @property
     def label(self) -> str:
-        """What the reported metric is called."""
+        """The title of the reported metric."""
         return self.labels[self.metric]
 
     @property
@@ -126,15 +127,15 @@ class Request:
     """What to report on, and how.
 
     Attributes:
-        folders: results folders; the first is what the others are compared with.
-        levels: resource level of each language; where None, what the runs or the paper say.
-        cache: file of earlier measurements, which is kept up.
-        names: what each run is called; the folders' names where None.
-        metric: ``bleu``, ``chrf`` or ``comet``.
+        folders: results folders; the others are compared with the first.
+        levels: resource level of each language; None for those that the runs have stored, or else the paper's.
+        cache: file of earlier measurements; new ones are added.
+        names: the names of the runs; None for the folders' names.
+        metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         references: folder with ``SPLIT.LANG``, for results folders without texts.
-        samples: resamples of the bootstrap; by the number of directions where None.
+        samples: resamples of the bootstrap; None for a number that fits the directions.
         skip: which of :data:`PARTS` to leave out.
-        processes: how many to use; by default one for each core, up to eight.
+        processes: how many to use; None for one for each core, up to eight.
     """
 
     folders: Sequence[Path]
@@ -149,11 +150,11 @@ class Request:
 
 
 def analyse(request: Request) -> Analysis:
-    """Reads results folders and finds out what there is to say.
+    """Reads results folders and analyses them.
 
     Raises:
-        UserError: a folder is no results folder or has changed since it was scored, a language has no level, or the
-            runs do not compare.
+        UserError: a folder is not a results folder or has changed since it was scored, a language has no level, or the
+            runs cannot be compared.
     """
     names = run_names(request.folders, request.names)
     runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
@@ -166,7 +167,7 @@ def analyse(request: Request) -> Analysis:
     analysis = Analysis(
         runs,
         metric,
-        {m: metric_label(m, next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
+        {m: METRICS[m].title(next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
         levels,
         tuple(scores),
         {m: group_rows([{d: run.metric(m)[d] for d in directions} for run in runs], levels) for m in metrics},
@@ -179,7 +180,7 @@ def analyse(request: Request) -> Analysis:
     texts: Mapping[Direction, DirectionTexts] = {}
     if parts:
         if request.references is not None and not request.references.is_dir():
-            raise UserError(f"--references {request.references} is no folder; give the one that holds SPLIT.LANG")
+            raise UserError(f"--references {request.references} is not a folder; give the one that holds SPLIT.LANG")
         texts, lacking = find_texts(runs, directions, request.references)
         notes += [f"{', '.join(parts)} left out: {why}" for why in lacking]
     measured = _measured(runs, request, texts, parts, notes) if texts else {}
@@ -192,18 +193,18 @@ def _measured(
     texts: Mapping[Direction, DirectionTexts],
     parts: Sequence[str],
     notes: list[str],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The fields of :class:`Analysis` that come from the sentences; remarks are added to ``notes``."""
     samples = request.samples or significance.default_samples(len(texts))
     settings = _test_settings(runs, request.metric, samples, texts, notes) if "significance" in parts else None
     cache = Cache(request.cache)
-    judges = build_judges(texts, cache) if "off-target" in parts else None
-    plan = Plan(settings, samples, "sentences" in parts, judges)
-    measured = measure(texts, plan, cache, request.processes)
+    judges = build_judges(texts, cache) if "off-target" in parts else {}
+    options = MeasureOptions(settings, samples, "sentences" in parts, judges)
+    measured = measure(texts, options, cache, request.processes)
     if cache.trouble:
-        notes.append(f"the measurements could not be kept for the next time: {cache.trouble}")
+        notes.append(f"the measurements could not be saved for the next time: {cache.trouble}")
     later = range(len(runs) - 1)
-    fields: dict[str, object] = {"texts": texts, "samples": samples}
+    fields: dict[str, Any] = {"texts": texts, "samples": samples}
     if settings:
         fields["comparisons"] = tuple(_compare(run, runs, request.metric, measured) for run in later)
     if judges:
@@ -213,11 +214,11 @@ def _measured(
         else:
             knows = f"{IDENTIFIER} does not know them" if identifier_version() else f"{IDENTIFIER} is not installed"
             notes.append(f"off-target left out: the languages share a script, and {knows}")
-    if plan.sentences:
-        ranked = [{direction: own.worst[run] for direction, own in measured.items()} for run in range(len(runs))]
-        lost = [{direction: own.losses[run] for direction, own in measured.items()} for run in later]
-        fields["worst"] = tuple(worst.merge(own) for own in ranked)
-        fields["losses"] = tuple([s for s in worst.merge(own) if s.value < 0] for own in lost)
+    if options.sentences:
+        worst = [merge({d: found.worst[run] for d, found in measured.items()}) for run in range(len(runs))]
+        losses = [merge({d: found.losses[run] for d, found in measured.items()}) for run in later]
+        fields["worst"] = tuple(worst)
+        fields["losses"] = tuple([sentence for sentence in run if sentence.value < 0] for run in losses)
     return fields
 
 
@@ -228,7 +229,7 @@ def _test_settings(
     texts: Mapping[Direction, DirectionTexts],
     notes: list[str],
 ) -> MetricSettings | None:
-    """The metric to test with, or None and a remark why there is none."""
+    """The metric to test with; None if no test is possible, with the reason in ``notes``."""
     try:
         settings = significance.metric_settings(
             next((run for run in runs if run.signatures.get(metric)), runs[0]), metric
@@ -249,20 +250,20 @@ def _require_scores_repeat(
     runs: Sequence[Run], metric: str, settings: MetricSettings, texts: Mapping[Direction, DirectionTexts]
 ) -> None:
     """Where no hash says which references a run was scored against, its score of one direction has to."""
-    direction, own = next(iter(texts.items()))
-    for run, hypotheses in zip(runs, own.hypotheses, strict=True):
+    direction, first = next(iter(texts.items()))
+    for run, hypotheses in zip(runs, first.hypotheses, strict=True):
         if "references_sha256" not in run.entries.get(direction, {}):
-            now = settings.build(own.reference.read()).corpus_score(hypotheses.read(), None).score
+            now = settings.build(first.reference.read()).corpus_score(hypotheses.read(), None).score
             then = run.metric(metric)[direction]
             if abs(now - then) > 0.0051:  # the published loop keeps two digits
                 raise UserError(
-                    f"{direction} of {run.name} scores {now:.2f} against {own.reference.path}, but {then:.2f} in "
+                    f"{direction} of {run.name} scores {now:.2f} against {first.reference.path}, but {then:.2f} in "
                     f"{run.folder}; give the references that it was scored against as --references"
                 )
 
 
 def _compare(run: int, runs: Sequence[Run], metric: str, measured: Mapping[Direction, Measured]) -> Comparison:
-    p_values = {direction: own.p_values[run] for direction, own in measured.items()}
+    p_values = {direction: found.p_values[run] for direction, found in measured.items()}
     corrected = dict(zip(p_values, significance.holm(list(p_values.values())), strict=True))
     base, later = runs[0].metric(metric), runs[run + 1].metric(metric)
     verdicts = {d: significance.verdict(later[d] - base[d], value) for d, value in corrected.items()}
@@ -280,8 +281,8 @@ def _off_target(
     return OffTarget(
         {target: judges[target] for target in dict.fromkeys(direction.target for direction in texts)},
         tuple({d: measured[d].wrong[run][0] / texts[d].reference.lines for d in told} for run in range(runs)),
-        tuple(sum(own.wrong[run][1] for own in measured.values()) for run in range(runs)),
-        sum(own.reference.lines for own in texts.values()),
+        tuple(sum(found.wrong[run][1] for found in measured.values()) for run in range(runs)),
+        sum(found.reference.lines for found in texts.values()),
         frozenset(
             name
             for name, judge in judges.items()

@@ -1,4 +1,4 @@
-"""Averages over groups of directions: from each resource level into each, from and into each language, over all."""
+"""Resource levels, and averages over groups of directions: from level to level, from and into each language, all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LEVELS
+from langspec_lora.evaluation.results import Run
+from langspec_lora.languages import LEVELS, PAPER_LEVELS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,34 @@ class GroupRow:
     def differences(self) -> tuple[float, ...]:
         """Each run's mean less the first run's; 0 for the first itself."""
         return tuple(mean - self.means[0] for mean in self.means)
+
+
+def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[Mapping[str, str], list[str]]:
+    """The levels that the runs have stored, or else the paper's.
+
+    Args:
+        runs: the runs of a report; where two differ, the first counts.
+        directions: the directions that all of them have.
+
+    Returns:
+        The level of each language, or nothing where a language has none, and remarks for the reader.
+    """
+    stored: dict[str, str] = {}
+    notes = []
+    for run in runs:
+        differing = [name for name, level in run.levels.items() if stored.get(name, level) != level]
+        if differing:
+            notes.append(f"{run.name} has other levels of {', '.join(differing)} than the runs before it, which count")
+        stored = {**run.levels, **stored}
+    languages = list(dict.fromkeys(name for direction in directions for name in direction))
+    for levels in (stored, PAPER_LEVELS):
+        if all(name in levels for name in languages):
+            return levels, notes if levels is stored else []
+    unknown = [name for name in languages if name not in (stored or PAPER_LEVELS)]
+    return {}, [
+        f"groups are left out: no resource level is known for {', '.join(unknown)}; give the levels of all languages "
+        "as --lang-resources"
+    ]
 
 
 def order_by_level(languages: Sequence[str], levels: Mapping[str, str]) -> list[str]:

@@ -5,78 +5,52 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from sacrebleu.metrics import CHRF
 
-from langspec_lora.data.directions import Direction
-from langspec_lora.report import colours, tables, worst
+from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_table import cell_shape, heat_table
-from langspec_lora.report.maps import Heatmap, difference_maps, score_maps
-from langspec_lora.report.notes import difference_note, made_notes, off_target_notes, significance_note
-from langspec_lora.report.tables import Table, percent
+from langspec_lora.report.maps import arrow, difference_maps, off_target_maps, score_maps
+from langspec_lora.report.matrix import Matrix, spans, step, stylesheet
+from langspec_lora.report.measure import SHOWN, Sentence
+from langspec_lora.report.tables import Table
 from langspec_lora.report.texts import TextFile
 
-_TEMPLATES = Path(__file__).with_name("templates")
+_ROOM_FOR_LABEL = 60  # pixels that "from high" takes
+_ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
+_ROOM_FOR_NAME = 16  # pixels that a name takes across
 
 # Control characters would be invisible or worse; they are shown as what Unicode has for what cannot be shown.
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
 
 
 def html_report(analysis: Analysis) -> str:
-    """The whole file.
-
-    Args:
-        analysis: what there is to say.
-    """
+    """The whole file."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html.j2").render(_view(analysis))
+    environment.filters |= {"styled": _styled, "drawn": map_table}
+    width, _ = cell_shape(len(analysis.languages))
+    return environment.get_template("report.html.j2").render(
+        analysis=analysis,
+        tables=tables,
+        names=[run.name for run in analysis.runs],
+        shown=SHOWN,
+        colours=Markup(stylesheet()),
+        groups=_with_verdicts(analysis),
+        languages=_languages(analysis),
+        map_width=width * len(analysis.languages) + 80,
+        maps=score_maps(analysis),
+        differences=difference_maps(analysis),
+        off_target_maps=off_target_maps(analysis),
+        worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
+        losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
+    )
 
 
-def _view(analysis: Analysis) -> dict[str, object]:
-    """What the template fills in."""
-    runs = analysis.runs
-    names = [run.name for run in runs]
-    cell, _ = cell_shape(len(analysis.languages))
-    settings = tables.settings_table(runs)
-    return {
-        "title": f"{analysis.label}: {', '.join(names)}",
-        "subtitle": f"{len(analysis.directions)} directions between {len(analysis.languages)} languages"
-        + (f"; the others are compared with {names[0]}" if len(runs) > 1 else ""),
-        "label": analysis.label,
-        "grouped": bool(analysis.levels),
-        "base": names[0],
-        "shown": worst.SHOWN,
-        "colours": Markup(colours.stylesheet()),
-        "notes": analysis.notes,
-        "significance": significance_note(analysis),
-        "overview": _table(tables.overview_table(analysis)),
-        "groups": _table(_with_verdicts(analysis)),
-        "other_groups": [
-            (label, _table(tables.group_table(analysis, metric)))
-            for metric, label in analysis.labels.items()
-            if metric != analysis.metric
-        ],
-        "languages": _languages(analysis),
-        "map_width": cell * len(analysis.languages) + 80,
-        "maps": [_score_map(analysis, heatmap) for heatmap in score_maps(analysis)],
-        "differences": [_difference_map(analysis, heatmap) for heatmap in difference_maps(analysis)],
-        "difference_note": difference_note(analysis),
-        "off_target": _off_target(analysis) if analysis.off_target else None,
-        "worst": [(names[run], _sentences(analysis, own, run)) for run, own in enumerate(analysis.worst)],
-        "losses": [(names[run], _sentences(analysis, own, run, 0)) for run, own in enumerate(analysis.losses, 1)],
-        "directions": _table(tables.directions_table(analysis)),
-        "runs": [(run, run.signatures.get(analysis.metric)) for run in runs],
-        "settings": _table(settings) if settings.cells else None,
-        "made": made_notes(analysis),
-    }
-
-
-def _table(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = ()) -> dict[str, object]:
+def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = ()) -> dict[str, object]:
     """A table for the template.
 
     Args:
@@ -115,75 +89,101 @@ def _languages(analysis: Analysis) -> dict[str, object]:
     width = (len(table.header) - 2) // 2
     names = [name.removeprefix("from: ").removeprefix("into: ") for name in table.header]
     over = (("", 2), ("from it", width), ("into it", width))
-    return _table(Table(names, table.cells), over, (2, 2 + width))
-
-
-def _score_map(analysis: Analysis, heatmap: Heatmap) -> dict[str, object]:
-    titles = {direction: f"{_arrow(direction)}: {score:.2f}" for direction, score in heatmap.values.items()}
-    return heat_table(heatmap, analysis.levels, titles)
-
-
-def _difference_map(analysis: Analysis, heatmap: Heatmap) -> dict[str, object]:
-    comparison = analysis.comparisons[heatmap.run - 1] if analysis.comparisons else None
-    titles, marks = {}, {}
-    for direction, value in heatmap.values.items():
-        pair = f"{analysis.scores[0][direction]:.2f} → {analysis.scores[heatmap.run][direction]:.2f}"
-        titles[direction] = f"{_arrow(direction)}: {pair} ({value:+.2f})"
-        if comparison and direction in comparison.corrected:
-            titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {comparison.verdicts[direction]}"
-            if comparison.verdicts[direction] != "tie":
-                marks[direction] = "sure"
-    return heat_table(heatmap, analysis.levels, titles, marks)
-
-
-def _off_target(analysis: Analysis) -> dict[str, object]:
-    found = analysis.off_target
-    maps = []
-    subtitle = f"% of hypotheses; told in {len(found.shares[0])} of {len(analysis.texts)} directions"
-    for number, (run, shares) in enumerate(zip(analysis.runs, found.shares, strict=True)):
-        values = {d: 100 * shares[d] if d in shares else None for d in analysis.directions}
-        titles = {d: f"{_arrow(d)}: {percent(share, d.target in found.bounds)}" for d, share in shares.items()}
-        maps.append(heat_table(Heatmap(number, run.name, subtitle, values, (0, 100)), analysis.levels, titles))
-    return {"table": _table(tables.off_target_table(analysis)), "maps": maps, "notes": off_target_notes(analysis)}
+    return _styled(Table(names, table.cells), over, (2, 2 + width))
 
 
 def _sentences(
-    analysis: Analysis, found: Sequence[worst.Sentence], run: int, base: int | None = None
+    analysis: Analysis, found: Sequence[Sentence], run: int, base: int | None = None
 ) -> list[dict[str, object]]:
     """A list of sentences for the template: of one run, or of one beside that which it is compared with."""
-    from sacrebleu.metrics import CHRF
-
     read, chrf = cache(TextFile.read), CHRF(word_order=2)
     items = []
     for sentence in found:
-        own = analysis.texts[sentence.direction]
-        reference = read(own.reference)[sentence.index]
-        source = [("source", sentence.direction.source, read(own.source)[sentence.index])] if own.source else []
-        shown = [run] if base is None else [base, run]
-        hypotheses = []
-        for number in shown:
-            text = read(own.hypotheses[number])[sentence.index]
-            name = analysis.runs[number].name
-            if base is not None:
-                name += f" ({chrf.sentence_score(text, [reference]).score:.1f})"
-            hypotheses.append((name, sentence.direction.target, text))
-        texts = [*source, ("reference", sentence.direction.target, reference), *hypotheses]
+        texts = analysis.texts[sentence.direction]
+        source, target = sentence.direction
+        reference = read(texts.reference)[sentence.index]
+        shown = [("source", source, read(texts.source)[sentence.index])] if texts.source else []
+        shown.append(("reference", target, reference))
+        for number in [run] if base is None else [base, run]:
+            hypothesis = read(texts.hypotheses[number])[sentence.index]
+            score = "" if base is None else f" ({chrf.sentence_score(hypothesis, [reference]).score:.1f})"
+            shown.append((analysis.runs[number].name + score, target, hypothesis))
         items.append(
             {
-                "direction": _arrow(sentence.direction),
+                "direction": arrow(sentence.direction),
                 "number": sentence.index + 1,
                 "value": f"chrF++ {sentence.value:.1f}" if base is None else f"−{abs(sentence.value):.1f} chrF++",
-                "texts": [(name, _language_tag(language), text.translate(_CONTROLS)) for name, language, text in texts],
+                "texts": [(name, _language_tag(language), text.translate(_CONTROLS)) for name, language, text in shown],
             }
         )
     return items
-
-
-def _arrow(direction: Direction) -> str:
-    return f"{direction.source} → {direction.target}"
 
 
 def _language_tag(language: str) -> str:
     """A language's name as HTML's ``lang``, which picks fonts; nothing where it cannot be one."""
     code = language.partition("_")[0]
     return code if re.fullmatch("[a-z]{2,3}", code) else ""
+
+
+def cell_shape(columns: int) -> tuple[int, int]:
+    """Width and height of a cell of the HTML in pixels, such that a map fits a screen of 1280."""
+    if columns <= 13:
+        return 40, 27
+    if columns <= 31:
+        return 36, 22
+    side = max(5, 1120 // columns)
+    return side, min(side, 20)
+
+
+def map_table(matrix: Matrix) -> dict[str, object]:
+    """Describes a matrix for the template's macro ``heat``: its figures can be read, copied and pointed at."""
+    width, height = cell_shape(len(matrix.columns))
+    readable = width >= _ROOM_FOR_FIGURE
+    letter = "d" if matrix.signed else "s"
+    row_spans, column_spans = spans(matrix.rows), spans(matrix.columns)
+    edges = {start for _, start, _ in column_spans if start}
+
+    def label(word: str, group: str, pixels: int) -> str:
+        return f"{word} {group}".strip() if pixels >= _ROOM_FOR_LABEL else group
+
+    def cell(place: tuple[str, str], number: int) -> dict[str, str]:
+        edge = ["first-column"] if number in edges else []
+        value = matrix.values.get(place)
+        if value is None:
+            return {"text": "—" if readable and place in matrix.values else "", "style": " ".join(edge), "title": ""}
+        style = [f"{letter}{step(value, *matrix.limits)}", *edge, *(["sure"] if place in matrix.bold else [])]
+        text = matrix.figure(value) if readable else ""
+        return {"text": text, "style": " ".join(style), "title": matrix.titles[place]}
+
+    labels = {
+        start: (label(matrix.words[0], group, (end - start) * height), end - start) for group, start, end in row_spans
+    }
+    longest = max(len(head.name) for head in matrix.rows.values())
+    every = 1 if readable else -(-_ROOM_FOR_NAME // width)  # names that there is room for
+    return {
+        "title": matrix.title,
+        "subtitle": matrix.subtitle,
+        "cell": width,
+        "tall": height,
+        "font": 11 if width >= 32 else 9,
+        "name": max(26, 8 * longest + 8),
+        "upright": 8 * longest > width * every,
+        "levels": [
+            (label(matrix.words[1], group, (end - start) * width), end - start) for group, start, end in column_spans
+        ],
+        "languages": [
+            (head.name, number % every == 0, number in edges) for number, head in enumerate(matrix.columns.values())
+        ],
+        "rows": [
+            {
+                "name": head.name if number % every == 0 else "",
+                "first": number > 0 and number in labels,
+                "level": labels.get(number),
+                "cells": [cell((row, column), place) for place, column in enumerate(matrix.columns)],
+            }
+            for number, (row, head) in enumerate(matrix.rows.items())
+        ],
+        "kind": letter,
+        "low": matrix.figure(matrix.limits[0]),
+        "high": matrix.figure(matrix.limits[1]),
+    }

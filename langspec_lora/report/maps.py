@@ -1,56 +1,87 @@
-"""Which heat maps a report has, in its pictures as in its HTML."""
+"""The maps of a report, source × target, as they are drawn and shown in its HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
+from langspec_lora.report.groups import order_by_level
+from langspec_lora.report.matrix import LEAST_REACH, Head, Matrix
+from langspec_lora.report.tables import percent
 
-_LEAST_REACH = 0.1  # of a scale, so that equal values have one
 
+def direction_map(
+    title: str,
+    subtitle: str,
+    values: Mapping[Direction, float | None],
+    levels: Mapping[str, str],
+    limits: tuple[float, float],
+    signed: bool = False,
+    titles: Mapping[Direction, str] | None = None,
+    bold: Collection[Direction] = (),
+) -> Matrix:
+    """A map of directions: sources run down, targets to the right, both from high to low resource.
 
-@dataclass(frozen=True)
-class Heatmap:
-    """One heat map.
-
-    Attributes:
-        run: number of the run that it shows.
-        title: what it shows.
-        subtitle: a line below that.
-        values: the value of each direction, or None where it is not known.
-        limits: values of the first and the last colour, the same for all maps of one kind.
-        differences: whether the values are differences from the first run, coloured around 0.
+    Raises:
+        UserError: a language without a level.
     """
-
-    run: int
-    title: str
-    subtitle: str
-    values: Mapping[Direction, float | None]
-    limits: tuple[float, float]
-    differences: bool = False
+    languages = order_by_level([name for direction in values for name in direction], levels)
+    heads = {name: Head(levels.get(name, ""), name) for name in languages}
+    words = ("from", "into")
+    return Matrix(title, subtitle, heads, heads, values, limits, signed, words, titles or {}, bold)
 
 
-def score_maps(analysis: Analysis) -> list[Heatmap]:
-    """Each run's scores."""
+def score_maps(analysis: Analysis) -> list[Matrix]:
+    """Each run's scores, in the same colours."""
     means = analysis.groups[analysis.metric][-1].means
-    limits = (0.0, max([_LEAST_REACH, *(score for run in analysis.scores for score in run.values())]))
-    return [
-        Heatmap(number, run.name, f"mean {mean:.2f} over {len(scores)} directions, source × target", scores, limits)
-        for number, (run, scores, mean) in enumerate(zip(analysis.runs, analysis.scores, means, strict=True))
-    ]
-
-
-def difference_maps(analysis: Analysis) -> list[Heatmap]:
-    """Each later run's scores less the first run's."""
-    means = analysis.groups[analysis.metric][-1].differences
-    differences = [analysis.differences(run) for run in range(1, len(analysis.runs))]
-    reach = max([_LEAST_REACH, *(abs(value) for values in differences for value in values.values())])
+    limits = (0.0, max([LEAST_REACH, *(score for run in analysis.scores for score in run.values())]))
     maps = []
-    for number, values in enumerate(differences, start=1):
-        better = sum(value > 0 for value in values.values())
-        subtitle = f"mean {means[number]:+.2f}; higher in {better} of {len(values)} directions"
-        title = f"{analysis.runs[number].name} − {analysis.runs[0].name}"
-        maps.append(Heatmap(number, title, subtitle, values, (-reach, reach), True))
+    for run, scores, mean in zip(analysis.runs, analysis.scores, means, strict=True):
+        subtitle = f"mean {mean:.2f} over {len(scores)} directions, source × target"
+        titles = {direction: f"{arrow(direction)}: {score:.2f}" for direction, score in scores.items()}
+        maps.append(direction_map(run.name, subtitle, scores, analysis.levels, limits, titles=titles))
     return maps
+
+
+def difference_maps(analysis: Analysis) -> list[Matrix]:
+    """Each later run's scores less the first run's, in the same colours; significant differences are bold."""
+    means = analysis.groups[analysis.metric][-1].differences
+    differences = {run: analysis.differences(run) for run in range(1, len(analysis.runs))}
+    reach = max([LEAST_REACH, *(abs(value) for values in differences.values() for value in values.values())])
+    maps = []
+    for run, values in differences.items():
+        better = sum(value > 0 for value in values.values())
+        subtitle = f"mean {means[run]:+.2f}; higher in {better} of {len(values)} directions"
+        title = f"{analysis.runs[run].name} − {analysis.runs[0].name}"
+        titles = {
+            d: f"{arrow(d)}: {analysis.scores[0][d]:.2f} → {analysis.scores[run][d]:.2f} ({value:+.2f})"
+            for d, value in values.items()
+        }
+        bold = set()
+        if analysis.comparisons:
+            comparison = analysis.comparisons[run - 1]
+            for direction, verdict in comparison.verdicts.items():
+                titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {verdict}"
+            bold = {direction for direction, verdict in comparison.verdicts.items() if verdict != "tie"}
+        maps.append(direction_map(title, subtitle, values, analysis.levels, (-reach, reach), True, titles, bold))
+    return maps
+
+
+def off_target_maps(analysis: Analysis) -> list[Matrix]:
+    """Each run's share of hypotheses in a wrong language, in percent."""
+    found = analysis.off_target
+    if found is None:
+        return []
+    subtitle = f"% of hypotheses; told in {len(found.shares[0])} of {len(analysis.texts)} directions"
+    maps = []
+    for run, shares in zip(analysis.runs, found.shares, strict=True):
+        values = {d: 100 * shares[d] if d in shares else None for d in analysis.directions}
+        titles = {d: f"{arrow(d)}: {percent(share, d.target in found.bounds)}" for d, share in shares.items()}
+        maps.append(direction_map(run.name, subtitle, values, analysis.levels, (0, 100), titles=titles))
+    return maps
+
+
+def arrow(direction: Direction) -> str:
+    """``en → fr``."""
+    return f"{direction.source} → {direction.target}"

@@ -5,6 +5,8 @@ What a judge can know differs from language to language, and each says it: the i
 languages apart that are written differently.
 """
 
+# py3langid is imported in a function: it is optional.
+
 from __future__ import annotations
 
 import importlib.util
@@ -13,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from fontTools import unicodedata
 from langcodes import closest_supported_match
@@ -135,7 +138,7 @@ def identify(sentence: str, ignored: tuple[str, ...] = ()) -> str:
 
 
 @cache
-def _identifier(ignored: tuple[str, ...]):
+def _identifier(ignored: tuple[str, ...]) -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)

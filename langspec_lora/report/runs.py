@@ -1,4 +1,4 @@
-"""The runs of a report: what they and their metrics are called, and whether their scores compare."""
+"""The runs of a report: their names, and whether their scores can be compared."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.significance import comparable
 
-_SPM_TOKENIZERS = ("spm", "flores101", "flores200", "spBLEU-1K")
-
 
 def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
-    """What each run is called: the names given, or else the folders' own.
+    """The name of each run: the names given, or else those of the folders.
 
     Raises:
         UserError: not as many names as folders, or a name twice.
@@ -25,23 +24,13 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
                 f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
             )
         return list(names)
-    own = [folder.resolve().name for folder in folders]
-    if len(set(own)) == len(own):
-        return own
+    short = [folder.resolve().name for folder in folders]
+    if len(set(short)) == len(short):
+        return short
     longer = ["/".join(folder.resolve().parts[-2:]) for folder in folders]
     if len(set(longer)) == len(longer):
         return longer
-    raise UserError(f"the folders {', '.join(own)} are not told apart by name; give --names")
-
-
-def metric_label(metric: str, signature: str) -> str:
-    """How a metric is called in titles: BLEU by a SentencePiece tokenizer is spBLEU."""
-    if metric == "comet":
-        return "COMET × 100"
-    if metric == "chrf":
-        return "chrF++"
-    tokenizer = next((part[4:] for part in signature.split("|") if part.startswith("tok:")), "")
-    return "spBLEU" if tokenizer in _SPM_TOKENIZERS else f"BLEU ({tokenizer})" if tokenizer else "BLEU"
+    raise UserError(f"the folders {', '.join(short)} have the same names; give --names")
 
 
 def common_scores(runs: Sequence[Run], metric: str) -> tuple[list[dict[Direction, float]], int]:
@@ -69,13 +58,13 @@ def require_comparable(runs: Sequence[Run], metric: str) -> None:
     """
     for what, values in (
         ("the subset", [run.settings.get("subset", "") for run in runs]),
-        (metric_label(metric, ""), [comparable(run.signatures.get(metric, "")) for run in runs]),
+        (METRICS[metric].title(""), [comparable(run.signatures.get(metric, "")) for run in runs]),
     ):
         known = {value: run.name for value, run in zip(values, runs, strict=True) if value}
         if len(known) > 1:
             (one, first), (other, second) = list(known.items())[:2]
             raise UserError(
-                f"{first} has {what} {one} and {second} has {other}, so their scores do not compare; run "
+                f"{first} has {what} {one} and {second} has {other}, so their scores cannot be compared; run "
                 "'langspec-lora evaluate' on both with the same settings, or report them separately"
             )
 
@@ -87,4 +76,4 @@ def shared_metrics(runs: Sequence[Run], directions: Sequence[Direction], first: 
         alike = len({comparable(run.signatures.get(metric, "")) for run in runs} - {""}) <= 1
         return alike and all(set(directions) <= run.scores.get(metric, {}).keys() for run in runs)
 
-    return [first, *(metric for metric in ("bleu", "chrf", "comet") if metric != first and shared(metric))]
+    return [first, *(metric for metric in METRICS if metric != first and shared(metric))]

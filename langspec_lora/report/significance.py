@@ -1,25 +1,33 @@
 """Which differences between two runs are more than chance: paired bootstrap, corrected over the directions.
 
-The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) to the printed digit of its p-values. It is not run by
-``sacrebleu.significance.PairedTest``, which for hundreds of directions would take gigabytes and hours.
+The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) to the printed digit of its p-values.
+``sacrebleu.significance.PairedTest`` itself would take gigabytes and hours for hundreds of directions: it copies the
+counts of all sentences for each resample and scores them one by one. Here a resample is the number of times that it
+holds each sentence, so that the sums of all resamples are a product of matrices.
 """
+
+# sacrebleu is imported in a function, to save start-up time where only the constants are needed.
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.evaluation.tokenizers import require_tokenizer
-from langspec_lora.report.resampling import bleu_scores, chrf_scores, resampled_sums
 
 ALPHA = 0.05
+SEED = 12345
+"""sacrebleu's own, so that its command line draws the same resamples."""
 
-_SCORES = {"bleu": bleu_scores, "chrf": chrf_scores}
+_CHUNK = 1000  # resamples drawn at a time
 
 
 @dataclass(frozen=True)
@@ -27,27 +35,25 @@ class MetricSettings:
     """A metric of sacrebleu, in a form that can be sent to another process.
 
     Attributes:
-        name: ``bleu`` or ``chrf``.
-        signature: its signature without the version.
-        arguments: what its class is called with, as pairs of name and value.
+        name: of :data:`~langspec_lora.evaluation.metrics.SACREBLEU_METRICS`.
+        signature: sacrebleu's signature without the version.
+        arguments: of sacrebleu's class, as (name, value).
     """
 
     name: str
     signature: str
-    arguments: tuple[tuple[str, object], ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()
 
-    def build(self, references: Sequence[str]):
-        """The metric with these references, prepared once for any number of runs."""
-        from sacrebleu.metrics import BLEU, CHRF
-
-        kind = BLEU if self.name == "bleu" else CHRF
-        return kind(**dict(self.arguments), references=[list(references)])
+    def build(self, references: Sequence[str]) -> Any:
+        """Sacrebleu's metric, which prepares the references once for any number of runs."""
+        return SACREBLEU_METRICS[self.name].build(dict(self.arguments), references)
 
 
 def comparable(signature: str) -> str:
     """A signature without what does not change scores: the version, and the older name of one tokenizer.
 
-    Signatures of sacrebleu before 2.0 were written otherwise; they give nothing.
+    Returns:
+        The rest; an empty string for signatures of sacrebleu before 2.0, which had another format.
     """
     if ":" not in signature:
         return ""
@@ -59,28 +65,23 @@ def metric_settings(run: Run, metric: str) -> MetricSettings:
     """The metric by which a run was scored, from its signature.
 
     Raises:
-        UserError: the run does not say how it was scored, or in a way that is not known here, or the tokenizer lacks
-            its model.
+        UserError: the run does not say how it was scored, or sacrebleu cannot score like that here.
     """
-    if metric == "comet":
-        raise UserError("COMET's scores of single sentences are not kept; use --metric bleu or chrf for significance")
+    if metric not in SACREBLEU_METRICS:
+        raise UserError(
+            f"{METRICS[metric].label}'s scores of single sentences are not kept; use --metric "
+            f"{' or '.join(SACREBLEU_METRICS)} for significance"
+        )
     signature = comparable(run.signatures.get(metric, ""))
     parts = dict(part.partition(":")[::2] for part in signature.split("|"))
-    tokenizer = run.tokenize or parts.get("tok", "")
-    if not signature or (metric == "bleu" and not tokenizer):
+    arguments = SACREBLEU_METRICS[metric].arguments_from(parts, run.tokenize) if signature else None
+    if arguments is None:
         raise UserError(f"{run.name} does not say how it was scored; score it with 'langspec-lora evaluate'")
-    if metric == "chrf":
-        orders = (("word_order", "nw"), ("char_order", "nc"))
-        arguments = {name: int(parts[part]) for name, part in orders if parts.get(part, "").isdecimal()}
-    else:
-        require_tokenizer(tokenizer)
-        # `force` only silences a warning about text that looks tokenized.
-        arguments = {"tokenize": tokenizer, "lowercase": parts.get("case") == "lc", "force": True}
     settings = MetricSettings(metric, signature, tuple(arguments.items()))
     trial = settings.build(["a"])
     trial.corpus_score(["a"], None)
     if comparable(trial.get_signature().format()) != settings.signature:
-        raise UserError(f"{run.name} was scored as {settings.signature}, which is not repeated here")
+        raise UserError(f"{run.name} was scored as {settings.signature}, which cannot be repeated here")
     return settings
 
 
@@ -94,8 +95,38 @@ def default_samples(directions: int) -> int:
     return 1000 * max(1, math.ceil(25 * directions / 1000))
 
 
+@lru_cache(maxsize=1)
+def _draws(sentences: int, samples: int) -> list[NDArray]:
+    """How often each resample holds each sentence: chunks ``(resamples, sentences)``, in the order sacrebleu draws."""
+    generator = np.random.default_rng(SEED)
+    chunks = []
+    for start in range(0, samples, _CHUNK):
+        size = min(_CHUNK, samples - start)
+        rows = generator.choice(sentences, size=(size, sentences), replace=True)
+        cells = rows + sentences * np.arange(size)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=size * sentences).reshape(size, sentences)
+        chunks.append(counts.astype(np.min_scalar_type(int(counts.max()))))
+    return chunks
+
+
+def resampled_sums(statistics: Sequence[Sequence[float]], samples: int) -> NDArray:
+    """Sums of the sentences' counts over each resample.
+
+    Args:
+        statistics: what a metric of sacrebleu counted in each sentence, ``(sentences, counts)``.
+        samples: number of resamples.
+
+    Returns:
+        ``(samples, counts)``.
+    """
+    # Whole numbers, of which single precision holds sums up to 16 million exactly: characters of a test set.
+    table = np.array(statistics, dtype=np.float32)
+    sums = [counts.astype(np.float32) @ table for counts in _draws(len(table), samples)]
+    return np.concatenate(sums).astype(np.float64)
+
+
 def paired_p_values(
-    settings: MetricSettings, metric, base: Sequence[str], others: Sequence[Sequence[str]], samples: int
+    settings: MetricSettings, metric: Any, base: Sequence[str], others: Sequence[Sequence[str]], samples: int
 ) -> list[float]:
     """Tests other hypotheses of the same sentences against those of a base.
 
@@ -112,15 +143,15 @@ def paired_p_values(
     """
     from sacrebleu.significance import _compute_p_value
 
-    base_statistics = metric._extract_corpus_statistics(base, None)
-    base_score = metric._aggregate_and_compute(base_statistics).score
-    resampled_scores = _SCORES[settings.name]
-    base_scores = resampled_scores(resampled_sums(base_statistics, samples))
-    p_values = []
-    for hypotheses in others:
+    def scored(hypotheses: Sequence[str]) -> tuple[float, NDArray]:
         statistics = metric._extract_corpus_statistics(hypotheses, None)
-        difference = abs(metric._aggregate_and_compute(statistics).score - base_score)
-        spread = np.abs(resampled_scores(resampled_sums(statistics, samples)) - base_scores)
+        sums = resampled_sums(statistics, samples)
+        return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
+
+    base_score, base_scores = scored(base)
+    p_values = []
+    for score, scores in map(scored, others):
+        difference, spread = abs(score - base_score), np.abs(scores - base_scores)
         p_values.append(_compute_p_value(spread - spread.mean(), difference) if difference else 1.0)
     return p_values
 

@@ -1,4 +1,4 @@
-"""The tables of a report as text: Markdown for the terminal, CSV for other programs."""
+"""The tables of a report, as Markdown and as CSV, and its remarks on how the figures were made."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.data.directions import Direction
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis, Comparison
 from langspec_lora.report.groups import GroupRow
+from langspec_lora.report.off_target import IDENTIFIER, identifier_version
+from langspec_lora.report.significance import ALPHA, SEED
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def overview_table(analysis: Analysis) -> Table:
         columns.append(["", *(f"{value:+.2f}" for value in total.differences[1:])])
     if analysis.comparisons:
         header.append("wins / ties / losses")
-        columns.append(["", *(_counts(own, analysis.directions) for own in analysis.comparisons)])
+        columns.append(["", *(_counts(comparison, analysis.directions) for comparison in analysis.comparisons)])
     if found:
         header += ["wrong language", "no text"]
         columns.append([percent(found.mean(run), bool(found.bounds)) for run in range(len(runs))])
@@ -106,6 +109,8 @@ def verdict_table(analysis: Analysis) -> Table:
 def off_target_table(analysis: Analysis) -> Table:
     """Share of hypotheses in a wrong language, by target language and over all."""
     found = analysis.off_target
+    if found is None:
+        return Table([], [])
     header = ["into", "told by", "references", *(run.name for run in analysis.runs)]
     runs = range(len(analysis.runs))
     cells = [
@@ -193,3 +198,53 @@ def _figures(row: GroupRow | None, columns: int) -> list[str]:
     if row is None:
         return ["—"] * columns
     return [*(f"{mean:.2f}" for mean in row.means), *(f"{value:+.2f}" for value in row.differences[1:])][:columns]
+
+
+def significance_note(analysis: Analysis) -> str:
+    """What a win is."""
+    if not analysis.comparisons:
+        return ""
+    return (
+        f"Wins, ties and losses against {analysis.runs[0].name}: a difference counts where sacrebleu's paired "
+        f"bootstrap (--paired-bs, {analysis.samples:,} resamples, seed {SEED}) has p below {ALPHA} after Holm's "
+        f"correction over the {len(analysis.comparisons[0].p_values)} directions."
+    )
+
+
+def difference_note(analysis: Analysis) -> str:
+    """How the maps of differences are to be read."""
+    bold = " Significant differences are bold." if analysis.comparisons else ""
+    return f"Blue is higher than {analysis.runs[0].name}, orange lower; all maps have the same colours.{bold}"
+
+
+def off_target_notes(analysis: Analysis) -> list[str]:
+    """How wrong language was told, and what the figures do not tell."""
+    found = analysis.off_target
+    if found is None:
+        return []
+    notes = ["Share of hypotheses in another language than the target; means over directions."]
+    if any(judge.identified for judge in found.judges.values()):
+        notes.append(
+            f"{IDENTIFIER} {identifier_version()} judges languages that it knows by code and whose own references it "
+            "recognises; the column “references” says how many of those it takes for another language, which is the "
+            "error to expect in the other columns too; broken text may be more often mistaken."
+        )
+    if not all(judge.identified for judge in found.judges.values()):
+        notes.append(
+            "Where the script judges, a hypothesis is wrong if most of its letters are in a script that the references "
+            "do not use. It cannot tell languages of one script apart: “≥” marks a share that misses output in other "
+            "languages of the target's script, and directions whose two languages share a script have none (“—”)."
+        )
+    told, all_directions = len(found.shares[0]), len(analysis.texts)
+    if told < all_directions:
+        notes.append(f"It could be told in {told} of {all_directions} directions.")
+    notes.append("Hypotheses without any letter are counted apart, as “no text”.")
+    return notes
+
+
+def made_notes(analysis: Analysis) -> list[str]:
+    """Where the other figures come from."""
+    notes = [f"{METRICS[analysis.metric].explanation(analysis.label)}; means are plain means over directions."]
+    if analysis.worst:
+        notes.append("Sentences are ranked by sacrebleu's sentence-level chrF++ (--chrf-word-order 2).")
+    return notes

@@ -16,13 +16,7 @@ from langspec_lora.files import read_lines
 
 @dataclass(frozen=True)
 class TextFile:
-    """One text.
-
-    Attributes:
-        path: its file.
-        sha256: hash of its lines.
-        lines: how many it has.
-    """
+    """One text: its file, the hash of its lines, and how many it has."""
 
     path: Path
     sha256: str
@@ -41,7 +35,7 @@ class DirectionTexts:
         direction: the direction.
         reference: the references, the same for all runs.
         hypotheses: those of each run, as long as the references.
-        source: the source sentences, where they are at hand.
+        source: the source sentences, where they were found.
     """
 
     direction: Direction
@@ -70,11 +64,11 @@ def find_texts(
         UserError: hypotheses or references are not those that were scored, or differ in number, or the runs were
             scored against different references.
     """
-    shelf = _Shelf(runs, folder)
+    finder = _Finder(runs, folder)
     found: dict[Direction, DirectionTexts] = {}
     lacking: dict[str, list[Direction]] = {}
     for direction in directions:
-        texts = _direction_texts(runs, direction, shelf)
+        texts = _direction_texts(runs, direction, finder)
         if isinstance(texts, str):
             lacking.setdefault(texts, []).append(direction)
         else:
@@ -85,14 +79,14 @@ def find_texts(
     ]
 
 
-def _direction_texts(runs: Sequence[Run], direction: Direction, shelf: _Shelf) -> DirectionTexts | str:
+def _direction_texts(runs: Sequence[Run], direction: Direction, finder: _Finder) -> DirectionTexts | str:
     """The texts of one direction, or what is lacking."""
     for run in runs:
         if not run.hypotheses(direction).is_file():
             return f"{run.name} has no hypotheses beside its scores; put them back, or evaluate again"
-    reference = shelf.reference(direction)
-    if isinstance(reference, str):
-        return reference
+    reference = finder.reference(direction)
+    if reference is None:
+        return "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
     hypotheses = []
     for run in runs:
         path = run.hypotheses(direction)
@@ -100,14 +94,14 @@ def _direction_texts(runs: Sequence[Run], direction: Direction, shelf: _Shelf) -
         if text.lines != reference.lines:
             raise UserError(
                 f"{path} has {text.lines} lines but its references {reference.path} have {reference.lines}; "
-                "give the references of the very sentences that were translated, or evaluate again"
+                "give the references of the sentences that were translated, or evaluate again"
             )
         if text.sha256 != run.entries.get(direction, {}).get("hypotheses_sha256", text.sha256):
             raise UserError(
                 f"{path} has changed since it was scored; run 'langspec-lora evaluate' again on this folder"
             )
         hypotheses.append(text)
-    return DirectionTexts(direction, reference, tuple(hypotheses), shelf.source(direction, reference))
+    return DirectionTexts(direction, reference, tuple(hypotheses), finder.source(direction, reference))
 
 
 def describe(path: Path) -> TextFile:
@@ -116,8 +110,8 @@ def describe(path: Path) -> TextFile:
     return TextFile(path, text_sha256(lines), len(lines))
 
 
-class _Shelf:
-    """Where references and sources may stand; each is read once."""
+class _Finder:
+    """Looks for references and sources; each text is read once."""
 
     def __init__(self, runs: Sequence[Run], folder: Path | None) -> None:
         self._runs, self._folder = runs, folder
@@ -126,28 +120,32 @@ class _Shelf:
         recorded = [Path(run.references) for run in runs if run.references]
         self._raw = list(dict.fromkeys([*([folder] if folder else []), *recorded]))
 
-    def reference(self, direction: Direction) -> TextFile | str:
-        """The references that all runs were scored against, or what is lacking."""
+    def reference(self, direction: Direction) -> TextFile | None:
+        """The references that all runs were scored against."""
         hashes = self._hashes(direction, "references_sha256")
         if len(hashes) > 1:
             one, other = list(hashes.values())[:2]
             raise UserError(
-                f"{one} and {other} were scored against different references in {direction}, so their scores do not "
-                "compare; evaluate both on the same test set, or report them separately"
+                f"{one} and {other} were scored against different references in {direction}, so their scores cannot "
+                "be compared; evaluate both on the same test set, or report them separately"
             )
-        if hashes:
-            wanted = next(iter(hashes))
-            text = self._by_hash(direction.target, wanted)
-            if text is None and self._folder and (raw := self._named(self._folder, direction.target)):
-                raise UserError(f"{raw.path} is not the text that {hashes[wanted]} was scored against in {direction}")
-        else:
-            text = self._named(self._folder, direction.target) if self._folder else self._of_loop(direction)
-            if self._folder and text is None:
-                raise UserError(
-                    f"{self._folder / f'{self._subset}.{direction.target}'} is missing; put the references of "
-                    f"{direction.target} there as plain text, or leave --references out"
-                )
-        return text or "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
+        if not hashes:
+            return self._given(self._folder, direction.target) if self._folder else self._of_loop(direction)
+        ((wanted, run),) = hashes.items()
+        text = self._by_hash(direction.target, wanted)
+        if text is None and self._folder and (other_text := self._named(self._folder, direction.target)):
+            raise UserError(f"{other_text.path} is not the text that {run} was scored against in {direction}")
+        return text
+
+    def _given(self, folder: Path, language: str) -> TextFile:
+        """The references in the folder that was given, of runs that have no hash of them."""
+        text = self._named(folder, language)
+        if text is None:
+            raise UserError(
+                f"{folder / f'{self._subset}.{language}'} is missing; put the references of {language} there as plain "
+                "text, or leave --references out"
+            )
+        return text
 
     def _of_loop(self, direction: Direction) -> TextFile | None:
         """The references that ``scripts/evaluate.sh`` has taken from the data."""
@@ -155,7 +153,7 @@ class _Shelf:
         return next((self._describe(path) for path in files if path.is_file()), None)
 
     def source(self, direction: Direction, reference: TextFile) -> TextFile | None:
-        """The source sentences; of a folder that has no hash of them, those that stand beside the references."""
+        """The source sentences; of a folder that has no hash of them, those beside the references."""
         hashes = self._hashes(direction, "source_text_sha256")
         if hashes:
             return self._by_hash(direction.source, next(iter(hashes)))
@@ -178,11 +176,8 @@ class _Shelf:
                 if text.sha256 != sha256:
                     raise UserError(f"{path} is damaged; delete it and run 'langspec-lora evaluate' again")
                 return text
-        for folder in self._raw:
-            text = self._named(folder, language)
-            if text and text.sha256 == sha256:
-                return text
-        return None
+        named = (self._named(folder, language) for folder in self._raw)
+        return next((text for text in named if text and text.sha256 == sha256), None)
 
     def _named(self, folder: Path, language: str) -> TextFile | None:
         path = folder / f"{self._subset}.{language}"

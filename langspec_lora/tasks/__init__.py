@@ -1,1 +1,1 @@
-"""The fairseq task. fairseq imports every file of this folder when it imports the user-dir."""
+"""The fairseq task. fairseq imports every file in this folder when it imports the user-dir."""

@@ -1,4 +1,4 @@
-"""Which languages an update has, told to fairseq's optimizer, so that all others rest."""
+"""Tells fairseq's optimizer which languages an update contains, so that the adapters of all others rest."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class AbsentLanguages(TrainingHook):
-    """Lets languages rest that are absent from an update: in all its batches, of all processes.
+    """Lets the adapters of a language rest if no batch of an update, in any process, contains it.
 
-    Their adapters, the optimizer's state of these and their own step counts stay as they are; see
+    The adapters, their optimizer state and their step counts stay unchanged; see
     :class:`~langspec_lora.lora.adam.LanguageAdam`.
 
     Args:
-        routing: what the language ids of the batches mean.
+        routing: maps the language ids of batches to the model's.
         packed: the model's packed parameters, each with the side that selects its rows.
     """
 
@@ -36,20 +36,20 @@ class AbsentLanguages(TrainingHook):
         self._seen: FairseqOptimizer | None = None
 
     def begin_batch(self) -> None:
-        """Begins a new update where no batch has left a gradient since the last, or all have been taken back."""
+        """Starts a new update if no gradient is left, because the last update is done or its gradients were dropped."""
         if all(parameter.grad is None for parameter in self._packed):
             self._present.zero_()
 
     def end_batch(self, sample: Mapping[str, Any]) -> None:
-        """Takes in the languages of a batch that has left its gradient."""
+        """Records the languages of a batch that has added its gradient."""
         for present, ids in zip(self._present, distinct_languages(sample), strict=True):
             present[[self._routing.model_ids[task_id] for task_id in ids]] = True
 
     def begin_update(self, optimizer: FairseqOptimizer) -> None:
-        """Tells the optimizer, before its step, which languages the update has.
+        """Tells the optimizer, before its step, which languages the update contains.
 
         Args:
-            optimizer: fairseq's, as the trainer holds it.
+            optimizer: the trainer's fairseq optimizer.
         """
         if optimizer is not self._seen:
             self._seen = optimizer
@@ -66,8 +66,8 @@ class AbsentLanguages(TrainingHook):
             LanguageAdam.convert(inner, located, self._routing.layout)
         elif not isinstance(inner, LanguageAdam):
             logger.warning(
-                "absent languages | only fairseq's Adam lets languages rest that are absent from an update; %s moves "
-                "them by momentum and weight decay",
+                "absent languages | %s moves the adapters of languages that are absent from an update, by momentum and "
+                "weight decay; only fairseq's Adam can let them rest",
                 type(inner).__name__,
             )
 
@@ -90,7 +90,7 @@ def _packed(start: int, parameter: Tensor, side: str) -> Packed:
 
 
 def _locate(optimizer: FairseqOptimizer, packed: Mapping[Tensor, str]) -> Iterator[tuple[Tensor, list[Packed]]]:
-    """The optimizer's parameters that hold packed rows, and where: under ``--fp16`` they are copies, flat or not."""
+    """The optimizer's parameters that contain packed rows, and where: under ``--fp16`` they are copies, flat or not."""
     if not hasattr(optimizer, "fp32_params"):
         for parameter, side in packed.items():
             yield parameter, [_packed(0, parameter, side)]

@@ -1,4 +1,8 @@
-"""What a run takes from its data and its model where it is not told: languages, directions and sizes."""
+"""Defaults of scripts/train.sh and scripts/evaluate.sh: languages, directions and sizes, from the data and the model.
+
+Checkpoints are imported inside the functions that read them: torch takes seconds, and a script that is given
+everything needs none.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +24,17 @@ from langspec_lora.values import content_of, names_of
 if TYPE_CHECKING:
     from langspec_lora.checkpoints.outline import Outline
 
-# Checkpoints are imported where they are read: torch takes seconds, and who gives everything needs none.
-
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.fc1\.weight")
 _HEADS = 16  # of every published M2M100
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What was found.
+    """The defaults that were found.
 
     Attributes:
         values: by the name of the script's variable.
-        notes: what was left out, in sentences.
+        notes: one sentence about each thing that was left out.
     """
 
     values: Mapping[str, str]
@@ -46,21 +48,21 @@ def training_defaults(
     lang_pairs: str | None = None,
     lang_resources: str | None = None,
 ) -> Defaults:
-    """Languages, directions and sizes of a training.
+    """Finds the languages, directions and sizes of a training.
 
     Args:
         data_bin: the binarised folder.
         base: the checkpoint to fine-tune.
-        langs: the languages; by default those of the training data, after those that the base has adapters of.
-        lang_pairs: the directions, or a file of them; by default those of the training data between the languages.
-        lang_resources: a file of levels, whose order the languages follow.
+        langs: the languages; by default those with adapters in the base, then those of the training data.
+        lang_pairs: the directions, or a file of them; by default all of the training data between the languages.
+        lang_resources: a file of levels, which also orders the languages.
 
     Returns:
-        ``LANGS``, ``LANG_PAIRS``, ``ARCH``, ``ENCODER_LAYERS``, ``DECODER_LAYERS``, ``DIM``, and ``SIZES``: flags that
-        the architecture takes besides.
+        ``LANGS``, ``LANG_PAIRS``, ``ARCH``, ``ENCODER_LAYERS``, ``DECODER_LAYERS``, ``DIM``, and ``SIZES``: further
+        flags for the architecture.
 
     Raises:
-        UserError: a file is missing or damaged, or the data hold no such direction.
+        UserError: a file is missing or damaged, or the data have no such direction.
     """
     from langspec_lora.checkpoints.arguments import stored_languages
     from langspec_lora.checkpoints.base import outline_with_base
@@ -100,23 +102,22 @@ def evaluation_defaults(
     lang_pairs: str | None = None,
     references: str | None = None,
 ) -> Defaults:
-    """Languages, directions and references of an evaluation.
+    """Finds the languages, directions and references of an evaluation.
 
     Args:
         data_bin: the binarised folder.
         checkpoint: the model.
-        langs: the model's languages; by default as it was trained, or of the test data where it does not say.
-        lang_pairs: the directions, or a file of them; by default those of the test data between the languages.
-
-        references: folder with ``test.LANG``, or ``data``; by default a folder ``mono`` in or beside the data that has
-            all of them.
+        langs: the model's languages; by default those of its training, or of the test data if it does not name them.
+        lang_pairs: the directions, or a file of them; by default all of the test data between the languages.
+        references: folder with ``test.LANG``, or ``data``; by default a folder ``mono`` in or next to the data, if it
+            has all of them.
 
     Returns:
-        ``LANGS``, ``LANG_PAIRS`` and ``REFERENCES``: the folder, empty for the targets in the data.
+        ``LANGS``, ``LANG_PAIRS`` and ``REFERENCES``: the folder; empty means the targets in the data.
 
     Raises:
-        UserError: a file is missing or damaged, the data hold no such direction, or references are not as many as the
-            sentences.
+        UserError: a file is missing or damaged, the data have no such direction, or the number of references is not
+            the number of sentences.
     """
     available = [] if langs and lang_pairs else find_directions(data_bin, "test")
     if langs is None:
@@ -144,7 +145,7 @@ def _references(data_bin: Path, directions: Sequence[Direction], given: str | No
                 _check_length(data_bin, direction, path)
             return str(folder)
         if given:
-            raise UserError(f"{lacking[0]} is no file; give the folder of raw references as FLORES_MONO")
+            raise UserError(f"{lacking[0]} not found; give the folder of raw references as FLORES_MONO")
     return ""
 
 
@@ -155,7 +156,7 @@ def _check_length(data_bin: Path, direction: Direction, path: Path) -> None:
     if sentences not in (None, lines):
         raise UserError(
             f"{path} has {lines} lines, but the data of {direction} have {sentences} sentences; give the folder of "
-            "their references as FLORES_MONO, or FLORES_MONO=data for the targets in the data"
+            "their references as FLORES_MONO, or FLORES_MONO=data to use the targets in the data"
         )
 
 
@@ -174,7 +175,7 @@ def _parsed(lang_pairs: str) -> list[Direction]:
 
 
 def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Names in the order of a list; those that it lacks follow it, by the alphabet."""
+    """Sorts names by their position in ``order``; names that are not in it follow alphabetically."""
     return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
@@ -185,14 +186,14 @@ def _directions(
         return ",".join(map(str, _parsed(lang_pairs))), []
     chosen = {direction for direction in available if set(direction) <= set(names)}
     if not chosen:
-        raise UserError(f"the data hold no direction between {', '.join(names)}; give other languages, or other data")
+        raise UserError(f"the data have no direction between {', '.join(names)}; give other languages or other data")
     others = sorted({name for direction in available for name in direction} - set(names))
-    notes = [f"the data also hold {', '.join(others)}, not among the languages given: not {done}"] if others else []
+    notes = [f"the data also have {', '.join(others)}, not among the given languages: not {done}"] if others else []
     return ",".join(f"{s}-{t}" for s in names for t in names if Direction(s, t) in chosen), notes
 
 
 def _sized_arguments(outline: Outline) -> Namespace:
-    """The arguments of a checkpoint's model, its sizes as they are in the file."""
+    """The arguments of a checkpoint's model, with the sizes of its tensors."""
     stored = outline.model_args or Namespace()
     args = Namespace(
         encoder_attention_heads=getattr(stored, "encoder_attention_heads", None) or _HEADS,
@@ -206,7 +207,7 @@ def _sized_arguments(outline: Outline) -> Namespace:
     for stack in ("encoder", "decoder"):
         first = next((outline.shapes[match[0]] for match in found if match[1] == stack), None)
         if first is None or len(first) != 2:
-            raise UserError(f"checkpoint {outline.path} holds no Transformer; give an M2M100-like model")
+            raise UserError(f"checkpoint {outline.path} has no Transformer; give an M2M100-like model")
         setattr(args, f"{stack}_layers", sum(match[1] == stack for match in found))
         setattr(args, f"{stack}_ffn_embed_dim", first[0])
         setattr(args, f"{stack}_embed_dim", first[1])

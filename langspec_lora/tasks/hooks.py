@@ -1,4 +1,4 @@
-"""What goes along with a training of adapters: the hooks that its flags ask for, in order."""
+"""The hooks of a training, in order, as its flags ask for them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from langspec_lora.tasks.absent_languages import AbsentLanguages
 
 
 def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[TrainingHook]:
-    """The hooks of a training.
+    """Builds the hooks of a training.
 
     Args:
         args: the arguments of the training command.
-        adapters: those of its model.
+        adapters: the adapters of its model.
 
     Raises:
         UserError: a flag has a wrong value.
@@ -35,7 +35,7 @@ def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[Training
 
 
 def languages_to_train(args: Namespace, adapters: InjectedAdapters) -> tuple[int, ...] | None:
-    """The ids of the languages that train, or None where all do."""
+    """The ids of the languages that train, or None if all do."""
     languages = adapters.config.languages
     trained = trained_languages(args, languages)
     return None if len(trained) == len(languages) else trained

@@ -1,4 +1,4 @@
-"""The fairseq task: language ids in every batch, checks before anything is built, and pruning while training."""
+"""The fairseq task: language ids in every batch, checks before anything is built, and training hooks."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids,
 from langspec_lora.data.position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
-from langspec_lora.flags import add_absent_flag, add_base_flag, add_pruning_flags
+from langspec_lora.flags import add_task_flags
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
-from langspec_lora.tasks.checks.command import check_both_sides, is_training
-from langspec_lora.tasks.checks.flags import epochs_within, pruning_within
-from langspec_lora.tasks.checks.languages import settle_languages, used_languages
-from langspec_lora.tasks.checks.task import check_generation, check_stored_model, check_training, warn
+from langspec_lora.tasks.checks.all_checks import check_generation, check_stored_model, check_training, warn
+from langspec_lora.tasks.checks.command import check_source_and_target, is_training
+from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
+from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
 from langspec_lora.tasks.hooks import languages_to_train, training_hooks
 
 logger = logging.getLogger(__name__)
 
-read_outdated_arguments()  # fairseq reads those of a checkpoint before it asks a task
+read_outdated_arguments()  # fairseq reads the arguments of a checkpoint before it builds a task
 
 
 @register_task("translation_multi_simple_epoch_lora")
 class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     """``translation_multi_simple_epoch`` for models whose parameters depend on the languages of each sentence.
 
-    Stock models work with it too: they get batches without language ids.
+    Stock models work too: they get batches without language ids.
     """
 
     hooks: Sequence[TrainingHook] = ()
@@ -56,26 +56,24 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
         TranslationMultiSimpleEpochTask.add_args(parser)
-        add_pruning_flags(parser)
-        add_base_flag(parser)
-        add_absent_flag(parser)
+        add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
         super().__init__(args, langs, dicts, training)
         self.data_manager = LanguageIdDataManager(args, self.lang_pairs, langs, dicts, self.sampling_method)
-        # Whether batch after batch is of one direction, so that its adapters are worth merging into the weights.
+        # If all batches have one direction, merging its adapters into the weights pays off.
         self.one_direction = None not in (args.source_lang, args.target_lang)
 
     @classmethod
     def setup_task(cls, args: Namespace, **kwargs: Any) -> LanguageSpecificTranslationTask:
-        """Checks the directions, and the checkpoints to generate with, then loads the dictionaries.
+        """Checks the directions, loads the dictionaries, and checks the checkpoints to generate with.
 
         Raises:
-            SystemExit: with one line, for wrong flags or files.
+            SystemExit: a flag or file is wrong; the message is one line.
         """
         with exit_on_user_error():
-            settle_languages(args)
-            check_both_sides(args)
+            resolve_languages(args)
+            check_source_and_target(args)
             orders = token_orders(args)
             load = partial(load_with_tokens, cls.load_dictionary, orders, args.langs)
             try:
@@ -85,7 +83,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 if "ictionar" not in str(error):
                     raise
                 raise UserError(
-                    f"the dictionaries in {args.data} differ; give one for all languages with --fixed-dictionary"
+                    f"the dictionaries in {args.data} differ; give one for all languages as --fixed-dictionary"
                 ) from error
             first = next((order.languages for order in orders), ())
             setattr(args, TOKEN_ORDER, list(dict.fromkeys((*first, *langs))))
@@ -98,14 +96,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """Loads a dictionary; see fairseq's task.
 
         Raises:
-            SystemExit: with one line, if the file is missing or damaged.
+            SystemExit: the file is missing or damaged; the message is one line.
         """
         with exit_on_user_error():
             try:
                 return super().load_dictionary(filename)
             except OSError as error:
                 raise UserError(
-                    f"dictionary {filename} cannot be read: {error.strerror}; give the model's with --fixed-dictionary"
+                    f"dictionary {filename} cannot be read: {error.strerror}; give the model's as --fixed-dictionary"
                 ) from error
             except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
                 raise UserError(
@@ -113,12 +111,13 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 ) from error
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
-        """Builds a model and tells it what the language ids of the batches mean.
+        """Builds a model and binds its languages to the ids in the batches.
 
-        For training, every flag and the checkpoint to start from are checked first.
+        Before a training, all flags and the checkpoint to start from are checked.
 
         Raises:
-            SystemExit: with one line, for wrong flags or files, or if the model has no adapters for a language in use.
+            SystemExit: a flag or file is wrong, or the model has no adapters for a language in use; the message is one
+                line.
         """
         trains = is_training(self.args, from_checkpoint)
         if trains:
@@ -132,7 +131,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 check_stored_model(args)
             if getattr(self.args, "base_checkpoint", None):
                 args.base_checkpoint = self.args.base_checkpoint
-            args.save_adapters_only = False  # what is loaded is whole
+            args.save_adapters_only = False  # the state to load includes the base
         model = super().build_model(args, from_checkpoint)
         if not isinstance(model, LanguageSpecificTransformer):
             return model
@@ -147,13 +146,13 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return model
 
     def build_criterion(self, *args: Any, **kwargs: Any) -> Any:
-        """Builds the criterion; see fairseq's task. Over a frozen vocabulary fairseq's own takes less memory here."""
+        """See fairseq's task. With a frozen vocabulary, our label smoothing replaces fairseq's to save memory."""
         criterion = super().build_criterion(*args, **kwargs)
         LabelSmoothedCrossEntropyCriterion.convert(criterion)
         return criterion
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
-        """See fairseq's task. Only an iterator over the training data tells in which epoch ``--max-update`` ends it."""
+        """See fairseq's task. Warns if ``--max-update`` ends the training before its pruning ends."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
         if trains:
@@ -167,13 +166,13 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         return iterator
 
     def begin_epoch(self, epoch: int, model: torch.nn.Module) -> None:
-        """See fairseq's task; then the hooks."""
+        """See fairseq's task; then calls the hooks."""
         super().begin_epoch(epoch, model)
         for hook in self.hooks:
             hook.begin_epoch(epoch)
 
     def optimizer_step(self, optimizer: Any, model: torch.nn.Module, update_num: int) -> None:
-        """Steps the optimizer between the hooks."""
+        """Runs the optimizer step between the hooks."""
         for hook in self.hooks:
             hook.begin_update(optimizer)
         super().optimizer_step(optimizer, model=model, update_num=update_num)
@@ -189,7 +188,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         update_num: int,
         ignore_grad: bool = False,
     ) -> Any:
-        """See fairseq's task."""
+        """See fairseq's task; runs between the hooks."""
         for hook in self.hooks:
             hook.begin_batch()
         batch = _for_model(sample, model)
@@ -211,14 +210,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         prefix_tokens: Tensor | None = None,
         constraints: Any = None,
     ) -> Any:
-        """Translates a batch, of one direction or of several.
+        """Translates a batch of one direction or of several.
 
         With ``--source-lang`` and ``--target-lang`` the adapters of that direction are merged into the weights first.
 
         Args:
             generator: fairseq's generator.
             models: the ensemble.
-            sample: the batch. Without language ids (``fairseq-interactive``) it is of ``--source-lang`` and
+            sample: the batch; without language ids (``fairseq-interactive``) its direction is ``--source-lang`` to
                 ``--target-lang``.
             prefix_tokens: forced first tokens, ``(batch, length)``; by default each sentence's target language token.
             constraints: see fairseq's task.
@@ -226,10 +225,10 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         sample = self._with_language_ids(sample)
         if prefix_tokens is None and not self.args.lang_tok_replacing_bos_eos:
             prefix_tokens = self._target_language_tokens(sample["tgt_lang_id"])
-        kinds = {isinstance(model, LanguageSpecificTransformer) for model in models}
+        specific = {isinstance(model, LanguageSpecificTransformer) for model in models}
         with exit_on_user_error():
-            if len(kinds) > 1:
-                raise UserError("--path joins stock and language-specific models; give checkpoints of one kind")
+            if len(specific) > 1:
+                raise UserError("--path mixes stock and language-specific models; give checkpoints of one type")
         source, target = one_language(sample)
         with ExitStack() as merged:
             if self.one_direction and source is not None and target is not None:
@@ -250,8 +249,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     ) -> Any:
         """Builds fairseq's generator; without ``--target-lang`` it strips every language's token from the output.
 
-        ``TranslationMultiSimpleEpochTask`` takes neither a generator class nor a constraint on tokens, though fairseq's
-        other tasks, and its hub interface, do.
+        ``TranslationMultiSimpleEpochTask`` accepts neither a generator class nor a constraint on tokens, but fairseq's
+        other tasks do, and its hub interface passes them.
         """
         tokens = self._language_tokens()
         if tokens is not None and not getattr(args, "keep_inference_langtok", False):
@@ -265,7 +264,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 
     @property
     def target_dictionary(self) -> Dictionary:
-        """The dictionary; while translating, its texts have no language tokens unless the caller says what to drop."""
+        """The dictionary; in translation it drops language tokens from texts, unless the caller says what to drop."""
         dictionary = super().target_dictionary
         return dictionary if self.training else WithoutTokens.of(dictionary, self._language_tokens(dictionary))
 
@@ -276,7 +275,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         if None in (self.args.source_lang, self.args.target_lang):
             with exit_on_user_error():
                 raise UserError(
-                    "the languages of the text are missing; give --source-lang and --target-lang, or source_lang=… and "
+                    "the direction of the text is unknown; give --source-lang and --target-lang, or source_lang=… and "
                     "target_lang=… to from_pretrained"
                 )
         tokens = net_input["src_tokens"]
@@ -301,20 +300,20 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
 
 @contextmanager
 def _length_errors() -> Iterator[None]:
-    """Says in a sentence what fairseq's generator asserts of each batch: its limit may depend on the source."""
+    """Turns an assertion of fairseq's generator into a message; its limit may depend on the batch."""
     try:
         yield
     except AssertionError as error:
         if "min_len cannot be larger" not in str(error):
             raise
         raise UserError(
-            "--min-len is above what a hypothesis may have here: --max-len-a times the length of the source plus "
-            "--max-len-b, or what the model takes; lower it"
+            "--min-len exceeds the maximum length of a hypothesis: --max-len-a times the source length plus "
+            "--max-len-b, or the model's limit; lower it"
         ) from error
 
 
 def _for_model(sample: dict, model: torch.nn.Module) -> dict:
-    """The batch as the model's ``forward`` takes it: with both ids in ``net_input``; with none for a stock model."""
+    """The batch for the model's ``forward``: both language ids are in ``net_input``; a stock model gets none."""
     if not sample or "net_input" not in sample:
         return sample
     net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}

@@ -15,6 +15,13 @@ from tests.evaluations import options, train_checkpoint
 from tests.trainings import WITHIN_EPOCHS, Runs, train
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks all tests of this folder as slow: they run whole commands."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def checkpoints(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of good and bad checkpoints; ``executed`` lies in it if a hostile one was run."""

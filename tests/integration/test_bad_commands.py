@@ -40,14 +40,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 COMMANDS = {
     "word": (lambda d, c, s: training(d, s, "--add-lora", "maybe"), "--add-lora maybe: expected True or False"),
-    "position": (lambda d, c, s: training(d, s, "--encoder-lora-position", "q_out"), "'out' is no position"),
+    "position": (lambda d, c, s: training(d, s, "--encoder-lora-position", "q_out"), "'out' is not a position"),
     "part": (lambda d, c, s: training(d, s, "--finetune-from-model", str(c / "part.pt")), "only part of the adapters"),
     "hostile": (
         lambda d, c, s: training(d, s, "--finetune-from-model", str(c / "hostile.pt")),
         "was refused: it names",
     ),
     "order": (lambda d, c, s: training(d, s, "--langs", "fr,en,nl,wo,sd"), "was trained with --langs en,fr,nl,wo,sd"),
-    "split": (lambda d, c, s: training(d, s, "--valid-subset", "dev"), "there are no dev data of en-fr"),
+    "split": (lambda d, c, s: training(d, s, "--valid-subset", "dev"), "no dev data of en-fr"),
     "hostile to generation": (lambda d, c, s: generation(d, c / "hostile.pt"), "was refused: it names 'posix.system'"),
     "language": (lambda d, c, s: generation(d, c / "three.pt"), "has no adapters for wo; it knows en, fr, nl"),
 }

@@ -65,7 +65,7 @@ def test_missing_data_end_a_generation_before_the_model_is_loaded(toy_data, chec
     data = own_copy(toy_data, tmp_path)
     remove(data, "test.en-wo.", "test.wo-en.")
     message = refusal_of(set_up_generation, data, checkpoints / "adapted.pt", "--gen-subset", split)
-    assert f"there are no {split} data of en-wo in {data}" in message
+    assert f"no {split} data of en-wo in {data}" in message
 
 
 def test_generation_without_references_is_fine(toy_data, checkpoints, tmp_path) -> None:
@@ -104,7 +104,7 @@ def other_ranks(state: dict) -> None:
     ("change", "words"),
     [
         (damaged_arguments, "holds wrong training arguments"),
-        (changed_arguments, "holds wrong training arguments (--encoder-lora-layer 0_9: '9' is no layer"),
+        (changed_arguments, "holds wrong training arguments (--encoder-lora-layer 0_9: '9' is not a layer"),
         (damaged_languages, "the checkpoint's table of languages is damaged"),
         (other_ranks, "has decoder.layers.0.encoder_attn.k_proj.lora_A of size (14, 16), the model (15, 16)"),
     ],
@@ -149,7 +149,7 @@ def test_model_of_another_kind_is_not_built_from_a_checkpoint(toy_data, tmp_path
 
     path = write_checkpoint(tmp_path / "model.pt", toy.base_flags(toy_data, *STOCK), change)
     assert runs_in_stock_fairseq(path, marker)
-    assert "holds a model of the kind 'fconv'" in refusal_of(load_for_generation, toy_data, path)
+    assert "architecture is 'fconv'" in refusal_of(load_for_generation, toy_data, path)
     assert not marker.exists()
 
 

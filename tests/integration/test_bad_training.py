@@ -23,10 +23,10 @@ from tests.bad_input import (
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--encoder-lora-position", "q_crossq"], "'crossq' is no position of the encoder"),
-        (["--decoder-lora-layer", "0_2"], "'2' is no layer of the decoder; expected numbers from 0 to 1"),
-        (["--encoder-activation-direction", "src"], "1 directions for 2 encoder layers"),
-        (["--encoder-activation-direction", "src_sideways"], "'sideways' is no direction"),
+        (["--encoder-lora-position", "q_crossq"], "'crossq' is not a position of the encoder"),
+        (["--decoder-lora-layer", "0_2"], "'2' is not a layer of the decoder; expected numbers from 0 to 1"),
+        (["--encoder-activation-direction", "src"], "for each of the 2 encoder layers, joined by _; got 1"),
+        (["--encoder-activation-direction", "src_sideways"], "'sideways' is not a side"),
         (["--language-num", "12"], "--language-num 12 was given, but --langs names 5 languages"),
         (["--low-rank", "0"], "--low-rank: rank 0"),
         (["--dim", "17"], "reaches feature 17, but the narrowest adapted encoder layer has 16"),
@@ -36,8 +36,8 @@ from tests.bad_input import (
         (["--pruning", "True", "--pruning-scope", "all"], "--pruning-scope all"),
         (["--pruning", "True", "--add-lora", "False"], "--pruning True needs adapters"),
         (["--add-lora", "False", "--freeze-original-parameters", "True"], "leaves nothing to train"),
-        (["--lang-pairs", "en-xx"], "--lang-pairs holds en-xx, but 'xx' is not in --langs en,fr,nl,wo,sd"),
-        (["--lang-pairs", "en_fr"], "--lang-pairs holds 'en_fr'; expected directions such as en-fr"),
+        (["--lang-pairs", "en-xx"], "--lang-pairs has en-xx, but 'xx' is not in --langs en,fr,nl,wo,sd"),
+        (["--lang-pairs", "en_fr"], "--lang-pairs has 'en_fr'; expected directions such as en-fr"),
         (["--fixed-dictionary", "nowhere.txt"], "dictionary nowhere.txt cannot be read: No such file or directory"),
     ],
 )
@@ -210,13 +210,13 @@ def cut(path: Path, size: int) -> None:
 SPOILT = {
     "no direction": (
         lambda data: remove(data, "train.en-nl.", "train.nl-en."),
-        "there are no train data of en-nl in .*; binarise that direction, or leave it out",
+        "no train data of en-nl in .*; binarise that direction, or leave it out",
     ),
-    "no validation": (lambda data: remove(data, "valid."), "there are no valid data of en-fr"),
-    "one side": (lambda data: remove(data, "train.wo-en.en."), "there are no train data of wo-en"),
+    "no validation": (lambda data: remove(data, "valid."), "no valid data of en-fr"),
+    "one side": (lambda data: remove(data, "train.wo-en.en."), "no train data of wo-en"),
     "no index": (
         lambda data: remove(data, "train.sd-en.sd.idx", "train.en-sd.sd.idx"),
-        "there are no train data of en-sd",
+        "no train data of en-sd",
     ),
     "empty": (
         lambda data: (binarise(data / "train.en-fr.en", 0), binarise(data / "train.en-fr.fr", 0)),
@@ -229,7 +229,7 @@ SPOILT = {
     "cut index": (lambda data: cut(data / "train.en-fr.fr.idx", -1), r"train\.en-fr\.fr\.idx is damaged"),
     "empty index": (lambda data: cut(data / "train.en-fr.fr.idx", 0), r"train\.en-fr\.fr\.idx is damaged"),
     "cut data": (lambda data: cut(data / "train.en-fr.en.bin", -1), r"train\.en-fr\.en\.bin is damaged"),
-    "no folder": (shutil.rmtree, "there are no train data of en-fr"),
+    "no folder": (shutil.rmtree, "no train data of en-fr"),
     "damaged dictionary": (
         lambda data: (data.parent / "dict.txt").write_text("no count\n"),
         r"dictionary .*dict\.txt is damaged \(Incorrect dictionary format",
@@ -260,6 +260,6 @@ def test_dictionaries_that_differ_between_languages_are_refused(toy_data, tmp_pa
     flags = toy.plugin_flags(data)
     place = flags.index("--fixed-dictionary")
     del flags[place : place + 2]
-    assert "give one for all languages with --fixed-dictionary" in refusal_of(toy.build, flags)
+    assert "give one for all languages as --fixed-dictionary" in refusal_of(toy.build, flags)
     (data / "dict.wo.txt").unlink()
     assert "dict.wo.txt cannot be read: No such file" in refusal_of(toy.build, flags)

@@ -45,7 +45,7 @@ def test_metrics_are_those_that_a_validation_yields(toy_data, criterion) -> None
 @pytest.mark.parametrize("metric", ["bleu", "accuracy", "Loss", "valid_loss"])
 def test_metric_that_no_validation_yields_ends_a_training_before_a_model_is_built(toy_data, metric) -> None:
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, "--best-checkpoint-metric", metric))
-    assert f"--best-checkpoint-metric {metric}: validation yields bsz, loss, nll_loss, num_updates, ppl" in message
+    assert f"--best-checkpoint-metric {metric}: validation computes bsz, loss, nll_loss, num_updates, ppl" in message
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.data.vocabulary import dictionary_text
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.evaluation.split_text import SplitText
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
 from tests import toy
 from tests.bad_input import write_checkpoint
 from tests.evaluations import options, published_hypotheses, run_stock
@@ -79,7 +79,7 @@ def test_the_translator_prints_text_and_no_bytes(home, expected) -> None:
 
 
 def test_evaluate_scores_text_and_no_bytes(home, expected, tmp_path) -> None:
-    short = Generation(max_len_b=12)
+    short = GenerationSettings(max_len_b=12)
     settings = {"references": home / "mono", "lang_pairs": "en-wo", "generation": short}
     evaluate(options(home / "data-bin", home / "checkpoint.pt", tmp_path, **settings))
     assert (tmp_path / "en-wo.hyp.txt").read_text(encoding="utf-8") == "".join(f"{line}\n" for line in expected)

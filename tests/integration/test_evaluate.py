@@ -17,10 +17,10 @@ from langspec_lora.cli.main import main
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import decoding
-from langspec_lora.evaluation.evaluate import Options, evaluate
+from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.evaluation.results import read_run
-from langspec_lora.inference.loaded import LoadedModel
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
+from langspec_lora.inference.model import LoadedModel
 from tests import toy
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 
@@ -125,8 +125,8 @@ def test_a_killed_evaluation_keeps_what_was_done_and_goes_on(toy_data, adapted, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"generation": Generation(beam=3)}, "beam was 5 and is 3"),
-        ({"precision": "bf16"}, "it was fp32 and is bf16"),
+        ({"generation": GenerationSettings(beam=3)}, "beam was 5 and is 3"),
+        ({"dtype": "bf16"}, "it was fp32 and is bf16"),
         ({"encoder_langtok": "tgt"}, "it was src and is tgt"),
     ],
 )
@@ -182,16 +182,15 @@ def sha256(text: str) -> str:
         ({"subset": "dev"}, "no direction of the subset 'dev'"),
         ({"checkpoints": (Path("nowhere.pt"),)}, "nowhere.pt does not exist"),
         ({"references": Path("nowhere")}, "nowhere/test"),
-        ({"precision": "fp16"}, "--fp16"),
+        ({"dtype": "fp16"}, "--fp16"),
         ({"max_tokens": 0}, "--max-tokens 0"),
         ({"batch_size": -1}, "--batch-size -1"),
         ({"data_bin": Path("nowhere")}, "no folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_no_folder(toy_data, adapted, tmp_path, changes, words) -> None:
-    settings = {"data_bin": toy_data, "checkpoints": (adapted,), "out": tmp_path / "out", "tokenize": "char"}
     with pytest.raises(UserError, match=words):
-        evaluate(Options(**{**settings, "cpu": True, **changes}))
+        evaluate(options(toy_data, adapted, tmp_path / "out", **{"references": None, "tokenize": "char", **changes}))
     assert not (tmp_path / "out").exists()
 
 

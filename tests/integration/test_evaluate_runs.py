@@ -14,12 +14,14 @@ from fairseq_cli import generate
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.evaluate import evaluate, plan
+from langspec_lora.evaluation.evaluate import evaluate
+from langspec_lora.evaluation.prepare import check, prepare
 from langspec_lora.evaluation.results import read_lines
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.inference.loaded import LoadedModel
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
+from langspec_lora.inference.model import LoadedModel
 from tests import toy
+from tests.bad_input import refusals_of
 from tests.evaluations import contents, options, published_hypotheses, run_stock
 
 TWO = "en-fr,wo-en"
@@ -56,9 +58,9 @@ def test_base_and_several_checkpoints_in_one_call_are_what_each_is_alone(
         assert hypotheses(tmp_path / "out" / name) == hypotheses(tmp_path / name)
         assert f"{name}: 2 directions: BLEU (13a)" in printed.out
     assert hypotheses(tmp_path / "base") != hypotheses(tmp_path / "ours")
-    assert f"{stock} has no language-specific pairs; it is evaluated as it is" in printed.err
-    assert "its pairs; it is" not in printed.err.split("stock")[0]
-    with pytest.raises(UserError, match="the checkpoint with its pairs, or without"):
+    assert f"{stock} has no language-specific adapters; it is evaluated as it is" in printed.err
+    assert "its adapters; it is" not in printed.err.split("stock")[0]
+    with pytest.raises(UserError, match="the checkpoint with its adapters, or without"):
         evaluate(options(toy_data, adapted, tmp_path / "out" / "base", lang_pairs=TWO))
 
 
@@ -94,6 +96,17 @@ def test_a_wrong_flag_is_one_sentence_before_any_model_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_mistakes_of_flags_and_files_are_listed_together(toy_data, adapted, tmp_path) -> None:
+    flags = ("--beam", "0", "--batch-size", "0", "--langs", "en,en", "--names", "a", "--checkpoint", adapted)
+    found = refusals_of(main, command(toy_data, tmp_path / "out", *flags, tmp_path / "gone.pt"))
+    for message, words in zip(found, ("--beam 0", "--batch-size 0", "--names a", "--langs names 'en'"), strict=True):
+        assert words in message
+    flags = ("--langs", "en,xx", "--checkpoint", adapted)
+    found = refusals_of(main, command(toy_data, tmp_path / "out", *flags, tmp_path / "gone.pt", "--beam", "0"))
+    assert ["--beam 0" in found[0], "--langs names xx" in found[1], "gone.pt" in found[2]] == [True] * 3
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_second_checkpoint_is_named_before_the_first_is_evaluated(toy_data, adapted, tmp_path) -> None:
     with pytest.raises(SystemExit, match=r"gone\.pt does not exist"):
         main(command(toy_data, tmp_path / "out", "--checkpoint", adapted, tmp_path / "gone.pt"))
@@ -107,7 +120,7 @@ def test_text_of_another_length_is_named_before_anything_is_decoded(toy_data, ad
     with (tmp_path / f"test.{language}").open("a") as file:
         file.write("one more\n")
     with pytest.raises(UserError, match=f"13 sentences of {language}, but the data of wo-en have 12"):
-        plan(options(toy_data, adapted, tmp_path / "out", lang_pairs="wo-en", references=tmp_path))
+        prepare(check(options(toy_data, adapted, tmp_path / "out", lang_pairs="wo-en", references=tmp_path)))
 
 
 def test_every_text_is_kept_once_under_its_hash(results, toy_data) -> None:
@@ -147,7 +160,7 @@ def test_directions_share_batches_where_they_fill_none(toy_data, adapted, tmp_pa
 def test_other_searches_are_those_of_fairseq_generate(
     toy_data, adapted, tmp_path, monkeypatch, results, changes, flags
 ) -> None:
-    generation = Generation(**changes)
+    generation = GenerationSettings(**changes)
     evaluate(options(toy_data, adapted, tmp_path / "out", lang_pairs="nl-sd", generation=generation))
     run_stock(
         monkeypatch,
@@ -168,7 +181,7 @@ def test_other_searches_are_those_of_fairseq_generate(
 def test_sampling_is_the_same_again_and_another_with_another_seed(toy_data, adapted, tmp_path) -> None:
     texts = []
     for run, seed in enumerate((1, 1, 2)):
-        generation = Generation(sampling=True, temperature=2.0, seed=seed)
+        generation = GenerationSettings(sampling=True, temperature=2.0, seed=seed)
         out = tmp_path / str(run)
         evaluate(options(toy_data, adapted, out, lang_pairs=TWO if run else "wo-en", generation=generation))
         texts.append((out / "wo-en.hyp.txt").read_text())
@@ -203,7 +216,7 @@ def test_of_two_processes_one_says_what_is_wrong(toy_data, adapted, tmp_path) ->
 def test_comet_scores_source_hypothesis_and_reference_and_stays_when_other_scores_change(
     own, toy_data, adapted, fake_comet
 ) -> None:
-    evaluate(options(toy_data, adapted, own, comet="Some/model"))
+    evaluate(options(toy_data, adapted, own, models={"comet": "Some/model"}))
     content = json.loads((own / "scores.json").read_text())
     texts = [
         read_lines(own / "wo-nl.hyp.txt"),
@@ -223,9 +236,9 @@ def test_comet_scores_source_hypothesis_and_reference_and_stays_when_other_score
 def test_a_comet_model_that_cannot_be_had_is_one_sentence(toy_data, adapted, own, fake_comet) -> None:
     before = contents(own)
     with pytest.raises(UserError, match="--comet Other cannot be downloaded"):
-        evaluate(options(toy_data, adapted, own, comet="Other"))
-    with pytest.raises(UserError, match=r"gone\.ckpt: there is no such file"):
-        evaluate(options(toy_data, adapted, own, comet="gone.ckpt"))
+        evaluate(options(toy_data, adapted, own, models={"comet": "Other"}))
+    with pytest.raises(UserError, match=r"gone\.ckpt: file not found"):
+        evaluate(options(toy_data, adapted, own, models={"comet": "gone.ckpt"}))
     assert contents(own) == before
 
 
@@ -243,7 +256,7 @@ def test_a_full_disk_loses_nothing_that_is_finished(toy_data, adapted, results, 
     words = [sys.executable, "-c", LIMITED, *command(toy_data, out, "--checkpoint", adapted)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "scores.json cannot be written: File too large; choose a place that" in done.stderr
+    assert "scores.json cannot be written: File too large; choose a writable" in done.stderr
     assert "Traceback" not in done.stderr
     assert hypotheses(out) == hypotheses(results)
     assert not (out / "scores.json").exists()

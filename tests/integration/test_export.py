@@ -176,7 +176,7 @@ def test_nothing_that_is_there_is_touched(pruned, checkpoints, tmp_path) -> None
         ["export", pruned, "--format", "merged", "-s", "en", "-t", "wo", "--out", taken],
         ["import", pruned, "--from", "lslo", "--out", taken],
     ):
-        assert "is there already" in refusal(*command)
+        assert "already exists" in refusal(*command)
     for command, message in (
         (["export", pruned, "--format", "merged", "-s", "en"], "--format merged needs --target-lang"),
         (["export", pruned, "--format", "merged", "-s", "en", "-t", "xx"], "unknown language 'xx'"),
@@ -210,6 +210,6 @@ def test_a_full_disk_leaves_nothing_half(form, pruned, tmp_path) -> None:
         [*command, "--out", str(out)], capture_output=True, text=True, cwd=ROOT, preexec_fn=limit, check=False
     )
     assert done.returncode == 1
-    assert "choose a place that can be written and has room" in done.stderr
+    assert "choose a writable location with enough space" in done.stderr
     assert done.stderr.count("\n") == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,4 +1,4 @@
-"""Numbers that no generation can work with: one sentence, in all commands, before a checkpoint is looked for."""
+"""Numbers that no generation can work with: named in all commands, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fairseq import checkpoint_utils
 
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
 from tests import toy
-from tests.bad_input import refusal_of, set_up_generation
+from tests.bad_input import refusal_of, refusals_of, set_up_generation
 
 WRONG = [
     *(("--beam", value) for value in ("0", "-1")),
@@ -42,10 +42,10 @@ def test_translate_and_evaluate_refuse_it(tmp_path, capsys, flag, value) -> None
                 main([*command, *more])
             assert f"argument {flag}: expected a number, got '{value}'" in capsys.readouterr().err
         return
-    assert f"{flag} {_shown(value)}" in refusal_of(main, [*evaluation, *more])
-    if flag in ("--max-tokens", "--batch-size"):
-        return  # of a Translator, below
-    assert f"{flag} {_shown(value)}" in refusal_of(main, [*translation, *more])
+    for command in (evaluation, translation):
+        first, *others = refusals_of(main, [*command, *more])
+        assert f"{flag} {_shown(value)}" in first
+        assert any("ck.pt" in other for other in others)  # which is empty
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--temperature", "0"), ("--max-len-b", "-3"), ("--sampling-topp", "5")])
@@ -71,7 +71,7 @@ def _shown(value: str) -> str:
 )
 def test_settings_of_another_type_are_refused(settings) -> None:
     with pytest.raises(UserError):
-        Generation(**settings)
+        GenerationSettings(**settings)
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,18 @@ def test_settings_of_another_type_are_refused(settings) -> None:
     ],
 )
 def test_what_is_taken_works_in_fairseqs_generator(toy_data, adapted, settings) -> None:
-    generation = Generation(**{"max_len_b": 8, **settings})
+    generation = GenerationSettings(**{"max_len_b": 8, **settings})
     assert len(_translate(toy_data, adapted, generation)[0][0]["tokens"]) > 1
 
 
 def test_min_len_above_what_a_batch_may_have_is_said_in_a_sentence(toy_data, adapted) -> None:
-    generation = Generation(max_len_a=0.1, max_len_b=2, min_len=4)
-    assert "--min-len is above what a hypothesis may have here" in refusal_of(_translate, toy_data, adapted, generation)
+    generation = GenerationSettings(max_len_a=0.1, max_len_b=2, min_len=4)
+    assert "--min-len exceeds the maximum length of a hypothesis" in refusal_of(
+        _translate, toy_data, adapted, generation
+    )
 
 
-def _translate(toy_data, adapted, generation: Generation) -> list:
+def _translate(toy_data, adapted, generation: GenerationSettings) -> list:
     task = set_up_generation(toy_data, adapted)
     models, _ = checkpoint_utils.load_model_ensemble([str(adapted)], task=task)
     batch = task.build_dataset_for_inference([task.source_dictionary.encode_line("en1 en2").long()], [3])

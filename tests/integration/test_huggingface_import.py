@@ -251,7 +251,7 @@ def test_nothing_is_overwritten(home, tmp_path) -> None:
     (out / "dict.txt").write_text("mine")
     (out / "notes").write_text("mine")
     command = ("import", home.huggingface, "--from", "huggingface", "--out", out)
-    assert "holds dict.txt already" in refusal(*command)
+    assert "already contains dict.txt" in refusal(*command)
     assert (out / "dict.txt").read_text() == "mine"
     said = run(*command, "--overwrite")
     assert "--arch langspec_m2m100_lora_" in said
@@ -259,7 +259,7 @@ def test_nothing_is_overwritten(home, tmp_path) -> None:
     assert read_outline(out / "model.pt").shapes["encoder.embed_tokens.weight"][1] == 24
     export = ("export", out / "model.pt", "--format", "huggingface", "--out", out)
     assert "no tokenizer is written: --out" in run(*export)
-    assert "holds config.json already" in refusal(*export)
+    assert "already contains config.json" in refusal(*export)
 
 
 def test_other_fairseq_models_cannot_be_exported(home, toy_data, tmp_path) -> None:

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from langspec_lora.tasks.checks.flags import epochs_within
+from langspec_lora.tasks.checks.pruning_length import epochs_within
 from tests import toy
 from tests.bad_input import refusal_of, set_up_generation, write_checkpoint
 
@@ -43,7 +43,7 @@ def remarks(toy_data, caplog):
         ("--dim", "8", "--start-idx", "4", "--language-num", "5"),
         EVERYTHING,
         ("--train-languages", "wo,sd", "--lang-pairs", "wo-sd,sd-wo"),
-        ("--lang-pairs", "en-fr,en-nl,en-wo,sd-en"),  # the encoder's first layer goes by source, all others by target
+        ("--lang-pairs", "en-fr,en-nl,en-wo,sd-en"),  # src in the encoder's first layer, tgt in all others
     ],
 )
 def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -> None:
@@ -61,19 +61,19 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         (["--cross-language", "True"], "--cross-language True: no effect without --pruning True"),
         (
             ["--pruning", "True", "--pruning-t1", "50", "--max-epoch", "15"],
-            "nothing will be pruned: pruning starts after epoch 50 (--pruning-t1), and this training ends with epoch "
+            "nothing will be pruned: pruning starts after epoch 50 (--pruning-t1), but this training ends with epoch "
             "15 (--max-epoch 15)",
         ),
         (
             ["--global-pruning", "True", "--pruning-t1", "15", "--max-epoch", "15"],
-            "nothing will be pruned: pruning starts after epoch 15 (--pruning-t1), and this training ends with epoch "
+            "nothing will be pruned: pruning starts after epoch 15 (--pruning-t1), but this training ends with epoch "
             "15 (--max-epoch 15)",
         ),
         (
             # 0.9 - 0.9 (1 - 3 / 10)^3
             ["--pruning", "True", "--max-epoch", "5"],
-            "pruning will reach 0.591 and not --target-pruning-ratio 0.9: its last epoch is 12 (--pruning-t1 plus "
-            "--pruning-t2), and this training ends with epoch 5 (--max-epoch 5)",
+            "pruning will reach 0.591 instead of --target-pruning-ratio 0.9: its last epoch is 12 (--pruning-t1 plus "
+            "--pruning-t2), but this training ends with epoch 5 (--max-epoch 5)",
         ),
         (
             ["--pruning", "True", "--target-pruning-ratio", "0"],
@@ -81,42 +81,42 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         ),
         (
             ["--encoder-lora-layer", "none", "--encoder-lora-position", "q_k"],
-            "--encoder-lora-position q_k: no effect with --encoder-lora-layer none, which adapts no layer there",
+            "--encoder-lora-position q_k: no effect with --encoder-lora-layer none, which adapts no encoder layer",
         ),
         (
             ["--decoder-lora-layer", "none", "--decoder-activation-direction", "tgt_src"],
-            "--decoder-activation-direction tgt_src: no effect with --decoder-lora-layer none, which adapts no layer "
-            "there",
+            "--decoder-activation-direction tgt_src: no effect with --decoder-lora-layer none, which adapts no decoder "
+            "layer",
         ),
         (
             ["--lang-pairs", "en-fr,fr-en,nl-en", "--langs", "en,fr,nl,wo,sd"],
-            "no direction of --lang-pairs has wo, sd, so these adapters do not train",
+            "no direction of --lang-pairs has wo, sd, so their adapters will not train",
         ),
         (
             ["--train-languages", "wo,nl", "--lang-pairs", "en-wo,wo-fr"],
-            "no direction of --lang-pairs has nl, so these adapters do not train",
+            "no direction of --lang-pairs has nl, so their adapters will not train",
         ),
         (
             [*("--encoder-activation-direction", "tgt_tgt"), "--lang-pairs", "en-fr,nl-fr,wo-fr,sd-fr"],
-            "--lang-pairs has en, nl, wo, sd as source only, and every adapted layer goes by tgt, so these adapters do "
-            "not train",
+            "--lang-pairs has en, nl, wo, sd only as source, but the target language selects the adapters in every "
+            "adapted layer, so their adapters will not train",
         ),
         (
             [
                 *("--encoder-activation-direction", "src_src", "--decoder-activation-direction", "src_src"),
                 *("--lang-pairs", "fr-en,fr-nl,fr-wo,fr-sd"),
             ],
-            "--lang-pairs has en, nl, wo, sd as target only, and every adapted layer goes by src, so these adapters do "
-            "not train",
+            "--lang-pairs has en, nl, wo, sd only as target, but the source language selects the adapters in every "
+            "adapted layer, so their adapters will not train",
         ),
         (
             ["--decoder-lora-layer", "none", "--encoder-lora-layer", "0", "--lang-pairs", "en-fr,nl-wo,sd-en"],
-            "--lang-pairs has fr, wo as target only, and every adapted layer goes by src, so these adapters do not "
-            "train",
+            "--lang-pairs has fr, wo only as target, but the source language selects the adapters in every "
+            "adapted layer, so their adapters will not train",
         ),
         (
             ["--med-rank", "99", "--langs", "en,fr,wo,sd", "--lang-pairs", "en-wo,wo-sd,sd-fr,fr-en"],
-            "--med-rank 99: no effect, since no language of the level med is in --langs",
+            "--med-rank 99: no effect, since no language of level med is in --langs",
         ),
         (
             ["--langs", "en,fr,wo", "--lang-pairs", "en-wo,wo-fr,fr-en", "--med-rank", "2"],
@@ -125,7 +125,7 @@ def test_training_whose_flags_all_do_something_is_told_nothing(remarks, flags) -
         (
             ["--add-lora", "False", "--dim", "8", "--lora-init", "standard", "--decoder-lora-layer", "1"],
             "--lang-resources LEVELS, --high-rank 5, --med-rank 3, --low-rank 4, --decoder-lora-layer 1, --dim 8, "
-            "--lora-init standard: no effect with --add-lora False, which leaves the adapters out",
+            "--lora-init standard: no effect with --add-lora False, which adds no adapters",
         ),
     ],
 )
@@ -138,9 +138,7 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
     levels = tmp_path / "levels.yaml"
     levels.write_text(toy.LEVELS + "ranks: {wo: 6, sd: 7}\n")
     told = remarks("--lang-resources", str(levels), "--low-rank", "30")
-    assert told == [
-        "--low-rank 30: no effect, since each language of the level low has the rank that the levels file gives it"
-    ]
+    assert told == ["--low-rank 30: no effect, since --lang-resources gives every language of level low its rank"]
 
 
 @pytest.mark.usefixtures("unbuilt")
@@ -149,11 +147,11 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
     [
         (
             ["--train-languages", "wo", "--lang-pairs", "en-fr,fr-en"],
-            "nothing would train: no direction of --lang-pairs has wo, so these adapters do not train",
+            "nothing would train: no direction of --lang-pairs has wo, so their adapters will not train",
         ),
         (
             [*("--train-languages", "en", "--lang-pairs", "en-fr"), "--encoder-activation-direction", "tgt_tgt"],
-            "nothing would train: --lang-pairs has en as source only, and every adapted layer goes by tgt",
+            "nothing would train: --lang-pairs has en only as source, but the target language selects",
         ),
         (["--pruning", "False", "--pruning-scope", "nonsense"], "--pruning-scope nonsense: expected language"),
         (["--pruning-t2", "0"], "--pruning-t2 0: expected"),
@@ -161,9 +159,9 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
         (["--target-pruning-ratio", "1.5"], "--target-pruning-ratio 1.5: expected"),
         (["--cross-language", "True", "--pruning-scope", "matrix"], "drop one"),
         (["--add-lora", "False", "--lora-init", "nonsense"], "--lora-init nonsense: expected rank or standard"),
-        (["--add-lora", "False", "--encoder-lora-layer", "9"], "'9' is no layer of the encoder"),
-        (["--add-lora", "False", "--decoder-lora-position", "x"], "'x' is no position of the decoder"),
-        (["--add-lora", "False", "--encoder-activation-direction", "up"], "'up' is no direction"),
+        (["--add-lora", "False", "--encoder-lora-layer", "9"], "'9' is not a layer of the encoder"),
+        (["--add-lora", "False", "--decoder-lora-position", "x"], "'x' is not a position of the decoder"),
+        (["--add-lora", "False", "--encoder-activation-direction", "up"], "'up' is not a side"),
         (["--add-lora", "False", "--med-rank", "0"], "--med-rank: rank 0"),
         (["--add-lora", "False", "--dim", "900"], "reaches feature 900"),
         (["--add-lora", "False", "--start-idx", "3"], "--start-idx 3 needs --dim"),
@@ -172,7 +170,7 @@ def test_rank_of_a_level_whose_languages_have_their_own_is_named(remarks, tmp_pa
         (["--add-lora", "False", "--train-languages", "en"], "--train-languages needs adapters"),
         (["--train-languages", ""], "--train-languages '' is empty; give it a value, or leave it out"),
         (["--train-languages", "en,en"], "--train-languages names 'en' twice"),
-        (["--train-languages", "en,"], "--train-languages 'en,' lacks a name"),
+        (["--train-languages", "en,"], "--train-languages 'en,' has an empty name"),
         (["--lang-resources", ""], "--lang-resources '' is empty"),
         (["--pruning-scope", ""], "--pruning-scope '' is empty"),
         (["--lora-init", ""], "--lora-init '' is empty"),
@@ -234,7 +232,7 @@ def test_limit_of_updates_before_the_target_of_pruning_is_named_once(toy_data, c
     for _ in range(2):
         task.get_batch_iterator(task.dataset("train"), max_tokens=400)
     assert warnings_of(caplog) == [
-        "nothing will be pruned: pruning starts after epoch 1 (--pruning-t1), and this training ends with epoch 1 "
+        "nothing will be pruned: pruning starts after epoch 1 (--pruning-t1), but this training ends with epoch 1 "
         "(--max-update 1)"
     ]
 
@@ -255,8 +253,8 @@ def test_model_that_a_resumed_training_does_not_start_from_is_named(remarks, che
     assert remarks(*save, "--finetune-from-model", base) == []
     assert remarks(*save) == []
     assert remarks(*save, "--finetune-from-model", other) == [
-        f"--finetune-from-model {other}: not read, since training goes on from {last}, which was started from {base}; "
-        "give another --save-dir for a new run"
+        f"--finetune-from-model {other}: no effect, since training continues from {last}, which was started from "
+        f"{base}; give another --save-dir to start a new run"
     ]
     write_checkpoint(last, toy.plugin_flags(toy_data))
     assert "which was not started from a model" in remarks(*save, "--finetune-from-model", base)[0]
@@ -266,7 +264,7 @@ def test_initialisation_of_adapters_that_a_checkpoint_holds_is_named(remarks, ch
     path = str(checkpoints / "adapted.pt")
     start = ("--save-dir", str(tmp_path), "--finetune-from-model")
     assert remarks(*start, path, "--lora-init", "standard") == [
-        f"--lora-init standard: no effect, since checkpoint {path} holds all adapters"
+        f"--lora-init standard: no effect, since checkpoint {path} already has all adapters"
     ]
     assert remarks(*start, path) == []
     assert remarks(*start, str(checkpoints / "base.pt"), "--lora-init", "standard") == []
@@ -279,7 +277,7 @@ def test_flags_that_a_translation_does_not_read_are_named(toy_data, checkpoints,
     base = str(checkpoints / "base.pt")
     set_up_generation(toy_data, path, "--pruning", "True", "--base-checkpoint", base)
     assert warnings_of(caplog) == [
-        f"--base-checkpoint {base}: not read, since {path} holds its base",
+        f"--base-checkpoint {base}: no effect, since {path} contains the base",
         "--pruning True: no effect here; only fairseq-train prunes",
     ]
 
@@ -303,4 +301,4 @@ def test_absent_languages_are_named_where_nothing_asks_for_them(toy_data, checkp
     toy.build(toy.plugin_flags(toy_data, *move, "--save-dir", str(tmp_path)))
     assert "--absent-languages" not in caplog.text
     set_up_generation(toy_data, checkpoints / "adapted.pt", *move)
-    assert "--absent-languages move: no effect here; only fairseq-train has updates" in caplog.text
+    assert "--absent-languages move: no effect here; only fairseq-train updates adapters" in caplog.text

@@ -208,7 +208,7 @@ def test_what_does_not_fit_together_is_named(three, five, other, toy_data, tmp_p
     ):
         assert message in refusal(*words, "--out", out)
         assert not out.exists()
-    assert "is there already" in refusal("remove-language", five, "--langs", "wo", "--out", three)
+    assert "already exists" in refusal("remove-language", five, "--langs", "wo", "--out", three)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_side_that_is_cut_is_no_longer_than_the_cut_and_its_token(toy_data) ->
     side = Side("en", str(toy_data / "valid.en-fr.en"), added=1, cut_at=4)
     assert side.longest == 5
     assert side.lengths.tolist() == [min(len(words) + 1, 4) + 1 for words in toy.sentences("valid")]
-    LengthCheck(Limits((5, 5), None, "--max-tokens", skips=False)).look_at("data", [side])
+    LengthCheck(Limits((5, 5), None, "--max-tokens", skips=False)).check_direction("data", [side])
 
 
 @pytest.mark.usefixtures("unbuilt")
@@ -121,4 +121,4 @@ def test_words_that_the_dictionary_has_not_end_a_training_before_a_model_is_buil
     dictionary.write_text("".join(f"{line}\n" for line in dictionary.read_text().splitlines()[20:]))
     highest = int(np.fromfile(data / "train.en-wo.wo.bin", np.uint16).max())
     message = refusal_of(toy.build, toy.plugin_flags(data))
-    assert f"they hold the id {highest}, but the dictionary has 49 entries; give the dictionary" in message
+    assert f"the highest token id is {highest}, but the dictionary has 49 entries; give the" in message

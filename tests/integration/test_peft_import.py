@@ -223,9 +223,11 @@ def test_wrong_folders_are_refused_in_one_sentence(home, lora, tmp_path) -> None
     assert "has no adapter_config.json" in refusal("import", tmp_path, *COMMON, *base, *out)
     assert "no resource level for xx" in refusal("import", lora, "--from", "peft", "-s", "en", "-t", "xx", *base, *out)
     short = ("--encoder-activation-direction", "src")
-    assert "1 directions for 4 encoder layers" in refusal("import", lora, *COMMON, *short, *base, *out)
+    assert "for each of the 4 encoder layers, joined by _; got 1" in refusal(
+        "import", lora, *COMMON, *short, *base, *out
+    )
     (tmp_path / "out.pt").write_text("mine")
-    assert "is there already" in refusal("import", lora, *COMMON, *base, *out)
+    assert "already exists" in refusal("import", lora, *COMMON, *base, *out)
     assert (tmp_path / "out.pt").read_text() == "mine"
 
 

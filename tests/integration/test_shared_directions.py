@@ -74,14 +74,14 @@ def test_shared_data_that_fairseq_would_spoil_are_refused(toy_data, kind) -> Non
 
 
 def test_they_are_refused_where_a_command_that_does_not_train_reads_them(toy_data, monkeypatch) -> None:
-    monkeypatch.setattr("langspec_lora.tasks.checks.task.check_shared_directions", lambda *_: None)
+    monkeypatch.setattr("langspec_lora.tasks.checks.all_checks.check_shared_directions", lambda *_: None)
     task, _ = toy.build(flags_of(toy_data, *WRONG["target"], SHARED))
     assert SHARED in refusal_of(task.load_dataset, "train")
 
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_refused_is_what_fairseq_spoils(toy_data, monkeypatch, kind) -> None:
-    monkeypatch.setattr("langspec_lora.tasks.checks.task.check_shared_directions", lambda *_: None)
+    monkeypatch.setattr("langspec_lora.tasks.checks.all_checks.check_shared_directions", lambda *_: None)
     monkeypatch.setattr("langspec_lora.data.language_ids.check_shared_directions", lambda *_: None)
     alone, shared = (examples(flags_of(toy_data, *WRONG[kind], *more)) for more in ((), (SHARED,)))
     assert shared != alone

@@ -16,9 +16,9 @@ import pytest
 import sacrebleu.tokenizers.tokenizer_spm
 import sacrebleu.utils
 
-from langspec_lora.cli.evaluate import TOKENIZERS
 from langspec_lora.cli.main import main
 from langspec_lora.data.vocabulary import train_sentencepiece
+from langspec_lora.evaluation.options import TOKENIZERS
 
 REFERENCES = (
     "Hello, World! It's 3.14% of $1,000.50 (or so).",

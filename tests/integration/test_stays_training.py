@@ -232,7 +232,7 @@ def test_other_batches_from_the_middle_of_an_epoch_on_leave_its_masks(
 def test_a_position_beyond_the_new_batches_is_refused_in_a_sentence(pruned, sharded, tmp_path) -> None:
     copied(within(pruned, 2)[-1], tmp_path)
     message = refusal_of(train_here, sharded, tmp_path, *FLAGS, *SAVES, "--max-tokens", "1000")
-    assert f"stands at batch {len(within(pruned, 2))} of epoch 2, but the epoch has only 1 now" in message
+    assert f"is at batch {len(within(pruned, 2))} of epoch 2, but the epoch has only 1 now" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt"]
 
 
@@ -274,7 +274,7 @@ def test_patience_ends_a_pruned_run_where_the_loss_says(sharded, tmp_path, patie
 NOTHING_NEW = {
     "in the first and the third only": (
         [SHARDS[0], SHARDS[1], SHARDS[0]],
-        "no train data of nl-sd in {1}, where fairseq would read them: 2 of 3 data folders hold that direction",
+        "no train data of nl-sd in {1}, where fairseq would read them: 2 of 3 data folders have that direction",
     ),
     "not in the first": (
         [SHARDS[1], SHARDS[0]],

@@ -17,7 +17,7 @@ from langspec_lora.cli.main import main
 from langspec_lora.convert.hf.tokenizer import check_tokenizer
 from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.evaluation.evaluate import evaluate
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import GenerationSettings
 from langspec_lora.tasks.translation import LanguageSpecificTranslationTask
 from tests import ROOT, evaluations, toy
 from tests.bad_input import STOCK, refusal_of, set_up_generation, write_checkpoint
@@ -110,7 +110,7 @@ def test_every_command_translates_alike_in_any_order(toy_data, fine_tuned, tmp_p
         evaluations.run_stock(monkeypatch, generate, *flags)
         (tmp_path / "printed").write_text(capsys.readouterr().out)
         found.append(evaluations.published_hypotheses(tmp_path / "printed"))
-        settings = Generation(beam=2, max_len_b=8)
+        settings = GenerationSettings(beam=2, max_len_b=8)
         evaluate(
             evaluations.options(
                 toy_data,

@@ -20,9 +20,10 @@ from langspec_lora import Translator
 from langspec_lora.cli.main import main
 from langspec_lora.data.vocabulary import train_sentencepiece
 from langspec_lora.errors import UserError
-from langspec_lora.inference.loaded import LoadedModel
+from langspec_lora.inference.model import LoadedModel
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from tests import ROOT, toy
+from tests.bad_input import refusals_of
 from tests.evaluations import published_hypotheses, run_stock
 
 SHORT = ("--max-len-b", "20")  # a model of so little training repeats itself
@@ -222,9 +223,7 @@ def test_bfloat16_and_an_ensemble_of_one_model_twice_translate(home, adapted, tr
     lines = text(home, "en")
     twice = Translator.from_checkpoint([adapted, adapted], device="cpu", max_len_b=20)
     assert twice.translate(lines, "en", "fr") == translator.translate(lines, "en", "fr")
-    rough = Translator.from_checkpoint(adapted, device="cpu", precision="bf16", max_len_b=20).translate(
-        lines, "en", "fr"
-    )
+    rough = Translator.from_checkpoint(adapted, device="cpu", dtype="bf16", max_len_b=20).translate(lines, "en", "fr")
     assert len(rough) == len(lines)
 
 
@@ -255,7 +254,7 @@ def refusal(*arguments: object) -> str:
 
 def test_bad_arguments_are_one_sentence_before_a_model_is_loaded(home, adapted, tmp_path, unloaded) -> None:
     flags = ("-s", "en", "-t", "wo", "hello")
-    assert "there is no language 'xx' in the model; it knows en, fr, nl, wo, sd" in refusal(
+    assert "the model does not know the language 'xx'; it knows en, fr, nl, wo, sd" in refusal(
         adapted, "-s", "en", "-t", "xx", "hello"
     )
     assert "both 'en'" in refusal(adapted, "-s", "en", "-t", "en", "hello")
@@ -265,12 +264,25 @@ def test_bad_arguments_are_one_sentence_before_a_model_is_loaded(home, adapted, 
     assert "--beam 0" in refusal(adapted, *flags, "--beam", "0")
     assert "--buffer-size 0" in refusal(adapted, *flags, "--buffer-size", "0")
     assert "--max-tokens 0" in refusal(adapted, *flags, "--max-tokens", "0")
-    assert "there is no SentencePiece model nowhere" in refusal(adapted, *flags, "--spm", "nowhere")
-    assert "there is no dictionary nowhere" in refusal(adapted, *flags, "--fixed-dictionary", "nowhere")
-    assert "is no SentencePiece model" in refusal(adapted, *flags, "--spm", home / "dict.txt")
+    assert "SentencePiece model nowhere not found" in refusal(adapted, *flags, "--spm", "nowhere")
+    assert "dictionary nowhere not found" in refusal(adapted, *flags, "--fixed-dictionary", "nowhere")
+    assert "is not a SentencePiece model" in refusal(adapted, *flags, "--spm", home / "dict.txt")
     other = tmp_path / "other.model"
     other.write_bytes(train_sentencepiece(["Что это такое?", "Это совсем другое."], 30))
     assert "belong together" in refusal(adapted, *flags, "--sentencepiece-model", other)
+
+
+def test_all_mistakes_are_listed_together_before_a_model_is_loaded(adapted, unloaded) -> None:
+    flags = ("-s", "xx", "-t", "yy", "--buffer-size", "0", "--beam", "0", "--sampling-topk", "0", "--batch-size", "0")
+    found = refusals_of(main, ["translate", str(adapted), "hello", *flags])
+    expected = ("--buffer-size 0", "--beam 0", "--sampling-topk 0", "--batch-size 0", "'xx'", "'yy'")
+    assert len(found) == len(expected)
+    for message, words in zip(found, expected, strict=True):
+        assert words in message
+    flags = ("-s", "en", "-t", "fr", "--spm", "nowhere.model", "--fixed-dictionary", "nowhere.txt")
+    found = refusals_of(main, ["translate", f"nowhere.pt:{adapted}:gone.pt", "hello", *flags])
+    assert ["nowhere.pt" in found[0], "gone.pt" in found[1], "nowhere.txt" in found[2]] == [True] * 3
+    assert len(found) == 4
 
 
 def test_a_dictionary_that_does_not_fit_the_model_is_an_error_and_no_end_of_a_program(home, adapted, tmp_path) -> None:
@@ -285,9 +297,9 @@ def test_a_dictionary_that_does_not_fit_the_model_is_an_error_and_no_end_of_a_pr
     ("lines", "source", "target", "words"),
     [
         ("one string", "en", "fr", "a single string"),
-        (["a", b"b"], "en", "fr", "line 2: it is of the type bytes"),
+        (["a", b"b"], "en", "fr", "line 2: it has the type bytes"),
         (["a", "b"], ["en"], "fr", "1 source languages were given for 2 lines"),
-        (["a", "b"], "en", ["fr", "xx"], "no language 'xx'"),
+        (["a", "b"], "en", ["fr", "xx"], "does not know the language 'xx'"),
         (["a", "\udce9"], "en", "fr", "line 2: not UTF-8"),
         (["a", "en1 " * 1024], "en", "fr", r"line 2: \d+ tokens, but the model takes 1024"),
     ],

@@ -10,20 +10,20 @@ import torch
 from fairseq.modules.quant_noise import quant_noise
 
 from langspec_lora.errors import UserError
-from langspec_lora.tasks.checks.unsupported import check_beside_adapters
+from langspec_lora.tasks.checks.unsupported_flags import check_beside_adapters
 from tests import toy
 from tests.bad_input import STOCK, refusal_of
 
 BESIDE = [
     (["--store-ema"], "--store-ema averages weights only"),
-    (["--quant-noise-pq", "0.1"], "--quant-noise-pq 0.1 sets weights of the base to zero"),
-    (["--quant-noise-scalar", "0.5"], "--quant-noise-scalar 0.5 quantises layers of fairseq's own kinds only"),
-    (["--ddp-backend", "fully_sharded"], "--ddp-backend fully_sharded cuts parameters in pieces"),
-    (["--zero-sharding", "os"], "--zero-sharding os cuts parameters in pieces"),
+    (["--quant-noise-pq", "0.1"], "--quant-noise-pq 0.1 permanently sets weights of the base to zero"),
+    (["--quant-noise-scalar", "0.5"], "--quant-noise-scalar 0.5 quantises only fairseq's layer classes"),
+    (["--ddp-backend", "fully_sharded"], "--ddp-backend fully_sharded splits parameters"),
+    (["--zero-sharding", "os"], "--zero-sharding os splits parameters"),
 ]
 PRECISION = [
-    (["--fp16", "--cpu"], "--fp16 needs a CUDA GPU, and with --cpu there is none; leave it out"),
-    (["--bf16", "--cpu"], "--bf16 means a TPU in fairseq, and torch_xla is not there; on a GPU give --amp"),
+    (["--fp16", "--cpu"], "--fp16 needs a CUDA GPU, but --cpu was given; leave it out"),
+    (["--bf16", "--cpu"], "--bf16 means a TPU in fairseq, but torch_xla is not installed; on a GPU give --amp"),
     (["--memory-efficient-bf16"], "--memory-efficient-bf16 means a TPU"),
     (["--tpu"], "--tpu means a TPU"),
     (["--fp16", "--amp"], "--fp16 and --amp were both given"),
@@ -47,7 +47,7 @@ def test_flag_is_taken_where_there_are_no_adapters(toy_data, tmp_path, flags) ->
 def test_half_precision_needs_a_gpu_that_torch_finds(toy_data, tmp_path, monkeypatch) -> None:
     flags = toy.plugin_flags(toy_data, "--save-dir", str(tmp_path), "--fp16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "--fp16 needs a CUDA GPU, and torch finds none; leave it out" in refusal_of(toy.build, flags)
+    assert "--fp16 needs a CUDA GPU, but torch finds none; leave it out" in refusal_of(toy.build, flags)
 
 
 @pytest.mark.parametrize("flags", [[], ["--memory-efficient-fp16"], ["--fp16", "--fp16-no-flatten-grads"], ["--amp"]])
@@ -58,7 +58,7 @@ def test_precision_that_a_cpu_can_have_is_taken(toy_data, tmp_path, flags) -> No
 def test_attention_of_xformers_is_refused(toy_data, tmp_path) -> None:
     args = toy.parse(toy.plugin_flags(toy_data, "--save-dir", str(tmp_path)))
     args.xformers_att_config = json.dumps({"name": "scaled_dot_product"})
-    with pytest.raises(UserError, match=r"--xformers-att-config .* replaces the attentions"):
+    with pytest.raises(UserError, match=r"--xformers-att-config .* replaces the attention modules"):
         check_beside_adapters(args)
 
 

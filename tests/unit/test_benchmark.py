@@ -13,6 +13,8 @@ from langspec_lora.cli.main import main
 from langspec_lora.lora import routing
 from tests.unit.lora.test_linear import Counter
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"]
 SETTING = contenders.Setting(TINY, 6, Ranks(2, 2, 8), CPU)

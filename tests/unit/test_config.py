@@ -15,10 +15,11 @@ from langspec_lora.config import (
     pruning_from_args,
     trained_languages,
 )
-from langspec_lora.errors import UserError
-from langspec_lora.flags import add_absent_flag, add_adapter_flags, add_base_flag, add_pruning_flags, parse_bool
+from langspec_lora.errors import SeveralErrors, UserError
+from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.values import true_or_false
 from tests import toy
 
 TWELVE = "en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo"
@@ -86,8 +87,8 @@ KINDS = {
 @pytest.fixture(scope="module")
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, 2, 99, 10**4))
-    for add in (add_adapter_flags, add_pruning_flags, add_base_flag, add_absent_flag):
-        add(parser)
+    add_adapter_flags(parser)
+    add_task_flags(parser)
     return parser
 
 
@@ -100,6 +101,31 @@ def test_help_says_of_every_flag_what_it_takes_and_what_it_does(parser) -> None:
     assert "(default: tgt)" in said["--decoder-activation-direction"]
     assert f"of {' '.join(ENCODER)} (" in said["--encoder-lora-position"]
     assert f"of {' '.join(DECODER)} (" in said["--decoder-lora-position"]
+
+
+def test_all_wrong_flags_are_listed_together() -> None:
+    wrong = "--encoder-lora-layer 99 --decoder-lora-position x --lora-init zero --med-rank 0"
+    with pytest.raises(SeveralErrors) as refusal:
+        config(*wrong.split())
+    flags = ("--encoder-lora-layer", "--decoder-lora-position", "--lora-init", "--med-rank")
+    for error, flag in zip(refusal.value.errors, flags, strict=True):
+        assert str(error).startswith(flag)
+    wrong = "--pruning-t1 -1 --pruning-t2 0 --target-pruning-ratio 1 --pruning-scope head"
+    with pytest.raises(SeveralErrors) as refusal:
+        pruning_from_args(args(*wrong.split()))
+    assert len(refusal.value.errors) == 4
+
+
+def test_table_has_each_flag_once_with_its_value_and_its_default() -> None:
+    rows = {row.flag: row for row in flag_table()}
+    assert len(flag_table()) == len(rows)
+    assert {flag: row.metavar for flag, row in rows.items()} == {
+        flag: value.strip("{}").replace(",", "|") if value.startswith("{") else value
+        for flag, (_, value) in FLAGS.items()
+    }
+    assert (rows["--low-rank"].default, rows["--encoder-lora-layer"].default) == ("8", "all")
+    assert rows["--absent-languages"].default == "rest"
+    assert not any("default" in row.help for row in rows.values())
 
 
 def test_flags_that_are_left_out_have_their_defaults_in_every_training() -> None:
@@ -185,26 +211,29 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--encoder-lora-layer 0_12", "--encoder-lora-layer 0_12: '12' is no layer of the encoder; .*from 0 to 11"),
-        ("--encoder-lora-layer -1", "'-1' is no layer"),
-        ("--encoder-lora-layer 0,1", "'0,1' is no layer .* joined by _"),
-        ("--encoder-lora-layer ''", "'' is no layer"),
-        ("--encoder-lora-layer 1_", "'' is no layer"),
-        ("--encoder-lora-layer ²", "'²' is no layer"),
-        ("--encoder-lora-layer ٣", "'٣' is no layer"),
-        ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 stands there twice"),
-        ("--decoder-lora-layer 3_4_4_3", "3 stands there twice"),
-        ("--decoder-lora-layer 4_3_4_3", "4 stands there twice"),
-        ("--encoder-layers 6 --encoder-lora-layer 6", "'6' is no layer of the encoder; expected numbers from 0 to 5"),
-        ("--encoder-lora-position q_crossq", "'crossq' is no position of the encoder; expected q, k, v, fc1, fc2"),
-        ("--decoder-lora-position q_out", "'out' is no position of the decoder; .*crossq, crossk, crossv, fc1, fc2"),
-        ("--decoder-lora-position q_Q", "'Q' is no position"),
-        ("--decoder-lora-position q_q", "q stands there twice"),
-        ("--encoder-activation-direction src_tgt", "2 directions for 12 encoder layers; give one for each"),
-        (f"--decoder-activation-direction {'tgt_' * 12}tgt", "13 directions for 12 decoder layers"),
-        (f"--encoder-activation-direction {'src_' * 11}both", "'both' is no direction; expected src or tgt"),
-        (f"--encoder-activation-direction {'src_' * 11}", "'' is no direction"),
-        ("--encoder-activation-direction both_none_any", "'both' is no direction"),
+        ("--encoder-lora-layer 0_12", "--encoder-lora-layer 0_12: '12' is not a layer of the encoder; .*from 0 to 11"),
+        ("--encoder-lora-layer -1", "'-1' is not a layer"),
+        ("--encoder-lora-layer 0,1", "'0,1' is not a layer .* joined by _"),
+        ("--encoder-lora-layer ''", "'' is not a layer"),
+        ("--encoder-lora-layer 1_", "'' is not a layer"),
+        ("--encoder-lora-layer ²", "'²' is not a layer"),
+        ("--encoder-lora-layer ٣", "'٣' is not a layer"),
+        ("--decoder-lora-layer 3_4_3", "--decoder-lora-layer 3_4_3: 3 is given twice"),
+        ("--decoder-lora-layer 3_4_4_3", "3 is given twice"),
+        ("--decoder-lora-layer 4_3_4_3", "4 is given twice"),
+        (
+            "--encoder-layers 6 --encoder-lora-layer 6",
+            "'6' is not a layer of the encoder; expected numbers from 0 to 5",
+        ),
+        ("--encoder-lora-position q_crossq", "'crossq' is not a position of the encoder; expected q, k, v, fc1, fc2"),
+        ("--decoder-lora-position q_out", "'out' is not a position of the decoder; .*crossq, crossk, crossv, fc1, fc2"),
+        ("--decoder-lora-position q_Q", "'Q' is not a position"),
+        ("--decoder-lora-position q_q", "q is given twice"),
+        ("--encoder-activation-direction src_tgt", "for each of the 12 encoder layers, joined by _; got 2"),
+        (f"--decoder-activation-direction {'tgt_' * 12}tgt", "for each of the 12 decoder layers, joined by _; got 13"),
+        (f"--encoder-activation-direction {'src_' * 11}both", "'both' is not a side; expected src or tgt"),
+        (f"--encoder-activation-direction {'src_' * 11}", "'' is not a side"),
+        ("--encoder-activation-direction both_none_any", "'both' is not a side"),
         ("--encoder-lora-layer none --decoder-lora-layer none", "adapt nothing"),
         ("--encoder-layers 0 --decoder-lora-layer none", "adapt nothing"),
         ("--language-num 11", "--language-num 11 was given, but --langs names 12 languages; make them agree"),
@@ -221,7 +250,7 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         ("--lora-init normal", "--lora-init normal: expected rank or standard"),
         ("--langs en,xx", "no resource level for xx .levels come from the built-in table of the paper's twelve"),
         ("--langs en,fr,en", "names 'en' twice"),
-        ("--langs en,", "lacks a language"),
+        ("--langs en,", "has an empty name"),
         ("--lang-resources nowhere.yaml", "nowhere.yaml: No such file"),
     ],
 )
@@ -269,7 +298,7 @@ def test_all_languages_train_where_none_is_named() -> None:
         ("--train-languages wo,xx,yy", "--train-languages names 'xx', which is not in --langs en,fr,it"),
         ("--train-languages wo --freeze-original-parameters False", "trains the base below them; give one of the two"),
         ("--train-languages wo,wo", "--train-languages names 'wo' twice"),
-        ("--train-languages wo,", "--train-languages 'wo,' lacks a name"),
+        ("--train-languages wo,", "--train-languages 'wo,' has an empty name"),
     ],
 )
 def test_languages_that_cannot_train_alone_are_named(flags, words) -> None:
@@ -359,11 +388,11 @@ def test_value_of_another_kind_is_one_line_without_fairseq_s_long_usage(capsys, 
 
 
 def test_true_and_false_are_read_in_any_case_and_nothing_else() -> None:
-    assert [parse_bool(word) for word in ("True", "TRUE", "true", "1", "yes")] == [True] * 5
-    assert [parse_bool(word) for word in ("False", "FALSE", "false", "0", "no")] == [False] * 5
+    assert [true_or_false(word) for word in ("True", "TRUE", "true", "1", "yes")] == [True] * 5
+    assert [true_or_false(word) for word in ("False", "FALSE", "false", "0", "no")] == [False] * 5
     for word in ("", "None", "2", "tru"):
         with pytest.raises(ValueError, match=f"^{word}$"):
-            parse_bool(word)
+            true_or_false(word)
 
 
 @pytest.mark.parametrize(

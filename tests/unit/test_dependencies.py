@@ -16,6 +16,7 @@ PACKAGE = ROOT / "langspec_lora"
 ROOMS = (
     "errors",
     "values",
+    "settings",
     "files",
     "notes",
     "progress",
@@ -28,6 +29,7 @@ ROOMS = (
     "lora",
     "pruning",
     "flags",
+    "generation",
     "config",
     "data",
     "adapters",
@@ -41,6 +43,7 @@ ROOMS = (
     "report",
     "example",
     "benchmark",
+    "api",
     "api",
     "cli",
 )
@@ -112,7 +115,8 @@ def test_the_mathematics_knows_no_fairseq(room) -> None:
 
 def test_the_ground_needs_no_torch() -> None:
     ground = [
-        f"langspec_lora.{name}" for name in ("errors", "values", "files", "sites", "sizes", "languages", "config")
+        f"langspec_lora.{name}"
+        for name in ("errors", "values", "settings", "files", "sites", "sizes", "languages", "config", "generation")
     ]
     code = f"import sys, {', '.join(ground)}; print(*{{'torch', 'fairseq', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

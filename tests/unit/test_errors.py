@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import pytest
 
-from langspec_lora.errors import UserError, command_line, exit_on_user_error
+from langspec_lora.errors import SeveralErrors, UserError, collect_errors, command_line, exit_on_user_error
 from tests import ROOT
 
 
@@ -35,3 +36,41 @@ def test_ctrl_c_ends_a_program_with_one_line_and_the_shell_s_exit_code(capsys) -
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err == "\nlangspec-lora: stopped; run it again\n"
+
+
+def check_all(*messages: str) -> None:
+    """A command that finds each of these mistakes."""
+    with collect_errors() as errors:
+        for message in messages:
+            with errors.check():
+                raise UserError(message)
+        errors.raise_found()
+        if messages:
+            pytest.fail("what depends on the checks was done")
+
+
+def command_of_commands() -> None:
+    with exit_on_user_error(), collect_errors() as errors:
+        with errors.check():
+            check_all("--dim 0: wrong", "file a\nb is missing", "--dim 0: wrong")
+        raise UserError("file c is missing")
+
+
+def test_several_mistakes_are_listed_together_each_once_and_each_in_a_line() -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_of_commands()
+    lines = ["3 mistakes", "  1. --dim 0: wrong", "  2. file a\\nb is missing", "  3. file c is missing"]
+    assert ended.value.code == "langspec-lora: error: " + "\n".join(lines)
+
+
+def test_one_mistake_is_raised_as_it_is_and_none_lets_the_command_go_on() -> None:
+    check_all()
+    with pytest.raises(UserError, match=r"^--dim 0: wrong$") as raised:
+        check_all("--dim 0: wrong", "--dim 0: wrong")
+    assert type(raised.value) is UserError
+
+
+def test_several_mistakes_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(SeveralErrors(UserError("one"), UserError("two"))))
+    assert str(sent) == "one; two"
+    assert [str(error) for error in sent.errors] == ["one", "two"]

@@ -33,7 +33,7 @@ def test_overwriting_leaves_no_file_of_an_earlier_export_and_every_file_of_other
 def test_a_folder_that_holds_one_such_file_is_refused_and_kept(tmp_path, name) -> None:
     folder = tmp_path / "out"
     write(folder, {name: "old"})
-    with pytest.raises(UserError, match=f"out holds {name} already; .*--overwrite"):
+    with pytest.raises(UserError, match=f"out already contains {name}; .*--overwrite"):
         write(folder, {"config.json": "new"})
     assert contents(folder) == {name: "old"}
 

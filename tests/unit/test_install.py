@@ -125,7 +125,7 @@ def test_takes_what_it_is_told_and_keeps_it(home) -> None:
     assert asked[1][1] == "numpy==1.23.5"
     assert asked[2] == ["install", "--no-deps", "git+https://example.org/fairseq"]
     done = install(home)
-    assert done.stdout.startswith(f"all is installed in {home / 'env'} (Python ")
+    assert done.stdout.startswith(f"everything is installed in {home / 'env'} (Python ")
     assert f"{torch}, git+https://example.org/fairseq)" in done.stdout
     assert calls(home) == []
 
@@ -135,7 +135,7 @@ def test_run_again_it_installs_nothing_and_with_other_versions_it_does(home) -> 
     calls(home)
     done = install(home)
     assert done.returncode == 0
-    assert done.stdout.startswith("all is installed")
+    assert done.stdout.startswith("everything is installed")
     assert calls(home) == []
     (home / "old-pip").touch()
     assert install(home, TORCH="torch==2.12.0").returncode == 0
@@ -162,7 +162,7 @@ def test_an_installation_that_the_doctor_finds_unwell_does_not_count_as_done(hom
     assert install(home).returncode != 0
     calls(home)
     (home / "unwell").unlink()
-    assert "all is installed" not in install(home).stdout
+    assert "everything is installed" not in install(home).stdout
     assert calls(home)
 
 
@@ -173,7 +173,7 @@ def test_an_installation_that_the_doctor_finds_unwell_does_not_count_as_done(hom
         ("NewConnectionError('…'): Temporary failure in name resolution\nERROR: No matching distribution found for x\n",
          "the package index cannot be reached; check the network"),
         ("ERROR: Could not find a version that satisfies the requirement x (from versions: none)",
-         "the package index offers none for Python 3"),
+         "the package index has no version for Python 3"),
         ("ERROR: No matching distribution found for torch==9", "distribution found for torch==9 on Python 3"),
         ("warning: one\nerror: command 'gcc' failed\nmore", "error: command 'gcc' failed"),
         ("nothing that helps", "see the end of its output"),
@@ -208,7 +208,7 @@ def test_an_interpreter_that_cannot_be_is_named_and_nothing_is_made(home) -> Non
 def test_a_folder_of_other_files_is_kept(home) -> None:
     (home / "env").mkdir()
     (home / "env" / "thesis.txt").write_text("mine")
-    assert "holds files and is no Python environment" in refusal(install(home))
+    assert "contains files and is not a Python environment" in refusal(install(home))
     assert [path.name for path in (home / "env").iterdir()] == ["thesis.txt"]
 
 

@@ -52,40 +52,40 @@ def test_levels_without_languages_may_be_empty_or_missing(tmp_path, text) -> Non
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names no level; expected lines such as 'high: [en, fr]'"),
-        ("en\n", "names no level"),
-        ("[en, fr]\n", "names no level"),
-        ("ranks: {en: 2}\n", "names no level"),
-        ("high: [en\nlow: ]", "is not YAML"),
-        ("high: [en]\n\tlow: [wo]\n", "is not YAML"),
-        ("[" * 5000, "is not YAML"),
+        ("", "has no level; expected lines such as 'high: [en, fr]'"),
+        ("en\n", "has no level"),
+        ("[en, fr]\n", "has no level"),
+        ("ranks: {en: 2}\n", "has no level"),
+        ("high: [en\nlow: ]", "is not valid YAML"),
+        ("high: [en]\n\tlow: [wo]\n", "is not valid YAML"),
+        ("[" * 5000, "is not valid YAML"),
         ("high: [en]\nmedium: [nl]\n", "unknown key 'medium'; expected high, med, low"),
-        ("high: [en]\n{a: b}: [nl]\n", "is not YAML"),
+        ("high: [en]\n{a: b}: [nl]\n", "is not valid YAML"),
         ("high: en\n", "'high' must hold a list of languages"),
         ("high: {en: 2}\n", "'high' must hold a list of languages"),
         ("high: [[en, fr]]\n", "'high' must hold a list of languages"),
-        ("high: [en]\nlow: [wo, en]\n", "'en' stands under 'high' and under 'low'"),
-        ("high: [en, en]\n", "'en' stands under 'high' and under 'high'"),
+        ("high: [en]\nlow: [wo, en]\n", "'en' is listed twice, under 'high' and 'low'"),
+        ("high: [en, en]\n", "'en' is listed twice, under 'high' and 'high'"),
         ("high: [en]\nranks: [2]\n", "'ranks' must map languages to single values"),
         ("high: [en]\nranks: {en: [2]}\n", "'ranks' must map languages to single values"),
-        ("high: [en]\nranks: {en: 1_0}\n", "'1_0' is no rank"),
-        ("high: [en]\nranks: {en: ٣}\n", "'٣' is no rank"),
-        ("high: [en]\nhigh: [fr]\n", "it holds the key 'high' twice; write each one once"),
-        ("high: [en]\nranks: {en: 2, en: 8}\n", "it holds the key 'en' twice"),
-        ("high: [en]\nflores: {en: eng}\nflores: {en: fra}\n", "it holds the key 'flores' twice"),
+        ("high: [en]\nranks: {en: 1_0}\n", "'1_0' is not a rank"),
+        ("high: [en]\nranks: {en: ٣}\n", "'٣' is not a rank"),
+        ("high: [en]\nhigh: [fr]\n", "the key 'high' is given twice; give each key once"),
+        ("high: [en]\nranks: {en: 2, en: 8}\n", "the key 'en' is given twice"),
+        ("high: [en]\nflores: {en: eng}\nflores: {en: fra}\n", "the key 'flores' is given twice"),
         ("high: [en, '']\n", "'high' must hold a list of languages"),
-        ("high: [en]\nranks: {en: ''}\n", "'ranks' holds an empty name or value beside 'en'"),
-        ("high: [en]\nflores: {'': eng}\n", "'flores' holds an empty name or value beside 'eng'"),
+        ("high: [en]\nranks: {en: ''}\n", "'ranks' has an empty name or value next to 'en'"),
+        ("high: [en]\nflores: {'': eng}\n", "'flores' has an empty name or value next to 'eng'"),
         ("high: [en]\nranks: {en: 0}\n", "ranks: en: rank 0 was given; expected a whole number of at least 1"),
         ("high: [en]\nranks: {en: -4}\n", "rank -4 was given"),
-        ("high: [en]\nranks: {en: 2.5}\n", "'2.5' is no rank"),
-        ("high: [en]\nranks: {en: two}\n", "'two' is no rank"),
-        ("high: [en]\nranks: {nl: 4}\n", "'nl' has a rank but stands under no level"),
+        ("high: [en]\nranks: {en: 2.5}\n", "'2.5' is not a rank"),
+        ("high: [en]\nranks: {en: two}\n", "'two' is not a rank"),
+        ("high: [en]\nranks: {nl: 4}\n", "'nl' has a rank but no level"),
         # the first of two mistakes
-        ("med: [nl]\nhigh: [en]\nhigh: [fr]\nmed: [sd]\n", "it holds the key 'med' twice"),
+        ("med: [nl]\nhigh: [en]\nhigh: [fr]\nmed: [sd]\n", "the key 'med' is given twice"),
         ("high: [en]\nranked: {}\nlower: [wo]\n", "unknown key 'lower'"),
-        ("high: [en]\nranks: {wo: 2, nl: 4}\n", "'wo' has a rank but stands under no level"),
-        ("high: [en]\nflores: {sd: '', nl: ''}\n", "'flores' holds an empty name or value beside 'sd'"),
+        ("high: [en]\nranks: {wo: 2, nl: 4}\n", "'wo' has a rank but no level"),
+        ("high: [en]\nflores: {sd: '', nl: ''}\n", "'flores' has an empty name or value next to 'sd'"),
     ],
 )
 def test_mistake_in_the_file_is_named_in_one_line(tmp_path, text, words) -> None:
@@ -104,7 +104,7 @@ def test_file_that_cannot_be_read_is_named(tmp_path) -> None:
     assert "No such file" in refusal_of(tmp_path / "nowhere.yaml")
     assert "Is a directory" in refusal_of(tmp_path)
     (tmp_path / "other").write_bytes("high: [é]".encode("utf-16"))
-    assert "is not YAML" in refusal_of(tmp_path / "other")
+    assert "is not valid YAML" in refusal_of(tmp_path / "other")
 
 
 def test_ids_follow_the_order_of_names_and_ranks_the_levels(tmp_path) -> None:
@@ -124,8 +124,8 @@ def test_ids_follow_the_order_of_names_and_ranks_the_levels(tmp_path) -> None:
         (["en", "xx", "wo", "yy"], "no resource level for xx, yy .*levels come from the built-in.*--lang-resources"),
         (["en", "fr", "en"], "--langs names 'en' twice"),
         (["fr", "en", "it", "it", "fr", "en"], "--langs names 'en' twice"),
-        ([], "--langs '' lacks a language"),
-        (["en", "", "fr"], "--langs 'en,,fr' lacks a language"),
+        ([], "--langs '' has an empty name"),
+        (["en", "", "fr"], "--langs 'en,,fr' has an empty name"),
     ],
 )
 def test_wrong_languages_are_named(names, words) -> None:

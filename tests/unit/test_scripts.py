@@ -21,6 +21,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.tasks.defaults import training_defaults
 from tests import ROOT, toy
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 TWELVE = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
 SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
@@ -201,8 +203,8 @@ def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment
         check=True,
     )
     assert value(done.stdout.splitlines(), "--lang-pairs") == "en-wo,wo-en"
-    assert "note: the data also hold xx, not among the languages given: not trained" in done.stderr
-    with pytest.raises(UserError, match="the data hold no direction between en, yy; give other languages"):
+    assert "note: the data also have xx, not among the given languages: not trained" in done.stderr
+    with pytest.raises(UserError, match="the data have no direction between en, yy; give other languages"):
         training_defaults(tmp_path / "the data", tmp_path / "the base.pt", langs="en,yy")
 
 
@@ -239,18 +241,18 @@ EVALUATION = {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "LANGS": "
     ("script", "variables", "words"),
     [
         ("train.sh", {}, "DATA_BIN is not set"),
-        ("train.sh", {"DATA_BIN": "nowhere", "BASE": "x", "SAVE_DIR": "y"}, "DATA_BIN=nowhere is no folder"),
-        ("train.sh", {"DATA_BIN": ".", "BASE": "nowhere.pt", "SAVE_DIR": "y"}, "BASE=nowhere.pt is no file"),
+        ("train.sh", {"DATA_BIN": "nowhere", "BASE": "x", "SAVE_DIR": "y"}, "DATA_BIN=nowhere is not a folder"),
+        ("train.sh", {"DATA_BIN": ".", "BASE": "nowhere.pt", "SAVE_DIR": "y"}, "BASE=nowhere.pt is not a file"),
         (
             "evaluate.sh",
             {"DATA_BIN": ".", "CHECKPOINT": "nowhere.pt", "OUT": "out"},
-            "CHECKPOINT=nowhere.pt is no file",
+            "CHECKPOINT=nowhere.pt is not a file",
         ),
         ("evaluate.sh", {**EVALUATION, "DICT": "no.txt"}, "DICT=no.txt"),
-        ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr is no file"),
-        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "holds no direction of the subset 'test'"),
+        ("evaluate.sh", {**EVALUATION, "FLORES_MONO": "nowhere"}, "nowhere/test.fr not found"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "has no direction of the subset 'test'"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "en-fr,en-fr"}, "--lang-pairs names 'en-fr' twice"),
-        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is no direction"),
+        ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is not a direction"),
         ("train.sh", {"DATA_BIN": ".", "BASE": "here.pt", "SAVE_DIR": "y"}, "here.pt is damaged or no checkpoint"),
     ],
 )
@@ -345,7 +347,7 @@ def test_evaluation_loop_takes_the_languages_of_the_checkpoint_and_the_direction
         write_data(tmp_path / "the data", "test", pair)
     (tmp_path / "the data" / "dict.wo.txt").write_text("text\n")
     done = loop(LANGS="", LANG_PAIRS="", FLORES_MONO="data")
-    assert "the data also hold fr, not among the languages given: not evaluated" in done.stderr
+    assert "the data also have fr, not among the given languages: not evaluated" in done.stderr
     calls = (tmp_path / "calls").read_text()
     assert "--langs wo,en,xx --lang-pairs wo-en,en-wo -s wo -t en" in calls
     assert "the data/dict.wo.txt" in calls

@@ -10,7 +10,7 @@ import pytest
 
 from langspec_lora.cli import commands
 from langspec_lora.cli.main import main
-from langspec_lora.errors import UserError
+from langspec_lora.errors import ErrorCollector, UserError
 from langspec_lora.values import content_of, names_of, number, whole_number
 from tests import toy
 
@@ -24,7 +24,7 @@ def test_whole_numbers_are_read_as_python_reads_them(text) -> None:
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "1.0", "1e3", "nan"])
 def test_what_is_no_whole_number_is_refused(text) -> None:
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         whole_number(text)
 
 
@@ -35,7 +35,7 @@ def test_numbers_are_read_as_python_reads_them(text) -> None:
 
 @pytest.mark.parametrize("text", [*NOT_NUMBERS, "1_0.5", "infinity", "."])
 def test_what_is_no_number_is_refused(text) -> None:
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a number"):
         number(text)
     assert math.isnan(number("nan"))
 
@@ -47,10 +47,10 @@ def test_names_are_split_at_commas() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "--langs '' lacks a name; give names joined by commas, such as en,fr"),
-        ("en,", "--langs 'en,' lacks a name"),
-        ("en,,fr", "lacks a name"),
-        ("en, ,fr", "lacks a name"),
+        ("", "--langs '' has an empty name; give names joined by commas, such as en,fr"),
+        ("en,", "--langs 'en,' has an empty name"),
+        ("en,,fr", "has an empty name"),
+        ("en, ,fr", "has an empty name"),
         ("en,fr,en", "--langs names 'en' twice"),
         ("en, en", "--langs names 'en' twice"),
     ],
@@ -107,7 +107,7 @@ def test_evaluate_takes_a_file_of_directions(tmp_path, text) -> None:
     command, parser = commands.module_of("evaluate"), argparse.ArgumentParser()
     command.add_arguments(parser)
     args = parser.parse_args(["data", "--checkpoint", "a.pt", "--out", "o", "--lang-pairs", str(path)])
-    (options,) = command._runs(args).values()
+    (options,) = command._options(args, ErrorCollector()).values()
     assert options.lang_pairs == "en-fr,fr-en"
 
 

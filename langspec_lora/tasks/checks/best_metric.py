@@ -1,4 +1,4 @@
-"""What ``--best-checkpoint-metric`` may name, known before the first validation looks it up."""
+"""``--best-checkpoint-metric`` must name a value that validation computes."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ _GAINS = ("accuracy",)
 
 
 def check_best_metric(task: FairseqTask, args: Namespace) -> None:
-    """Makes sure that a validation yields the metric that chooses ``checkpoint_best.pt``.
+    """Checks that validation computes the metric that selects ``checkpoint_best.pt``.
 
     Args:
         task: the task.
         args: the arguments of the training command.
 
     Raises:
-        UserError: it does not, and fairseq would end at the first validation, before anything is saved.
+        UserError: it does not; fairseq would fail at the first validation, before anything is saved.
     """
     if args.disable_validation:
         return
     metric, known = args.best_checkpoint_metric, validation_metrics(task, args)
     if known is not None and metric not in known:
-        hint = ", with --report-accuracy also accuracy" if getattr(args, "report_accuracy", None) is False else ""
+        hint = " (also accuracy with --report-accuracy)" if getattr(args, "report_accuracy", None) is False else ""
         raise UserError(
-            f"--best-checkpoint-metric {metric}: validation yields {', '.join(sorted(known))}{hint}; name one of them"
+            f"--best-checkpoint-metric {metric}: validation computes {', '.join(sorted(known))}{hint}; name one of them"
         )
     if metric in (_LOSSES if args.maximize_best_checkpoint_metric else _GAINS):
         logger.warning(
-            "checkpoint_best.pt will be the worst: %s %s --maximize-best-checkpoint-metric",
-            f"--best-checkpoint-metric {metric}",
+            "checkpoint_best.pt will be the worst checkpoint: --best-checkpoint-metric %s %s "
+            "--maximize-best-checkpoint-metric",
+            metric,
             "was given with" if args.maximize_best_checkpoint_metric else "needs",
         )
 
 
 def validation_metrics(task: FairseqTask, args: Namespace) -> set[str] | None:
-    """The names that a validation of the task yields, found by reducing one batch's log as fairseq does.
+    """The names of the values that a validation computes, found by reducing the log of one batch as fairseq does.
 
     Returns:
-        None for a criterion whose log is not known here.
+        None for a criterion whose log is unknown.
     """
     criterion = CRITERION_REGISTRY.get(args.criterion)
     if criterion not in (CrossEntropyCriterion, LabelSmoothedCrossEntropyCriterion):
@@ -59,6 +60,6 @@ def validation_metrics(task: FairseqTask, args: Namespace) -> set[str] | None:
     if getattr(args, "report_accuracy", False):
         log |= {"n_correct": 1, "total": 2}
     with metrics.aggregate(new_root=True) as reduced:
-        # Only its class is asked for, as which it would be built later.
+        # fairseq uses only the class of the criterion, so no criterion is built.
         task.reduce_metrics([log], object.__new__(criterion))
     return {*reduced.get_smoothed_values(), "num_updates"}

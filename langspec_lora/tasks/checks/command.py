@@ -1,4 +1,4 @@
-"""Which command runs, and what its flags say: refused where wrong, named where they do nothing."""
+"""Which command runs, and what its flags ask for as a whole: mistakes are refused, flags without effect are named."""
 
 from __future__ import annotations
 
@@ -9,65 +9,66 @@ from collections.abc import Iterable, Sequence
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
-from langspec_lora.tasks.checks.directions import languages_that_do_not_train
-from langspec_lora.tasks.checks.flags import (
-    check_filled,
+from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
+from langspec_lora.tasks.checks.pruning_length import pruning_within
+from langspec_lora.tasks.checks.unsupported_flags import check_beside_adapters
+from langspec_lora.tasks.checks.untrained_languages import untrained_languages
+from langspec_lora.tasks.checks.unused_flags import (
+    check_not_empty,
     check_without_adapters,
-    pruning_within,
-    training_flags_in_generation,
+    training_flags_without_training,
     unused_flags,
 )
-from langspec_lora.tasks.checks.language_tokens import idle_language_tokens, other_language_tokens
-from langspec_lora.tasks.checks.start import idle_at_start, idle_base
-from langspec_lora.tasks.checks.unsupported import check_beside_adapters
+from langspec_lora.tasks.checks.unused_with_checkpoint import unused_base_flag, unused_with_checkpoint
 
 
 def is_training(args: Namespace, from_checkpoint: bool) -> bool:
     """Whether ``fairseq-train`` builds a model.
 
-    fairseq's own ``training`` of the task only says that neither ``--source-lang`` nor ``--target-lang`` was given.
+    fairseq's task has an attribute ``training``, which only says that neither ``--source-lang`` nor ``--target-lang``
+    was given.
 
     Args:
-        args: the task's arguments. Those of ``fairseq-train`` alone have no ``path``: all other commands need a model.
+        args: the task's arguments. Only those of ``fairseq-train`` have no ``path``: all other commands need a model.
         from_checkpoint: whether ``checkpoint_utils.load_model_ensemble_and_task`` builds it.
     """
     return not from_checkpoint and not hasattr(args, "path")
 
 
-def check_both_sides(args: Namespace) -> None:
-    """Makes sure that ``--source-lang`` and ``--target-lang`` are given together or not at all.
+def check_source_and_target(args: Namespace) -> None:
+    """Checks that ``--source-lang`` and ``--target-lang`` are given together or not at all.
 
     Raises:
-        UserError: one stands alone, which fairseq takes for a direction from or to None.
+        UserError: only one is given, which fairseq would read as a direction from or to None.
     """
     if (args.source_lang is None) == (args.target_lang is None):
         return
     if not hasattr(args, "path"):
         _check_no_single_direction(args)
     flag, other = ("--source-lang", "--target-lang") if args.target_lang is None else ("--target-lang", "--source-lang")
-    raise UserError(f"{flag} {args.source_lang or args.target_lang} was given without {other}; give both, or neither")
+    raise UserError(f"{flag} {args.source_lang or args.target_lang} was given without {other}; give both or neither")
 
 
 def check_training_flags(args: Namespace) -> AdapterConfig | None:
-    """Checks the flags of a training command, whether or not their switch is on.
+    """Checks the flags of a training command, also those that a switch such as ``--add-lora False`` turns off.
 
     Args:
-        args: its arguments, architecture defaults filled in.
+        args: its arguments, with the architecture's defaults.
 
     Returns:
-        Which adapters the model will have, or None.
+        The adapters that the model will have, or None.
 
     Raises:
         UserError: a flag has a wrong value, or flags contradict each other.
     """
-    check_filled(args)
+    check_not_empty(args)
     _check_no_single_direction(args)
     is_stock = not hasattr(args, "add_lora")
     config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
     if not is_stock and config is None:
         check_without_adapters(args)
     if pruning_from_args(args) and config is None:
-        raise UserError("--pruning True needs adapters, but the model has none; drop it, or give --add-lora True")
+        raise UserError("--pruning True needs adapters, but the model has none; leave it out, or give --add-lora True")
     if config is not None:
         trained_languages(args, config.languages)
     elif getattr(args, "train_languages", None):
@@ -77,62 +78,56 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
     return config
 
 
-def remarks_on_training(
+def training_warnings(
     args: Namespace,
     config: AdapterConfig | None,
     directions: Iterable[tuple[str, str]],
     start: tuple[str, bool] | None,
 ) -> list[str]:
-    """Names what a training command says and what does nothing.
+    """The warnings about a training command: flags without effect, languages that do not train.
 
     Args:
         args: its arguments.
-        config: which adapters the model will have, or None.
+        config: the adapters that the model will have, or None.
         directions: source and target of each training direction.
-        start: the checkpoint that it starts from and whether it resumes, or None.
-
-    Returns:
-        Sentences.
+        start: the checkpoint that the training starts from and whether it resumes, or None.
 
     Raises:
-        UserError: nothing would train at all.
+        UserError: nothing would train.
     """
-    found = [*unused_flags(args, config), *idle_language_tokens(args)]
+    found = [*unused_flags(args, config), *unused_language_token_flags(args)]
     if config is not None:
         trained = trained_languages(args, config.languages)
-        found += languages_that_do_not_train(config, directions, trained, freezes_base(args))
+        found += untrained_languages(config, directions, trained, freezes_base(args))
     pruning = pruning_from_args(args)
     if pruning is not None:
         found += pruning_within(pruning[0], args.max_epoch or math.inf, f"--max-epoch {args.max_epoch}")
     if start is not None:
         path, resumes = start
-        found += idle_at_start(args, config, read_outline(path), resumes)
-        found += other_language_tokens(args, [path])
+        found += unused_with_checkpoint(args, config, read_outline(path), resumes)
+        found += language_token_mismatches(args, [path])
     return found
 
 
-def remarks_on_generation(args: Namespace, paths: Sequence[str]) -> list[str]:
-    """Names what a command that uses a trained model says and what does nothing, or goes against the model.
+def generation_warnings(args: Namespace, paths: Sequence[str]) -> list[str]:
+    """The warnings about a command that uses a trained model: flags without effect, or against its training.
 
     Args:
         args: its arguments.
         paths: the checkpoints.
 
-    Returns:
-        Sentences.
-
     Raises:
         UserError: a flag has a wrong value.
     """
-    check_filled(args)
+    check_not_empty(args)
     found = [
-        *idle_language_tokens(args),
-        *other_language_tokens(args, paths),
-        *idle_base(getattr(args, "base_checkpoint", None), paths),
+        *unused_language_token_flags(args),
+        *language_token_mismatches(args, paths),
+        *unused_base_flag(getattr(args, "base_checkpoint", None), paths),
     ]
     if not hasattr(args, "add_lora"):  # which fairseq-validate has, from the training
         pruning_from_args(args)
-        found += training_flags_in_generation(args)
+        found += training_flags_without_training(args)
     return found
 
 
@@ -141,6 +136,6 @@ def _check_no_single_direction(args: Namespace) -> None:
     words = " ".join(f"{flag} {name}" for flag, name in given.items() if name is not None)
     if words:
         raise UserError(
-            f"{words}: fairseq takes these for a translation; name what to train with --lang-pairs alone, such as "
+            f"{words}: these flags are for translation; name the directions to train with --lang-pairs only, such as "
             f"--lang-pairs {args.source_lang or 'en'}-{args.target_lang or 'fr'}"
         )

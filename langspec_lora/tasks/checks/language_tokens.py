@@ -1,4 +1,4 @@
-"""Language tokens: which ones a model was trained with, against those that a command puts before its sentences."""
+"""The language tokens that a command adds to its sentences must be those of the model's training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from langspec_lora.checkpoints.outline import read_outline
 
 STYLE = "multilingual"
-"""fairseq's default of ``--lang-tok-style``."""
+"""fairseq's default for ``--lang-tok-style``."""
 
 
 @dataclass(frozen=True)
 class LanguageTokens:
-    """Which language tokens a sentence gets.
+    """The language tokens that fairseq adds to a sentence.
 
     Attributes:
-        source: what stands before the source: ``src``, ``tgt``, another form of fairseq's ``--langtoks``, or None.
-        target: what stands before the target, likewise.
+        source: the token before the source: ``src``, ``tgt``, another value of fairseq's ``--langtoks``, or None.
+        target: the token before the target, likewise.
         style: ``--lang-tok-style``.
-        replacing: whether they stand in place of the end and begin of sentence.
+        replacing: whether they replace the begin- and end-of-sentence tokens.
     """
 
     source: str | None
@@ -31,7 +31,7 @@ class LanguageTokens:
 
     @classmethod
     def from_args(cls, args: Any) -> LanguageTokens | None:
-        """Reads them from the arguments of a command or of a checkpoint; None where these do not say.
+        """Reads them from the arguments of a command or of a checkpoint; None if the arguments do not hold them.
 
         Args:
             args: a namespace, before or after fairseq has filled in ``langtoks``.
@@ -44,11 +44,11 @@ class LanguageTokens:
 
     @property
     def are_plain(self) -> bool:
-        """Whether ``--encoder-langtok``, ``--decoder-langtok`` and ``--lang-tok-style`` can say it."""
+        """Whether ``--encoder-langtok``, ``--decoder-langtok`` and ``--lang-tok-style`` can express them."""
         return self.style in (STYLE, "mbart") and self.source in (None, "src", "tgt") and self.target in (None, "tgt")
 
     def __str__(self) -> str:
-        """The flags of fairseq that ask for them."""
+        """The fairseq flags that request them."""
         if self.are_plain:
             flags = [f"--encoder-langtok {self.source}"] if self.source else []
             flags += ["--decoder-langtok"] if self.target else []
@@ -64,48 +64,42 @@ def _flags(args: Any) -> tuple[str | None, str | None]:
 
 
 def _table(args: Any) -> tuple[str | None, str | None] | None:
-    """The main entry of ``--langtoks``, which fairseq fills in from the other flags where it is not given."""
+    """The main entry of ``--langtoks``, which fairseq fills in from the other flags if it is not given."""
     table = getattr(args, "langtoks", None)
     main = table.get("main") if isinstance(table, dict) else None
     return (main[0] or None, main[1] or None) if isinstance(main, (list, tuple)) and len(main) == 2 else None
 
 
-def idle_language_tokens(args: Namespace) -> list[str]:
-    """Names the flags that ``--langtoks`` overrides. ``fairseq-validate`` takes that from the training.
+def unused_language_token_flags(args: Namespace) -> list[str]:
+    """Names the flags that ``--langtoks`` overrides; ``fairseq-validate`` takes ``--langtoks`` from the training.
 
     Args:
         args: the arguments of the command.
-
-    Returns:
-        Sentences.
     """
     main, (source, target) = _table(args), _flags(args)
     if main is None:
         return []
     idle = [f"--encoder-langtok {source}"] if source and source != main[0] else []
     idle += ["--decoder-langtok"] if target and target != main[1] else []
-    return [f"{', '.join(idle)}: not read, since --langtoks (or the training) says {{'main': {main}}}"] if idle else []
+    return [f"{', '.join(idle)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"] if idle else []
 
 
-def other_language_tokens(args: Namespace, paths: Iterable[str]) -> list[str]:
-    """Names the checkpoints that were trained with other language tokens than a command has.
+def language_token_mismatches(args: Namespace, paths: Iterable[str]) -> list[str]:
+    """Names the checkpoints that were trained with other language tokens than those of a command.
 
     Args:
         args: the arguments of the command.
         paths: the checkpoints.
 
-    Returns:
-        Sentences.
-
     Raises:
         UserError: a checkpoint is missing, damaged or hostile.
     """
-    own, found = LanguageTokens.from_args(args), []
+    given, found = LanguageTokens.from_args(args), []
     for path in paths:
         stored = LanguageTokens.from_args(read_outline(path).model_args)
-        if stored is not None and stored != own:
+        if stored is not None and stored != given:
             found.append(
-                f"checkpoint {path} was trained with {stored}, but this command has {own}; sentences get "
-                "other language tokens than it knows, so give the same flags"
+                f"checkpoint {path} was trained with {stored}, but this command has {given}; give the same flags, so "
+                "that sentences get the language tokens that the model knows"
             )
     return found

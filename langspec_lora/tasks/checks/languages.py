@@ -1,4 +1,4 @@
-"""The languages and directions of a run: one list, whatever names them."""
+"""The languages and directions of a command: ``--langs``, ``--lang-dict``, ``--lang-pairs`` and the like."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from langspec_lora.files import read_lines
 logger = logging.getLogger(__name__)
 
 
-def settle_languages(args: Namespace) -> None:
-    """Makes ``--langs`` the list of the run's languages, and checks that every direction is between them.
+def resolve_languages(args: Namespace) -> None:
+    """Sets ``args.langs`` to the list of all languages, and checks that every direction is between two of them.
 
-    fairseq takes the list from ``--langs``, from the file ``--lang-dict``, or from the names in ``--lang-pairs``. Here
-    ``args.langs`` holds it in the end, so that checkpoints store it.
+    fairseq takes the list from ``--langs``, from the file ``--lang-dict``, or from the names in ``--lang-pairs``. In
+    ``args.langs`` it is saved with every checkpoint.
 
     Args:
         args: the task's arguments; changed in place.
 
     Raises:
-        UserError: nothing or too much names the languages or the directions, or one of them is unknown or repeated.
+        UserError: languages or directions are missing, unknown, repeated or given by two flags.
     """
     pairs = directions_of(args.lang_pairs)
     if not pairs:
@@ -41,7 +41,7 @@ def settle_languages(args: Namespace) -> None:
         for pair in named:
             for name in pair.split("-"):
                 if name not in known:
-                    raise UserError(f"{flag} holds {pair}, but {name!r} is not in {origin} {','.join(names)}")
+                    raise UserError(f"{flag} has {pair}, but {name!r} is not in {origin} {','.join(names)}")
     for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
         if name is not None and name not in known:
             raise UserError(f"{flag} {name} is not in {origin} {','.join(names)}")
@@ -57,18 +57,18 @@ def _check_directions(pairs: Sequence[str], flag: str) -> None:
     for pair in pairs:
         sides = pair.split("-")
         if len(sides) != 2 or not all(sides):
-            raise UserError(f"{flag} holds {pair!r}; expected directions such as en-fr, joined by commas")
+            raise UserError(f"{flag} has {pair!r}; expected directions such as en-fr, joined by commas")
     _check_once(pairs, flag, "direction")
 
 
 def _check_once(words: Iterable[str], flag: str, what: str) -> None:
     twice = next((word for word, count in Counter(words).items() if count > 1), None)
     if twice is not None:
-        raise UserError(f"{flag} names {twice!r} twice; name every {what} once")
+        raise UserError(f"{flag} names {twice!r} twice; name each {what} once")
 
 
 def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
-    """The languages, and what names them."""
+    """The languages, and the flag that they come from, for messages."""
     lang_dict = getattr(args, "lang_dict", None)
     if args.langs is not None and lang_dict:
         raise UserError(f"--langs and --lang-dict {lang_dict} both name the languages; give one of them")
@@ -77,18 +77,18 @@ def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
     elif lang_dict:
         names, origin = _listed(lang_dict), f"--lang-dict {lang_dict}"
         if not names:
-            raise UserError(f"--lang-dict {lang_dict} is empty; expected a language on each line")
+            raise UserError(f"--lang-dict {lang_dict} is empty; expected one language per line")
     else:
         names = sorted({name for pair in pairs for name in pair.split("-")})
         origin = "the languages of --lang-pairs"
     if not all(names):
-        raise UserError(f"{origin} {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
+        raise UserError(f"{origin} {','.join(names)!r} has an empty name; give names such as en,fr,wo")
     _check_once(names, origin, "language")
     hyphened = next((name for name in names if "-" in name or name.split() != [name]), None)
     if hyphened is not None:
         raise UserError(
             f"{origin} names {hyphened!r}, but fairseq joins the languages of a direction by '-', and a dictionary's "
-            "token holds no space; write it otherwise, such as zh_Hans"
+            "tokens have no spaces; use another name, such as zh_Hans"
         )
     return names, origin
 
@@ -97,11 +97,11 @@ def _listed(file: str) -> list[str]:
     try:
         return [line.strip() for line in read_lines(Path(file)) if line.strip()]
     except UserError as error:
-        raise UserError(f"--lang-dict cannot be read ({error}); give a file with a language on each line") from error
+        raise UserError(f"--lang-dict cannot be read ({error}); give a file with one language per line") from error
 
 
 def used_languages(args: Namespace) -> list[str]:
-    """The languages that batches will name: of the one direction to translate, or of all directions."""
+    """The languages that batches will contain: those of the one direction to translate, or of all directions."""
     if args.source_lang is not None or args.target_lang is not None:
         names = [args.source_lang, args.target_lang]
     else:
@@ -112,22 +112,22 @@ def used_languages(args: Namespace) -> list[str]:
 
 
 def _extra_directions(args: Namespace) -> dict[str, list[str]]:
-    """The directions of ``--extra-lang-pairs`` by flag and data."""
+    """The directions of each entry of ``--extra-lang-pairs``, by the flag and the name of its data."""
     extra, data = getattr(args, "extra_lang_pairs", None), getattr(args, "extra_data", None)
     for flag, value in (("--extra-lang-pairs", extra), ("--extra-data", data)):
         is_text = isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item)
         if value is not None and not is_text:
-            raise UserError(f"{flag} {value}: expected names of data and a text for each, such as \"{{'mined': '…'}}\"")
+            raise UserError(f"{flag} {value}: expected a dictionary of names and texts, such as \"{{'mined': '…'}}\"")
     extra, data = extra or {}, data or {}
     for name in {**extra, **data}:
         if name not in data:
-            raise UserError(f"--extra-lang-pairs has {name!r}, for which --extra-data has no folder; give it one")
+            raise UserError(f"--extra-lang-pairs names {name!r}, but --extra-data has no folder for it; add one")
         if name not in extra:
-            raise UserError(f"--extra-data has {name!r}, for which --extra-lang-pairs has no directions; give it some")
+            raise UserError(f"--extra-data names {name!r}, but --extra-lang-pairs has no directions for it; add some")
     found = {f"--extra-lang-pairs {name}": directions_of(text) for name, text in extra.items()}
     for flag, pairs in found.items():
         _check_directions(pairs, flag)
     for name in extra:
         if name not in (args.langtoks or {}):
-            logger.warning("--langtoks does not name %s, so fairseq gives its sentences no language tokens", name)
+            logger.warning("--langtoks does not name %s, so fairseq adds no language tokens to its sentences", name)
     return found

@@ -1,4 +1,4 @@
-"""Numbers of a training command that no training can work with, and that fairseq takes without looking."""
+"""Ranges of the numbers of a training command that fairseq does not check."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from langspec_lora.errors import UserError
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "lr": (0, math.inf, "rates of at least 0"),
     "update_freq": (1, math.inf, "whole numbers of at least 1"),
-    "clip_norm": (0, math.inf, "a norm of at least 0; 0 is off"),
-    "label_smoothing": (0, 1, "a share from 0 to 1"),
-    "dropout": (0, 1, "a share from 0 to 1"),
-    "attention_dropout": (0, 1, "a share from 0 to 1"),
-    "activation_dropout": (0, 1, "a share from 0 to 1"),
-    "encoder_layerdrop": (0, 1, "a share from 0 to 1"),
-    "decoder_layerdrop": (0, 1, "a share from 0 to 1"),
+    "clip_norm": (0, math.inf, "a norm of at least 0; 0 turns clipping off"),
+    "label_smoothing": (0, 1, "a number from 0 to 1"),
+    "dropout": (0, 1, "a number from 0 to 1"),
+    "attention_dropout": (0, 1, "a number from 0 to 1"),
+    "activation_dropout": (0, 1, "a number from 0 to 1"),
+    "encoder_layerdrop": (0, 1, "a number from 0 to 1"),
+    "decoder_layerdrop": (0, 1, "a number from 0 to 1"),
     "weight_decay": (0, math.inf, "a number of at least 0"),
     "max_tokens": (1, math.inf, "a number of tokens of at least 1"),
     "batch_size": (1, math.inf, "a number of sentences of at least 1"),
-    "max_epoch": (0, math.inf, "a number of epochs of at least 0; 0 is no limit"),
-    "max_update": (0, math.inf, "a number of updates of at least 0; 0 is no limit"),
+    "max_epoch": (0, math.inf, "a number of epochs of at least 0; 0 means no limit"),
+    "max_update": (0, math.inf, "a number of updates of at least 0; 0 means no limit"),
 }
-"""Least and greatest value of each flag, and how a message calls what is expected."""
+"""The lowest and highest value of each flag, and their description in messages."""
 
 
 def check_training_numbers(args: Namespace) -> None:
-    """Makes sure that numbers of a training command are numbers, and within what they can be.
+    """Checks that the numbers of a training command are finite and within their ranges.
 
     Args:
-        args: the arguments, of which some may be missing.
+        args: the arguments; some may be missing.
 
     Raises:
-        UserError: one is not.
+        UserError: a number is not, or ``--optimizer-overrides`` is not a dictionary.
     """
     for name, (least, most, expected) in _RANGES.items():
         value = getattr(args, name, None)

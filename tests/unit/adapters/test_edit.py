@@ -61,7 +61,7 @@ def test_languages_that_cannot_join_are_named() -> None:
     with pytest.raises(UserError, match=r"^--langs names wo, which has adapters already .there are en, ଓଡ଼ିଆ, wo"):
         add_languages(adapters, there, "rank", 1)
     add_languages(adapters, replace(NEW, ranks=(2, 23)), "rank", 1)  # the widest layer has 23 features
-    with pytest.raises(UserError, match="rank 24 of xh is above 23"):
+    with pytest.raises(UserError, match="rank 24 of xh exceeds 23"):
         add_languages(adapters, replace(NEW, ranks=(2, 24)), "rank", 1)
     for seed in (-1, 2**63):
         with pytest.raises(UserError, match=f"^--seed {seed}: expected a number from 0 to {2**63 - 1}"):
@@ -75,7 +75,7 @@ def test_rank_may_be_as_great_as_the_input_is_wide() -> None:
     narrow = replace(adapters, packed={FC1: PackedMatrices(*(value[:, :5] for value in adapters.packed[FC1]))})
     narrow = replace(narrow, packed={FC1: narrow.packed[FC1]._replace(a=adapters.packed[FC1].a)})
     add_languages(narrow, replace(NEW, ranks=(2, 10)), "rank", 1)
-    with pytest.raises(UserError, match="rank 11 of xh is above 10"):
+    with pytest.raises(UserError, match="rank 11 of xh exceeds 10"):
         add_languages(narrow, replace(NEW, ranks=(2, 11)), "rank", 1)
 
 

@@ -145,7 +145,7 @@ def test_published_pairs_take_the_promised_space(tmp_path, pruned, limit) -> Non
 def test_what_is_there_is_kept_unless_told_otherwise(tmp_path) -> None:
     write_adapter_folder(make(0), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(UserError, match="is there already; give another --out, or --overwrite"):
+    with pytest.raises(UserError, match="already exists; give another --out, or --overwrite"):
         write_adapter_folder(make(0.5), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     write_adapter_folder(make(0.5), tmp_path, overwrite=True)

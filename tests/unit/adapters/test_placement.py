@@ -11,7 +11,7 @@ from langspec_lora.checkpoints.start import check_start_agrees
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.sites import Site
-from langspec_lora.tasks.checks.overrides import check_overrides
+from langspec_lora.tasks.checks.model_overrides import check_overrides
 from tests.unit.adapters.test_file import make
 from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, command, stored_arguments, write
 

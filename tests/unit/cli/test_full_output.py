@@ -78,7 +78,7 @@ def test_file_that_may_not_be_read_is_named(tmp_path) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_device_is_never_replaced_by_a_file(overwrite) -> None:
-    with pytest.raises(UserError, match=r"is a device|is there already"):
+    with pytest.raises(UserError, match=r"is a device|already exists"):
         files.check_file(Path("/dev/full"), overwrite)
 
 

@@ -75,13 +75,13 @@ def test_a_direction_has_two_languages() -> None:
 @pytest.mark.parametrize("option", ["--format merged", "--from adapter", "--from lslo"])
 def test_a_file_that_is_there_is_not_replaced(option, tmp_path) -> None:
     (tmp_path / "out.pt").touch()
-    assert "out.pt is there already" in refusal(option, out=tmp_path / "out.pt")
+    assert "out.pt already exists" in refusal(option, out=tmp_path / "out.pt")
 
 
 @pytest.mark.parametrize("name", ["adapter.safetensors", "adapter_config.json"])
 def test_no_file_of_an_adapter_that_is_there_is_replaced(name, tmp_path) -> None:
     (tmp_path / name).touch()
-    assert f"{name} is there already" in refusal("--format adapter", out=tmp_path)
+    assert f"{name} already exists" in refusal("--format adapter", out=tmp_path)
 
 
 def test_formats_are_called_by_these_names() -> None:

@@ -209,7 +209,7 @@ def test_arguments_that_are_not_whole_are_named(how) -> None:
 
 
 def test_other_directions_and_slices_are_named() -> None:
-    assert "'both' is no direction" in refusal(state(), arguments(encoder_activation_direction="src_both"))
+    assert "'both' is not a side" in refusal(state(), arguments(encoder_activation_direction="src_both"))
     assert "its argument start_idx is 'x'; expected a whole number" in refusal(state(), arguments(start_idx="x"))
 
 

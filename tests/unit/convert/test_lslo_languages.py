@@ -44,7 +44,7 @@ def test_another_order_and_languages_that_are_left_out_are_told(capsys) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["en", ""], "--langs 'en,' lacks a language"),
+        (["en", ""], "--langs 'en,' has an empty name"),
         (["wo", "fr", "en", "en", "fr"], "--langs names 'en' twice"),
     ],
 )

@@ -132,7 +132,7 @@ def test_raw_text_is_split_by_the_sentencepiece_model(tmp_path, files):
     assert kept.read_bytes() == model.getvalue()
     kept.unlink()
     kept.write_bytes(b"another")
-    with pytest.raises(UserError, match=r"sentencepiece\.bpe\.model is there with another content and was kept"):
+    with pytest.raises(UserError, match=r"sentencepiece\.bpe\.model already exists with other content and was kept"):
         binarise(multi_parallel("train", files), dictionary, tmp_path / "out", spm_model=tmp_path / "spm.model")
     assert kept.read_bytes() == b"another"
 
@@ -186,7 +186,7 @@ def test_files_with_other_content_are_refused_and_kept(tmp_path, files, dictiona
     binarise(multi_parallel("train", files), dictionary, out)
     before = content(out)
     write(files["mi"], ["new", "text", "of", "four"])
-    with pytest.raises(UserError, match=r"train\.ka-mi\.mi\.bin is there with another content"):
+    with pytest.raises(UserError, match=r"train\.ka-mi\.mi\.bin already exists with other content"):
         binarise(multi_parallel("train", files), dictionary, out)
     assert content(out) == before
 
@@ -194,7 +194,7 @@ def test_files_with_other_content_are_refused_and_kept(tmp_path, files, dictiona
 def test_another_dictionary_is_refused(tmp_path, files, dictionary):
     binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
     write(dictionary, ["cat 1"])
-    with pytest.raises(UserError, match="another content"):
+    with pytest.raises(UserError, match="other content"):
         binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
 
 
@@ -204,8 +204,8 @@ def test_another_dictionary_is_refused(tmp_path, files, dictionary):
         ([], r"train\.mi, line 1: the file is empty"),
         (["one", "", "three", "four"], r"train\.mi, line 2: empty"),
         (["one", "two", " \t", "four"], r"train\.mi, line 3: empty"),
-        (["one", "two"], r"train\.mi, line 3: missing; it has 2 lines and .*train\.ka has 4"),
-        (["1", "2", "3", "4", "5", "6"], r"train\.ka, line 5: missing; it has 4 lines and .*train\.mi has 6"),
+        (["one", "two"], r"train\.mi, line 3: missing; the file has 2 lines, .*train\.ka has 4"),
+        (["1", "2", "3", "4", "5", "6"], r"train\.ka, line 5: missing; the file has 4 lines, .*train\.mi has 6"),
     ],
     ids=["empty file", "empty line", "white line", "too short", "too long"],
 )
@@ -227,9 +227,9 @@ def test_missing_files_are_named(tmp_path, files, dictionary):
     files["mi"].unlink()
     with pytest.raises(UserError, match=r"train\.mi: No such file"):
         binarise(multi_parallel("train", files), dictionary, tmp_path / "out")
-    with pytest.raises(UserError, match=r"dictionary .*none\.txt is not there"):
+    with pytest.raises(UserError, match=r"dictionary .*none\.txt not found"):
         binarise(multi_parallel("train", {"ka": files["ka"], "to": files["to"]}), "none.txt", tmp_path / "out")
-    with pytest.raises(UserError, match=r"SentencePiece model none\.model is not there"):
+    with pytest.raises(UserError, match=r"SentencePiece model none\.model not found"):
         binarise(
             multi_parallel("train", {"ka": files["ka"], "to": files["to"]}),
             dictionary,
@@ -240,15 +240,15 @@ def test_missing_files_are_named(tmp_path, files, dictionary):
 
 def test_a_file_that_is_no_dictionary_and_one_that_is_no_sentencepiece_model_are_refused(tmp_path, files, dictionary):
     text = write(tmp_path / "prose.txt", ["no counts here"])
-    with pytest.raises(UserError, match=r"prose\.txt is no fairseq dictionary"):
+    with pytest.raises(UserError, match=r"prose\.txt is not a fairseq dictionary"):
         binarise(multi_parallel("train", files), text, tmp_path / "out")
-    with pytest.raises(UserError, match=r"prose\.txt is no SentencePiece model"):
+    with pytest.raises(UserError, match=r"prose\.txt is not a SentencePiece model"):
         binarise(multi_parallel("train", files), dictionary, tmp_path / "out", spm_model=text)
     assert not (tmp_path / "out").exists()
 
 
 def test_directions_without_text_or_from_a_language_into_itself_are_refused(files):
-    with pytest.raises(UserError, match="direction ka-xx: no train text for 'xx'; there is text for ka, mi, to"):
+    with pytest.raises(UserError, match="direction ka-xx: no train text for 'xx'; expected one of ka, mi, to"):
         multi_parallel("train", files, [("ka", "xx")])
     with pytest.raises(UserError, match="direction ka-ka"):
         multi_parallel("train", files, [("ka", "ka")])

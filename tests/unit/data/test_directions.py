@@ -31,7 +31,9 @@ def test_a_direction_is_two_languages_and_a_dash() -> None:
 
 @pytest.mark.parametrize("text", ["", "en", "en-", "-fr", "-", "en-fr-nl", "en-en", "en_fr"])
 def test_anything_else_is_no_direction(text) -> None:
-    with pytest.raises(UserError, match=rf"'{text}' is no direction; expected two different languages such as en-fr"):
+    with pytest.raises(
+        UserError, match=rf"'{text}' is not a direction; expected two different languages such as en-fr"
+    ):
         Direction.parse(text)
 
 
@@ -47,10 +49,10 @@ def test_a_folder_holds_both_directions_of_a_pair_whose_sides_are_whole(tmp_path
 @pytest.mark.parametrize("subset", ["dev", "t.st"])
 def test_a_folder_without_directions_of_a_subset_is_named(tmp_path, subset) -> None:
     binarised(tmp_path, "test.en-fr.en", "test.en-fr.fr")
-    words = rf"{tmp_path} holds no direction of the subset '{subset}'; expected files such as {subset}\.en-fr\.en\.idx"
+    words = rf"{tmp_path} has no direction of the subset '{subset}'; expected files such as {subset}\.en-fr\.en\.idx"
     with pytest.raises(UserError, match=words):
         find_directions(tmp_path, subset)
-    with pytest.raises(UserError, match="gone is no folder; give the folder that fairseq-preprocess wrote"):
+    with pytest.raises(UserError, match="gone is not a folder; give the folder that fairseq-preprocess wrote"):
         find_directions(tmp_path / "gone", subset)
 
 
@@ -115,19 +117,19 @@ def test_directions_are_chosen_by_languages_or_by_name_in_the_order_given(langs,
 @pytest.mark.parametrize(
     ("langs", "lang_pairs", "words"),
     [
-        (("en", "xx", "yy"), None, "--langs names xx, yy, but the data holds only en, fr, nl"),
+        (("en", "xx", "yy"), None, "--langs names xx, yy, but the data have only en, fr, nl"),
         (("en", "en"), None, "--langs names 'en' twice"),
-        ((), None, "--langs '' lacks a name"),
-        (("fr",), "all", "the data holds no direction between fr; give at least two languages of it"),
+        ((), None, "--langs '' has an empty name"),
+        (("fr",), "all", "the data have no direction between fr; give at least two languages of the data"),
         (
             None,
             "en-fr,nl-fr,en-xx",
-            "names nl-fr, en-xx, which the data does not hold; it holds en, fr, nl",
+            "names nl-fr, en-xx, but the data have only directions of en, fr, nl",
         ),
         (None, "en-fr,en-fr", "--lang-pairs names 'en-fr' twice"),
-        (None, "en", "'en' is no direction"),
-        (None, "", "--lang-pairs '' lacks a name; give names joined by commas, such as en-fr,fr-en"),
-        (("en", "fr"), "en-fr,nl-en,fr-nl", "--lang-pairs names nl-en, whose languages are not all in --langs"),
+        (None, "en", "'en' is not a direction"),
+        (None, "", "--lang-pairs '' has an empty name; give names joined by commas, such as en-fr,fr-en"),
+        (("en", "fr"), "en-fr,nl-en,fr-nl", "--lang-pairs names nl-en, but not both languages are in --langs"),
     ],
 )
 def test_directions_that_are_not_there_are_named(langs, lang_pairs, words) -> None:

@@ -138,7 +138,7 @@ def test_a_folder_of_other_settings_is_refused_and_kept(prepared, source, change
 def test_files_of_the_user_are_not_overwritten(source, tmp_path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dict.txt").write_text("mine 1\n")
-    with pytest.raises(UserError, match=r"dict\.txt from elsewhere"):
+    with pytest.raises(UserError, match=r"already contains dict\.txt"):
         flores.prepare(tmp_path / "out", LANGUAGES, source, vocab_size=60, valid_lines=3)
     assert snapshot(tmp_path / "out") == {"dict.txt": b"mine 1\n"}
 
@@ -167,7 +167,7 @@ def test_a_dictionary_of_another_sentencepiece_model_is_refused(prepared, source
 
 def break_missing(source: Path) -> str:
     (source / "devtest" / "nld.devtest").unlink()
-    return r"nld\.devtest is missing \(language 'nl'\)"
+    return r"nld\.devtest not found \(language 'nl'\)"
 
 
 def break_empty_line(source: Path) -> str:
@@ -190,7 +190,7 @@ def break_alignment(source: Path) -> str:
 
 def break_encoding(source: Path) -> str:
     (source / "dev" / "nld.dev").write_bytes(b"caf\xe9\n")
-    return r"nld\.dev cannot be read as UTF-8"
+    return r"nld\.dev, line \d+: not UTF-8"
 
 
 def break_folder(source: Path) -> str:
@@ -215,7 +215,7 @@ def test_damaged_text_is_named_by_file_and_line_before_anything_is_written(sourc
         ({"valid_lines": 13}, "devtest has 12 lines"),
         ({"vocab_size": 0}, "--vocab-size 0"),
         ({"spm": Path("nowhere.model")}, "belong together"),
-        ({"spm": Path("nowhere.model"), "dictionary": Path("nowhere.txt")}, "--spm nowhere.model is not there"),
+        ({"spm": Path("nowhere.model"), "dictionary": Path("nowhere.txt")}, "--spm nowhere.model not found"),
         ({"resources": Resources(levels={"en": "high", "xx": "low"}, flores={"en": "eng"})}, "FLORES code for xx"),
         (
             {
@@ -223,7 +223,7 @@ def test_damaged_text_is_named_by_file_and_line_before_anything_is_written(sourc
                     levels={"en": "high", "wo": "low"}, flores={"en": "eng", "wo": "wol", "zh": "zho"}
                 )
             },
-            "'zh' has a FLORES code but stands under no level",
+            "'zh' has a FLORES code but no level",
         ),
         (
             {"resources": Resources(levels={"en": "high", "wo": "low"}, flores={"en": "eng", "wo": "eng"})},
@@ -232,14 +232,14 @@ def test_damaged_text_is_named_by_file_and_line_before_anything_is_written(sourc
     ],
 )
 def test_wrong_options_are_named(source, tmp_path, changes, words) -> None:
-    options = {"resources": LANGUAGES, "source": source, "vocab_size": 60, "valid_lines": 3, **changes}
+    options = {"resources": LANGUAGES, "archive": source, "vocab_size": 60, "valid_lines": 3, **changes}
     with pytest.raises(UserError, match=words):
         flores.prepare(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_vocabulary_too_small_for_the_text_says_so(source, tmp_path) -> None:
-    with pytest.raises(UserError, match="--vocab-size 5 does not suit the text"):
+    with pytest.raises(UserError, match="--vocab-size 5 does not fit the text"):
         flores.prepare(tmp_path / "out", LANGUAGES, source, vocab_size=5, valid_lines=3)
 
 
@@ -324,7 +324,7 @@ def test_no_network_and_a_damaged_archive_are_one_sentence(archive, tmp_path) ->
     url, _, content = archive
     with pytest.raises(UserError, match="--from"):
         flores.download(url.replace("flores101", "nothing"), tmp_path / "a")
-    with pytest.raises(UserError, match=r"cannot be fetched .*--from"):
+    with pytest.raises(UserError, match=r"cannot be downloaded .*--from"):
         flores.download("http://127.0.0.1:9/flores.tar.gz", tmp_path / "b")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "flores101_dataset.tar.gz").write_bytes(content[: len(content) // 2])
@@ -353,6 +353,7 @@ def real_flores() -> Path | None:
     return None
 
 
+@pytest.mark.flores
 @pytest.mark.skipif(real_flores() is None, reason="no FLORES-101: set FLORES101 to an unpacked archive")
 def test_the_real_flores_has_both_sets_of_languages_and_997_and_1012_lines() -> None:
     for name in ("twelve", "thirty"):
@@ -362,6 +363,7 @@ def test_the_real_flores_has_both_sets_of_languages_and_997_and_1012_lines() -> 
         assert {len(lines) for lines in text["devtest"].values()} == {1012}
 
 
+@pytest.mark.flores
 @pytest.mark.skipif(real_flores() is None, reason="no FLORES-101: set FLORES101 to an unpacked archive")
 def test_real_flores_languages_become_data_with_few_unknown_tokens(tmp_path) -> None:
     languages = Resources(levels={"en": "high", "wo": "low"}, flores={"en": "eng", "wo": "wol"})

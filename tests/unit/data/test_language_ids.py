@@ -86,7 +86,7 @@ def test_languages_of_a_batch_that_does_not_name_them_are_read_off_its_ids() -> 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (FileNotFoundError("…"), "there are no train data of en-fr in here; binarise that direction, or leave it out"),
+        (FileNotFoundError("…"), "no train data of en-fr in here; binarise that direction, or leave it out"),
         (AssertionError("…same number of examples…"), "train data of en-fr in here are misaligned: …same number"),
         (None, "train data of en-fr in here are empty; binarise text for that direction, or leave it out"),
     ],
@@ -160,11 +160,11 @@ def test_a_direction_is_found_under_either_name(own, pair) -> None:
 
 
 def test_what_is_missing_is_named(own, tmp_path) -> None:
-    with pytest.raises(UserError, match=r"there are no valid data of en-nl in .*; binarise that direction"):
+    with pytest.raises(UserError, match=r"no valid data of en-nl in .*; binarise that direction"):
         check(own, "en-nl")
     for path in side(own, "fr"):
         path.unlink()
-    with pytest.raises(UserError, match="there are no valid data of en-fr"):
+    with pytest.raises(UserError, match="no valid data of en-fr"):
         check(own)
     check(own, needs_target=False)
 
@@ -221,7 +221,9 @@ def test_ids_beyond_the_dictionary_are_named(own) -> None:
     tokens[5] = size
     tokens.tofile(path)
     os.utime(path, ns=(1, 1))  # another file than the one that was looked at before
-    with pytest.raises(UserError, match=rf"valid data of en-fr in .*, fr: they hold the id {size}, .* has {size} entr"):
+    with pytest.raises(
+        UserError, match=rf"valid data of en-fr in .*, fr: the highest token id is {size}, .* has {size} entr"
+    ):
         check(own)
 
 
@@ -274,5 +276,5 @@ def test_sides_in_two_formats_are_refused(own) -> None:
 
 def test_a_file_in_no_format_is_refused(own) -> None:
     (own / "valid.en-fr.en.idx").write_bytes(b"something else altogether" * 10)
-    with pytest.raises(UserError, match=r"valid data of en-fr in .* are in no format that fairseq knows; binarise"):
+    with pytest.raises(UserError, match=r"valid data of en-fr in .* are in an unknown format; binarise"):
         check(own)

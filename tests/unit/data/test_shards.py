@@ -87,7 +87,7 @@ def test_a_missing_folder_and_a_name_that_fairseq_cannot_read_are_named(tmp_path
     (tmp_path / "valid.idx").touch()
     assert held_directions("train", [str(tmp_path)]) == [set()]
     (tmp_path / "train.idx").touch()
-    with pytest.raises(UserError, match=r"holds train\.idx, a name that fairseq cannot read here"):
+    with pytest.raises(UserError, match=r"has a file train\.idx, a name that fairseq cannot parse"):
         held_directions("train", [str(tmp_path)])
     with pytest.raises(IndexError):
         MultilingualDatasetManager._get_shard_num_dict("train", [str(tmp_path)])

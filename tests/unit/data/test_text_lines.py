@@ -46,7 +46,7 @@ def test_what_was_read_and_written_is_read_again_the_same(tmp_path) -> None:
 def test_a_byte_order_mark_is_left_out_with_a_remark(tmp_path, caplog) -> None:
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfone\ntwo\n")
     assert read_lines(tmp_path / "text") == read_lines(tmp_path / "text") == ["one", "two"]
-    remark = f"{tmp_path / 'text'} begins with a byte order mark, which is left out"
+    remark = f"{tmp_path / 'text'} begins with a byte order mark, which was removed"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", remark)]
 
 

@@ -12,7 +12,8 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import decoding
 from langspec_lora.evaluation.decoding import Decoder
-from langspec_lora.inference.settings import Generation
+from langspec_lora.evaluation.options import EvaluationOptions
+from langspec_lora.generation import BatchLimits, GenerationSettings
 from tests import toy
 from tests.bad_input import remove
 
@@ -31,13 +32,13 @@ class Loaded:
     """Stands in for a loaded model; its hypotheses name the direction and the number of the sentence.
 
     Attributes:
-        groups: the directions of each call, and whether their pairs were to be merged.
+        groups: the directions of each call, and whether their adapters were to be merged.
     """
 
-    has_pairs = True
+    has_adapters = True
 
-    def __init__(self, task: tasks.FairseqTask, positions: tuple[int, int], max_tokens: int, batch_size: int | None):
-        self.task, self.max_positions, self.max_tokens, self.batch_size = task, positions, max_tokens, batch_size
+    def __init__(self, task: tasks.FairseqTask, positions: tuple[int, int], limits: BatchLimits) -> None:
+        self.task, self.max_positions, self.limits = task, positions, limits
         self.groups = []
 
     def decode(self, datasets, merge: bool, progress) -> list[list[str]]:
@@ -56,14 +57,16 @@ def decoder(task, toy_data, monkeypatch):
         batch_size: int | None = None,
         positions: tuple[int, int] = (FREE, FREE),
         data: Path = toy_data,
-        generation: Generation = Generation(),  # noqa: B008  (it is frozen)
-        **options: str,
+        generation: GenerationSettings = GenerationSettings(),  # noqa: B008  (it is frozen)
+        **more: str,
     ) -> tuple[Decoder, Loaded]:
-        loaded = Loaded(task, positions, max_tokens, batch_size)
+        limits = BatchLimits(max_tokens, batch_size)
+        loaded = Loaded(task, positions, limits)
         given = []
         monkeypatch.setattr(decoding, "LoadedModel", lambda *args: given.extend(args) or loaded)
-        made = Decoder(data, "test", SIDES, "model", generation, max_tokens, batch_size, **options)
-        assert given == ["model", generation, SIDES, max_tokens, batch_size]
+        options = EvaluationOptions(data, "spec", Path("out"), generation=generation, limits=limits, **more)
+        made = Decoder(options, "files", SIDES)
+        assert given == ["files", generation, limits, SIDES]
         return made, loaded
 
     return make
@@ -110,7 +113,7 @@ def test_directions_share_batches_until_they_fill_eight(decoder, batching, limit
 
 
 def test_directions_share_no_batch_where_hypotheses_depend_on_theirs(decoder) -> None:
-    made, loaded = decoder(max_tokens=100 * TOKENS, generation=Generation(max_len_a=1.2), batching="mixed")
+    made, loaded = decoder(max_tokens=100 * TOKENS, generation=GenerationSettings(max_len_a=1.2), batching="mixed")
     translated(made)
     assert sizes(loaded) == ALONE
 
@@ -121,11 +124,11 @@ def test_small_directions_share_batches_if_nothing_is_said(decoder) -> None:
     assert sizes(loaded) == TOGETHER
 
 
-def test_the_model_says_whether_it_has_pairs(decoder) -> None:
+def test_the_model_says_whether_it_has_adapters(decoder) -> None:
     made, loaded = decoder()
     for answer in (True, False):
-        loaded.has_pairs = answer
-        assert made.has_pairs is answer
+        loaded.has_adapters = answer
+        assert made.has_adapters is answer
 
 
 def longer_than(limit: int) -> tuple[int, int]:
@@ -174,7 +177,7 @@ def test_data_without_a_side_or_of_another_dictionary_are_named(decoder, toy_dat
     data = Path(shutil.copytree(toy_data, tmp_path / "bin"))
     remove(data, "test.en-fr.fr", "test.fr-en")
     made, _ = decoder(data=data)
-    with pytest.raises(UserError, match=f"there are no test data of en-fr in {data}"):
+    with pytest.raises(UserError, match=f"no test data of en-fr in {data}"):
         made.load(SIDES[0])
     (data / "test.en-nl.nl.idx").write_bytes(b"")
     with pytest.raises(UserError, match=r"test\.en-nl\.nl\.idx"):

@@ -1,4 +1,4 @@
-"""What an evaluation plans, decodes, keeps, replaces and says, with a stand-in for the decoder."""
+"""What an evaluation prepares, decodes, keeps, replaces and says, with a stand-in for the decoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import pytest
 import torch
 
 from langspec_lora.data.directions import Direction
-from langspec_lora.errors import UserError
+from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.evaluation import evaluate as evaluation
 from langspec_lora.evaluation import scoreboard
-from langspec_lora.evaluation.evaluate import Options, carry_out, counted, evaluate, mean_scores, plan
+from langspec_lora.evaluation.evaluate import counted, evaluate, mean_scores, run
+from langspec_lora.evaluation.options import EvaluationOptions
+from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.scoring import TargetScorer
-from langspec_lora.evaluation.share import Board, Share
+from langspec_lora.evaluation.share import Share
 from langspec_lora.files import read_lines
-from langspec_lora.inference.settings import Generation
+from langspec_lora.generation import BatchLimits, GenerationSettings
 from tests import toy
 from tests.bad_input import STOCK, write_checkpoint
 from tests.evaluations import contents, options
@@ -56,10 +58,10 @@ def decoders(monkeypatch, toy_data) -> SimpleNamespace:
 
     ``given`` are its arguments, ``asked`` what each has translated, and ``scored`` how many scores lay in ``file``.
     """
-    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_pairs=True, file=Path("nowhere"), scored=[])
+    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_adapters=True, file=Path("nowhere"), scored=[])
 
     class Decoder:
-        has_pairs = property(lambda self: seen.has_pairs)
+        has_adapters = property(lambda self: seen.has_adapters)
 
         def __init__(self, *args: object) -> None:
             seen.given.append(args)
@@ -95,6 +97,10 @@ def hypotheses(data: Path, direction: Direction) -> list[str]:
     return [" ".join([*line.split()[:-1], direction.source]) for line in lines]
 
 
+def prepared(asked: EvaluationOptions) -> Evaluation:
+    return prepare(check(asked))
+
+
 def names(directions) -> list[str]:
     return [str(direction) for direction in directions]
 
@@ -103,53 +109,57 @@ def directions_in(out: Path) -> list[str]:
     return list(json.loads((out / "scores.json").read_text())["directions"])
 
 
-def test_a_plan_names_what_is_to_be_done(toy_data, checkpoint, tmp_path) -> None:
-    planned = plan(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
-    assert names(planned.directions) == names(planned.everything) == THREE.split(",")
-    assert names(planned.missing) == BY_TARGET  # those into one language follow each other
+def test_an_evaluation_knows_what_is_to_be_done(toy_data, checkpoint, tmp_path) -> None:
+    planned = prepared(options(toy_data, checkpoint, tmp_path, lang_pairs=THREE))
+    assert names(planned.directions) == names(planned.to_score) == THREE.split(",")
+    assert names(planned.to_decode) == BY_TARGET  # those into one language follow each other
     assert planned.levels == {"wo": "low", "en": "high", "fr": "high", "nl": "med"}
     assert list(planned.settings["sources"]) == sorted(THREE.split(","))
     assert planned.texts.origin == str(toy_data.parent)
     assert planned.model.langs == toy.LANGUAGES
-    assert planned.model.device == "cpu"
+    assert planned.model.spec.device == "cpu"
     assert not list(tmp_path.iterdir())
 
 
 def test_without_further_flags_all_directions_are_planned_with_all_that_is_there(
     toy_data, checkpoint, tmp_path
 ) -> None:
-    planned = plan(Options(toy_data, (checkpoint,), tmp_path, tokenize="13a"))
+    planned = prepared(options(toy_data, checkpoint, tmp_path, device=None, references=None))
     assert sorted(names(planned.directions)) == sorted(toy.PAIRS)
-    model = planned.model
-    assert (model.pairs, model.device, model.precision, model.base_checkpoint) == (True, None, "fp32", None)
-    assert (model.encoder_langtok, model.decoder_langtok) == ("src", True)
-    assert planned.settings["generation"] == vars(Generation())
-    assert (planned.options.batch_size, planned.options.batching, planned.options.overwrite) == (None, "auto", False)
+    spec, tokens = planned.model.spec, planned.model.tokens
+    assert (spec.adapters, spec.device, spec.dtype, spec.base_checkpoint) == (True, None, "fp32", None)
+    assert (tokens.source, tokens.target) == ("src", "tgt")
+    assert planned.settings["generation"] == vars(GenerationSettings())
+    assert (planned.options.limits.batch_size, planned.options.batching, planned.options.overwrite) == (
+        None,
+        "auto",
+        False,
+    )
 
 
 def test_flags_reach_the_model_and_its_decoder(toy_data, checkpoint, tmp_path, decoders) -> None:
     dictionary = Path(shutil.copy(toy_data.parent / "dict.txt", tmp_path / "other.txt"))
-    generation = Generation(beam=2)
+    generation = GenerationSettings(beam=2)
     flags = {
-        **{"encoder_langtok": "tgt", "decoder_langtok": False, "precision": "bf16", "cpu": False, "pairs": False},
+        **{"encoder_langtok": "tgt", "decoder_langtok": False, "dtype": "bf16", "device": None, "adapters": False},
         **{"base_checkpoint": "base.pt", "max_tokens": 77, "batch_size": 5, "batching": "mixed", "subset": "valid"},
     }
     asked = options(toy_data, checkpoint, tmp_path / "out", dictionary=dictionary, generation=generation, **flags)
-    planned = plan(asked)
-    model = planned.model
-    assert (model.checkpoints, model.dictionary) == ((checkpoint,), dictionary)
-    assert (model.encoder_langtok, model.decoder_langtok, model.precision) == ("tgt", False, "bf16")
-    assert (model.device, model.pairs, model.base_checkpoint) == (None, False, "base.pt")
-    carry_out(planned)
-    assert decoders.given == [(toy_data, "valid", planned.missing, model, generation, 77, 5, "mixed")]
+    planned = prepared(asked)
+    model, spec = planned.model, planned.model.spec
+    assert (spec.checkpoints, model.dictionary) == ((checkpoint,), dictionary)
+    assert (model.tokens.source, model.tokens.target, spec.dtype) == ("tgt", None, "bf16")
+    assert (spec.device, spec.adapters, spec.base_checkpoint) == (None, False, "base.pt")
+    assert (asked.limits, asked.batching, asked.subset) == (BatchLimits(77, 5), "mixed", "valid")
+    run(planned, Share())
+    assert decoders.given == [(asked, model, planned.to_decode)]
 
 
 def test_levels_are_those_of_the_first_checkpoint_that_has_them(toy_data, checkpoint, stock, tmp_path) -> None:
     pair = {"lang_pairs": "wo-nl"}
-    assert plan(options(toy_data, stock, tmp_path, **pair)).levels == {}
-    both = options(toy_data, stock, tmp_path, **pair)
-    both = Options(**{**vars(both), "checkpoints": (stock, checkpoint)})
-    assert plan(both).levels == {"wo": "low", "nl": "med"}
+    assert prepared(options(toy_data, stock, tmp_path, **pair)).levels == {}
+    both = options(toy_data, stock, tmp_path, **pair, checkpoints=(stock, checkpoint))
+    assert prepared(both).levels == {"wo": "low", "nl": "med"}
 
 
 def test_an_evaluation_leaves_hypotheses_and_scores_and_says_what_it_does(
@@ -162,13 +172,13 @@ def test_an_evaluation_leaves_hypotheses_and_scores_and_says_what_it_does(
         lines = hypotheses(toy_data, direction)
         assert read_lines(tmp_path / f"{direction}.hyp.txt") == lines
         references = read_lines(toy_data.parent / f"test.{direction.target}")
-        assert score == {**score, **TargetScorer(references, "13a").score(direction, lines).to_json()}
+        assert score == {**score, **TargetScorer(references, "13a").score(direction, lines)}
     said = capsys.readouterr()
     assert not said.out
     assert f"langspec-lora: 3 directions to decode, loading {checkpoint}\n" in said.err
     assert "langspec-lora: loading 3.0 s, decoding 15.0 s, scoring 6.0 s\n" in said.err
     assert re.search(r"decoding: 100%.* 36/36 .*sentence.* 3/3 directions", said.err)
-    assert "no language-specific pairs" not in said.err
+    assert "no language-specific adapters" not in said.err
     assert "process" not in said.err
 
 
@@ -213,14 +223,16 @@ def test_called_again_only_what_is_missing_is_decoded_and_everything_is_scored(
     }
 
 
-def test_models_without_pairs_are_said_to_be_evaluated_as_they_are(
+def test_models_without_adapters_are_said_to_be_evaluated_as_they_are(
     toy_data, checkpoint, tmp_path, decoders, capsys
 ) -> None:
-    decoders.has_pairs = False
-    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr", pairs=False))
+    decoders.has_adapters = False
+    evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr", adapters=False))
     said = capsys.readouterr()
-    assert f"1 direction to decode, loading {checkpoint} without its pairs\n" in said.err
-    assert f"{checkpoint} without its pairs has no language-specific pairs; it is evaluated as it is\n" in said.err
+    assert f"1 direction to decode, loading {checkpoint} without its adapters\n" in said.err
+    assert (
+        f"{checkpoint} without its adapters has no language-specific adapters; it is evaluated as it is\n" in said.err
+    )
     assert not said.out
 
 
@@ -230,11 +242,13 @@ def test_overwriting_replaces_results_and_nothing_else(toy_data, checkpoint, tmp
     for name in own:
         (tmp_path / name).write_text("own")
     texts = {path.name for path in (tmp_path / "texts").iterdir()}
-    other = options(toy_data, checkpoint, tmp_path, lang_pairs="sd-nl", generation=Generation(beam=2), overwrite=True)
-    planned = plan(other)
-    assert names(planned.everything) == ["sd-nl"]
+    other = options(
+        toy_data, checkpoint, tmp_path, lang_pairs="sd-nl", generation=GenerationSettings(beam=2), overwrite=True
+    )
+    planned = prepared(other)
+    assert names(planned.to_score) == ["sd-nl"]
     assert (tmp_path / "wo-en.hyp.txt").is_file()  # until there is something to put in its place
-    carry_out(planned)
+    run(planned, Share())
     assert {path.name for path in tmp_path.glob("*-*.hyp.txt")} == {"sd-nl.hyp.txt"}
     assert all((tmp_path / name).read_text() == "own" for name in own)
     assert directions_in(tmp_path) == ["sd-nl"]
@@ -255,11 +269,11 @@ def test_overwriting_begins_by_removing_all_that_an_evaluation_leaves(
     assert seen == []
 
 
-def in_processes(count: int, asked: Options) -> list[dict]:
+def in_processes(count: int, asked: EvaluationOptions) -> list[dict]:
     """What each of several processes that evaluate together returns; threads stand in for them."""
     store = torch.distributed.HashStore()
     with ThreadPoolExecutor(count) as pool:
-        calls = [pool.submit(evaluate, asked, Share(rank, count, Board(store))) for rank in range(count)]
+        calls = [pool.submit(evaluate, asked, Share(rank, count, store)) for rank in range(count)]
         return [call.result(timeout=120) for call in calls]
 
 
@@ -271,7 +285,7 @@ def test_several_processes_leave_what_one_does_and_the_first_speaks(
     decoders.asked.clear()
     decoders.given.clear()
     capsys.readouterr()
-    decoders.has_pairs = False
+    decoders.has_adapters = False
     scores, *others = in_processes(count, options(toy_data, checkpoint, tmp_path / "all", lang_pairs=THREE))
     assert names(scores) == THREE.split(",")
     assert others == [{}] * (count - 1)
@@ -290,8 +304,8 @@ def test_several_processes_leave_what_one_does_and_the_first_speaks(
 
 
 def test_processes_without_a_folder_in_common_are_told(toy_data, checkpoint, tmp_path, decoders, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "_begin", lambda planned: None)
-    with pytest.raises(UserError, match=rf"--out {tmp_path} is not the same folder for all processes; give one that"):
+    monkeypatch.setattr(evaluation, "_begin", lambda evaluation: None)
+    with pytest.raises(UserError, match=rf"--out {tmp_path} is not one folder for all processes; give one that"):
         evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr"))
 
 
@@ -299,9 +313,9 @@ def test_comet_is_computed_by_one_process_after_everything_else(
     toy_data, checkpoint, tmp_path, decoders, fake_comet, capsys
 ) -> None:
     out = tmp_path / "out"
-    asked = options(toy_data, checkpoint, out, lang_pairs=THREE, comet="Some/model")
+    asked = options(toy_data, checkpoint, out, lang_pairs=THREE, models={"comet": "Some/model"})
     with pytest.raises(UserError, match="--comet is computed by one process; call it without torchrun once all"):
-        carry_out(plan(asked), Share(0, 2))
+        run(prepared(asked), Share(0, 2))
     evaluate(options(toy_data, checkpoint, out, lang_pairs="sd-en"))
     scores = evaluate(asked)
     assert all(0 < score["comet"] < 100 for score in scores.values())
@@ -314,14 +328,26 @@ def test_comet_is_computed_by_one_process_after_everything_else(
     assert {call["gpus"] for call in calls[1:]} == {0}
 
 
-def test_bad_limits_and_tokenizers_are_refused_first(toy_data, checkpoint, tmp_path) -> None:
-    for flags, words in (
-        ({"max_tokens": 0}, "--max-tokens 0"),
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"tokenize": "spam"}, "no tokenizer 'spam'"),
-    ):
+def test_limits_out_of_range_are_refused(toy_data, checkpoint, tmp_path) -> None:
+    for flags, words in (({"max_tokens": 0}, "--max-tokens 0"), ({"batch_size": 0}, "--batch-size 0")):
         with pytest.raises(UserError, match=words):
-            plan(options(toy_data, checkpoint, tmp_path, **flags))
+            options(toy_data, checkpoint, tmp_path, **flags)
+
+
+def test_all_that_is_missing_is_listed_together_before_anything_is_hashed(toy_data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("langspec_lora.files.sha256", lambda path: pytest.fail(f"{path} was hashed"))
+    flags = {
+        **{"tokenize": "spam", "checkpoints": (tmp_path / "a.pt", tmp_path / "b.pt"), "lang_pairs": "wo-en"},
+        **{"dictionary": tmp_path / "dict.txt", "references": tmp_path},
+    }
+    with pytest.raises(SeveralErrors) as refusal:
+        check(options(toy_data, tmp_path, tmp_path / "out", **flags))
+    for error, words in zip(
+        refusal.value.errors,
+        ("no tokenizer 'spam'", "a.pt does not", "b.pt does not", "dict.txt", "test.wo"),
+        strict=True,
+    ):
+        assert words in str(error)
 
 
 @pytest.mark.parametrize("language", ["en", "wo"])
@@ -331,29 +357,29 @@ def test_text_of_another_length_is_named_and_may_be_mended(toy_data, checkpoint,
     lines = read_lines(tmp_path / f"test.{language}")
     write_lines(tmp_path / f"test.{language}", [*lines, "one more"])
     asked = options(toy_data, checkpoint, tmp_path / "out", lang_pairs="wo-en", references=tmp_path)
-    words = f"{tmp_path} has 13 sentences of {language}, but the data of wo-en have 12; give the text of the very"
+    words = f"{tmp_path} has 13 sentences of {language}, but the data of wo-en have 12; give the text of exactly"
     with pytest.raises(UserError, match=words):
-        plan(asked)
+        prepared(asked)
     write_lines(tmp_path / f"test.{language}", lines)
-    plan(asked)  # in the same process
-    plan(options(toy_data, checkpoint, tmp_path / "out", lang_pairs="wo-en", references=None))
+    prepared(asked)  # in the same process
+    prepared(options(toy_data, checkpoint, tmp_path / "out", lang_pairs="wo-en", references=None))
 
 
 def test_one_dictionary_is_needed_for_all_languages(toy_data, checkpoint, tmp_path) -> None:
     data = Path(shutil.copytree(toy_data, tmp_path / "bin"))
     pair = {"lang_pairs": "en-fr,nl-en", "references": None}
-    assert plan(options(data, checkpoint, tmp_path / "out", **pair)).model.dictionary.parent == data
+    assert prepared(options(data, checkpoint, tmp_path / "out", **pair)).model.dictionary.parent == data
     with (data / "dict.nl.txt").open("a") as file:
         file.write("more 1\n")
     with pytest.raises(UserError, match=rf"the dictionaries dict\.LANG\.txt in {data} differ between languages; "):
-        plan(options(data, checkpoint, tmp_path / "out", **pair))
-    plan(options(data, checkpoint, tmp_path / "out", **{**pair, "lang_pairs": "en-fr"}))
+        prepared(options(data, checkpoint, tmp_path / "out", **pair))
+    prepared(options(data, checkpoint, tmp_path / "out", **{**pair, "lang_pairs": "en-fr"}))
     (data / "dict.nl.txt").unlink()
     with pytest.raises(
-        UserError, match=rf"{data}/dict\.nl\.txt is missing; give the model's dictionary as --fixed-dict"
+        UserError, match=rf"{data}/dict\.nl\.txt not found; give the model's dictionary as --fixed-dict"
     ):
-        plan(options(data, checkpoint, tmp_path / "out", **pair))
-    plan(options(data, checkpoint, tmp_path / "out", **pair, dictionary=toy_data.parent / "dict.txt"))
+        prepared(options(data, checkpoint, tmp_path / "out", **pair))
+    prepared(options(data, checkpoint, tmp_path / "out", **pair, dictionary=toy_data.parent / "dict.txt"))
 
 
 def test_means_are_of_the_metrics_that_all_directions_have() -> None:

@@ -16,11 +16,15 @@ from langspec_lora import files
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import scoreboard
+from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.scoring import TargetScorer
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
 from langspec_lora.evaluation.split_text import SplitText
-from langspec_lora.inference.settings import Generation, Model
+from langspec_lora.generation import GenerationSettings
+from langspec_lora.inference.model_files import ModelFiles
+from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 from tests.reports import change_scores, sacrebleu, write_lines
 
 EN_WO = Direction("en", "wo")
@@ -225,6 +229,8 @@ def test_what_several_processes_have_scored_is_joined(folder) -> None:
 class Comet:
     """Stands in for a COMET scorer."""
 
+    name = "comet"
+
     def __init__(self, signature: str, value: float) -> None:
         self.signature, self._value, self.given = signature, value, []
 
@@ -236,11 +242,11 @@ class Comet:
 def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tuple[list[float | None], str | None]:
     """The COMET scores of both directions after a call, and their signature."""
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    board = Scoreboard(folder / "out", texts, tokenize, {"checkpoint": []}, (EN_WO, OTHER), comet)
+    board = Scoreboard(folder / "out", texts, tokenize, {"checkpoint": []}, (EN_WO, OTHER), [comet] if comet else ())
     for direction in (EN_WO, OTHER):
         board.add(direction)
         if comet is not None:
-            board.add_comet(direction)
+            board.add_by_model(direction, comet)
     board.write()
     content = json.loads((folder / "out" / "scores.json").read_text())
     return [entry.get("comet") for entry in content["directions"].values()], content["signatures"].get("comet")
@@ -275,11 +281,11 @@ def test_comet_scores_that_do_not_say_their_model_are_not_kept(folder) -> None:
 def test_comet_scores_are_written_now_and_then(folder, clock) -> None:
     texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     comet = Comet("model:a", 70.0)
-    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER), comet)
+    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER), [comet])
     for direction in (EN_WO, OTHER):
         board.add(direction)
     clock.now += 100
-    board.add_comet(EN_WO)
+    board.add_by_model(EN_WO, comet)
     assert "comet" in json.loads((folder / "out" / "scores.json").read_text())["directions"]["en-wo"]
 
 
@@ -306,14 +312,14 @@ def held(folder: Path, **changes: object) -> dict[str, str]:
     ("changes", "words"),
     [
         ({"checkpoint": [{"path": "a.pt", "sha256": "4" * 64}]}, "another checkpoint; its sha256 was 1+ and is 4+;"),
-        ({"pairs": False}, "the checkpoint with its pairs, or without; it was True and is False"),
+        ({"pairs": False}, "the checkpoint with its adapters, or without; it was True and is False"),
         ({"dictionary_sha256": "4" * 64}, "another dictionary; it was 2+ and is 4+"),
         ({"subset": "valid"}, "another subset; it was test and is valid"),
         ({"generation": {"beam": 4}}, "other generation settings; beam was 5 and is 4"),
         ({"generation": {"beam": 5, "lenpen": 2.0}}, "other generation settings; lenpen was 1.0 and is 2.0"),
         ({"encoder_langtok": "tgt"}, "another --encoder-langtok; it was src and is tgt"),
         ({"decoder_langtok": False}, "another --decoder-langtok; it was True and is False"),
-        ({"precision": "bf16"}, "another precision; it was fp32 and is bf16"),
+        ({"precision": "bf16"}, "another dtype; it was fp32 and is bf16"),
         ({"sources": {"en-wo": "4" * 64}}, "other data: the source text of en-wo has changed"),
     ],
 )
@@ -371,11 +377,11 @@ def test_settings_name_all_that_decides_a_hypothesis(tmp_path, monkeypatch) -> N
     (tmp_path / "test.wo-en.en.bin").symlink_to(tmp_path / "test.wo-en.wo.bin")
     read = []
     monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or f"hash of {path.name}")
-    model = Model(
-        (tmp_path / "a.pt", tmp_path / "b.pt"), tmp_path / "dict.txt", ("en", "wo"), "tgt", False, "bf16", pairs=False
-    )
-    generation = Generation(beam=3, lenpen=0.5)
-    assert settings_of(tmp_path, "test", model, generation, (EN_WO, OTHER)) == {
+    spec = ModelSpec((tmp_path / "a.pt", tmp_path / "b.pt"), dtype="bf16", adapters=False)
+    model = ModelFiles(spec, tmp_path / "dict.txt", ("en", "wo"), LanguageTokens("tgt", None))
+    generation = GenerationSettings(beam=3, lenpen=0.5)
+    options = EvaluationOptions(tmp_path, spec, tmp_path / "out", generation=generation)
+    assert settings_of(options, model, (EN_WO, OTHER)) == {
         "checkpoint": [{"path": str(tmp_path / name), "sha256": f"hash of {name}"} for name in ("a.pt", "b.pt")],
         "pairs": False,
         "dictionary_sha256": "hash of dict.txt",

@@ -72,7 +72,7 @@ DAMAGE = [
     (put("directions", FIRST, "references_sha256", value="../../x"), "holds no hash as references_sha256"),
     (put("directions", FIRST, value=[]), f"holds no scores of {FIRST}"),
     (put("directions", value={}), "holds no direction"),
-    (put("directions", value=[1]), "holds directions that is no object"),
+    (put("directions", value=[1]), "holds directions that is not an object"),
     (put("directions"), "lacks directions"),
     (put("directions", "aa", value={}), "names a direction 'aa'"),
     (put("directions", "a/../b-c", value={}), "names a direction 'a/../b-c'"),
@@ -80,21 +80,21 @@ DAMAGE = [
     (put("directions", "\ud800-c", value={}), "names a direction '\\ud800-c'"),
     (put("directions", f" {FIRST}", value={"bleu": 1, "chrf": 1}), f"names {FIRST} twice"),
     (put("signatures"), "lacks signatures"),
-    (put("signatures", "bleu", value=3), "holds bleu that is no text"),
+    (put("signatures", "bleu", value=3), "holds bleu that is not text"),
     (put("settings"), "lacks settings"),
     (put("settings", "checkpoint"), "lacks settings.checkpoint"),
     (put("settings", "checkpoint", value=["x"]), "lacks path"),
     (put("settings", "checkpoint", value=[{"path": "x"}]), "lacks sha256"),
     (put("settings", "subset", value=3), "holds the subset '3'"),
     (put("settings", "subset", value="/" + "a" * 50), f"holds the subset '/{'a' * 39}';"),
-    (put("directions", "a" * 41, value={}), f"names a direction '{'a' * 40}'; expected such as 'en-fr'"),
+    (put("directions", "a" * 41, value={}), f"names a direction '{'a' * 40}'; expected one like 'en-fr'"),
     (put("directions", FIRST, "bleu", value="a" * 50), f"says that bleu of {FIRST} is '{'a' * 39};"),
     (put("directions", FIRST, "sentences", value=True), f"says that {FIRST} has True sentences"),
     (put("directions", FIRST, "source_text_sha256", value="0" * 65), "holds no hash as source_text_sha256"),
-    (put("scoring", value=[]), "holds scoring that is no object"),
+    (put("scoring", value=[]), "holds scoring that is not an object"),
     (put("scoring", "tokenize", value=None), "lacks tokenize"),
-    (put("references", value=5), "holds references that is no text"),
-    (put("levels", value=[]), "holds levels that is no object"),
+    (put("references", value=5), "holds references that is not text"),
+    (put("levels", value=[]), "holds levels that is not an object"),
     (put("levels", value={"aa": "highest"}), "holds levels other than high, med, low"),
 ]
 
@@ -221,7 +221,7 @@ def test_without_levels_groups_are_left_out_and_the_rest_is_there(tmp_path, caps
     folder = folder_of(tmp_path / "run")
     report(folder, folder_of(tmp_path / "other", 0.4), "--out", tmp_path / "out")
     said = capsys.readouterr().out
-    note = "groups are left out: no resource level is known of aa_Latn, bb_Latn, cc_Latn; give the levels of all"
+    note = "groups are left out: no resource level is known for aa_Latn, bb_Latn, cc_Latn; give the levels of all"
     assert said.count(note) == 1
     assert "by resource group" not in said
     scores = read_run(folder, "run").metric("bleu")

@@ -25,7 +25,7 @@ HYPOTHESES = ["one two three four five sex", "seven eight nine nine eleven", "ö
 def test_scores_and_signatures_are_those_of_sacrebleu(tokenize) -> None:
     scorer = TargetScorer(REFERENCES, tokenize)
     for hypotheses in (HYPOTHESES, REFERENCES):
-        found = scorer.score(EN_FR, hypotheses).to_json()
+        found = scorer.score(EN_FR, hypotheses)
         bleu, chrf = BLEU(tokenize=tokenize), CHRF(word_order=2)
         scores = [metric.corpus_score(hypotheses, [REFERENCES]).score for metric in (bleu, chrf)]
         assert [found["bleu"], found["chrf"]] == scores
@@ -50,7 +50,7 @@ def test_the_entry_is_what_the_command_line_prints(tmp_path) -> None:
     write_lines(tmp_path / "hypotheses", HYPOTHESES)
     command = [sys.executable, "-m", "sacrebleu", tmp_path / "references", "-i", tmp_path / "hypotheses", "-w", "2"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert f"{TargetScorer(REFERENCES, '13a').score(EN_FR, HYPOTHESES).bleu_json}\n" == printed
+    assert f"{TargetScorer(REFERENCES, '13a').score(EN_FR, HYPOTHESES)['bleu_json']}\n" == printed
 
 
 def test_references_are_tokenized_once_for_all_directions_into_a_language(monkeypatch) -> None:
@@ -80,5 +80,5 @@ def test_nothing_is_said_of_text_that_looks_tokenized(caplog) -> None:
 
 
 def test_another_number_of_hypotheses_is_named() -> None:
-    with pytest.raises(UserError, match="nl-fr: 2 hypotheses but 3 references; give the references of the very"):
+    with pytest.raises(UserError, match="nl-fr: 2 hypotheses but 3 references; give the references of the sentences"):
         TargetScorer(REFERENCES, "13a").score(NL_FR, HYPOTHESES[:2])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.share import Board, Share
+from langspec_lora.evaluation.share import Share
 
 
 @pytest.mark.parametrize(("count", "weights"), [(1, [1, 1]), (3, [1] * 12), (3, [5, 1, 1, 1, 1, 1]), (4, [1, 2])])
@@ -35,14 +35,14 @@ def test_two_processes_take_parts_as_even_as_neighbours_can_be() -> None:
 
 def test_values_of_any_size_pass_from_process_to_process() -> None:
     store = torch.distributed.HashStore()
-    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
+    shares = [Share(rank, 3, store) for rank in range(3)]
     content = random.Random(0).randbytes(3 * 2**20 + 5)
     with ThreadPoolExecutor(3) as pool:
         for value in (content, b"", None, "again"):
-            read = pool.map(lambda share, value=value: share.first(lambda: (value, share.rank)), shares)
+            read = pool.map(lambda share, value=value: share.in_first(lambda: (value, share.rank)), shares)
             assert list(read) == [(value, 0)] * 3
-            gathered = pool.map(lambda share: share.gather((share.rank, content)), shares)
-            assert list(gathered) == [[(rank, content) for rank in range(3)], [], []]
+            gathered = pool.map(lambda share: share.in_each(lambda: (share.rank, content)), shares)
+            assert list(gathered) == [[(rank, content) for rank in range(3)]] * 3
 
 
 class Watched(torch.distributed.HashStore):
@@ -63,7 +63,7 @@ class Watched(torch.distributed.HashStore):
 
 def test_no_entry_of_the_store_is_larger_than_it_takes_and_none_is_a_crumb() -> None:
     store = Watched()
-    Board(store).put("large", bytes(20 * 2**20))
+    assert Share(0, 1, store).in_first(lambda: bytes(20 * 2**20)) == bytes(20 * 2**20)
     assert max(store.sizes) <= 8 * 2**20  # the limit of torch's TCPStore
     assert len(store.sizes) < 100
 
@@ -72,8 +72,8 @@ def test_a_single_process_keeps_its_values_to_itself(monkeypatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with Share.together() as share:
         assert share == Share() == Share(0, 1, None)
-        assert share.first(lambda: 5) == share.everywhere(lambda: 5) == 5
-        assert share.gather(5) == [5]
+        assert share.in_first(lambda: 5) == 5
+        assert share.in_each(lambda: 5) == [5]
         assert share.part("ab", [1, 2]) == ["a", "b"]
 
 
@@ -92,7 +92,7 @@ def test_processes_that_torchrun_started_meet_and_the_first_ends_last(monkeypatc
     def take_part() -> None:
         with Share.together() as share:
             assert share.count == 2
-            assert share.gather(share.rank) == ([0, 1] if share.rank == 0 else [])
+            assert share.in_each(lambda: share.rank) == [0, 1]
             if share.rank:
                 time.sleep(0.2)
                 events.append("the second has done its work")
@@ -127,7 +127,7 @@ def test_each_process_takes_the_gpu_that_is_its_own(monkeypatch, local_rank, dev
 def test_a_failure_of_the_first_process_ends_the_others() -> None:
     store = torch.distributed.HashStore()
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(Share(rank, 2, Board(store)).first, lambda: 1 / 0) for rank in range(2)]
+        futures = [pool.submit(Share(rank, 2, store).in_first, lambda: 1 / 0) for rank in range(2)]
         problems = [future.exception() for future in futures]
     assert [type(problem) for problem in problems] == [ZeroDivisionError, SystemExit]
     assert problems[1].code == 1
@@ -135,7 +135,7 @@ def test_a_failure_of_the_first_process_ends_the_others() -> None:
 
 def test_a_failure_in_any_process_is_said_once_and_ends_all() -> None:
     store = torch.distributed.HashStore()
-    shares = [Share(rank, 3, Board(store)) for rank in range(3)]
+    shares = [Share(rank, 3, store) for rank in range(3)]
 
     def refuse_in_all_but_the_first(share: Share) -> int:
         if share.rank:
@@ -143,10 +143,10 @@ def test_a_failure_in_any_process_is_said_once_and_ends_all() -> None:
         return share.rank
 
     with ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(share.everywhere, lambda share=share: 10 + share.rank) for share in shares]
-        assert [future.result() for future in futures] == [10, 11, 12]
+        futures = [pool.submit(share.in_each, lambda share=share: 10 + share.rank) for share in shares]
+        assert [future.result() for future in futures] == [[10, 11, 12]] * 3
         futures = [
-            pool.submit(share.everywhere, lambda share=share: refuse_in_all_but_the_first(share)) for share in shares
+            pool.submit(share.in_each, lambda share=share: refuse_in_all_but_the_first(share)) for share in shares
         ]
         problems = [future.exception() for future in futures]
     assert [type(problem) for problem in problems] == [UserError, SystemExit, SystemExit]

@@ -47,7 +47,7 @@ def test_a_model_that_is_not_there_is_named_with_its_source_and_its_place(models
         require_tokenizer(name)
     url = SPM_MODELS[name]["url"]
     place = models / url.rpartition("/")[2]
-    assert f"model of sacrebleu's tokenizer '{name}' is not there; save {url} as {place} " in str(refusal.value)
+    assert f"model of sacrebleu's tokenizer '{name}' was not found; save {url} as {place} " in str(refusal.value)
     assert f"models/{place.name}" in str(refusal.value)
 
 
@@ -56,7 +56,7 @@ def test_a_model_that_is_there_is_tried(models) -> None:
     path.write_bytes(train_sentencepiece(["one two three four", "five six seven eight"] * 20, 40))
     require_tokenizer("flores101")
     path.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=rf"'flores101' does not start: .+; replace the damaged file {path}, or choose"):
+    with pytest.raises(UserError, match=rf"'flores101' cannot be used: .+; replace the damaged file {path}, or choose"):
         require_tokenizer("flores101")
 
 
@@ -67,6 +67,6 @@ def test_what_sacrebleu_says_is_passed_on_in_one_line(monkeypatch, kind) -> None
 
     monkeypatch.setattr(BLEU, "__init__", start)
     with pytest.raises(
-        UserError, match="'ja-mecab' does not start: no package for ja-mecab; install what it names, or"
+        UserError, match="'ja-mecab' cannot be used: no package for ja-mecab; install what it names, or"
     ):
         require_tokenizer("ja-mecab")

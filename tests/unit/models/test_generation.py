@@ -192,7 +192,7 @@ def test_stock_model_works_with_the_task(toy_data) -> None:
 def test_stock_and_language_specific_models_do_not_mix_in_an_ensemble(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     _, stock = toy.build(stock_flags(toy_data))
-    with pytest.raises(SystemExit, match="--path joins stock and language-specific models"):
+    with pytest.raises(SystemExit, match="--path mixes stock and language-specific models"):
         translate(task, [model.eval(), stock.eval()], toy.mixed_batch(task), 2)
 
 

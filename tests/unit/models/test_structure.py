@@ -100,8 +100,8 @@ def test_what_an_architecture_leaves_open_takes_nothing_away(toy_data, monkeypat
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of oc is above 24, the widest layer"),
-        (["--low-rank", "25"], "--low-rank: rank 25 of oc is above 24"),
+        (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of oc exceeds 24, the width"),
+        (["--low-rank", "25"], "--low-rank: rank 25 of oc exceeds 24"),
         (["--seed", str(2**70)], f"--seed {2**70}: expected a number from 0"),
         (["--seed", "-1"], "--seed -1: expected a number from 0"),
     ],
@@ -119,13 +119,13 @@ def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp
         (["--no-cross-attention"], "--no-cross-attention leaves no crossq, crossk, crossv to adapt"),
         (["--encoder-layers-to-keep", "0"], "--encoder-layers-to-keep removes layers that have adapters"),
         (["--decoder-layers-to-keep", "1"], "--decoder-layers-to-keep removes layers that have adapters"),
-        (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of wo is above 24, the widest layer"),
-        (["--high-rank", "25"], "--high-rank: rank 25 of en is above 24"),
-        (["--dim", "8", "--med-rank", "9"], "--med-rank: rank 9 of nl is above 8"),
-        (["--decoder-ffn-embed-dim", "40", "--low-rank", "41"], "--low-rank: rank 41 of wo is above 40"),
+        (["--low-rank", "1000000000"], "--low-rank: rank 1000000000 of wo exceeds 24, the width"),
+        (["--high-rank", "25"], "--high-rank: rank 25 of en exceeds 24"),
+        (["--dim", "8", "--med-rank", "9"], "--med-rank: rank 9 of nl exceeds 8"),
+        (["--decoder-ffn-embed-dim", "40", "--low-rank", "41"], "--low-rank: rank 41 of wo exceeds 40"),
         (
             ["--encoder-ffn-embed-dim", "8", "--decoder-ffn-embed-dim", "8", "--high-rank", "17"],
-            "rank 17 of en is above 16",
+            "rank 17 of en exceeds 16",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def test_what_is_known_without_the_sentences(folders, tmp_path, monkeypatch) -> 
         assert found.differences(number) == expected
     names = analysed(folders, tmp_path, skip=analysis.PARTS, names=("x", "y", "z"))
     assert [run.name for run in names.runs] == ["x", "y", "z"]
-    with pytest.raises(UserError, match=r"--references .*none is no folder; give the one that holds SPLIT\.LANG"):
+    with pytest.raises(UserError, match=r"--references .*none is not a folder; give the one that holds SPLIT\.LANG"):
         analysed(folders, tmp_path, references=tmp_path / "none")
 
 
@@ -131,7 +131,7 @@ def test_remarks_come_in_the_order_in_which_they_matter(own, tmp_path) -> None:
 
 
 def test_the_bootstrap_has_as_many_resamples_as_it_needs_where_none_are_given(folders, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(analysis, "measure", lambda texts, plan, *words: dict.fromkeys(texts, plan.samples))
+    monkeypatch.setattr(analysis, "measure", lambda texts, options, *words: dict.fromkeys(texts, options.samples))
     monkeypatch.setattr(analysis, "_compare", lambda run, runs, metric, measured: set(measured.values()))
     found = analysed(folders, tmp_path, samples=None, skip=("off-target", "sentences"))
     assert found.samples == default_samples(6)

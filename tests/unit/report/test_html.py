@@ -17,13 +17,19 @@ import sacrebleu
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.colours import STEPS, contrast, step, stylesheet
-from langspec_lora.report.heat_table import cell_shape, heat_table
-from langspec_lora.report.html import html_report
-from langspec_lora.report.maps import Heatmap
-from langspec_lora.report.notes import made_notes, off_target_notes, significance_note
-from langspec_lora.report.tables import directions_table, group_table, language_table, verdict_table
-from langspec_lora.report.worst import Sentence
+from langspec_lora.report.html import cell_shape, html_report, map_table
+from langspec_lora.report.maps import direction_map
+from langspec_lora.report.matrix import STEPS, contrast, step, stylesheet
+from langspec_lora.report.measure import Sentence
+from langspec_lora.report.tables import (
+    directions_table,
+    group_table,
+    language_table,
+    made_notes,
+    off_target_notes,
+    significance_note,
+    verdict_table,
+)
 from tests.analyses import BLEU, SENTENCES, bare, made_analysis, only_the_first_run
 from tests.reports import invented_texts, noisy, report, write_lines, write_results
 
@@ -199,7 +205,7 @@ def test_a_map_fits_a_screen_of_1280_pixels(languages, figures) -> None:
     levels = {f"l{number}": "low" for number in range(languages)}
     values = {Direction(a, b): 1.0 for a, b in permutations(levels, 2)}
     titles = dict.fromkeys(values, "x")
-    described = heat_table(Heatmap(0, "t", "s", values, (0.0, 2.0)), levels, titles)
+    described = map_table(direction_map("t", "s", values, levels, (0.0, 2.0), titles=titles))
     assert (described["cell"], described["tall"]) == (cell, tall)
     assert bool(described["rows"][0]["cells"][1]["text"]) == figures
     assert sum(shown for _, shown, _ in described["languages"]) * 16 <= 1280
@@ -209,8 +215,8 @@ def test_a_map_names_its_languages_levels_and_ends() -> None:
     levels = {"aa": "high", "bb": "high", "cc": "low"}
     values = {Direction("aa", "bb"): 12.34, Direction("bb", "cc"): None, Direction("cc", "aa"): -3.0}
     titles = {direction: f"{direction}!" for direction in values}
-    marks = {Direction("cc", "aa"): "loss"}
-    described = heat_table(Heatmap(0, "t", "s", values, (-5.0, 5.0), True), levels, titles, marks)
+    bold = {Direction("cc", "aa")}
+    described = map_table(direction_map("t", "s", values, levels, (-5.0, 5.0), True, titles, bold))
     assert [row["name"] for row in described["rows"]] == ["aa", "bb", "cc"]
     assert described["languages"] == [("aa", True, False), ("bb", True, False), ("cc", True, True)]
     assert described["levels"] == [("into high", 2), ("low", 1)]  # one cell is too narrow for more
@@ -221,7 +227,7 @@ def test_a_map_names_its_languages_levels_and_ends() -> None:
         ["−3.0", "", ""],
     ]
     assert described["rows"][2]["cells"][0]["title"] == "cc-aa!"
-    assert described["rows"][2]["cells"][0]["style"].split()[1:] == ["loss"]
+    assert described["rows"][2]["cells"][0]["style"].split()[1:] == ["sure"]
     assert described["rows"][1]["cells"][2]["style"] == "first-column"
     assert (described["low"], described["high"], described["kind"]) == ("−5.0", "+5.0", "d")
 
@@ -452,7 +458,7 @@ def test_every_control_character_is_shown_as_one_that_cannot_be_shown(analysis, 
 
 def test_a_map_without_levels_names_its_sides() -> None:
     values = {Direction(a, b): 1.04 for a, b in permutations(("aa", "bb", "cc"), 2)}
-    described = heat_table(Heatmap(3, "t", "s", values, (0.0, 2.0)), {}, dict.fromkeys(values, "x"))
+    described = map_table(direction_map("t", "s", values, {}, (0.0, 2.0), titles=dict.fromkeys(values, "x")))
     assert (described["title"], described["subtitle"]) == ("t", "s")
     assert described["levels"] == [("into", 3)]
     assert [row["level"] for row in described["rows"]] == [("from", 3), None, None]
@@ -466,7 +472,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
     first, *others = names = [f"{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(count)]
     levels = dict.fromkeys(names, "low")
     values = {Direction(first, name): None for name in others}
-    described = heat_table(Heatmap(0, "t", "s", values, (0.0, 2.0)), levels, {})
+    described = map_table(direction_map("t", "s", values, levels, (0.0, 2.0)))
     expected = [number % every == 0 for number in range(count)]
     assert described["languages"] == [(name, named, False) for name, named in zip(levels, expected, strict=True)]
     assert [row["name"] for row in described["rows"]] == [
@@ -479,7 +485,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
 def test_names_that_are_wider_than_their_column_stand_upright() -> None:
     for name, upright in (("en", False), ("fr_XX", False), ("eng_Latn", True)):
         values = {Direction(name, "wo"): 1.0}
-        described = heat_table(Heatmap(0, "t", "s", values, (0.0, 2.0)), {}, dict.fromkeys(values, "x"))
+        described = map_table(direction_map("t", "s", values, {}, (0.0, 2.0), titles=dict.fromkeys(values, "x")))
         assert described["upright"] == upright
         assert described["name"] >= 8 * len(name)  # pixels, on the left
 
@@ -489,7 +495,7 @@ def test_levels_begin_with_a_line_and_a_difference_of_nothing_has_no_sign() -> N
     values = {Direction("dd", "aa"): -0.04, Direction("dd", "bb"): 0.04, Direction("aa", "dd"): 1.0}
     values[Direction("cc", "dd")] = 0.5
     titles = dict.fromkeys(values, "x")
-    described = heat_table(Heatmap(0, "t", "s", values, (-1.0, 1.0), True), levels, titles)
+    described = map_table(direction_map("t", "s", values, levels, (-1.0, 1.0), True, titles))
     assert [row["first"] for row in described["rows"]] == [False, False, False, True]
     assert [row["level"] for row in described["rows"]] == [("from high", 3), None, None, ("low", 1)]
     assert described["levels"] == [("into high", 3), ("low", 1)]

@@ -17,8 +17,8 @@ import sacrebleu
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.report import measure, off_target, worst
-from langspec_lora.report.measure import Cache, Measured, Plan
+from langspec_lora.report import measure, off_target
+from langspec_lora.report.measure import Cache, Measured, MeasureOptions
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.significance import MetricSettings, paired_p_values
 from langspec_lora.report.texts import DirectionTexts, TextFile, describe
@@ -26,7 +26,7 @@ from tests.reports import write_lines
 
 EN_WO = Direction("en", "wo")
 JUDGES = {"wo": Judge("wo", ("Latn",)), "en": Judge("en", ("Latn",), True), "fr": Judge("fr", ("Latn",), True)}
-PLAN = Plan(MetricSettings("bleu", "tok:13a", (("tokenize", "13a"),)), 1000, True, JUDGES)
+OPTIONS = MeasureOptions(MetricSettings("bleu", "tok:13a", (("tokenize", "13a"),)), 1000, True, JUDGES)
 
 
 def named(name: str) -> TextFile:
@@ -64,50 +64,55 @@ LATER, ALL = [1, 2], [0, 1, 2]
 
 
 def test_each_run_is_measured_by_itself_and_the_later_ones_against_the_first(tasks, tmp_path) -> None:
-    (measured,) = measure.measure({EN_WO: texts_of()}, PLAN, Cache(tmp_path / "cache"), 1).values()
+    (measured,) = measure.measure({EN_WO: texts_of()}, OPTIONS, Cache(tmp_path / "cache"), 1).values()
     expected = {"p_values": LATER, "worst": ALL, "losses": LATER, "wrong": ALL}
     assert pieces_of(tasks) == expected
     assert measured == Measured(**{kind: tuple([kind, run] for run in runs) for kind, runs in expected.items()})
     (task,) = tasks
     assert task.texts == texts_of()
-    assert task.plan == replace(PLAN, judges={"wo": JUDGES["wo"]})
+    assert task.options == replace(OPTIONS, judges={"wo": JUDGES["wo"]})
 
 
 @pytest.mark.parametrize(
-    ("plan", "kinds"),
+    ("options", "kinds"),
     [
-        (replace(PLAN, metric=None), {"worst", "losses", "wrong"}),
-        (replace(PLAN, sentences=False), {"p_values", "wrong"}),
-        (replace(PLAN, judges=None), {"p_values", "worst", "losses"}),
+        (replace(OPTIONS, metric=None), {"worst", "losses", "wrong"}),
+        (replace(OPTIONS, sentences=False), {"p_values", "wrong"}),
+        (replace(OPTIONS, judges={}), {"p_values", "worst", "losses"}),
     ],
 )
-def test_what_the_plan_leaves_out_is_not_measured(tasks, tmp_path, plan, kinds) -> None:
-    (measured,) = measure.measure({EN_WO: texts_of()}, plan, Cache(tmp_path / "cache"), 1).values()
+def test_what_the_options_leave_out_is_not_measured(tasks, tmp_path, options, kinds) -> None:
+    (measured,) = measure.measure({EN_WO: texts_of()}, options, Cache(tmp_path / "cache"), 1).values()
     assert set(pieces_of(tasks)) == kinds
     assert all(getattr(measured, kind) == () for kind in {"p_values", "worst", "losses", "wrong"} - kinds)
-    assert (tasks[0].plan.judges is None) == (plan.judges is None)
+    assert (tasks[0].options.judges == {}) == (options.judges == {})
 
 
 @pytest.mark.parametrize(
-    ("texts", "plan", "patch", "again"),
+    ("texts", "options", "patch", "again"),
     [
-        (texts_of(), PLAN, None, {}),
-        (texts_of(reference="other"), PLAN, None, {"p_values": LATER, "worst": ALL, "losses": LATER}),
+        (texts_of(), OPTIONS, None, {}),
+        (texts_of(reference="other"), OPTIONS, None, {"p_values": LATER, "worst": ALL, "losses": LATER}),
         (
             texts_of(runs=("x", "b", "c")),
-            PLAN,
+            OPTIONS,
             None,
             {"worst": [0], "wrong": [0], "p_values": LATER, "losses": LATER},
         ),
-        (texts_of(runs=("a", "x", "c")), PLAN, None, {"p_values": [1], "worst": [1], "losses": [1], "wrong": [1]}),
-        (texts_of(), replace(PLAN, samples=2000), None, {"p_values": LATER}),
-        (texts_of(), replace(PLAN, metric=replace(PLAN.metric, signature="tok:char")), None, {"p_values": LATER}),
-        (texts_of(), replace(PLAN, metric=replace(PLAN.metric, arguments=())), None, {"p_values": LATER}),
-        (texts_of(), PLAN, (measure, "SEED", 1), {"p_values": LATER}),
-        (texts_of(), PLAN, (sacrebleu, "__version__", "0"), {"p_values": LATER, "worst": ALL, "losses": LATER}),
-        (texts_of(), PLAN, (measure, "_FORMAT", 0), {"p_values": LATER, "worst": ALL, "losses": LATER, "wrong": ALL}),
-        (texts_of(), replace(PLAN, judges={"wo": Judge("wo", ("Arab",))}), None, {"wrong": ALL}),
-        (texts_of(), PLAN, (off_target, "identifier_version", lambda: "0"), {}),
+        (texts_of(runs=("a", "x", "c")), OPTIONS, None, {"p_values": [1], "worst": [1], "losses": [1], "wrong": [1]}),
+        (texts_of(), replace(OPTIONS, samples=2000), None, {"p_values": LATER}),
+        (texts_of(), replace(OPTIONS, metric=replace(OPTIONS.metric, signature="tok:char")), None, {"p_values": LATER}),
+        (texts_of(), replace(OPTIONS, metric=replace(OPTIONS.metric, arguments=())), None, {"p_values": LATER}),
+        (texts_of(), OPTIONS, (measure, "SEED", 1), {"p_values": LATER}),
+        (texts_of(), OPTIONS, (sacrebleu, "__version__", "0"), {"p_values": LATER, "worst": ALL, "losses": LATER}),
+        (
+            texts_of(),
+            OPTIONS,
+            (measure, "_FORMAT", 0),
+            {"p_values": LATER, "worst": ALL, "losses": LATER, "wrong": ALL},
+        ),
+        (texts_of(), replace(OPTIONS, judges={"wo": Judge("wo", ("Arab",))}), None, {"wrong": ALL}),
+        (texts_of(), OPTIONS, (off_target, "identifier_version", lambda: "0"), {}),
     ],
     ids=[
         *("the same", "references", "the first run", "another run", "samples", "signature", "arguments", "seed"),
@@ -115,22 +120,22 @@ def test_what_the_plan_leaves_out_is_not_measured(tasks, tmp_path, plan, kinds) 
     ],
 )
 def test_what_a_change_can_alter_is_measured_again_and_nothing_else(
-    tasks, tmp_path, monkeypatch, texts, plan, patch, again
+    tasks, tmp_path, monkeypatch, texts, options, patch, again
 ) -> None:
-    measure.measure({EN_WO: texts_of()}, PLAN, Cache(tmp_path / "cache"), 1)
+    measure.measure({EN_WO: texts_of()}, OPTIONS, Cache(tmp_path / "cache"), 1)
     tasks.clear()
     if patch:
         monkeypatch.setattr(*patch)
-    measure.measure({EN_WO: texts}, plan, Cache(tmp_path / "cache"), 1)
+    measure.measure({EN_WO: texts}, options, Cache(tmp_path / "cache"), 1)
     assert pieces_of(tasks) == again
 
 
 def test_another_version_of_the_identifier_judges_again_what_it_judges(tasks, tmp_path, monkeypatch) -> None:
     texts = {direction: texts_of(direction) for direction in (EN_WO, Direction("wo", "en"))}
-    measure.measure(texts, PLAN, Cache(tmp_path / "cache"), 1)
+    measure.measure(texts, OPTIONS, Cache(tmp_path / "cache"), 1)
     tasks.clear()
     monkeypatch.setattr(off_target, "identifier_version", lambda: "0")
-    measure.measure(texts, PLAN, Cache(tmp_path / "cache"), 1)
+    measure.measure(texts, OPTIONS, Cache(tmp_path / "cache"), 1)
     assert [task.texts.direction for task in tasks] == [("wo", "en")]
     assert pieces_of(tasks) == {"wrong": ALL}
 
@@ -157,7 +162,7 @@ def test_directions_into_one_language_follow_each_other(tasks, tmp_path, monkeyp
     monkeypatch.setattr(measure, "tqdm", Bar)
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda answer=terminal: answer)
-        found = measure.measure(texts, PLAN, Cache(tmp_path / str(terminal)), 1)
+        found = measure.measure(texts, OPTIONS, Cache(tmp_path / str(terminal)), 1)
         assert list(found) == directions
     assert [str(task.texts.direction) for task in tasks[:5]] == ["fr-en", "wo-en", "en-fr", "wo-fr", "en-wo"]
     elsewhere, updates, on_a_terminal, _ = bars
@@ -198,7 +203,7 @@ def test_many_directions_are_shared_out_to_other_processes(
     handlers = []
     monkeypatch.setattr(signal, "signal", lambda *words: handlers.append(words))
     texts = {Direction(f"l{number}", "wo"): texts_of(runs=(f"h{number}",)) for number in range(directions)}
-    found = measure.measure(texts, PLAN, Cache(tmp_path / "cache"), processes)
+    found = measure.measure(texts, OPTIONS, Cache(tmp_path / "cache"), processes)
     assert [own.worst for own in found.values()] == [(["worst", 0],)] * directions
     if used is None:
         assert Pool.made == []
@@ -349,7 +354,7 @@ def test_what_is_measured_is_what_sacrebleu_and_a_loop_find(tmp_path) -> None:
     texts = {EN_WO: DirectionTexts(EN_WO, describe(tmp_path / "reference"), hypotheses)}
     metric = MetricSettings("bleu", "x", (("tokenize", "none"), ("force", True)))
     judges = {"wo": Judge("wo", ("Arab",))}
-    found = measure.measure(texts, Plan(metric, 200, True, judges), Cache(tmp_path / "cache"), 1)[EN_WO]
+    found = measure.measure(texts, MeasureOptions(metric, 200, True, judges), Cache(tmp_path / "cache"), 1)[EN_WO]
     chrf = [
         [sacrebleu.sentence_chrf(own, [line], word_order=2).score for own, line in zip(run, reference, strict=True)]
         for run in runs
@@ -371,10 +376,10 @@ def test_what_is_measured_is_what_sacrebleu_and_a_loop_find(tmp_path) -> None:
 
 def test_a_list_holds_the_twenty_lowest_of_some_sentences() -> None:
     values = [float(-index % 50) for index in range(50)]
-    assert worst.lowest(values, range(0, 50, 2)) == sorted((values[i], i) for i in range(0, 50, 2))[:20]
+    assert measure.lowest(values, range(0, 50, 2)) == sorted((values[i], i) for i in range(0, 50, 2))[:20]
     directions = [EN_WO, Direction("en", "fr")]
     ranked = {direction: [(float(index), index) for index in range(15)] for direction in directions}
-    merged = worst.merge(ranked)
+    merged = measure.merge(ranked)
     assert len(merged) == 20
     assert [sentence.value for sentence in merged] == [float(number // 2) for number in range(20)]
 
@@ -383,7 +388,7 @@ def test_directions_of_one_value_take_turns_along_the_sources_and_the_targets() 
     names = ("en-wo", "fr-en", "en-fr", "wo-fr", "wo-en", "fr-wo")
     ranked = {Direction.parse(name): [(0.5, 7), (0.5, 8), (0.9, 1)] for name in names}
     ranked[Direction("fr", "wo")] = [(0.25, 3), (0.5, 4)]
-    merged = [(str(s.direction), s.index, s.value) for s in worst.merge(ranked)]
+    merged = [(str(s.direction), s.index, s.value) for s in measure.merge(ranked)]
     # Each language is a source once and a target once before one is again: en, wo, fr, as they are named.
     turns = ["en-wo", "wo-fr", "fr-en", "en-fr", "wo-en"]
     assert merged == [

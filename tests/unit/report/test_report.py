@@ -17,7 +17,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.report.groups import group_rows, language_rows, order_by_level
-from langspec_lora.report.heatmap import draw_heatmap
+from langspec_lora.report.maps import direction_map
+from langspec_lora.report.matrix import draw
 from langspec_lora.report.report import terminal_text
 from langspec_lora.report.tables import Table, settings_table
 from tests import ROOT
@@ -202,7 +203,8 @@ def test_heat_maps_show_every_cell_where_it_belongs(tmp_path, name, differences)
     corner = Direction(languages[-1], languages[0])  # bottom left: sources run down, targets to the right
     scores[corner] = 30.0
     path = tmp_path / "map.png"
-    draw_heatmap(scores, levels, [path, path.with_suffix(".svg")], "title", "subtitle", differences)
+    matrix = direction_map("", "subtitle", scores, levels, (-30.0 if differences else 0.0, 30.0), differences)
+    draw(matrix, [path, path.with_suffix(".svg")], "title")
     assert "<svg" in path.with_suffix(".svg").read_text()
     picture = matplotlib.image.imread(path)[..., :3]
     assert picture.shape[1] > 1280
@@ -238,15 +240,15 @@ def test_directions_are_chosen_by_language_or_by_pair() -> None:
     for langs, pairs, words in (
         (["xx"], "all", "--langs names xx"),
         (["en", "en"], "all", "--langs names 'en' twice"),
-        ([], "all", "--langs '' lacks a name"),
-        (None, "", "--lang-pairs '' lacks a name"),
-        (None, "en-fr,", "--lang-pairs 'en-fr,' lacks a name"),
+        ([], "all", "--langs '' has an empty name"),
+        (None, "", "--lang-pairs '' has an empty name"),
+        (None, "en-fr,", "--lang-pairs 'en-fr,' has an empty name"),
         (None, "en-fr,fr-en,en-fr", "--lang-pairs names 'en-fr' twice"),
         (["de"], "all", "at least two"),
         (None, "en-xx", "--lang-pairs names en-xx"),
-        (None, "en", "'en' is no direction"),
-        (None, "en-en", "'en-en' is no direction"),
-        (["de", "en"], "en-fr", "not all in --langs"),
+        (None, "en", "'en' is not a direction"),
+        (None, "en-en", "'en-en' is not a direction"),
+        (["de", "en"], "en-fr", "not both languages are in --langs"),
     ):
         with pytest.raises(UserError, match=words):
             choose_directions(available, langs, pairs)

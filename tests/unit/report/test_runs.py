@@ -8,10 +8,10 @@ import pytest
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.groups import group_members, group_rows, language_rows
-from langspec_lora.report.levels import known_levels
-from langspec_lora.report.runs import common_scores, metric_label, require_comparable, run_names, shared_metrics
+from langspec_lora.report.groups import group_members, group_rows, known_levels, language_rows
+from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 
 EN_FR, EN_WO, FR_WO = (Direction.parse(name) for name in ("en-fr", "en-wo", "fr-wo"))
 SPM = "nrefs:1|case:mixed|eff:no|tok:flores101|smooth:exp|version:2.4.0"
@@ -28,7 +28,7 @@ def test_runs_are_called_as_they_are_named_or_else_by_their_folders(tmp_path, mo
     assert run_names([tmp_path / "a" / "r", tmp_path / "b" / "r"], None) == ["a/r", "b/r"]
     monkeypatch.chdir(tmp_path)
     assert run_names([Path(), Path("a")], None) == [tmp_path.name, "a"]
-    with pytest.raises(UserError, match="the folders r, r are not told apart by name; give --names"):
+    with pytest.raises(UserError, match="the folders r, r have the same names; give --names"):
         run_names([tmp_path / "a" / "c" / "r", tmp_path / "b" / "c" / "r"], None)
     for names in (("x",), ("x", "y", "z"), ("x", "x")):
         with pytest.raises(UserError, match=rf"--names gives {','.join(names)} for 2 folders; give a different name"):
@@ -48,7 +48,7 @@ def test_runs_are_called_as_they_are_named_or_else_by_their_folders(tmp_path, mo
     ],
 )
 def test_a_metric_is_called_as_the_field_calls_it(metric, signature, label) -> None:
-    assert metric_label(metric, signature) == label
+    assert METRICS[metric].title(signature) == label
 
 
 def test_runs_are_restricted_to_what_all_of_them_have() -> None:
@@ -73,14 +73,16 @@ def test_runs_that_say_nothing_of_how_they_were_scored_compare_with_any() -> Non
 def test_runs_that_were_scored_otherwise_are_named_with_what_differs() -> None:
     runs = [run(name, signatures={"bleu": f"nrefs:1|tok:{name}"}) for name in ("13a", "char", "zh")]
     with pytest.raises(
-        UserError, match=r"^13a has BLEU nrefs:1\|tok:13a and char has nrefs:1\|tok:char, so .* compare"
+        UserError, match=r"^13a has BLEU nrefs:1\|tok:13a and char has nrefs:1\|tok:char, so .* compared"
     ):
         require_comparable(runs, "bleu")
     with pytest.raises(UserError, match=r"^13a has BLEU nrefs:1\|tok:13a and char has nrefs:1\|tok:char, so"):
         require_comparable(runs[:2], "bleu")
     require_comparable(runs, "chrf")
     runs = [run("x"), *(run(name, settings={"subset": name}) for name in ("dev", "test", "valid"))]
-    with pytest.raises(UserError, match=r"^dev has the subset dev and test has test, so their scores do not compare"):
+    with pytest.raises(
+        UserError, match=r"^dev has the subset dev and test has test, so their scores cannot be compared"
+    ):
         require_comparable(runs, "bleu")
 
 
@@ -121,11 +123,11 @@ def test_levels_that_are_not_stored_are_the_papers_or_not_known() -> None:
     other = Direction("xx", "fr")
     levels, (remark,) = known_levels(some, [other, Direction("fr", "yy"), Direction("yy", "xx")])
     assert levels == {}
-    assert "no resource level is known of xx, yy; give the levels of all languages as --lang-resources" in remark
-    assert "is known of xx;" in known_levels([run("one")], [other])[1][0]
+    assert "no resource level is known for xx, yy; give the levels of all languages as --lang-resources" in remark
+    assert "is known for xx;" in known_levels([run("one")], [other])[1][0]
     # Where some are stored, the others are lacking, whether or not the paper has them.
     stored = run("one", levels={"xx": "low"})
-    assert "is known of yy, fr;" in known_levels([stored], [Direction("xx", "yy"), other])[1][0]
+    assert "is known for yy, fr;" in known_levels([stored], [Direction("xx", "yy"), other])[1][0]
 
 
 def test_a_language_without_a_level_is_named_and_without_any_levels_there_is_one_group() -> None:

@@ -12,8 +12,9 @@ from sacrebleu import metrics as sacrebleu_metrics
 from sacrebleu.significance import PairedTest
 
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation.metrics.bleu import Bleu
+from langspec_lora.evaluation.metrics.chrf import Chrf
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.resampling import bleu_scores, chrf_scores, resampled_sums
 from langspec_lora.report.significance import (
     ALPHA,
     MetricSettings,
@@ -22,6 +23,7 @@ from langspec_lora.report.significance import (
     holm,
     metric_settings,
     paired_p_values,
+    resampled_sums,
     verdict,
 )
 from tests.reports import invented_texts, noisy, sacrebleu, write_lines
@@ -73,7 +75,9 @@ POOR = ["a b c d x", "a b", "", "d e f y", "b", "a f"]
 LONG = ["a b c d e f g h", "a b c", "c c c", "d e f a b c x y", "b b b b", "f e d c b a a"]
 
 
-@pytest.mark.parametrize(("settings", "formula"), [(BLEU, bleu_scores), (CHRF, chrf_scores)], ids=["bleu", "chrf"])
+@pytest.mark.parametrize(
+    ("settings", "formula"), [(BLEU, Bleu().scores_from_sums), (CHRF, Chrf().scores_from_sums)], ids=["bleu", "chrf"]
+)
 @pytest.mark.parametrize("lines", [POOR, LONG], ids=["poor", "long"])
 def test_scores_of_resamples_are_sacrebleus_own_of_their_sums(settings, formula, lines) -> None:
     metric = settings.build(SHORT)
@@ -89,12 +93,12 @@ def test_the_weight_of_recall_is_chrfs_beta() -> None:
     metric = sacrebleu_metrics.CHRF(word_order=2, beta=3, references=[SHORT])
     sums = resampled_sums(metric._extract_corpus_statistics(POOR, None), 10)
     expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
-    assert chrf_scores(sums, beta=3) == pytest.approx(expected, rel=1e-9)
+    assert Chrf().scores_from_sums(sums, beta=3) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.filterwarnings("error")  # of NumPy, which would stand between the lines of the report
 def test_no_hypothesis_at_all_scores_nothing() -> None:
-    cases = itertools.product(((BLEU, bleu_scores), (CHRF, chrf_scores)), ("a b c d e", ""))
+    cases = itertools.product(((BLEU, Bleu().scores_from_sums), (CHRF, Chrf().scores_from_sums)), ("a b c d e", ""))
     for (settings, formula), reference in cases:
         metric = settings.build([reference])
         assert metric.corpus_score([""], None).score == 0
@@ -164,7 +168,7 @@ def test_the_tokenizer_is_that_which_the_run_names_rather_than_its_signature() -
     assert found == MetricSettings(
         "bleu", signature[:-14], (("tokenize", "13a"), ("lowercase", False), ("force", True))
     )
-    with pytest.raises(UserError, match=r"x was scored as .*tok:13a.*, which is not repeated here"):
+    with pytest.raises(UserError, match=r"x was scored as .*tok:13a.*, which cannot be repeated here"):
         metric_settings(run_with("bleu", signature, "char"), "bleu")
 
 
@@ -175,7 +179,7 @@ def test_orders_of_chrf_are_those_of_the_signature() -> None:
         assert found.signature == signature
         assert dict(found.arguments) == {"word_order": words, "char_order": characters}
     for signature in ("nrefs:1|case:mixed|eff:yes|nc:6|nw:many|space:no", "nrefs:1|case:mixed|eff:yes|space:no"):
-        with pytest.raises(UserError, match="which is not repeated here"):
+        with pytest.raises(UserError, match="which cannot be repeated here"):
             metric_settings(run_with("chrf", signature), "chrf")
 
 
@@ -185,7 +189,11 @@ def test_orders_of_chrf_are_those_of_the_signature() -> None:
         (run_with("bleu", ""), "bleu", "x does not say how it was scored; score it with"),
         (run_with("chrf", ""), "chrf", "x does not say how it was scored; score it with"),
         (run_with("chrf", "chrF2+numchars.6+space.false+version.1.5.1"), "chrf", "does not say how it was scored"),
-        (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:floor[0.10]|version:2"), "bleu", "not repeated"),
+        (
+            run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:13a|smooth:floor[0.10]|version:2"),
+            "bleu",
+            "cannot be repeated",
+        ),
         (run_with("comet", "x"), "comet", "--metric bleu or chrf"),
         (run_with("bleu", "nrefs:1|case:mixed|eff:no|tok:none-such|smooth:exp|version:2"), "bleu", "no tokenizer"),
     ],

@@ -9,10 +9,10 @@ import pytest
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report import heatmap, notes
+from langspec_lora.report import matrix, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import GroupRow
-from langspec_lora.report.maps import difference_maps, score_maps
+from langspec_lora.report.maps import difference_maps, off_target_maps, score_maps
 from langspec_lora.report.report import make_folder, terminal_text, write_files
 from langspec_lora.report.tables import (
     Table,
@@ -184,9 +184,8 @@ def test_a_share_is_a_percentage_a_lower_bound_or_unknown() -> None:
 
 def test_maps_of_scores_share_their_colours_and_say_their_mean(analysis) -> None:
     maps = score_maps(analysis)
-    assert [(m.run, m.title, m.values, m.limits, m.differences) for m in maps] == [
-        (number, run.name, scores, (0.0, 32.0), False)
-        for number, (run, scores) in enumerate(zip(analysis.runs, analysis.scores, strict=True))
+    assert [(m.title, m.values, m.limits, m.signed) for m in maps] == [
+        (run.name, scores, (0.0, 32.0), False) for run, scores in zip(analysis.runs, analysis.scores, strict=True)
     ]
     assert [m.subtitle for m in maps] == [
         f"mean {mean} over 4 directions, source × target" for mean in ("18.00", "19.75", "16.25")
@@ -198,8 +197,8 @@ def test_maps_of_scores_share_their_colours_and_say_their_mean(analysis) -> None
 
 def test_maps_of_differences_share_their_colours_and_say_where_a_run_is_better(analysis) -> None:
     one, two = difference_maps(analysis)
-    assert (one.run, one.title, one.limits, one.differences) == (1, "one & 1 − base", (-6.0, 6.0), True)
-    assert (two.run, two.title, two.limits, two.differences) == (2, "two − base", (-6.0, 6.0), True)
+    assert (one.title, one.limits, one.signed) == ("one & 1 − base", (-6.0, 6.0), True)
+    assert (two.title, two.limits, two.signed) == ("two − base", (-6.0, 6.0), True)
     assert one.values == {EN_FR: 2.0, EN_WO: -1.0, WO_EN: 6.0, WO_FR: 0.0}
     assert two.values == {EN_FR: 0.0, EN_WO: -2.0, WO_EN: -6.0, WO_FR: 1.0}
     assert one.subtitle == "mean +1.75; higher in 2 of 4 directions"
@@ -210,15 +209,21 @@ def test_maps_of_differences_share_their_colours_and_say_where_a_run_is_better(a
 
 
 def test_notes_say_how_significance_was_tested(analysis) -> None:
-    found = notes.significance_note(analysis)
+    found = tables.significance_note(analysis)
     for part in ("against base", "--paired-bs, 2,000 resamples, seed 12345", "p below 0.05", "over the 3 directions"):
         assert part in found
-    single = notes.significance_note(replace(analysis, comparisons=analysis.comparisons[:1]))
+    single = tables.significance_note(replace(analysis, comparisons=analysis.comparisons[:1]))
     assert single == found
-    assert notes.significance_note(bare(analysis)) == ""
-    assert "higher than base" in notes.difference_note(analysis)
-    assert "Significant differences are bold" in notes.difference_note(analysis)
-    assert "bold" not in notes.difference_note(bare(analysis))
+    assert tables.significance_note(bare(analysis)) == ""
+    assert "higher than base" in tables.difference_note(analysis)
+    assert "Significant differences are bold" in tables.difference_note(analysis)
+    assert "bold" not in tables.difference_note(bare(analysis))
+
+
+def test_there_is_nothing_on_wrong_language_where_it_was_not_told(analysis) -> None:
+    assert off_target_table(bare(analysis)).cells == []
+    assert tables.off_target_notes(bare(analysis)) == []
+    assert off_target_maps(bare(analysis)) == []
 
 
 @pytest.mark.parametrize(
@@ -230,21 +235,21 @@ def test_notes_say_how_significance_was_tested(analysis) -> None:
     ],
 )
 def test_notes_say_how_wrong_language_was_told(analysis, monkeypatch, languages, told, expected) -> None:
-    monkeypatch.setattr(notes, "identifier_version", lambda: "1.2.3")
+    monkeypatch.setattr(tables, "identifier_version", lambda: "1.2.3")
     found = analysis.off_target
     shares = dict.fromkeys(list(analysis.texts)[:told], 0.0)
     judges = {language: found.judges[language] for language in languages}
     changed = replace(analysis, off_target=replace(found, judges=judges, shares=(shares, {}, {})))
-    lines = notes.off_target_notes(changed)
+    lines = tables.off_target_notes(changed)
     for line, part in zip(lines, (*expected, "without any letter"), strict=True):
         assert part in line
 
 
 def test_notes_say_what_a_score_is(analysis) -> None:
-    assert [line.partition(" ")[0] for line in notes.made_notes(analysis)] == ["BLEU", "Sentences"]
-    assert "BLEU (13a) is sacrebleu's corpus score" in notes.made_notes(analysis)[0]
-    assert "chrF++ (--chrf-word-order 2)" in notes.made_notes(analysis)[1]
-    (comet,) = notes.made_notes(replace(bare(analysis), metric="comet", labels={"comet": "COMET"}))
+    assert [line.partition(" ")[0] for line in tables.made_notes(analysis)] == ["BLEU", "Sentences"]
+    assert "BLEU (13a) is sacrebleu's corpus score" in tables.made_notes(analysis)[0]
+    assert "chrF++ (--chrf-word-order 2)" in tables.made_notes(analysis)[1]
+    (comet,) = tables.made_notes(replace(bare(analysis), metric="comet", labels={"comet": "COMET"}))
     assert comet.startswith("COMET is the mean over the sentences of a direction, times 100")
 
 
@@ -259,7 +264,7 @@ def summary(analysis: Analysis) -> list[str]:
         "≥ is a lower bound: neither a script nor the identifier tells all languages apart.",
         "## Wins, ties and losses",
         verdict_table(analysis).markdown(),
-        notes.significance_note(analysis),
+        tables.significance_note(analysis),
     ]
 
 
@@ -287,7 +292,7 @@ def test_the_terminal_shows_no_part_that_there_is_nothing_for(analysis) -> None:
 
 def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeypatch) -> None:
     drawn = []
-    monkeypatch.setattr(heatmap, "draw_heatmap", lambda *words: drawn.append(words))
+    monkeypatch.setattr(matrix, "draw", lambda *words: drawn.append(words))
     files = write_files(analysis, tmp_path)
     names = ("base", "one___1", "two", "one___1-minus-base", "two-minus-base")
     pictures = [[tmp_path / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")] for name in names]
@@ -298,10 +303,7 @@ def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeyp
     directions = directions_table(analysis, full=True).csv()
     assert (tmp_path / "report.directions.csv").read_text(encoding="utf-8") == directions
     maps = [*score_maps(analysis), *difference_maps(analysis)]
-    assert drawn == [
-        (m.values, analysis.levels, paths, f"BLEU (13a): {m.title}", m.subtitle, m.differences, m.limits)
-        for m, paths in zip(maps, pictures, strict=True)
-    ]
+    assert drawn == [(m, paths, f"BLEU (13a): {m.title}") for m, paths in zip(maps, pictures, strict=True)]
     titles = ("base", "one & 1", "two", "one & 1 − base", "two − base")
     parts = [
         *summary(analysis),
@@ -309,13 +311,13 @@ def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeyp
         language_table(analysis).markdown(),
         "## Wrong language",
         off_target_table(analysis).markdown(),
-        "\n".join(f"- {line}" for line in notes.off_target_notes(analysis)),
+        "\n".join(f"- {line}" for line in tables.off_target_notes(analysis)),
         "## Heat maps",
         *(f"![{title}](heatmap.{name}.png)" for title, name in zip(titles, names, strict=True)),
         "## How it was made",
         "\n".join(
             [
-                *(f"- {line}" for line in notes.made_notes(analysis)),
+                *(f"- {line}" for line in tables.made_notes(analysis)),
                 f"- **base**: `{BLEU}`, a.pt (sha256 0)",
                 f"- **one & 1**: `{BLEU}`",
                 "- **two**: `no signature`",
@@ -326,7 +328,7 @@ def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeyp
 
 
 def test_pictures_of_runs_with_like_names_have_names_of_their_own(analysis, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(heatmap, "draw_heatmap", lambda *words: None)
+    monkeypatch.setattr(matrix, "draw", lambda *words: None)
     names = ("a_b-1.5", "a b-1.5", "a − b")
     runs = tuple(replace(run, name=name) for run, name in zip(analysis.runs, names, strict=True))
     files = write_files(replace(bare(analysis), runs=runs), tmp_path)

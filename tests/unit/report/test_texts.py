@@ -15,7 +15,7 @@ from langspec_lora.cli.main import main
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.report import measure, worst
+from langspec_lora.report import measure
 from tests.reports import change_scores, invented_texts, noisy, report, sacrebleu, write_lines, write_results
 
 LEVELS = {"en": "high", "fr": "med", "wo": "low"}
@@ -129,11 +129,11 @@ def test_a_single_run_is_compared_with_none(runs, tmp_path) -> None:
 def test_sentences_of_one_value_come_from_all_directions_in_turn() -> None:
     directions = [Direction(a, b) for a in LEVELS for b in LEVELS if a != b]
     ranked = {direction: [(0.0, index) for index in range(20)] for direction in directions}
-    first = worst.merge(ranked)[: len(directions)]
+    first = measure.merge(ranked)[: len(directions)]
     assert {sentence.direction for sentence in first} == set(directions)
     assert len({sentence.direction.target for sentence in first[:3]}) == 3
     ranked[EN_WO] = [(-1.0, 5), *ranked[EN_WO]]
-    assert worst.merge(ranked)[0] == worst.Sentence(EN_WO, 5, -1.0)
+    assert measure.merge(ranked)[0] == measure.Sentence(EN_WO, 5, -1.0)
 
 
 def test_wins_and_losses_are_counted_by_group(runs, tmp_path) -> None:
@@ -285,7 +285,7 @@ def spoil(what: str, folders: list[Path]) -> None:
         ("changed", r"en-wo\.hyp\.txt has changed since it was scored"),
         ("damaged", "is damaged"),
         ("references", "base and tuned were scored against different references in en-wo"),
-        ("tokenizer", "base has BLEU .*tok:13a.* and tuned has .*tok:char.* do not compare"),
+        ("tokenizer", "base has BLEU .*tok:13a.* and tuned has .*tok:char.* be compared"),
         ("subset", "base has the subset test and tuned has devtest"),
     ],
 )
@@ -300,7 +300,7 @@ def test_what_does_not_compare_is_refused_before_anything_is_measured(own, tmp_p
 def test_wrong_references_given_are_named(own, tmp_path) -> None:
     for folder in own:
         shutil.rmtree(folder / "texts")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         report(own, LEVELS, tmp_path / "out", references=tmp_path / "raw")
     for language in LEVELS:
         write_lines(tmp_path / "raw" / f"test.{language}", ["something", "else"])
@@ -340,7 +340,7 @@ def test_a_full_disk_leaves_the_tables_on_the_terminal_and_whole_files(runs, tmp
         main(["report", *map(str, runs), "--lang-resources", str(levels), "--out", str(out), "--processes", "1"])
     printed = capsys.readouterr().out
     assert "| high→low" in printed
-    assert "measurements could not be kept" in printed
+    assert "measurements could not be saved" in printed
     assert list(out.iterdir()) == []
 
 

@@ -202,7 +202,7 @@ def test_only_what_the_generator_says_of_lengths_is_explained(toy_data) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data), translates=True)
     generator, batch = Mock(), toy.mixed_batch(task)
     generator.generate.side_effect = AssertionError("min_len cannot be larger than max_len, please adjust these!")
-    assert "--min-len is above what a hypothesis may have here" in refusal_of(
+    assert "--min-len exceeds the maximum length of a hypothesis" in refusal_of(
         task.inference_step, generator, [model.eval()], batch
     )
     generator.generate.side_effect = AssertionError("something else")
@@ -356,7 +356,7 @@ def test_dictionaries_of_a_model_of_many_languages_are_one(toy_data, tmp_path) -
     toy.build(flags)
     with (data / "dict.nl.txt").open("a") as file:
         file.write("more 1\n")
-    words = f"the dictionaries in {data} differ; give one for all languages with --fixed-dictionary"
+    words = f"the dictionaries in {data} differ; give one for all languages as --fixed-dictionary"
     assert words in refusal_of(toy.build, flags)
 
 

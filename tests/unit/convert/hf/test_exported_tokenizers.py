@@ -223,6 +223,7 @@ def test_text_that_fairseq_parts_and_transformers_does_not_is_named(tmp_path) ->
     assert all(re.search(r"[^\S ]", line) for line in others)
 
 
+@pytest.mark.flores
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
 def test_real_text_is_split_the_same(tmp_path, kind) -> None:
     folder = os.environ.get("FLORES101")

@@ -169,10 +169,10 @@ def test_an_import_replaces_files_only_where_it_is_told_to(home, tmp_path) -> No
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(UserError, match=f"holds {name} already"):
+        with pytest.raises(UserError, match=f"already contains {name}"):
             import_model(home.theirs, folder)
         assert (folder / name).read_text() == "mine"
-        with pytest.raises(UserError, match=f"holds {name} already"):  # before anything is read
+        with pytest.raises(UserError, match=f"already contains {name}"):  # before anything is read
             import_model(tmp_path / "none", folder)
     import_model(home.theirs, folder, overwrite=True)
     assert names_in(folder) == {*IMPORTED}
@@ -277,7 +277,7 @@ def test_an_export_replaces_files_only_where_it_is_told_to(state, args, tmp_path
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(UserError, match=f"holds {name} already"):
+        with pytest.raises(UserError, match=f"already contains {name}"):
             export_model(state, args, folder, "it")
         assert (folder / name).read_text() == "mine"
     export_model(state, args, folder, "it", overwrite=True)
@@ -357,7 +357,7 @@ def test_an_imported_lora_is_told_what_it_was_trained_on(home, tmp_path, capsys)
     assert str(tmp_path / "out.pt") in written[0]
     assert "trained on" not in said
     assert StoredModel(tmp_path / "out.pt").adapters.languages.levels == ("high", "low")
-    assert "is there already" in refusal(*command, "--lang-resources", tmp_path / "levels.yaml")
+    assert "already exists" in refusal(*command, "--lang-resources", tmp_path / "levels.yaml")
     same = ("import", home.lora, "--from", "peft", "-s", "en", "-t", "en", "--base", home.ours / "model.pt")
     assert "give two different ones" in refusal(*same, "--out", tmp_path / "other.pt")
     assert "--from peft needs --base" in refusal(*command[:-2], "--out", tmp_path / "other.pt")
@@ -398,11 +398,11 @@ def test_all_directions_of_a_checkpoint_are_written_at_once(home, tmp_path, caps
         assert torch.equal(again[name], value)
     # Nothing of a direction is written where that of another is there.
     (tmp_path / "all" / "en-wo" / LORA[0]).unlink()
-    assert f"{tmp_path / 'all' / 'en-wo'} holds {LORA[1]} already" in refusal(
+    assert f"{tmp_path / 'all' / 'en-wo'} already contains {LORA[1]}" in refusal(
         *command, "--all", "--out", tmp_path / "all"
     )
     shutil.rmtree(tmp_path / "all" / "en-wo")
-    assert f"{tmp_path / 'all' / 'wo-en'} holds {LORA[0]} already" in refusal(
+    assert f"{tmp_path / 'all' / 'wo-en'} already contains {LORA[0]}" in refusal(
         *command, "--all", "--out", tmp_path / "all"
     )
     assert names_in(tmp_path / "all") == {"wo-en"}
@@ -514,7 +514,7 @@ def test_a_tokenizer_that_is_found_gives_way_and_one_that_is_given_does_not(home
         message = refusal(*command, tmp_path / "out", *flag)
         assert f"has {len(home.tokens) - 1} tokens, but the model {len(home.tokens)} embeddings" in message
     assert not (tmp_path / "out").exists()
-    assert "holds config.json already" in refusal(*command, tmp_path / "short")
+    assert "already contains config.json" in refusal(*command, tmp_path / "short")
 
 
 def test_a_tokenizer_without_the_direction_is_left_out(home, tmp_path, capsys) -> None:

@@ -97,7 +97,7 @@ def test_an_export_replaces_files_only_where_it_is_told_to(tmp_path) -> None:
         folder = tmp_path / name.partition(".")[0]
         folder.mkdir()
         (folder / name).write_text("mine")
-        with pytest.raises(UserError, match=f"holds {name} already"):
+        with pytest.raises(UserError, match=f"already contains {name}"):
             export_lora(adapters(), "en", "wo", SIZES, folder)
         assert [path.read_text() for path in folder.iterdir()] == ["mine"]
         export_lora(adapters(), "en", "wo", SIZES, folder, overwrite=True)

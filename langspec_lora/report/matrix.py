@@ -1,0 +1,221 @@
+"""A matrix of values as a picture: rows and columns in groups, a colour for each value. Its HTML is in ``html.py``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex, to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from langspec_lora.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.typing import ColorType  # of Matplotlib 3.8 and later
+
+INK = "#1f2933"
+FAINT = "#7b8794"
+EMPTY = "#f0f2f4"
+_BLACK = "#0a0f14"  # of figures on colours: with a lighter one neither it nor white would do on those in between
+
+SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
+DIFFERENCES = LinearSegmentedColormap.from_list(
+    "differences", ["#7f2704", "#d9713c", "#f6c9a8", "#fafafa", "#a9d3e0", "#3f8fb0", "#0b3c5d"]
+)
+_DARK_SCORES = LinearSegmentedColormap.from_list(
+    "dark", ["#1b262e", "#1c4251", "#1f6674", "#38969f", "#86cbc5", "#e3f6f1"]
+)
+_DARK_DIFFERENCES = LinearSegmentedColormap.from_list(
+    "dark differences", ["#ffcfae", "#e0814c", "#7b3d1c", "#1f272e", "#1d5069", "#4aa0c2", "#bfe6f3"]
+)
+
+STEPS = 32
+"""Steps of a scale of the HTML report, less one."""
+
+LEAST_REACH = 0.1
+"""Of a scale, so that equal values have one."""
+
+_STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a picture unreadable
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "svg.hashsalt": "langspec",
+}
+_FIGURES_UP_TO = 44  # rows or columns up to which the cells of a picture hold figures
+_TOP, _LEFT, _RIGHT, _BOTTOM = 1.45, 1.05, 1.25, 0.35  # inches around the cells
+
+
+class Head(NamedTuple):
+    """Name and group of a row or a column."""
+
+    group: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What a picture shows.
+
+    Attributes:
+        title: its title.
+        subtitle: a line below that.
+        rows: the rows by their keys, from the top; rows of a group follow each other.
+        columns: the columns, likewise.
+        values: the value of each (row, column), by keys; None where it is not known.
+        limits: values of the first and the last colour.
+        signed: whether the values are differences, coloured around 0.
+        words: put before the names of the groups of rows, and of columns.
+        titles: what a cell of the HTML shows when it is pointed at.
+        bold: the cells of the HTML in bold.
+    """
+
+    title: str
+    subtitle: str
+    rows: Mapping[str, Head]
+    columns: Mapping[str, Head]
+    values: Mapping[Any, float | None]  # Any: a mapping of Directions is none of tuples, for its type
+    limits: tuple[float, float]
+    signed: bool = False
+    words: tuple[str, str] = ("", "")
+    titles: Mapping[Any, str] = field(default_factory=dict)
+    bold: Collection[tuple[str, str]] = ()
+
+    def figure(self, value: float) -> str:
+        """A value as text, with one digit; differences have a sign."""
+        text = f"{value:+.1f}" if self.signed else f"{value:.1f}"
+        return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def draw(matrix: Matrix, paths: Sequence[Path], title: str) -> None:
+    """Draws a matrix into files, each whole or not at all; the same values give the same files.
+
+    Args:
+        matrix: what to draw.
+        paths: the files, ``.png`` or ``.svg``.
+        title: the picture's title.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    values = np.array(
+        [[matrix.values.get((row, column)) for column in matrix.columns] for row in matrix.rows], dtype=float
+    )  # (rows, columns); None becomes NaN
+    high, wide = map(_cell_inches, values.shape)
+    box_high, box_wide = high * len(matrix.rows), wide * len(matrix.columns)
+    width = max(_LEFT + box_wide + _RIGHT, _LEFT + 0.13 * len(title), _LEFT + 0.08 * len(matrix.subtitle))
+    height = _TOP + box_high + _BOTTOM
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
+        axes = figure.add_axes((_LEFT / width, _BOTTOM / height, box_wide / width, box_high / height))
+        norm, colours = Normalize(*matrix.limits), DIFFERENCES if matrix.signed else SCORES
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto")
+        axes.set_facecolor(EMPTY)
+        if max(values.shape) <= _FIGURES_UP_TO:
+            font = min(min(high, wide) * (15.5 if max(values.shape) <= 16 else 14.5), 11.0)
+            for row, column in np.argwhere(~np.isnan(values)):
+                value = float(values[row, column])
+                ink = ink_on(colours(norm(value)))
+                axes.text(column, row, matrix.figure(value), ha="center", va="center", fontsize=font, color=ink)
+        _name_axes(axes, matrix)
+        _separate_groups(axes, matrix, high, wide)
+        figure.text(_LEFT / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
+        figure.text(_LEFT / width, 1 - 0.62 / height, matrix.subtitle, fontsize=9, color=FAINT, va="center")
+        scale = ((_LEFT + box_wide + 0.5) / width, _BOTTOM / height, 0.16 / width, box_high / height)
+        bar = figure.colorbar(image, cax=figure.add_axes(scale))
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
+        for path in paths:
+            content = io.BytesIO()
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(content, format=path.suffix[1:], dpi=figure.dpi, metadata=metadata)
+            write_whole(path, content.getvalue())
+
+
+def _cell_inches(count: int) -> float:
+    """The side of a cell along an axis of so many."""
+    return max(0.62 if count <= 16 else 0.46 if count <= _FIGURES_UP_TO else 0.16, 3.4 / count)
+
+
+def spans(heads: Mapping[str, Head]) -> list[tuple[str, int, int]]:
+    """Each group with its first position and the one after its last."""
+    spans, start = [], 0
+    for group, members in groupby(heads.values(), key=lambda head: head.group):
+        end = start + len(list(members))
+        spans.append((group, start, end))
+        start = end
+    return spans
+
+
+def _name_axes(axes: Axes, matrix: Matrix) -> None:
+    for heads, name_ticks in ((matrix.columns, axes.set_xticks), (matrix.rows, axes.set_yticks)):
+        count = len(heads)
+        font = 11 if count <= 16 else 10 if count <= _FIGURES_UP_TO else 6
+        name_ticks(range(count), [head.name for head in heads.values()], fontsize=font, color=INK)
+        name_ticks(np.arange(count + 1) - 0.5, minor=True)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, pad=3)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0, top=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _separate_groups(axes: Axes, matrix: Matrix, high: float, wide: float) -> None:
+    """Draws a gap between the groups, and a bracket with the name beside each."""
+    for down, heads, cell in ((False, matrix.columns, high), (True, matrix.rows, wide)):
+        offset = -0.5 - 0.42 / cell  # where the brackets run, in cells from the first one
+        for group, start, end in spans(heads):
+            line = [[start - 0.38, end - 0.62], [offset, offset]]
+            place = [(start + end - 1) / 2, offset - 0.16 / cell]
+            if start:
+                (axes.axhline if down else axes.axvline)(start - 0.5, color="white", linewidth=5)
+            (x, y), (text_x, text_y) = (line[::-1], place[::-1]) if down else (line, place)
+            axes.plot(x, y, color=FAINT, linewidth=1.2, clip_on=False, solid_capstyle="butt")
+            text = f"{matrix.words[0 if down else 1]} {group}".strip()
+            style: dict[str, Any] = {"fontsize": 9.5, "color": FAINT, "ha": "center", "va": "center", "clip_on": False}
+            axes.text(text_x, text_y, text, rotation=90 if down else 0, **style)
+    axes.set_xlim(-0.5, len(matrix.columns) - 0.5)
+    axes.set_ylim(len(matrix.rows) - 0.5, -0.5)
+
+
+def ink_on(colour: ColorType) -> str:
+    """White or black ink, whichever reads better on a colour."""
+    return max(("white", _BLACK), key=lambda ink: contrast(ink, colour))
+
+
+def contrast(one: ColorType, other: ColorType) -> float:
+    """The contrast of two colours, 1 to 21 (W3C, Web Content Accessibility Guidelines 2.1)."""
+    lights = []
+    for colour in (one, other):
+        rgb: NDArray = np.asarray(to_rgb(colour))
+        linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        lights.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
+    return max(lights) / min(lights)
+
+
+def step(value: float, low: float, high: float) -> int:
+    """The step of a value on a scale from ``low`` to ``high``."""
+    return round(STEPS * min(1.0, max(0.0, (value - low) / (high - low))))
+
+
+def stylesheet() -> str:
+    """CSS of the classes ``s0`` … (scores) and ``d0`` … (differences), and of their legends."""
+    light = _classes("s", SCORES) + _classes("d", DIFFERENCES)
+    dark = _classes("s", _DARK_SCORES) + _classes("d", _DARK_DIFFERENCES)
+    return f"{light}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n"
+
+
+def _classes(letter: str, colours: Colormap) -> str:
+    shades = [colours(number / STEPS) for number in range(STEPS + 1)]
+    rules = [
+        f".heat .{letter}{number}{{background:{to_hex(shade)};color:{ink_on(shade)}}}"
+        for number, shade in enumerate(shades)
+    ]
+    gradient = ",".join(to_hex(shade) for shade in shades[::4])
+    return "\n".join([*rules, f".legend .{letter}{{background:linear-gradient(to right,{gradient})}}\n"])

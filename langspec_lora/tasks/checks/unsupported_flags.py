@@ -1,0 +1,66 @@
+"""Flags that stock fairseq accepts but that would spoil adapters or cannot work on this machine."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import torch
+
+from langspec_lora.errors import UserError
+
+_REASONS: Mapping[str, str] = {
+    "store_ema": "averages weights only, but adapters also have masks",
+    "quant_noise_pq": "permanently sets weights of the base to zero in training, but the base must not change",
+    "quant_noise_scalar": "quantises only fairseq's layer classes, not adapted layers",
+    "xformers_att_config": "replaces the attention modules that are adapted",
+}
+"""Why a flag cannot be used with adapters if its value is not fairseq's default."""
+_SHARDED: Mapping[str, str] = {"ddp_backend": "fully_sharded", "zero_sharding": "os"}
+
+
+def check_beside_adapters(args: Namespace) -> None:
+    """Refuses training flags that would spoil the adapters or the frozen base.
+
+    Args:
+        args: the arguments of a training command whose model has adapters.
+
+    Raises:
+        UserError: such a flag is given.
+    """
+    for name, why in _REASONS.items():
+        value = getattr(args, name, None)
+        if value:
+            given = _flag(name) if value is True else f"{_flag(name)} {value}"
+            raise UserError(f"{given} {why}; leave it out, or train without adapters (--add-lora False)")
+    for name, value in _SHARDED.items():
+        if getattr(args, name, None) == value:
+            raise UserError(
+                f"{_flag(name)} {value} splits parameters, so the rows of a language can no longer be found; leave it "
+                "out: adapters are small, and a frozen base has no optimizer state to distribute"
+            )
+
+
+def check_precision(args: Namespace) -> None:
+    """Refuses half precision that this machine does not support.
+
+    Args:
+        args: the arguments of the training command.
+
+    Raises:
+        UserError: fairseq would fail with an error of torch or torch_xla.
+    """
+    if args.fp16 and args.amp:
+        raise UserError("--fp16 and --amp were both given; give one of them")
+    tpu = [name for name in ("memory_efficient_bf16", "bf16", "tpu") if getattr(args, name, False)]
+    if tpu and find_spec("torch_xla") is None:
+        raise UserError(f"{_flag(tpu[0])} means a TPU in fairseq, but torch_xla is not installed; on a GPU give --amp")
+    flattens = args.fp16 and not args.memory_efficient_fp16 and not args.fp16_no_flatten_grads
+    if flattens and (args.cpu or not torch.cuda.is_available()):
+        why = "--cpu was given" if args.cpu else "torch finds none"
+        raise UserError(f"--fp16 needs a CUDA GPU, but {why}; leave it out")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

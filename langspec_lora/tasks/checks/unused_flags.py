@@ -1,0 +1,130 @@
+"""Flags of ours that have no effect beside the other flags of a command; each is named in a warning."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
+from langspec_lora.errors import UserError
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
+
+_MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
+
+
+_ADAPTERS, _BASE, _PRUNING, _ABSENT = map(vars, (AdapterFlags(), BaseFlag(), PruningFlags(), AbsentFlag()))
+"""Our flags and their defaults."""
+
+
+def check_not_empty(args: Namespace) -> None:
+    """Refuses flags of ours with an empty value, which an unset variable of a script leaves.
+
+    Raises:
+        UserError: a flag is empty.
+    """
+    for name in (*_ADAPTERS, *_BASE, *_PRUNING):
+        if getattr(args, name, None) == "":
+            raise UserError(f"{_flag(name)} '' is empty; give it a value, or leave it out")
+
+
+def check_without_adapters(args: Namespace) -> None:
+    """Checks the values of the adapter flags even though ``--add-lora False`` leaves them without effect.
+
+    Raises:
+        UserError: a flag has a wrong value.
+    """
+    check_adapter_flags(args)
+    if args.lang_resources:
+        read_resources(args.lang_resources)
+    if args.langs:
+        check_language_number(args, args.langs.split(",") if isinstance(args.langs, str) else args.langs)
+
+
+def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
+    """Names the flags of a training that have no effect.
+
+    A flag with its default value cannot be told from one that was left out, and is not named.
+
+    Args:
+        args: the arguments of the training command.
+        config: which adapters the model will have, or None.
+
+    Returns:
+        One warning for each reason.
+    """
+    found = unused_pruning_flags(args)
+    if config is not None:
+        return [*found, *_unused_positions(args, config), *_unused_ranks(args, config), *_unused_levels(args, config)]
+    flags = _given(args, {**_ADAPTERS, **_ABSENT})
+    given = [text for name, text in flags.items() if name not in _MEANT_WITHOUT_ADAPTERS]
+    if given:
+        found.append(f"{', '.join(given)}: no effect with --add-lora False, which adds no adapters")
+    return found
+
+
+def unused_pruning_flags(args: Namespace) -> list[str]:
+    """Names the pruning flags if nothing is pruned."""
+    if args.pruning or args.global_pruning:
+        return []
+    given = _given(args, _PRUNING).values()
+    return [f"{', '.join(given)}: no effect without --pruning True"] if given else []
+
+
+def training_flags_without_training(args: Namespace) -> list[str]:
+    """Names the training flags of a command that does not train."""
+    given = _given(args, _PRUNING).values()
+    found = [f"{', '.join(given)}: no effect here; only fairseq-train prunes"] if given else []
+    given = _given(args, _ABSENT).values()
+    return [*found, *(f"{text}: no effect here; only fairseq-train updates adapters" for text in given)]
+
+
+def _unused_positions(args: Namespace, config: AdapterConfig) -> list[str]:
+    found = []
+    for stack, settings in config.stacks.items():
+        given = _given(args, {f"{stack}_lora_position": None, f"{stack}_activation_direction": None}).values()
+        if given and not settings.layers:
+            found.append(f"{', '.join(given)}: no effect with --{stack}-lora-layer none, which adapts no {stack} layer")
+    return found
+
+
+def _unused_ranks(args: Namespace, config: AdapterConfig) -> list[str]:
+    single_ranks = _resources(args).ranks
+    found = []
+    for name, text in _given(args, {f"{level}_rank": _ADAPTERS[f"{level}_rank"] for level in LEVELS}).items():
+        level = name.removesuffix("_rank")
+        members = _names_of_level(config, level)
+        if not members:
+            found.append(f"{text}: no effect, since no language of level {level} is in --langs")
+        elif all(language in single_ranks for language in members):
+            found.append(f"{text}: no effect, since --lang-resources gives every language of level {level} its rank")
+    return found
+
+
+def _unused_levels(args: Namespace, config: AdapterConfig) -> list[str]:
+    if not args.lang_resources:
+        return []
+    others = [name for name in _resources(args).levels if name not in config.languages.names]
+    if not others:
+        return []
+    return [f"--lang-resources {args.lang_resources} names {', '.join(others)}, not in --langs: not trained"]
+
+
+def _names_of_level(config: AdapterConfig, level: str) -> list[str]:
+    table = config.languages
+    return [name for name, found in zip(table.names, table.levels, strict=True) if found == level]
+
+
+def _resources(args: Namespace) -> Resources:
+    return read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+
+
+def _given(args: Namespace, defaults: Mapping[str, Any]) -> dict[str, str]:
+    """The flag and value of each argument that differs from its default, by the argument's name."""
+    values = {name: getattr(args, name, default) for name, default in defaults.items()}
+    return {name: f"{_flag(name)} {value}" for name, value in values.items() if value != defaults[name]}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
