@@ -231,4 +231,4 @@ def test_help_names_every_command(capsys) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     for name in ("inspect", "export", "import", "add-language", "remove-language", "join"):
-        assert f"\n    {name}" in text
+        assert f"\n  {name} " in text
