@@ -105,9 +105,23 @@ def on_page_content(html: str, **_: Any) -> str:
     return ROLE.sub(r'<autoref identifier="\2" optional><code>\3</code></autoref>', html)
 
 
+def command_help() -> str:
+    """The help text of every command; only mkdocs shows it, because its line breaks depend on the Python version."""
+    sections = []
+    for name, _ in command_rows():
+        if importlib.util.find_spec("langspec_lora.cli.commands"):
+            parser = importlib.import_module("langspec_lora.cli.commands").parser_of(name)
+        else:
+            parser = argparse.ArgumentParser(prog=f"langspec-lora {name}")
+            importlib.import_module(f"langspec_lora.cli.{name.replace('-', '_')}").add_arguments(parser)
+        sections.append(f"## {name}\n\n```text\n{parser.format_help()}```")
+    return "\n\n".join(sections)
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this for the text of each page."""
-    return fill(markdown)
+    marker = "<!-- help of all commands -->"
+    return fill(markdown.replace(marker, command_help()) if marker in markdown else markdown)
 
 
 if __name__ == "__main__":
