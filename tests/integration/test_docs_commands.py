@@ -75,6 +75,7 @@ def test_the_commands_of_a_page_run(page: Path, home: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "HOME": str(home),
     }
     script = "set -euo pipefail\n" + "".join(
         f"echo '== {page.name}:{found.line}' >&2\n{found.text}" for found in commands
