@@ -6,13 +6,10 @@ each is up to date. mkdocs uses this file as a hook and fills the parts anew whe
 
 from __future__ import annotations
 
-import argparse
 import ast
-import importlib
-import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +17,8 @@ DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "langspec_lora"
 sys.path.insert(0, str(PACKAGE.parent))  # mkdocs and a plain `python docs/generated.py` do not know the checkout
 
-from langspec_lora import flags  # noqa: E402
-from langspec_lora.cli import main  # noqa: E402
-
-
-def flag_rows() -> Sequence[tuple[str, str, str, str]]:
-    """Name, value, default and help text of the flags that the task and the model add to fairseq's."""
-    if hasattr(flags, "flag_table"):
-        return flags.flag_table()
-    parser = argparse.ArgumentParser(add_help=False)
-    for declare in (flags.add_adapter_flags, flags.add_pruning_flags, flags.add_base_flag, flags.add_absent_flag):
-        declare(parser)
-    rows = []
-    for action in parser._actions:
-        value = action.metavar or "|".join(map(str, action.choices or ()))
-        default = "" if action.default is None else str(action.default)
-        rows.append((action.option_strings[0], str(value), default, action.help or ""))
-    return rows
-
-
-def command_rows() -> Sequence[tuple[str, str]]:
-    """Name and purpose of the commands of ``langspec-lora``."""
-    if importlib.util.find_spec("langspec_lora.cli.commands"):
-        return list(importlib.import_module("langspec_lora.cli.commands").COMMANDS.items())
-    modules = {name: f"langspec_lora.cli.{name.replace('-', '_')}" for name in main.COMMANDS}
-    return [(name, importlib.import_module(module).HELP) for name, module in modules.items()]
+from langspec_lora.cli.commands import COMMANDS, GROUPS, parser_of  # noqa: E402
+from langspec_lora.flags import flag_table as flag_rows  # noqa: E402
 
 
 def table(*rows: Iterable[str]) -> str:
@@ -54,16 +28,18 @@ def table(*rows: Iterable[str]) -> str:
 
 
 def flag_table() -> str:
-    """All flags."""
-    rows = (
-        (f"`{name} {value}`", f"`{default}`" if default else "", text) for name, value, default, text in flag_rows()
-    )
+    """The flags that the task and the model add to fairseq's."""
+    rows = []
+    for name, value, default, text in flag_rows():
+        literal = default and " " not in default
+        rows.append((f"`{name} {value}`", f"`{default}`" if literal else default, text))
     return table(("Flag", "Default", "Meaning"), *rows)
 
 
 def command_table() -> str:
-    """All commands."""
-    return table(("Command", "What it does"), *((f"`langspec-lora {name}`", text) for name, text in command_rows()))
+    """The commands of ``langspec-lora`` by topic."""
+    rows = ((topic, f"`langspec-lora {name}`", text) for topic, group in GROUPS.items() for name, text in group.items())
+    return table(("Topic", "Command", "What it does"), *rows)
 
 
 def module_list() -> str:
@@ -105,9 +81,15 @@ def on_page_content(html: str, **_: Any) -> str:
     return ROLE.sub(r'<autoref identifier="\2" optional><code>\3</code></autoref>', html)
 
 
+def command_help() -> str:
+    """The help text of every command; only mkdocs shows it, because its line breaks depend on the Python version."""
+    return "\n\n".join(f"## {name}\n\n```text\n{parser_of(name).format_help()}```" for name in COMMANDS)
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this for the text of each page."""
-    return fill(markdown)
+    marker = "<!-- help of all commands -->"
+    return fill(markdown.replace(marker, command_help()) if marker in markdown else markdown)
 
 
 if __name__ == "__main__":

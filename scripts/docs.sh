@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the manual as a website in build/docs and fails on any warning; its arguments go to mkdocs build. Installs first
-# where that has not been done (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh).
+# if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,6 +10,7 @@ venv=${VENV:-$root/.venv}
 cd "$root"
 "$venv/bin/python" -c 'import material, mkdocs, mkdocstrings_handlers.python' 2>/dev/null ||
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+export COLUMNS=110 # the width of the commands' help texts
 export NO_MKDOCS_2_WARNING=1 # a notice of the theme about other software
 "$venv/bin/python" -m mkdocs build --strict "$@"
 echo "the manual is in $root/build/docs; open index.html"

@@ -17,6 +17,7 @@ from langspec_lora.example.quickstart import finetune_command, pretrain_command
 from tests import ROOT
 from tests.documentation import PAGES, blocks
 from tests.evaluations import run_stock
+from tests.optional import hugging_face
 
 SMALL = Sizes(pretrain={"high-high": 20}, finetune=40, valid=2, test=2, vocabulary=200)
 LANGUAGES = {"du", "le", "po"}
@@ -65,12 +66,16 @@ def test_the_commands_of_a_page_run(page: Path, home: Path) -> None:
     commands = [found for found in blocks(page, "bash") if not found.reason]
     if not commands:
         pytest.skip("none of its commands can run here")
+    if page.name == "huggingface.md":
+        hugging_face("transformers")
+        hugging_face("peft")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "HOME": str(home),
     }
     script = "set -euo pipefail\n" + "".join(
         f"echo '== {page.name}:{found.line}' >&2\n{found.text}" for found in commands
