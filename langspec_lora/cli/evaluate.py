@@ -17,6 +17,7 @@ from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
 from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.notes import is_quiet
 from langspec_lora.settings import add_flags, read_flags
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
                 label = f"{model}: " if len(evaluations) > 1 else ""
                 print(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
-        if share.rank == 0:
+        if share.rank == 0 and not is_quiet():
             folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
             # Without quotes around it: a folder with a space has its own.
             print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import source_size
 from langspec_lora.evaluation.share import Share
 from langspec_lora.files import write_json, write_whole
+from langspec_lora.notes import note
 from langspec_lora.progress import Progress
 
 
@@ -110,7 +110,7 @@ def _decode(evaluation: Evaluation, share: Share, board: Scoreboard) -> None:
 def _say(share: Share, sentence: str) -> None:
     """Tells the user something, once for all processes."""
     if share.rank == 0:
-        print(f"langspec-lora: {sentence}", file=sys.stderr)
+        note(sentence)
 
 
 def _begin(evaluation: Evaluation) -> None:

@@ -65,9 +65,9 @@ def test_example_works(folder, monkeypatch, capsys, command) -> None:
 def test_the_package_offers_the_same_from_python(folder, tmp_path) -> None:
     checkpoint = folder / "checkpoints" / "checkpoint_best.pt"
     assert set(langspec_lora.load(checkpoint).adapters.languages.names) == set(toy.LANGUAGES)
-    generation = langspec_lora.Translator.from_checkpoint(checkpoint, device="cpu", beam=1, max_len_b=9)
-    assert len(generation.translate(["en1 en2"], "en", "fr")) == 1
-    settings = {"lang_pairs": "en-fr,fr-en", "tokenize": "13a", "cpu": True}
+    translator = langspec_lora.Translator.from_checkpoint(checkpoint, device="cpu", beam=1, max_len_b=9)
+    assert len(translator.translate(["en1 en2"], "en", "fr")) == 1
+    settings = {"lang_pairs": "en-fr,fr-en", "tokenize": "13a", "device": "cpu"}
     scores = langspec_lora.evaluate(folder / "data-bin", str(checkpoint), tmp_path / "results", **settings)
     assert list(map(str, scores)) == ["en-fr", "fr-en"]
     files = langspec_lora.make_report(tmp_path / "results", tmp_path / "report", metric="chrf")
