@@ -87,7 +87,7 @@ class LoadedModel:
     @property
     def has_adapters(self) -> bool:
         """Whether a model has language-specific adapters."""
-        return any(getattr(model, "adapted", None) for model in self._models)
+        return any(getattr(model, "adapters", None) is not None for model in self._models)
 
     def decode(
         self,
