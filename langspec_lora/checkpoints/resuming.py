@@ -13,7 +13,7 @@ from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
 from langspec_lora.adapters.entries import is_adapter_entry
 from langspec_lora.checkpoints.outline import Outline, read_outline
-from langspec_lora.checkpoints.start import starting_checkpoint
+from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError
 

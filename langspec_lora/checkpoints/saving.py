@@ -13,7 +13,7 @@ from fairseq.file_io import PathManager
 from langspec_lora.adapters.entries import BASE
 from langspec_lora.checkpoints.base import stored_base_path
 from langspec_lora.checkpoints.outline import read_outline
-from langspec_lora.checkpoints.start import starting_checkpoint
+from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.errors import UserError
 
 

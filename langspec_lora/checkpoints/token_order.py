@@ -19,7 +19,7 @@ from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokSty
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
 from langspec_lora.checkpoints.outline import read_outline
-from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
+from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)

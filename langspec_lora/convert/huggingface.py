@@ -14,7 +14,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.convert import check_flags, check_one_direction, say
 from langspec_lora.convert.hf.model import IMPORTED_FILES, export_model, exported_files, import_model
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer
 from langspec_lora.convert.merged import merged_weights
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder

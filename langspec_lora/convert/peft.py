@@ -11,7 +11,7 @@ from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
 from langspec_lora.convert import check_flags, check_one_direction, say
-from langspec_lora.convert.hf.peft import PEFT_FILES, base_model_name, export_lora, import_lora
+from langspec_lora.convert.hf.peft_folder import PEFT_FILES, base_model_name, export_lora, import_lora
 from langspec_lora.files import check_file, check_folder
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 from langspec_lora.sites import POSITIONS

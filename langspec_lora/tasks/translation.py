@@ -20,7 +20,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
-from langspec_lora.checkpoints.start import starting_checkpoint
+from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
 from langspec_lora.config import pruning_from_args, trained_languages
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from langspec_lora.convert.hf.tokenizer import write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import write_tokenizer
 from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary
 from langspec_lora.errors import UserError
 from tests import hf, toy

@@ -14,7 +14,7 @@ from langspec_lora.checkpoints.loading import load_checkpoint
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.cli.main import main
-from langspec_lora.convert.hf.tokenizer import check_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer
 from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.inference.settings import Generation

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.assembly import checkpoint_of
 from langspec_lora.checkpoints.token_order import TokenOrder
-from langspec_lora.convert.hf.architecture import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
+from langspec_lora.convert.hf.config_json import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
 from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.convert.hf.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit

@@ -27,7 +27,7 @@ import numpy as np
 from sentencepiece import SentencePieceTrainer
 
 from langspec_lora.convert.hf.files import optional_module
-from langspec_lora.convert.hf.pieces import read_pieces
+from langspec_lora.convert.hf.sentencepiece_model import read_pieces
 
 _APART, _ALONE = "\ufdd0", "\ufdd1"  # noncharacters: Unicode reserves them for use within a program
 _MOST_EXCEPTIONS = 2000

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from langspec_lora.convert.hf.sentencepiece import NoTokenizer
+from langspec_lora.convert.hf.fast_tokenizer import NoTokenizer
 
 _LINES = 1000
 _MARKS = "\u0300\u0301\u0308\u0323\u064b\u0651\u093c\u0e33\u3099\u11a8\u1161\u200d\ufe0f"

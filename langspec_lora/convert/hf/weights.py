@@ -35,7 +35,7 @@ _NO_WEIGHTS = {  # of fairseq, and their values
 
 
 def weight_shapes(args: Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """fairseq's name and the shape of every weight but the embedding.
+    """Fairseq's name and the shape of every weight but the embedding.
 
     Args:
         args: fairseq's arguments of a pre-norm Transformer with one width.
@@ -99,7 +99,7 @@ def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[i
 
 
 def to_huggingface(state: Mapping[str, Tensor], args: Namespace, source: str) -> dict[str, Tensor]:
-    """fairseq's weights under Hugging Face's names; ids stay as they are.
+    """Fairseq's weights under Hugging Face's names; ids stay as they are.
 
     Args:
         state: the base entries of a checkpoint.

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.adapters.placement import Placement, check_same_placement
-from langspec_lora.checkpoints.start import check_start_agrees
+from langspec_lora.checkpoints.starting_point import check_start_agrees
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.sites import Site
 from langspec_lora.tasks.checks.overrides import check_overrides
 from tests.unit.adapters.test_file import make
-from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, command, stored_arguments, write
+from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, command, stored_arguments, write
 
 Q, FC1, K = Site("encoder", 0, "q"), Site("decoder", 1, "fc1"), Site("decoder", 0, "k")
 SIDES = {Q: "src", FC1: "tgt"}

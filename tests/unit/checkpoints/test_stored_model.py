@@ -14,7 +14,7 @@ from langspec_lora.checkpoints.base import base_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError
-from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, stored_arguments
+from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, stored_arguments
 
 ARGS = stored_arguments(arch="x", encoder_langtok="src")
 SETTINGS = {"arch": "x", "encoder_langtok": "src", "lora_init": "rank"}

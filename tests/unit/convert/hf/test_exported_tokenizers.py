@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fairseq.data import Dictionary
 
-from langspec_lora.convert.hf.tokenizer import check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer, write_tokenizer
 from langspec_lora.convert.hf.vocabulary import m2m100_languages
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")

@@ -19,7 +19,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.cli.main import main
 from langspec_lora.convert.hf import model
-from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config
+from langspec_lora.convert.hf.config_json import fairseq_args, huggingface_config
 from langspec_lora.convert.hf.model import export_model, exported_files, import_model
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface, weight_shapes
 from langspec_lora.errors import UserError

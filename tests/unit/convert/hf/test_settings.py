@@ -12,7 +12,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 from torch import nn
 
-from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config
+from langspec_lora.convert.hf.config_json import fairseq_args, huggingface_config
 from langspec_lora.convert.hf.weights import to_fairseq
 from langspec_lora.errors import UserError
 from tests import hf

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.convert.hf.tokenizer import check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer, write_tokenizer
 from langspec_lora.errors import UserError
 from tests import toy
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from langspec_lora.convert.hf.sentencepiece import NoTokenizer
+from langspec_lora.convert.hf.fast_tokenizer import NoTokenizer
 from langspec_lora.convert.hf.tokenizer_check import check_against
 
 sentencepiece = pytest.importorskip("sentencepiece")

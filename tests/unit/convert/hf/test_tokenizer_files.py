@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.checkpoints.token_order import TokenOrder
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.errors import UserError
 
 pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")

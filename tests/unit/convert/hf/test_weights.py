@@ -13,7 +13,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 from torch import Tensor
 
-from langspec_lora.convert.hf.architecture import fairseq_args
+from langspec_lora.convert.hf.config_json import fairseq_args
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface, weight_shapes
 from langspec_lora.errors import UserError
 from tests.optional import hugging_face

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fairseq.utils import get_available_activation_fns
 
-from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_model_sizes
+from langspec_lora.checkpoints.argument_checks import check_model_arguments, check_model_sizes
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
-from tests.unit.checkpoints.test_fit import SIZES, base_shapes
+from tests.unit.checkpoints.test_compatibility import SIZES, base_shapes
 
 SIZE_BOUNDS = {
     f"{stack}_{name}": bounds

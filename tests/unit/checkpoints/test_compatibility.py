@@ -11,9 +11,9 @@ import torch
 
 from langspec_lora.adapters.entries import adapter_shapes
 from langspec_lora.checkpoints.arguments import check_stored_arguments, stored_config, stored_langs, stored_languages
-from langspec_lora.checkpoints.fit import check_generation_checkpoints, check_training_checkpoint
+from langspec_lora.checkpoints.compatibility import check_generation_checkpoints, check_training_checkpoint
 from langspec_lora.checkpoints.outline import Outline
-from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
+from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_adapter_flags

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.checkpoints.token_order import TokenOrder
+from langspec_lora.convert.hf.fast_tokenizer import NoTokenizer, build_tokenizer
 from langspec_lora.convert.hf.files import write_json
 from langspec_lora.convert.hf.nllb_tokenizer import nllb_names, write_nllb_tokenizer
 from langspec_lora.convert.hf.normalisation import character_table
-from langspec_lora.convert.hf.pieces import BPE, Pieces, read_pieces
-from langspec_lora.convert.hf.sentencepiece import NoTokenizer, build_tokenizer
+from langspec_lora.convert.hf.sentencepiece_model import BPE, Pieces, read_pieces
 from langspec_lora.convert.hf.tokenizer_check import check_against
 from langspec_lora.convert.hf.vocabulary import SPECIALS, m2m100_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, load_dictionary

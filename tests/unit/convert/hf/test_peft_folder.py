@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
-from langspec_lora.convert.hf.peft import base_model_name, export_lora, import_lora
+from langspec_lora.convert.hf.peft_folder import base_model_name, export_lora, import_lora
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_RESOURCES, LanguageTable
 from langspec_lora.sites import Site

@@ -133,7 +133,7 @@ def check_same_model(outline: Outline, args: Namespace) -> None:
 
     Most of such arguments leave no trace in the weights: with another number of heads they fit all the same, and the
     model computes something else. Sizes are compared with the weights themselves, by
-    :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
+    :func:`~langspec_lora.checkpoints.compatibility.check_training_checkpoint`.
 
     Args:
         outline: the checkpoint.

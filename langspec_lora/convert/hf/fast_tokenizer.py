@@ -8,7 +8,7 @@ from typing import Any
 
 from langspec_lora.convert.hf.files import optional_module
 from langspec_lora.convert.hf.normalisation import normalisation_steps
-from langspec_lora.convert.hf.pieces import BPE, CHAR, UNIGRAM, WORD, Pieces
+from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, Pieces
 from langspec_lora.convert.hf.vocabulary import SPECIALS
 
 _SPACE = "\u2581"

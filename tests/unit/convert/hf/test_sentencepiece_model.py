@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from langspec_lora.convert.hf.pieces import BPE, CHAR, UNIGRAM, WORD, read_pieces
+from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, read_pieces
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 

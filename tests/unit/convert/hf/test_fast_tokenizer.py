@@ -8,8 +8,8 @@ from itertools import pairwise, product
 
 import pytest
 
-from langspec_lora.convert.hf.pieces import BPE, CHAR, UNIGRAM, WORD, Pieces
-from langspec_lora.convert.hf.sentencepiece import NoTokenizer, build_tokenizer
+from langspec_lora.convert.hf.fast_tokenizer import NoTokenizer, build_tokenizer
+from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, Pieces
 
 pytest.importorskip("tokenizers", reason="needs the extra hf: tokenizers is not installed")
 

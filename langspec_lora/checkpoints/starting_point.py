@@ -52,7 +52,7 @@ def check_start_flags(args: Namespace) -> None:
 def check_start_agrees(args: Namespace, config: AdapterConfig) -> None:
     """Makes sure that the adapters that a training starts from mean in its model what they meant before.
 
-    Names, ranks and sizes are compared by :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
+    Names, ranks and sizes are compared by :func:`~langspec_lora.checkpoints.compatibility.check_training_checkpoint`.
 
     Args:
         args: the arguments of the training command.
