@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from langspec_lora.checkpoints.arguments import stored_langs, stored_languages
 from langspec_lora.checkpoints.outline import Outline, read_outline
-from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, dictionary_tokens
+from langspec_lora.checkpoints.vocabulary_files import find_vocabulary
+from langspec_lora.data.vocabulary import dictionary_tokens
 from langspec_lora.errors import UserError
 from langspec_lora.inference.settings import Model
 
-_DICTIONARIES = ("dict.txt", "model_dict.128k.txt")  # the second is that of M2M100's own release
-_SENTENCEPIECE_MODELS = (SENTENCEPIECE, "spm.model")
 _LANGUAGE_TOKEN = re.compile(r"__(\w+)__")
 
 
@@ -88,30 +86,6 @@ def find_assets(
     return Assets(model, sentencepiece_model, languages, adapted)
 
 
-def find_vocabulary(
-    outline: Outline, dictionary: str | Path | None = None, sentencepiece_model: str | Path | None = None
-) -> tuple[Path, Path]:
-    """Finds the dictionary and the SentencePiece model of a checkpoint, where they are not given.
-
-    Raises:
-        UserError: a file is missing or damaged, or they do not belong together.
-    """
-    places = _Places(outline)
-    dictionary = places.dictionary() if dictionary is None else _given(dictionary, "dictionary", "--fixed-dictionary")
-    if sentencepiece_model is None:
-        sentencepiece_model = places.sentencepiece_model()
-    else:
-        sentencepiece_model = _given(sentencepiece_model, "SentencePiece model", "--sentencepiece-model")
-    check_fit(sentencepiece_model, dictionary)
-    return dictionary, sentencepiece_model
-
-
-def _given(path: str | Path, what: str, flag: str) -> Path:
-    if not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for names that are too long
-        raise UserError(f"{flag}: there is no {what} {path}; check the path")
-    return Path(path)
-
-
 def _languages(outlines: Sequence[Outline], langs: Sequence[str], dictionary: Path) -> tuple[str, ...]:
     """The languages that all models of an ensemble know."""
     tables = [table.names for table in map(stored_languages, outlines) if table]
@@ -130,68 +104,3 @@ def _languages(outlines: Sequence[Outline], langs: Sequence[str], dictionary: Pa
 def _token_languages(dictionary: Path) -> list[str]:
     tokens = map(_LANGUAGE_TOKEN.fullmatch, dictionary_tokens(dictionary))
     return sorted(token[1] for token in tokens if token)
-
-
-class _Places:
-    """Where the files of a checkpoint may lie.
-
-    What the checkpoint says of its training is a hint only: of the files found there none is run.
-    """
-
-    def __init__(self, outline: Outline) -> None:
-        self._checkpoint, self._args = outline.path, outline.model_args
-        self._languages = stored_langs(outline.model_args)
-        data = [path for path in self._stored("data") if path.is_dir()]
-        folders = [outline.path.parent, *data, *(path.parent for path in data)]
-        folders += [path.parent for name in ("finetune_from_model", "base_checkpoint") for path in self._stored(name)]
-        self._folders = list(dict.fromkeys(folders))
-
-    def dictionary(self) -> Path:
-        """The dictionary.
-
-        Raises:
-            UserError: there is none.
-        """
-        names = (*_DICTIONARIES, *(f"dict.{name}.txt" for name in self._languages))
-        beside = (self._checkpoint.parent / name for name in names)
-        elsewhere = (folder / name for folder in self._folders for name in names)
-        for path in (*beside, *self._stored("fixed_dictionary"), *elsewhere):
-            if path.is_file():
-                return path
-        raise self._missing("dictionary", _DICTIONARIES[0], "--fixed-dictionary")
-
-    def sentencepiece_model(self) -> Path:
-        """The SentencePiece model.
-
-        Raises:
-            UserError: there is none, or one cannot tell which.
-        """
-        for folder in self._folders:
-            named = [folder / name for name in _SENTENCEPIECE_MODELS if (folder / name).is_file()]
-            found = named[:1] or sorted(folder.glob("*.model"))
-            if len(found) > 1:
-                names = ", ".join(path.name for path in found)
-                raise UserError(f"{folder} holds several models ({names}); give the one as --sentencepiece-model")
-            if found:
-                return found[0]
-        raise self._missing("SentencePiece model", SENTENCEPIECE, "--sentencepiece-model")
-
-    def _stored(self, name: str) -> Iterator[Path]:
-        """A path in the checkpoint's arguments; a relative one from here and from the folders above the checkpoint."""
-        text = getattr(self._args, name, None)
-        if not isinstance(text, str) or not text:
-            return
-        path = Path(text.split(os.pathsep)[0])  # of data in several shards the first
-        for root in (Path(), *self._checkpoint.resolve().parents):
-            if os.path.exists(root / path):  # noqa: PTH110  Path.exists raises for names that are no paths
-                yield root / path
-
-    def _missing(self, what: str, name: str, flag: str) -> UserError:
-        *first, last = map(str, self._folders)
-        folders = f"{', '.join(first)} or {last}" if first else last
-        data = getattr(self._args, "data", None)
-        absent = f" (and its data folder {data} is not here)" if len(self._folders) == 1 and data else ""
-        return UserError(
-            f"there is no {what} in {folders}{absent}; put it into {self._checkpoint.parent} as {name}, or give it as "
-            f"{flag}"
-        )
