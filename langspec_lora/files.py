@@ -123,13 +123,61 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def read_json(
+    path: Path,
+    writer: str = "'langspec-lora evaluate'",
+    again: str = "delete it and run 'langspec-lora evaluate' again",
+) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        writer: what writes folders with such a file, for messages.
+        again: how to get a file that is not damaged, for messages.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return parse_json(path.read_text(encoding="utf-8"), path, again)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a folder that {writer} wrote") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); {again}") from error
+
+
+def parse_json(text: str, label: object, again: str) -> dict[str, Any]:
+    """The object that a JSON text holds.
+
+    Args:
+        text: the text.
+        label: where it was read, for messages.
+        again: how to get one that is not damaged, for messages.
+
+    Raises:
+        UserError: it is not JSON, or not an object.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{label} is damaged ({error}); {again}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{label} is damaged: it is not a JSON object; {again}")
+    return content
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON as we write it: readable, in any script."""
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file whole, for reading by people too.
 
     Raises:
         UserError: it cannot be written.
     """
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, f"{json_text(content)}\n")
 
 
 @contextmanager
@@ -222,20 +270,3 @@ def _partial(path: Path) -> Path:
 def _unwritable(path: Path, error: OSError) -> UserError:
     reason = error.strerror or error
     return UserError(f"{path} cannot be written: {reason}; choose a place that can be written and has room")
-
-
-def read_json(path: Path) -> dict:
-    """Reads a JSON file.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a folder that 'langspec-lora evaluate' wrote") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run 'langspec-lora evaluate' again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it is no JSON object; delete it and run 'langspec-lora evaluate' again")
-    return content
