@@ -209,7 +209,7 @@ def languages_from_json(text: str) -> LanguageTable:
         table = json.loads(text)
         return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
     except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise UserError("the checkpoint's table of languages is damaged; take it from its source again") from error
+        raise UserError("the checkpoint's table of languages is damaged; download it again") from error
 
 
 def check_ranks(languages: LanguageTable, widest: int) -> None:
