@@ -1,10 +1,8 @@
-"""Whether a checkpoint fits the model it is meant for, before anything is built."""
+"""Whether a checkpoint fits the model of a command, checked before anything is built."""
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
-from collections.abc import Mapping
 
 from langspec_lora.adapters.checks import check_adapters_are_whole, check_entries, check_languages, check_shapes
 from langspec_lora.adapters.entries import adapter_shapes, is_adapter_entry
@@ -20,19 +18,16 @@ from langspec_lora.sites import POSITIONS
 _EMBEDDING = "encoder.embed_tokens.weight"
 
 
-_LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
-
-
 def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, vocabulary: int) -> None:
-    """Makes sure that the checkpoint a training command starts from fits its model.
+    """Checks that the checkpoint that a training command starts from fits its model.
 
     Args:
         args: the arguments of the training command.
-        config: which adapters the model will have, or None.
+        config: which adapters the model will have; None for a model without.
         vocabulary: number of entries of the dictionary, language tokens included.
 
     Raises:
-        UserError: the file is missing, damaged, hostile, of another size or dictionary, or holds other adapters.
+        UserError: the file is missing, damaged or hostile, has another size or vocabulary, or holds other adapters.
     """
     start = starting_checkpoint(args)
     if start is None:
@@ -41,52 +36,53 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
     outline = outline_with_base(read_outline(path), stored_base_path(args))
     _check_sizes(outline, args, vocabulary)
     expected = {} if config is None else adapter_shapes(args, config)
-    source = f"checkpoint {path}"
-    if not check_entries(_adapter_entries(outline), expected, source):
+    label = f"checkpoint {path}"
+    if not check_entries(_adapter_entries(outline), expected, label):
         return
     held = stored_languages(outline)
     if held is None or config is None:
         return
-    check_languages(held, config.languages, source)
+    check_languages(held, config.languages, label)
     if resumes and held.names != config.languages.names:
         raise UserError(
-            f"{source} was trained with --langs {','.join(held.names)}, and the optimizer's state follows that order; "
+            f"{label} was trained with --langs {','.join(held.names)}, and its optimizer state follows that order; "
             "resume with the same --langs, or start a new run with --finetune-from-model"
         )
     if held.names == config.languages.names:
-        check_shapes(outline.shapes, expected, source)
+        check_shapes(outline.shapes, expected, label)
 
 
 def check_generation_checkpoints(
     paths: list[str], languages: list[str], vocabulary: int, base_checkpoint: str | None = None
 ) -> None:
-    """Makes sure that checkpoints can be loaded for generation.
+    """Checks that checkpoints can be loaded for generation.
 
     Args:
-        paths: the files, of one model or of an ensemble.
-        languages: names of the languages that will be translated from and to.
+        paths: the files of one model or of an ensemble.
+        languages: the languages that will be translated from and to.
         vocabulary: number of entries of the dictionary, language tokens included.
-        base_checkpoint: where the base of checkpoints lies that hold adapters only, in place of what they say.
+        base_checkpoint: path of the base of checkpoints without it; None for the path that each stores.
 
     Raises:
-        UserError: a file is missing, damaged, hostile, of another dictionary, lacks part of its adapters, or knows not
-            all languages.
+        UserError: a file is missing, damaged or hostile, has another vocabulary, or lacks adapters or languages.
     """
     for path in paths:
-        outline, source = outline_with_base(read_outline(path), base_checkpoint), f"checkpoint {path}"
+        outline, label = outline_with_base(read_outline(path), base_checkpoint), f"checkpoint {path}"
         _check_vocabulary(outline, vocabulary)
         check_model_sizes(outline)
         args = outline.model_args
-        if not hasattr(args, "add_lora") or not args.add_lora:
+        if args is None or not getattr(args, "add_lora", False):
             continue  # a stock model
         check_model_arguments(args)
-        expected = adapter_shapes(args, stored_config(args, source))
-        check_adapters_are_whole(_adapter_entries(outline), expected, source)
-        check_shapes(outline.shapes, expected, source)
+        expected = adapter_shapes(args, stored_config(args, label))
+        check_adapters_are_whole(_adapter_entries(outline), expected, label)
+        check_shapes(outline.shapes, expected, label)
         held = stored_languages(outline)
-        unknown = [] if held is None else [name for name in languages if name not in held.names]
+        if held is None:
+            continue
+        unknown = [name for name in languages if name not in held.names]
         if unknown:
-            raise UserError(f"{source} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+            raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
 
 
 def _adapter_entries(outline: Outline) -> dict[str, tuple[int, ...]]:
@@ -94,53 +90,49 @@ def _adapter_entries(outline: Outline) -> dict[str, tuple[int, ...]]:
 
 
 def _check_sizes(outline: Outline, args: Namespace, vocabulary: int) -> None:
-    found, source = outline.shapes, f"checkpoint {outline.path}"
-    if _EMBEDDING not in found:
-        raise UserError(f"{source} holds no Transformer (no {_EMBEDDING}); give an M2M100-like model")
+    if _EMBEDDING not in outline.shapes:
+        raise UserError(
+            f"checkpoint {outline.path} does not hold a Transformer (no {_EMBEDDING}); give a model like M2M100"
+        )
     _check_vocabulary(outline, vocabulary)
     for stack in POSITIONS:
-        _check_stack(found, args, stack, source)
+        _check_stack(outline, args, stack)
 
 
 def _check_vocabulary(outline: Outline, vocabulary: int) -> None:
     size = (*outline.shapes.get(_EMBEDDING, (vocabulary,)), 0)[0]
     if size != vocabulary:
         raise UserError(
-            f"checkpoint {outline.path} has a vocabulary of {size}, the dictionary (with the language tokens of "
-            f"--langs) {vocabulary}; give the model's own dictionary with --fixed-dictionary, and in --langs only "
-            f"languages that the model has tokens for{_lacking_tokens(outline.model_args, size - vocabulary)}"
+            f"checkpoint {outline.path} has a vocabulary of {size}, but the dictionary (with the language tokens of "
+            f"--langs) has {vocabulary}; give the model's dictionary with --fixed-dictionary, and in --langs only "
+            f"languages that the model has tokens for{_missing_tokens(outline.model_args, size - vocabulary)}"
         )
 
 
-def _lacking_tokens(args: Namespace | None, count: int) -> str:
-    """What helps those whose dictionary is the model's own, but lacks what the model's training appended to it."""
+def _missing_tokens(args: Namespace | None, count: int) -> str:
+    """A hint for users who gave the model's dictionary, but without the tokens that its training appended."""
     if count <= 0:
         return ""
     langs = stored_langs(args)
     if langs:
-        appended = f"what its training appended after the tokens of its {len(langs)} languages, such as <mask>"
+        appended = f"those its training appended after the tokens of its {len(langs)} languages, such as <mask>"
     else:
         appended = (
-            "what its training appended: a token __xx__ for each of its --langs, in their order, and what came after"
+            "those that its training appended: a token __xx__ for each of its --langs, in their order, and any others"
         )
     return (
-        f". If it is the model's own, as NLLB's is published, it lacks {count} words, {appended}; write them into a "
-        "copy of the dictionary, a line '__xx__ 1' each, or take the dict.txt that "
+        f". If it is the model's dictionary as published (like NLLB's), it lacks {count} tokens, {appended}; append "
+        "them to a copy of the dictionary, one line '__xx__ 1' each, or use the dict.txt that "
         "'langspec-lora import --from huggingface' writes"
     )
 
 
-def _check_stack(found: Mapping[str, tuple[int, ...]], args: Namespace, stack: str, source: str) -> None:
-    matches = (_LAYER.match(name) for name in found)
-    layers = {int(match[2]) for match in matches if match and match[1] == stack}
-    ffn, width = (*found.get(f"{stack}.layers.0.fc1.weight", ()), None, None)[:2]
-    for flag, has, wanted in (
-        (f"--{stack}-layers", len(layers), getattr(args, f"{stack}_layers")),
-        (f"--{stack}-embed-dim", width, getattr(args, f"{stack}_embed_dim")),
-        (f"--{stack}-ffn-embed-dim", ffn, getattr(args, f"{stack}_ffn_embed_dim")),
-    ):
+def _check_stack(outline: Outline, args: Namespace, stack: str) -> None:
+    sizes = outline.stack_sizes(stack)
+    for name in ("layers", "embed_dim", "ffn_embed_dim"):
+        flag, has, wanted = f"--{stack}-{name.replace('_', '-')}", sizes.get(name), getattr(args, f"{stack}_{name}")
         if has != wanted:
             raise UserError(
-                f"{source} is of another size: {flag} is {has} there and {wanted} in the command; "
-                f"give {flag} {has}, or the --arch of the checkpoint's size"
+                f"checkpoint {outline.path} has another size: {flag} is {has} there and {wanted} in the command; "
+                f"give {flag} {has}, or the --arch of that size"
             )
