@@ -211,6 +211,6 @@ def test_an_order_that_no_checkpoint_says_is_warned_of(toy_data, stock_base, tmp
     assert "does not say" not in caplog.text  # this dictionary has the tokens
     set_up_generation(toy_data, tmp_path / "silent.pt", "--fixed-dictionary", without_tokens(toy_data))
     assert (
-        f"silent.pt does not say in which order its model has them; they are taken in the order of --langs {IN_ORDER}"
+        f"silent.pt does not say in which order its model has them; using the order of --langs {IN_ORDER}"
         in caplog.text
     )

@@ -56,7 +56,9 @@ def test_adapters_of_other_sizes_than_the_arguments_say_are_refused() -> None:
     assert held.languages.names == ("wo", "en")  # of the rows, whatever the arguments say
     assert held.mask_epoch == 4
     wrong = {**state, "encoder.layers.0.fc1.lora_B": torch.zeros(5, 7)}
-    with pytest.raises(UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of size \(5, 7\), the model"):
+    with pytest.raises(
+        UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of shape \(5, 7\), but the model has"
+    ):
         checked_adapters(wrong, args, "here")
 
 
