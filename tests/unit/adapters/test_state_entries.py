@@ -224,7 +224,7 @@ def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> 
     averaged_in = state[f"{SITE}.lora_B"].normal_()
     averaged(state)
     assert averaged_in.any()
-    with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* download the file .* 'langspec-lora average'"):
+    with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* download .* 'langspec-lora average'"):
         checked_adapters(state, args, "checkpoint x.pt")
 
 
