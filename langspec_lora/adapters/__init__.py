@@ -1,1 +1,10 @@
-"""Adapters as plain data: entries of a state, packed by site, edited, counted, read and written as files."""
+"""Adapters as data, without a model.
+
+- ``packed``: the adapters of all languages, packed by site
+- ``entries``: their names and shapes in a model's state
+- ``checks``: whether the entries of a state are complete and valid
+- ``placement``: which sites are adapted, and which side selects each adapter
+- ``edit``: adding, removing, joining and averaging languages
+- ``counts``: how many parameters they have, and how many survived pruning
+- ``file``: the adapter folder: ``adapter.safetensors`` and ``adapter_config.json``
+"""

@@ -1,4 +1,4 @@
-"""How many parameters adapters have, and how many of them are left, by language, level, layer and position."""
+"""How many parameters adapters have, and how many survived pruning, by language, level, layer and position."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Count:
     """Numbers of entries.
 
     Attributes:
-        parameters: of A and B.
-        nonzero: of A and B, that are not zero.
-        prunable: of B.
-        living: of B, that pruning has left.
+        parameters: entries of A and B.
+        nonzero: entries of A and B that are not zero.
+        prunable: entries of B.
+        living: entries of B that are not pruned.
     """
 
     parameters: int = 0
@@ -37,7 +37,7 @@ class Count:
 
     @property
     def surviving(self) -> float:
-        """The share of B's entries that pruning has left."""
+        """The share of B's entries that are not pruned."""
         return self.living / self.prunable if self.prunable else 1.0
 
 
@@ -48,7 +48,7 @@ class Cell:
     Attributes:
         language: the language's name.
         level: its resource level.
-        site: where the adapter stands.
+        site: the adapted linear.
         count: its entries.
     """
 
@@ -82,7 +82,7 @@ def sum_by(cells: Iterable[Cell], key: Callable[[Cell], Key]) -> dict[Key, Count
 
 
 def base_parameters(base: Mapping[str, Tensor]) -> int:
-    """The number of parameters of a base model, those that entries share counted once.
+    """The number of parameters of a base model; shared parameters count once.
 
     Args:
         base: its entries by fairseq's names.

@@ -1,4 +1,4 @@
-"""Sets of adapters that gain, lose or exchange languages, or are averaged; all other numbers stay bit for bit."""
+"""Adding, removing, joining and averaging the languages of adapters; all other numbers stay the same bit for bit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from langspec_lora.lora import draw_a
 
 
 def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
-    """Averages adapters entry by entry; what is pruned in one of them is pruned in the average.
+    """Averages adapters entry by entry; an entry that is pruned in one of them is pruned in the average.
 
     Args:
         sets: adapters of the same languages at the same sites.
-        names: how to call each in a message.
+        names: a name for each, for messages.
 
     Raises:
         UserError: they differ in more than their values.
@@ -51,22 +51,22 @@ def _ranks(adapters: Adapters) -> str:
 
 
 def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
-    """Adds fresh adapters: A drawn, B zero, nothing pruned, so that they add nothing until they train.
+    """Adds new adapters: A drawn, B zero, nothing pruned, so that they have no effect until they are trained.
 
     Args:
-        adapters: what is there.
-        new: the languages that join, after those that are there.
+        adapters: the adapters to add to.
+        new: the languages to add, after the existing ones.
         init: how A is drawn, see :func:`~langspec_lora.lora.draw_a`.
-        seed: of the drawing.
+        seed: seed of the random numbers.
 
     Raises:
-        UserError: a language is there already, its rank is beyond any use, or the seed is none.
+        UserError: a language has adapters already, its rank is too large, or the seed is invalid.
     """
     there = [name for name in new.names if name in adapters.languages.names]
     if there:
         raise UserError(
-            f"--langs names {there[0]}, which has adapters already (there are {', '.join(adapters.languages.names)}); "
-            "name only languages that join"
+            f"--langs names {there[0]}, which already has adapters, like {', '.join(adapters.languages.names)}; "
+            "name only new languages"
         )
     check_ranks(new, max(width for a, b, _ in adapters.packed.values() for width in (a.size(1), b.size(1))))
     if not 0 <= seed < 2**63:
@@ -87,16 +87,16 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
 
 
 def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
-    """Leaves languages out.
+    """Removes languages.
 
     Raises:
-        UserError: a language is not there, or none would remain.
+        UserError: a language has no adapters, or no language would remain.
     """
     for name in names:
         adapters.languages.id(name)
     remaining = [name for name in adapters.languages.names if name not in names]
     if not remaining:
-        raise UserError(f"--langs {','.join(names)} are all languages there are; leave one in")
+        raise UserError(f"--langs {','.join(names)} names all languages; keep at least one")
     return select_languages(adapters, remaining)
 
 
@@ -121,22 +121,20 @@ def select_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
 
 
 def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapters:
-    """Puts the languages of two sets of adapters over one base into one set.
+    """Joins the languages of two sets of adapters on the same base.
 
     Args:
         first: one set; its languages come first.
         second: the other.
-        prefer: ``A`` or ``B``: whose adapters a language gets that is in both; None where there must be none.
+        prefer: ``A`` or ``B``: whose adapter a language in both sets gets; None if no language may be in both.
 
     Raises:
-        UserError: they stand at different sites, or a language is in both and ``prefer`` is None.
+        UserError: their sites differ, or a language is in both and ``prefer`` is None.
     """
     check_alike(first, second)
     both = [name for name in first.languages.names if name in second.languages.names]
     if both and prefer is None:
-        raise UserError(
-            f"{', '.join(both)} are in both A and B; say with --prefer A or --prefer B whose adapters to take"
-        )
+        raise UserError(f"A and B both have adapters for {', '.join(both)}; choose with --prefer A or --prefer B")
     left_out = set(both)
     parts = [first, second]
     loser = 1 if prefer == "A" else 0
@@ -161,24 +159,23 @@ def _join_tables(first: LanguageTable, second: LanguageTable) -> LanguageTable:
 
 
 def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
-    """Makes sure that two sets of adapters stand at the same sites of one model.
+    """Checks that two sets of adapters have the same sites, sides and shapes.
 
     Args:
         first: one set.
         second: the other.
-        one: how to call the first in a message.
-        other: how to call the second.
+        one: name of the first, for messages.
+        other: name of the second.
 
     Raises:
-        UserError: they do not.
+        UserError: they differ.
     """
-    remedy = "only adapters that stand alike in one base come together"
+    remedy = "only adapters with the same sites on the same base can be joined"
     check_same_placement(Placement.of_adapters(first), Placement.of_adapters(second), one, other, remedy)
     for site, packed in first.packed.items():
         for part, here, there in zip("AB", packed, second.packed[site], strict=False):
             if (here.dtype, here.shape[1:]) != (there.dtype, there.shape[1:]):
                 raise UserError(
-                    f"at {site} {part} is of {here.dtype} and width {here.size(1)} in {one}, of "
-                    f"{there.dtype} and width {there.size(1)} in {other}; only adapters of one base and precision "
-                    "come together"
+                    f"at {site}, {part} has {here.dtype} and width {here.size(1)} in {one}, but {there.dtype} and "
+                    f"width {there.size(1)} in {other}; only adapters of one base and precision can be joined"
                 )

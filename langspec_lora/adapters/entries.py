@@ -1,4 +1,4 @@
-"""Adapters as entries of a model's state: their names and shapes, and how they say whose they are."""
+"""Adapters as entries of a model's state: names, shapes, and the manifest of their languages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FAST_PATH_COPY = re.compile(rf"^encoder\.layers\.\d+\.({'|'.join(FAST_PATH_COPI
 
 
 NO_WEIGHTS = ("._float_tensor", ".version")
-"""How entries end that are none: one element of uninitialised memory; the format of an old fairseq."""
+"""Endings of entries that are not weights: one element of uninitialised memory; an old fairseq's format number."""
 
 
 MANIFEST = "adapters.manifest"
@@ -81,13 +81,13 @@ def language_manifest(languages: LanguageTable) -> Tensor:
 
 
 def read_manifest(manifest: Tensor) -> LanguageTable:
-    """Reads what :func:`language_manifest` wrote.
+    """The languages in an entry that :func:`language_manifest` made.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the entry is damaged.
     """
     try:
         return languages_from_json(bytes(manifest.flatten().tolist()).decode("utf-8"))
     except (TypeError, ValueError) as error:
         damage = f"the checkpoint's {MANIFEST} is damaged ({error})"
-        raise UserError(f"{damage}; take the file from its source again") from error
+        raise UserError(f"{damage}; download the file again") from error

@@ -1,7 +1,7 @@
-"""``adapter.safetensors`` and ``adapter_config.json``: the adapters alone, without the base.
+"""The adapter folder: ``adapter.safetensors`` and ``adapter_config.json``, without the base.
 
-The JSON text says what the tensors are; the same text stands within the safetensors file, so that either is enough to
-know them by and two that do not belong together are told apart. For each site, ``SITE`` being ``encoder.0.q``::
+The JSON text describes the tensors; the safetensors file holds the same text, so that it can be read alone, and a pair
+of files that do not belong together is noticed. For each site, ``SITE`` being ``encoder.0.q``::
 
     SITE.A             (R, f_in)   dense: A is never pruned
     SITE.B             (R, f_out)  dense
@@ -9,13 +9,12 @@ know them by and two that do not belong together are told apart. For each site, 
     SITE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
                                     1 where the entry lives, 0 where pruning has removed it. Absent: all live.
 
-``SITE.B.values`` stands where the mask has zeros and all that it removed is zero, which is then always the smaller.
-Rows lie language by language in the order of the JSON text, as many for each as its rank.
+``SITE.B.values`` is used if entries are pruned and all of them are zero; it is then always smaller. Rows are ordered by
+language, as in the JSON text; each language has as many as its rank.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
-from langspec_lora.files import check_file, whole_files
+from langspec_lora.files import check_file, json_text, parse_json, read_json, whole_files
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.sites import POSITIONS, SIDES, STACKS, sites_of
 from langspec_lora.tensor_files import write_tensors
@@ -36,17 +35,18 @@ from langspec_lora.tensor_files import write_tensors
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
 FORMAT, VERSION = "langspec_lora adapters", 1
 _METADATA = "langspec_lora"
+_WRITER, _AGAIN = "'langspec-lora export --format adapter'", "export it again"
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What an adapter folder holds.
+    """The content of an adapter folder.
 
     Attributes:
         adapters: the adapters.
         base: fingerprint of the base model; see :func:`~langspec_lora.checkpoints.fingerprint.base_fingerprint`.
-        settings: flags of the training that the model depends on beside its adapters: the architecture, and where the
-            language tokens stand.
+        settings: settings of the training that the model depends on beside its adapters: the architecture, and where
+            the language tokens are.
     """
 
     adapters: Adapters
@@ -59,19 +59,19 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
 
     Args:
         content: what to write.
-        folder: the folder; it is made where it is missing.
-        overwrite: whether files that are there may be replaced.
+        folder: the folder, created if it is missing.
+        overwrite: whether existing files may be replaced.
 
     Returns:
         The files.
 
     Raises:
-        UserError: a file is there already or cannot be written.
+        UserError: a file exists already or cannot be written.
     """
     paths = [folder / TENSORS, folder / CONFIG]
     for path in paths:
         check_file(path, overwrite)
-    config = json.dumps(_describe(content), indent=1, ensure_ascii=False)
+    config = json_text(_describe(content))
     with whole_files(*paths) as (tensors, text):
         write_tensors(tensors, _tensors(content.adapters), {_METADATA: config})
         text.write_text(f"{config}\n", encoding="utf-8")
@@ -82,7 +82,7 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
     """Reads an adapter folder, or the ``.safetensors`` file alone.
 
     Raises:
-        UserError: a file is missing, damaged, cut off, of a later version, or the two do not belong together.
+        UserError: a file is missing, damaged, truncated or of a later version, or the files do not belong together.
     """
     path = Path(path)
     tensors = path / TENSORS if path.is_dir() else path
@@ -93,11 +93,11 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
             text = (file.metadata() or {}).get(_METADATA)
             state = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{tensors} is damaged or cut off ({error}); export it again") from error
+        raise UserError(f"{tensors} is damaged or truncated ({error}); export it again") from error
     if text is None:
-        raise UserError(f"{tensors} holds no adapters of ours; give one that 'langspec-lora export' wrote")
-    described, config = _parse(text, tensors), tensors.with_name(CONFIG)
-    if path.is_dir() and config.is_file() and _parse(_read(config), config) != described:
+        raise UserError(f"{tensors} holds no adapters of langspec_lora; give a file that 'langspec-lora export' wrote")
+    described, config = _checked(parse_json(text, tensors, _AGAIN), tensors), tensors.with_name(CONFIG)
+    if path.is_dir() and config.is_file() and _checked(read_json(config, _WRITER, _AGAIN), config) != described:
         raise UserError(f"{config} does not belong to {tensors}; export them together again")
     try:
         return _build(described, state)
@@ -105,23 +105,14 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
 
 
-def _read(config: Path) -> str:
-    try:
-        return config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{config} cannot be read ({error}); export it again") from error
-
-
-def _parse(text: str, source: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is damaged ({error}); export it again") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{source} describes no adapters of ours; give a file that 'langspec-lora export' wrote")
+def _checked(config: dict[str, Any], label: Path) -> dict[str, Any]:
+    if config.get("format") != FORMAT:
+        raise UserError(
+            f"{label} does not describe adapters of langspec_lora; give a file that 'langspec-lora export' wrote"
+        )
     if config.get("version") != VERSION:
         raise UserError(
-            f"{source} is of version {config.get('version')!r}, this langspec_lora reads version {VERSION}; "
+            f"{label} is of version {config.get('version')!r}, but this langspec_lora reads version {VERSION}; "
             "export it again, or install the langspec_lora that wrote it"
         )
     return config
@@ -188,12 +179,12 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
         if str(site) in config["places"]:
             packed[site] = _matrices(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
     if len(packed) != len(config["places"]) or not packed:
-        raise ValueError("it names sites that no model has")
+        raise ValueError("it names unknown sites")
     if state:
         raise ValueError(f"it holds {min(state)}, which it does not describe")
     numbers = [config[key] for key in ("dim", "start", "mask_epoch")]
     if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
-        raise ValueError("dim, start and mask_epoch have to be whole numbers")
+        raise ValueError("dim, start and mask_epoch must be whole numbers")
     dim, start, mask_epoch = numbers
     adapters = Adapters(languages, directions, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
@@ -202,40 +193,40 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
 def _languages(described: list[Mapping[str, Any]]) -> LanguageTable:
     names, levels, ranks = (tuple(language[key] for language in described) for key in ("name", "level", "rank"))
     if not names or len(set(names)) != len(names) or not all(name and isinstance(name, str) for name in names):
-        raise ValueError("languages are missing or stand there twice")
+        raise ValueError("languages are missing or named twice")
     if any(level not in LEVELS for level in levels) or any(not isinstance(rank, int) or rank < 1 for rank in ranks):
-        raise ValueError("a language has no level or rank")
+        raise ValueError("a language has no valid level or rank")
     return LanguageTable(names, levels, ranks)
 
 
 def _matrices(
     key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype
 ) -> PackedMatrices:
-    """Takes one site's tensors out of ``state``."""
+    """Removes one site's tensors from ``state`` and returns them."""
     a = state.pop(f"{key}.A")
     shape = tuple(shapes["B"])
     if tuple(a.shape) != tuple(shapes["A"]) or a.dim() != 2 or len(shape) != 2 or {a.size(0), shape[0]} != {rows}:
-        raise ValueError(f"{key} has not the size that it is said to have")
+        raise ValueError(f"{key} does not have the described shape")
     packed = state.pop(f"{key}.B.mask", None)
     stored = state.get(f"{key}.B")
-    if packed is None and (stored is None or tuple(stored.shape) != shape):  # before memory is taken for the mask
-        raise ValueError(f"{key}.B has not the size that it is said to have")
+    if packed is None and (stored is None or tuple(stored.shape) != shape):  # before the mask takes memory
+        raise ValueError(f"{key}.B does not have the described shape")
     mask = torch.ones(shape, dtype=torch.uint8) if packed is None else _unpack(packed, shape, key)
     if f"{key}.B" in state:
         b = state.pop(f"{key}.B")
     else:
         values = state.pop(f"{key}.B.values")
         if values.numel() != int(mask.sum()):
-            raise ValueError(f"{key}.B.values does not fill its mask")
+            raise ValueError(f"{key}.B.values does not have one value for each living entry")
         b = torch.zeros(shape, dtype=values.dtype)
         b[mask != 0] = values
     if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:
-        raise ValueError(f"{key} has not the size or type that it is said to have")
+        raise ValueError(f"{key} does not have the described shape or dtype")
     return PackedMatrices(a, b, mask)
 
 
 def _unpack(packed: Tensor, shape: tuple[int, ...], key: str) -> Tensor:
     count = shape[0] * shape[1]
     if min(shape) < 1 or packed.dtype != torch.uint8 or tuple(packed.shape) != ((count + 7) // 8,):
-        raise ValueError(f"{key}.B.mask has not the size of B")
+        raise ValueError(f"{key}.B.mask does not have one bit for each entry of B")
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=count)).view(shape)

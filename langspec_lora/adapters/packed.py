@@ -1,4 +1,4 @@
-"""The adapters of all languages as plain data, packed by site, apart from any model."""
+"""The adapters of all languages as plain data, packed by site."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class Adapters:
 
     Attributes:
         languages: names, levels and ranks, in the order of the rows.
-        sides: for ``encoder`` and ``decoder``, by layer ``src`` or ``tgt``: whose language selects its adapter.
-        dim: 0: the adapters cover whole layers; else features ``start`` to ``start + dim`` of input and output.
-        start: first feature of that slice.
+        sides: ``src`` or ``tgt`` for each layer of ``encoder`` and ``decoder``: whose language selects its adapter.
+        dim: number of features of input and output that the adapters cover; 0 for all.
+        start: first of these features.
         packed: the matrices by site.
-        mask_epoch: the epoch in which the masks were chosen, 0 for none.
+        mask_epoch: the epoch in which the masks were chosen; 0 if nothing is pruned.
     """
 
     languages: LanguageTable
@@ -76,14 +76,14 @@ class Adapters:
         return PackedLayout(self.languages.ranks).slice(self.languages.id(language))
 
     def matrices(self, site: Site, language: str) -> tuple[Tensor, Tensor]:
-        """One language's adapter, views.
+        """One language's adapter at one site, as views.
 
         Args:
-            site: where.
+            site: the adapted linear.
             language: the language's name.
 
         Returns:
-            ``A (r, f_in)`` and ``B (r, f_out)``; what it adds to the weight is ``B.T @ A``.
+            ``A (r, f_in)`` and ``B (r, f_out)``; the adapter adds ``B.T @ A`` to the weight.
 
         Raises:
             UserError: the language has no adapters.
@@ -102,14 +102,14 @@ class Adapters:
 
 
 def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
-    """Takes the adapters out of a model's state.
+    """The adapters in a model's state.
 
     Args:
-        state: the model's entries by name; all those of its adapters are there.
+        state: the model's entries by name, with all entries of its adapters.
         config: which adapters the model has.
 
     Raises:
-        UserError: what the entries say of their languages is damaged.
+        UserError: the manifest of the languages is damaged.
     """
     packed = {
         site: PackedMatrices(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask")))

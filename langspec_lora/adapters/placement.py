@@ -1,8 +1,8 @@
-"""Where adapters stand and which side selects them: what decides what their numbers mean.
+"""Which sites are adapted, which features, and which side selects each adapter.
 
-The entries of a checkpoint say which layers and positions are adapted and how wide, but not which side selects the
-adapter of a layer nor which features it covers: with another ``--encoder-activation-direction`` they fit all the same,
-and each adapter serves another language.
+The entries of a checkpoint show which layers and positions are adapted, but not which side selects the adapter of a
+layer, nor which features it covers: with another ``--encoder-activation-direction`` the entries still fit, but each
+adapter then serves another language.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from langspec_lora.sites import SOURCE, Site
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the adapters of a model stand.
+    """The sites, sides and features of a model's adapters.
 
     Attributes:
-        sides: for each adapted site ``src`` or ``tgt``: whose language selects the adapter.
-        dim: width of the slice of features, 0 for whole layers.
-        start: first feature of that slice.
+        sides: ``src`` or ``tgt`` for each adapted site: whose language selects the adapter.
+        dim: number of adapted features; 0 for all.
+        start: first of these features.
     """
 
     sides: Mapping[Site, str]
@@ -32,39 +32,39 @@ class Placement:
 
     @classmethod
     def of_config(cls, config: AdapterConfig) -> Placement:
-        """Of the flags of a command, or of the arguments of a checkpoint."""
+        """The placement that a command's flags or a checkpoint's arguments describe."""
         sides = {site: config.side(site) for site in config.sites}
         return cls(sides, config.dim, config.start)
 
     @classmethod
     def of_adapters(cls, adapters: Adapters) -> Placement:
-        """Of adapters as plain data."""
+        """The placement of given adapters."""
         return cls({site: adapters.side(site) for site in adapters.packed}, adapters.dim, adapters.start)
 
 
 def check_same_placement(one: Placement, other: Placement, one_name: str, other_name: str, remedy: str) -> None:
-    """Makes sure that adapters stand alike, so that the numbers of one mean the same in the other.
+    """Checks that two placements are the same, so that adapters mean the same in both.
 
     Args:
-        one: where the first stand.
-        other: where the others stand.
-        one_name: how to call the first in a message.
-        other_name: how to call the others.
-        remedy: what to do where they do not.
+        one: the first placement.
+        other: the second placement.
+        one_name: name of the first, for messages.
+        other_name: name of the second.
+        remedy: what the user can do if they differ, for messages.
 
     Raises:
-        UserError: they do not; the first difference is named.
+        UserError: they differ; the message names the first difference.
     """
     for flag, first, second in (("--dim", one.dim, other.dim), ("--start-idx", one.start, other.start)):
         if first != second:
-            raise UserError(f"{one_name} has {flag} {first} and {other_name} {second}; {remedy}")
+            raise UserError(f"{one_name} has {flag} {first}, but {other_name} has {second}; {remedy}")
     for site in sorted(one.sides.keys() ^ other.sides.keys()):
         lacking, having = (other_name, one_name) if site in one.sides else (one_name, other_name)
-        raise UserError(f"{lacking} has no adapters at {site}, where {having} has some; {remedy}")
+        raise UserError(f"{lacking} has no adapters at {site}, but {having} has some; {remedy}")
     for site, side in one.sides.items():
         if other.sides[site] != side:
             here, there = ("source" if name == SOURCE else "target" for name in (side, other.sides[site]))
             raise UserError(
-                f"the {here} language selects the adapters of {site.stack} layer {site.layer} in {one_name}, the "
-                f"{there} language in {other_name} (--{site.stack}-activation-direction); {remedy}"
+                f"the {here} language selects the adapters of {site.stack} layer {site.layer} in {one_name}, but the "
+                f"{there} language does in {other_name} (--{site.stack}-activation-direction); {remedy}"
             )

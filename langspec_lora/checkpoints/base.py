@@ -1,7 +1,7 @@
-"""Checkpoints without their base: what stands in its place, and how the base is found again.
+"""Checkpoints that were saved without their base: what they hold in its place, and how the base is added again.
 
-Training with ``--save-adapters-only`` leaves the frozen base out of every checkpoint. In its place stands its
-fingerprint, an entry of the model's state, and where it lay, the argument ``base_checkpoint``.
+Training with ``--save-adapters-only`` leaves the frozen base out of every checkpoint. In its place a checkpoint holds
+the base's fingerprint, as an entry of the model's state, and its path, as the argument ``base_checkpoint``.
 """
 
 from __future__ import annotations
@@ -24,35 +24,38 @@ from langspec_lora.errors import UserError
 
 
 def stated_base(state: Mapping[str, Tensor]) -> str | None:
-    """The fingerprint of the base that a checkpoint was saved without, or None where it holds its base.
+    """The fingerprint of the base that a checkpoint was saved without; None if it holds its base.
+
+    Args:
+        state: the model's entries.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the fingerprint is damaged.
     """
     if BASE not in state:
         return None
     try:
         fingerprint = bytes(state[BASE].flatten().tolist()).decode("ascii")
         if not fingerprint.startswith("sha256:"):
-            raise ValueError("it is no fingerprint")
+            raise ValueError("not a fingerprint")
         return fingerprint
     except (TypeError, ValueError) as error:
-        raise UserError(f"the checkpoint's {BASE} is damaged ({error}); take the file from its source again") from error
+        raise UserError(f"the checkpoint's {BASE} is damaged ({error}); download the file again") from error
 
 
 def base_entry(fingerprint: str) -> dict[str, Tensor]:
-    """What stands in place of the base."""
-    # Whole numbers, so that averaging checkpoints leaves them as they are.
+    """The entry that a state without its base holds in place of the base."""
+    # Integers, which averaging of checkpoints does not change.
     return {BASE: torch.tensor(list(fingerprint.encode("ascii")))}
 
 
 def without_base(state: Mapping[str, Tensor], fingerprint: str) -> dict[str, Tensor]:
-    """The adapters' entries of a model's state, and its base's fingerprint in place of the base."""
+    """The adapters' entries of a model's state, with the fingerprint of its base in place of the base."""
     return {**{name: value for name, value in state.items() if is_adapter_entry(name)}, **base_entry(fingerprint)}
 
 
 class BaseFile:
-    """A file of the base that checkpoints are saved without.
+    """The file of a base that checkpoints are saved without, to notice when it changes during training.
 
     Args:
         path: the file.
@@ -63,49 +66,49 @@ class BaseFile:
         self._seen = self._look()
 
     def has_changed(self) -> bool:
-        """Whether it has been removed or written to since."""
+        """Whether the file has been removed or written to since this object was made."""
         return self._look() != self._seen
 
     def _look(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self.path)  # noqa: PTH116  not Path, to which some errors are none
+            found = os.stat(self.path)  # noqa: PTH116  Path hides some errors
         except OSError:
             return None
         return found.st_size, found.st_mtime_ns
 
 
-def fill_base(state: dict[str, Any], base_checkpoint: str | None, source: str = "the checkpoint") -> None:
+def fill_base(state: dict[str, Any], base_checkpoint: str | None, label: str = "the checkpoint") -> None:
     """Adds the base to the state of a checkpoint that was saved without it, in place.
 
     Args:
         state: the model's entries.
-        base_checkpoint: where the base lies.
-        source: how to call the checkpoint in a message.
+        base_checkpoint: path of the base.
+        label: the checkpoint, for messages.
 
     Raises:
-        UserError: the base is not there, damaged, hostile, or another one.
+        UserError: the base is not found, is damaged or hostile, or is not the one the adapters were trained on.
     """
     stated = stated_base(state)
     if stated is None:
         return
-    path = _existing(base_checkpoint, source)
+    path = _existing(base_checkpoint, label)
     base = load_entries(path)
     if BASE in base:
-        raise UserError(f"{path} holds adapters only, and so cannot be the base of {source}; give the base model")
-    check_same_base(base_fingerprint(base), stated, f"checkpoint {path}", source)
+        raise UserError(f"{path} holds adapters only and cannot be the base of {label}; give the base model")
+    check_same_base(base_fingerprint(base), stated, f"checkpoint {path}", label)
     del state[BASE]
     state.update(base_of(base))
 
 
 def outline_with_base(outline: Outline, base_checkpoint: str | None = None) -> Outline:
-    """The outline of a checkpoint together with that of its base, where it was saved without.
+    """The outline of a checkpoint, completed with that of its base if it was saved without it.
 
     Args:
-        outline: of the checkpoint.
-        base_checkpoint: where the base lies, in place of what the checkpoint says.
+        outline: the checkpoint's outline.
+        base_checkpoint: path of the base; None for the path that the checkpoint stores.
 
     Raises:
-        UserError: the base is not there, damaged or hostile.
+        UserError: the base is not found, or is damaged or hostile.
     """
     if BASE not in outline.shapes:
         return outline
@@ -115,15 +118,15 @@ def outline_with_base(outline: Outline, base_checkpoint: str | None = None) -> O
 
 
 def stored_base_path(args: Namespace | None) -> str | None:
-    """Where the base lay when a checkpoint was saved without it."""
+    """The path of the base when a checkpoint was saved without it; None if its arguments do not say."""
     path = getattr(args, "base_checkpoint", None)
     return path if isinstance(path, str) else None
 
 
-def _existing(path: str | None, source: str) -> Path:
-    if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises where a folder may not be entered
+def _existing(path: str | None, label: str) -> Path:
+    if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for folders that may not be entered
         raise UserError(
-            f"{source} holds adapters only, and its base{f' {path}' if path else ''} is not there; give the model that "
+            f"{label} holds adapters only, and its base{f' {path}' if path else ''} was not found; give the model that "
             "the training started from as --base-checkpoint"
         )
     return Path(path)

@@ -1,4 +1,4 @@
-"""Which base model adapters belong to: one short name for all its weights."""
+"""Which base model adapters were trained on: a hash of all its weights."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PART = 1 << 24  # bytes hashed at a time
 
 
 def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = None) -> str:
-    """The SHA-256 of a base model: of the names, shapes, types and bytes of its entries, whatever their order.
+    """The SHA-256 of a base model: of the names, shapes, dtypes and bytes of its entries, in any order.
 
-    A checkpoint that was trained with the base frozen has the fingerprint of the file it started from, unless it was
-    saved in half precision with the base in it, which is then rounded. So what fairseq adds, drops or widens on the way
-    does not count: copies of weights, uninitialised entries, an output projection that repeats the embedding, and half
-    precision beside the same numbers in single precision.
+    A checkpoint that was trained with a frozen base has the fingerprint of the file that training started from, unless
+    it was saved in half precision with the base in it, which rounds the base. So the hash ignores what fairseq adds,
+    drops or widens in between: copies of weights, uninitialised entries, an output projection that repeats the
+    embedding, and half-precision numbers stored in single precision.
 
     Args:
-        state: entries of a model by fairseq's names; those of adapters are left out.
-        rounded: half precision to which its numbers are rounded first, as training with ``--fp16`` does.
+        state: entries of a model by fairseq's names; those of adapters are ignored.
+        rounded: a half-precision dtype to round the numbers to first, as training with ``--fp16`` does.
 
     Returns:
         ``sha256:`` and 64 digits.
@@ -47,14 +47,20 @@ def base_fingerprint(state: Mapping[str, Tensor], rounded: torch.dtype | None = 
 
 
 def check_same_base(held: str, wanted: str, held_by: str, wanted_by: str) -> None:
-    """Makes sure that two base models are one.
+    """Refuses a base model other than the one that adapters were trained on.
+
+    Args:
+        held: fingerprint of the base model that is present.
+        wanted: fingerprint of the base model that the adapters need.
+        held_by: the file with the first, for messages.
+        wanted_by: the file with the adapters, for messages.
 
     Raises:
-        UserError: they are not.
+        UserError: the fingerprints differ.
     """
     if held != wanted:
         raise UserError(
-            f"{held_by} is another base model (fingerprint {held[7:19]}) than that of {wanted_by} ({wanted[7:19]}); "
+            f"{held_by} is not the base model of {wanted_by} (fingerprint {held[7:19]}, expected {wanted[7:19]}); "
             "give the checkpoint that the training started from"
         )
 

@@ -1,4 +1,4 @@
-"""Checkpoints as torch loads them, after their outline has been read without running anything."""
+"""Checkpoints as torch loads them, once their outline has shown that nothing in them can run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CAN_MAP = "mmap" in inspect.signature(torch.load).parameters  # from torch 2.1 
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Loads a fairseq checkpoint on the CPU; of a file in torch's present format only what is used is read.
+    """Loads a fairseq checkpoint on the CPU; a file in torch's current format is read only as far as it is used.
 
     Args:
         path: the file.
@@ -26,7 +26,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         What fairseq saved: ``model``, ``args`` or ``cfg``, and the state of the training.
 
     Raises:
-        UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
+        UserError: the file is missing, damaged or hostile, or is not a fairseq checkpoint.
     """
     read_outline(path)
     with Path(path).open("rb") as file:
@@ -36,20 +36,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         # read_outline has refused every name that torch.load could run, which torch itself does only from 2.6 on.
         return torch.load(path, map_location="cpu", weights_only=False, **options)
     except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); take it from its source again") from (
-            error
-        )
+        raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); download it again") from error
 
 
-def arguments(state: dict[str, Any], path: str | Path) -> Namespace:
-    """The arguments that a checkpoint's model was built from, a copy.
+def model_arguments(state: dict[str, Any], path: str | Path) -> Namespace:
+    """A copy of the arguments that a checkpoint's model was built from.
 
     Args:
         state: what :func:`load_checkpoint` returned.
-        path: the file, for the message.
+        path: the file, for messages.
 
     Raises:
-        UserError: the checkpoint holds none.
+        UserError: the checkpoint holds no arguments.
     """
     settings = state.get("cfg")
     for found in (state.get("args"), settings.get("model") if isinstance(settings, dict) else None):
@@ -62,11 +60,11 @@ def load_entries(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint's model, by name.
 
     Raises:
-        UserError: the file is missing, damaged, hostile, or no checkpoint of fairseq.
+        UserError: the file is missing, damaged or hostile, or is not a fairseq checkpoint.
     """
-    return entries(load_checkpoint(path))
+    return model_entries(load_checkpoint(path))
 
 
-def entries(state: dict[str, Any]) -> dict[str, Tensor]:
+def model_entries(state: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a checkpoint's model, by name."""
     return {name: value for name, value in state["model"].items() if isinstance(value, Tensor)}

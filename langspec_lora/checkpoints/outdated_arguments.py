@@ -1,9 +1,12 @@
-"""Arguments that a checkpoint stores of its training and that the fairseq at hand no longer takes.
+"""Training arguments in a checkpoint that the installed fairseq no longer accepts.
 
-A checkpoint holds all arguments of the command that trained it, and fairseq reads every one of them, though of a model
-that is only loaded most say nothing: how it was distributed, logged, optimised. Published files were written by older
-fairseqs, with values that have since gone: ``ddp_backend='simple'``. Such a value is replaced by today's default.
+A checkpoint stores all arguments of the command that trained it, and fairseq parses each of them whenever it loads the
+model, although most only concern the training: how it was distributed, logged, optimised. Published files were written
+by older versions of fairseq, with values that no longer exist, such as ``ddp_backend='simple'``. Such a value is
+replaced by the current default.
 """
+
+# fairseq and omegaconf are imported within functions: command-line modules import this one and start faster without.
 
 from __future__ import annotations
 
@@ -22,20 +25,20 @@ from langspec_lora.errors import UserError, exit_on_user_error
 logger = logging.getLogger(__name__)
 
 _READ_TEXT = ("bpe", "tokenizer")
-"""Choices that say how raw text is split: without them text that fairseq's hub interface is given stays whole."""
+"""Choices that say how raw text is split; without them fairseq's hub interface does not split its input."""
 
 
 def replace_outdated(args: Namespace) -> dict[str, Any]:
-    """Replaces, in place, what this fairseq does not take and what only concerns the run that wrote it.
+    """Replaces, in place, arguments that this fairseq does not accept and that only concern the training.
 
     Args:
         args: the arguments of a checkpoint.
 
     Returns:
-        What was replaced: names and the values that were there.
+        The replaced arguments: names and former values.
 
     Raises:
-        UserError: fairseq does not take an argument that the model depends on.
+        UserError: fairseq does not accept an argument that the model depends on.
     """
     error = _refusal(args)
     if error is None:
@@ -50,7 +53,7 @@ def replace_outdated(args: Namespace) -> dict[str, Any]:
     suspects = [name for name in defaults if _is_refused_alone(args, name, fields.get(name))]
     names = suspects if works(frozenset(suspects)) else [name for name in defaults if hasattr(args, name)]
     if not works(frozenset(names)):
-        raise _no_model(args, error)
+        raise _unreadable(args, error)
     outdated = _smallest(names, works)
     replaced = {name: getattr(args, name) for name in outdated}
     readable = _without(args, outdated, defaults)
@@ -62,24 +65,28 @@ def replace_outdated(args: Namespace) -> dict[str, Any]:
 def read_outdated_arguments() -> None:
     """Lets fairseq load checkpoints that store outdated arguments, for the rest of the process.
 
-    The seam is the one function through which ``fairseq.checkpoint_utils`` reads the arguments of a checkpoint: there
-    is no other before a task or a model is asked.
+    It wraps the one function through which ``fairseq.checkpoint_utils`` parses the arguments of a checkpoint: fairseq
+    calls neither the task nor the model before.
     """
     from fairseq import checkpoint_utils
 
     stock = checkpoint_utils.convert_namespace_to_omegaconf
-    if getattr(stock, "replaces_outdated", False):
-        return
+    if not isinstance(stock, _ConvertOutdated):
+        checkpoint_utils.convert_namespace_to_omegaconf = _ConvertOutdated(stock)
 
-    def convert(args: Namespace) -> Any:
+
+class _ConvertOutdated:
+    """Fairseq's ``convert_namespace_to_omegaconf``, with outdated arguments replaced."""
+
+    def __init__(self, stock: Callable[[Namespace], Any]) -> None:
+        self._stock = stock
+
+    def __call__(self, args: Namespace) -> Any:
         with suppress(Exception), _quiet("fairseq.dataclass.utils"):
-            return stock(args)
+            return self._stock(args)
         with exit_on_user_error():
             tell_replaced(replace_outdated(args))
-        return stock(args)
-
-    convert.replaces_outdated = True
-    checkpoint_utils.convert_namespace_to_omegaconf = convert
+        return self._stock(args)
 
 
 def tell_replaced(replaced: dict[str, Any]) -> None:
@@ -89,26 +96,26 @@ def tell_replaced(replaced: dict[str, Any]) -> None:
     values = ", ".join(f"{name} {str(value)[:80]!r}" for name, value in replaced.items())
     lost = " and ".join(name for name in replaced if name in _READ_TEXT)
     if lost:
-        logger.warning("the checkpoint's %s is unknown to this fairseq: raw text is not split by it", lost)
-    logger.info("the checkpoint's %s, which this fairseq does not take, only concerned its run: left out", values)
+        logger.warning("this fairseq does not know the checkpoint's %s; raw text is not split by it", lost)
+    logger.info("this fairseq does not accept the checkpoint's %s; ignored, since only its training needs it", values)
 
 
 def _refusal(args: Namespace) -> Exception | None:
-    """What fairseq raises on reading the arguments."""
+    """The error that fairseq raises on parsing the arguments; None if it accepts them."""
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     try:
         with _quiet("fairseq.dataclass.utils"):
             convert_namespace_to_omegaconf(Namespace(**vars(args)))
-    except Exception as error:  # of hydra, omegaconf, ast and registries: whatever a wrong value sets off
+    except Exception as error:  # of hydra, omegaconf, ast or registries
         return error
     return None
 
 
 def _run_defaults(args: Namespace) -> dict[str, Any]:
-    """The arguments that only concern a run, as far as this fairseq knows them, and what stands for each of them.
+    """The default of each argument that only concerns the training, as far as this fairseq knows them.
 
-    Choices, of a criterion say, come after single values, which are replaced rather.
+    Choices, such as the criterion, come last: single values are replaced first.
     """
     from fairseq.registry import REGISTRIES
     from fairseq.tasks import TASK_REGISTRY
@@ -135,12 +142,12 @@ def _run_fields(args: Namespace) -> dict[str, Field]:
 
 
 def _is_refused_alone(args: Namespace, name: str, field: Field | None) -> bool:
-    """Whether an argument is not among its choices, or of another type: tried first, because it takes next to nothing.
+    """Whether an argument alone is invalid: not among its choices, or of another type. Cheap, so it is tried first.
 
     Args:
         args: all arguments.
-        name: that of one.
-        field: how fairseq declares it; None of a choice of a class.
+        name: the argument.
+        field: how fairseq declares it; None for a choice among registered classes.
     """
     from fairseq.dataclass.utils import interpret_dc_type
     from fairseq.registry import REGISTRIES
@@ -152,11 +159,11 @@ def _is_refused_alone(args: Namespace, name: str, field: Field | None) -> bool:
     value = getattr(args, name)
     if name in REGISTRIES:
         return value is not None and value not in REGISTRIES[name]["registry"]
-    if name == "task":
-        return True  # it is among the arguments only where it is unknown
-    kind = interpret_dc_type(field.type)
-    if inspect.isclass(kind) and issubclass(kind, Enum):
-        return value is not None and value not in [one.value for one in kind]
+    if field is None:
+        return True  # the task, which is among these arguments only if it is unknown
+    expected = interpret_dc_type(field.type)
+    if inspect.isclass(expected) and issubclass(expected, Enum):
+        return value is not None and value not in [one.value for one in expected]
     alone = make_dataclass("Alone", [(name, field.type)])
     try:
         OmegaConf.structured(alone)[name] = value
@@ -170,7 +177,7 @@ def _default(field: Field) -> Any:
 
 
 def _without(args: Namespace, names: Collection[str], defaults: dict[str, Any]) -> Namespace:
-    """A copy in which the names have their defaults; those that have none, or refer to others, are left out."""
+    """A copy in which the names have their defaults; those without one, or with a reference, are left out."""
     held = {name: value for name, value in vars(args).items() if name not in names}
     for name in names:
         default = defaults[name]
@@ -180,9 +187,10 @@ def _without(args: Namespace, names: Collection[str], defaults: dict[str, Any]) 
 
 
 def _smallest(names: Sequence[str], works: Callable[[frozenset[str]], bool]) -> list[str]:
-    """The fewest of some names without which it works, where it works without all of them; early ones rather.
+    """The smallest set of names whose removal is enough; earlier names are preferred.
 
-    Each attempt takes fairseq a fifth of a second, so that halves are tried rather than names (Junker's QuickXplain).
+    Removing all names is enough. Each attempt takes fairseq a fifth of a second, so halves are tried rather than single
+    names (Junker's QuickXplain).
     """
 
     def search(candidates: Sequence[str], removed: Sequence[str]) -> list[str]:
@@ -198,13 +206,13 @@ def _smallest(names: Sequence[str], works: Callable[[frozenset[str]], bool]) -> 
     return search(names, [])
 
 
-def _no_model(args: Namespace, error: Exception) -> UserError:
+def _unreadable(args: Namespace, error: Exception) -> UserError:
     from fairseq.models import ARCH_MODEL_REGISTRY
 
     arch = getattr(args, "arch", None)
     if arch not in ARCH_MODEL_REGISTRY:
         return UserError(
-            f"the checkpoint's argument arch is {str(arch)[:80]!r}, an architecture that this fairseq does not know; "
+            f"the checkpoint's argument arch is {str(arch)[:80]!r}, which this fairseq does not know; "
             "give a checkpoint of a Transformer, or the --user-dir that it was trained with"
         )
     words = str(error).split("\n", maxsplit=1)[0][:200]
@@ -213,7 +221,7 @@ def _no_model(args: Namespace, error: Exception) -> UserError:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keeps a logger's messages back: fairseq logs all arguments before it raises."""
+    """Silences a logger: fairseq logs all arguments before it raises."""
     noisy = logging.getLogger(name)
     was, noisy.disabled = noisy.disabled, True
     try:

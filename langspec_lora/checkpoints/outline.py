@@ -1,8 +1,8 @@
 """What a checkpoint file holds, read without running anything in it and without reading its tensors.
 
-torch's checkpoints are pickles, and a pickle can name any function to run. fairseq loads them with whatever protection
-its own version and torch's offer: none at all in torch before 2.6 or fairseq's main. So every file is first read by
-:func:`read_outline`, whose unpickler knows tensors, containers and fairseq's arguments and refuses all else.
+Checkpoints are pickles, and a pickle can name any function to run. How far fairseq is protected depends on its version
+and on torch's: not at all before torch 2.6, or on fairseq's main branch. So :func:`read_outline` reads each file first;
+its unpickler accepts tensors, containers and fairseq's arguments, and refuses everything else.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)  # torch/serialization.py, files
 
 
 class TensorStub:
-    """Stands for a tensor of the file.
+    """Takes the place of a tensor in the file.
 
     Attributes:
-        shape: its shape.
+        shape: the tensor's shape.
     """
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
@@ -40,18 +40,18 @@ class TensorStub:
 
 
 class _Sealed(type):
-    """Makes classes that a file cannot change: pickle sets attributes on classes as readily as on their instances."""
+    """Makes classes that a file cannot change: pickle sets attributes on classes as well as on instances."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         raise pickle.UnpicklingError(f"it changes the class {cls.__name__}")
 
 
 class _Arguments(Namespace, metaclass=_Sealed):
-    """Stands for ``argparse.Namespace``."""
+    """Takes the place of ``argparse.Namespace``."""
 
 
 class _Opaque(metaclass=_Sealed):
-    """Stands for an object that is harmless and of no interest: a dtype, a node of omegaconf."""
+    """Takes the place of an object that is harmless and not needed: a dtype, a node of omegaconf."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -61,15 +61,15 @@ class _Opaque(metaclass=_Sealed):
 
 
 class _NumberType(metaclass=_Sealed):
-    """Stands for a NumPy type of numbers; a type of Python objects would take bytes of the file for their addresses."""
+    """Takes the place of a numeric NumPy dtype; a dtype of objects would take bytes of the file for their addresses."""
 
     def __init__(self, code: str, *rest: Any) -> None:
         if not re.fullmatch(r"[biufc]\d+", code):
             raise pickle.UnpicklingError(f"it holds a NumPy array of type {code[:20]!r}")
 
     def __setstate__(self, state: tuple) -> None:
-        if state[2:] != (None, None, None, -1, -1, 0):  # no parts, no names, the type's own size, no flags
-            raise pickle.UnpicklingError("it changes a NumPy type")
+        if state[2:] != (None, None, None, -1, -1, 0):  # no fields, no names, default size and alignment, no flags
+            raise pickle.UnpicklingError("it changes a NumPy dtype")
 
 
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:
@@ -96,12 +96,12 @@ _OMEGACONF = {
 }
 _PLAIN = (dict, list, tuple, set, bool, int, float, complex, str, bytearray)
 
-# By their whole names. A name may have dots, with which a pickle reaches anything: torch's "float.__class__.__base__".
+# By full name. A name may have dots, through which a pickle reaches anything: torch's "float.__class__.__base__".
 _HARMLESS: Mapping[tuple[str, str], Any] = {
     ("argparse", "Namespace"): _Arguments,
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
-    ("collections", "Counter"): dict,  # of n-grams, where validation reports BLEU
+    ("collections", "Counter"): dict,  # of n-grams, if validation reports BLEU
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
@@ -115,10 +115,10 @@ _HARMLESS: Mapping[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,  # named to _reconstruct, never called
     ("typing", "Any"): _Opaque,
     ("_codecs", "encode"): _Opaque,
-    **{("torch", f"{kind}Storage"): width for kind, width in _ELEMENT_BYTES.items()},
+    **{("torch", f"{name}Storage"): width for name, width in _ELEMENT_BYTES.items()},
     **{("torch", name): _Opaque for name in _DTYPES},
     **{(module, name): _Opaque for module, names in _OMEGACONF.items() for name in names},
-    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in _PLAIN},
+    **{(module, plain.__name__): plain for module in ("builtins", "__builtin__") for plain in _PLAIN},
     ("__builtin__", "long"): int,
     ("__builtin__", "unicode"): str,
 }
@@ -141,9 +141,9 @@ class _OutlineUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {f'{module}.{name}'[:80]!r}, which no checkpoint needs")
 
     def persistent_load(self, pid: Any) -> _Opaque:
-        # Old files can also name "module"s here, whose source torch compares, and writes where it differs.
-        kind, element_bytes, key, _, count = pid[:5]
-        if kind != "storage":
+        # Old files can also refer to a "module", whose source code torch compares and may write to disk.
+        referent, element_bytes, key, _, count = pid[:5]
+        if referent != "storage":
             raise pickle.UnpicklingError("it refers to something other than a tensor's storage")
         self.storages[key] = element_bytes * count
         return _Opaque()
@@ -156,10 +156,10 @@ class Outline:
     Attributes:
         path: the file.
         shapes: shape of every entry of the model's state, by its name.
-        model_args: the arguments the model was built from, or None where the file holds no legacy arguments.
-        epoch: the training epoch that the file was saved in, or None where it tells none.
-        history: what fairseq saved of the optimizer beside its moments: names of its class and the criterion's, the
-            schedule's state, and ``options``, its own (betas, …); None where the file holds no optimizer.
+        model_args: the arguments that the model was built from; None if the file holds no legacy arguments.
+        epoch: the training epoch in which the file was saved; None if it does not say.
+        history: what fairseq saved about the optimizer beside its moments: the class names of optimizer and criterion,
+            the state of the schedule, and ``options`` (betas, …); None if the file holds no optimizer.
     """
 
     path: Path
@@ -168,36 +168,54 @@ class Outline:
     epoch: int | None
     history: Mapping[str, Any] | None = None
 
+    def stack_sizes(self, stack: str) -> dict[str, int]:
+        """The sizes of a stack, as its weights show them, by the ending of fairseq's argument.
+
+        Args:
+            stack: ``encoder`` or ``decoder``.
+
+        Returns:
+            ``layers``, and if known ``embed_dim`` and ``ffn_embed_dim``.
+        """
+        layers = {int(match[1]) for name in self.shapes if (match := re.match(rf"{stack}\.layers\.(\d+)\.", name))}
+        sizes = {"layers": len(layers)}
+        fc1 = self.shapes.get(f"{stack}.layers.{min(layers, default=0)}.fc1.weight", ())
+        if len(fc1) == 2:
+            sizes |= {"embed_dim": fc1[1], "ffn_embed_dim": fc1[0]}
+        return sizes
+
 
 def read_outline(path: str | Path) -> Outline:
     """Reads the outline of a checkpoint.
 
     Args:
-        path: a file written by ``torch.save``, in its present or its old (before torch 1.6) format.
+        path: a file written by ``torch.save``, in its current or its old (before torch 1.6) format.
 
     Returns:
         Names and shapes of the model's state and the arguments it was built from.
 
     Raises:
-        UserError: the file is missing, damaged, no fairseq checkpoint, or names functions that no checkpoint needs.
+        UserError: the file is missing, damaged or not a fairseq checkpoint, or names functions no checkpoint needs.
     """
     path = Path(path)
     state = read_pickle(path)
     if not isinstance(state, dict) or not isinstance(state.get("model"), dict):
-        raise UserError(f"checkpoint {path} is not fairseq's: it holds no model; give a file written by fairseq-train")
+        raise UserError(
+            f"checkpoint {path} is not from fairseq: it holds no model; give a file written by fairseq-train"
+        )
     shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
     return Outline(path, shapes, _model_args(state), _epoch(state), _history(state))
 
 
 def read_pickle(path: Path) -> Any:
-    """Reads what a file of ``torch.save`` holds, with a :class:`TensorStub` in place of each tensor.
+    """Reads a file of ``torch.save``, with a :class:`TensorStub` in place of each tensor.
 
     Raises:
         UserError: the file is missing, damaged, or names functions that no checkpoint needs.
     """
     try:
         with path.open("rb") as file:
-            # Told apart by the first bytes, as torch does: a file that is both would else be checked as one and loaded
+            # Decided by the first bytes, as torch does: else a file in both formats would be checked as one and loaded
             # as the other.
             return _read_zip(file) if file.read(4) == b"PK\x03\x04" else _read_legacy(file)
     except FileNotFoundError:
@@ -206,16 +224,16 @@ def read_pickle(path: Path) -> Any:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"checkpoint {path} was refused: {error}; it is damaged or hostile, take it from its source again"
+            f"checkpoint {path} was refused: {error}; it is damaged or hostile, so download it again"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise UserError(
-            f"checkpoint {path} is damaged or no checkpoint ({type(error).__name__}); take it from its source again"
+            f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}); download it again"
         ) from error
 
 
 def _read_zip(file: BinaryIO) -> Any:
-    # With torch's own reader: Python's zipfile can find other contents in a crafted file.
+    # With torch's reader: Python's zipfile can find other contents in a crafted file.
     file.seek(0)
     archive = torch._C.PyTorchFileReader(file)
     if "constants.pkl" in archive.get_all_records():

@@ -1,11 +1,11 @@
-"""Whether a training can go on from what a checkpoint holds: the base's is not its own, and the optimizer must fit."""
+"""Whether a training can resume from a checkpoint: it must hold adapters, and an optimizer state that fits."""
 
 from __future__ import annotations
 
 import ast
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fairseq.criterions import CRITERION_REGISTRY
@@ -13,20 +13,20 @@ from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
 from langspec_lora.adapters.entries import is_adapter_entry
 from langspec_lora.checkpoints.outline import Outline, read_outline
-from langspec_lora.checkpoints.start import starting_checkpoint
+from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _WITHOUT_BEST = ("fixed", "manual", "pass_through")
-"""Schedules that neither save the best loss nor ask for it; all others do."""
+"""Schedules that neither save nor need the best loss; all others do both."""
 
 
 def check_resumption(args: Namespace, adapts: bool) -> None:
-    """Makes sure that a training which resumes can take up its checkpoint's state.
+    """Checks that a training which resumes can use its checkpoint's state.
 
-    Flags of the optimizer that the state overrules are warned of.
+    Warns of optimizer flags that the state overrules.
 
     Args:
         args: the arguments of the training command.
@@ -34,7 +34,7 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
 
     Raises:
         UserError: the checkpoint is a base model, or was trained with another optimizer, criterion or precision, or
-            with other parameters.
+            with other trainable parameters.
     """
     start = starting_checkpoint(args)
     if start is None or not start[1]:
@@ -42,15 +42,16 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
     outline = read_outline(start[0])
     if adapts and not any(map(is_adapter_entry, outline.shapes)):
         raise _resumes_base(args, outline)
-    if outline.history is None:
-        return  # nothing of the optimizer is in it
-    for what, was, now in _differences(args, outline):
+    history = outline.history
+    if history is None:
+        return
+    for what, was, now in _differences(args, outline, history):
         raise UserError(
-            f"checkpoint {outline.path} was trained with {what} {was}, and its optimizer's state fits no other, but "
-            f"{now} was given; resume with what it was trained with, or {_afresh(args, '--reset-optimizer')}"
+            f"checkpoint {outline.path} was trained with {what} {was}, which its optimizer state depends on, but "
+            f"{now} was given; resume with {what} {was}, or {_reset(args, '--reset-optimizer')}"
         )
-    _check_schedule(args, outline)
-    _warn_of_overruled_flags(args, outline)
+    _check_schedule(args, outline, history)
+    _warn_of_overruled_flags(args, outline, history)
 
 
 def _resumes_base(args: Namespace, outline: Outline) -> UserError:
@@ -60,19 +61,19 @@ def _resumes_base(args: Namespace, outline: Outline) -> UserError:
     else:
         remedy = f"give it as --finetune-from-model {outline.path}"
     return UserError(
-        f"checkpoint {outline.path} holds no adapters: it is a base model, and resuming would go on with the epoch and "
-        f"the optimizer of its own training; to start adapters on it, {remedy}"
+        f"checkpoint {outline.path} holds no adapters: it is a base model, and resuming would continue with the epoch "
+        f"and the optimizer of its training; to train adapters on it, {remedy}"
     )
 
 
-def _afresh(args: Namespace, flag: str) -> str:
-    beside = " in place of --finetune-from-model" if args.finetune_from_model else ""
-    return f"begin with a new state by {flag}{beside}"
+def _reset(args: Namespace, flag: str) -> str:
+    instead = " instead of --finetune-from-model" if args.finetune_from_model else ""
+    return f"start with a new state with {flag}{instead}"
 
 
-def _differences(args: Namespace, outline: Outline) -> Iterator[tuple[str, str, str]]:
-    """What differs that fairseq, or torch, would stumble over: its name, what it was and what it is now."""
-    was, history = outline.model_args or Namespace(), outline.history
+def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The settings with which fairseq or torch could not load the optimizer's state: name, value then, value now."""
+    was = outline.model_args or Namespace()
     criterion = getattr(CRITERION_REGISTRY.get(args.criterion), "__name__", None)
     if history.get("criterion_name") not in (None, criterion):
         yield "--criterion", getattr(was, "criterion", history["criterion_name"]), args.criterion
@@ -89,7 +90,7 @@ def _differences(args: Namespace, outline: Outline) -> Iterator[tuple[str, str, 
 
 
 def _optimizer_class(args: Namespace) -> str | None:
-    """The class that fairseq's trainer saves the name of; None where it depends on more than is looked at here."""
+    """The class whose name fairseq's trainer saves; None if it depends on more than these arguments."""
     if getattr(args, "use_bmuf", False) or args.ddp_backend == "fully_sharded":
         return None
     if args.fp16 or args.bf16 or args.amp:
@@ -104,8 +105,8 @@ def _precision(args: Namespace) -> str:
     return " ".join(f"--{flag.replace('_', '-')}" for flag in flags if getattr(args, flag, False)) or "fp32"
 
 
-def _check_schedule(args: Namespace, outline: Outline) -> None:
-    state = outline.history.get("lr_scheduler_state") or {}
+def _check_schedule(args: Namespace, outline: Outline, history: Mapping[str, Any]) -> None:
+    state = history.get("lr_scheduler_state") or {}
     if args.reset_lr_scheduler or args.lr_scheduler in _WITHOUT_BEST:
         return
     compares = args.lr_scheduler == "reduce_lr_on_plateau"
@@ -113,25 +114,25 @@ def _check_schedule(args: Namespace, outline: Outline) -> None:
         was = getattr(outline.model_args, "lr_scheduler", "another")
         raise UserError(
             f"checkpoint {outline.path} was trained with --lr-scheduler {was}, whose state --lr-scheduler "
-            f"{args.lr_scheduler} cannot take up; resume with the former, or {_afresh(args, '--reset-lr-scheduler')}"
+            f"{args.lr_scheduler} cannot use; resume with the former, or {_reset(args, '--reset-lr-scheduler')}"
         )
 
 
-def _warn_of_overruled_flags(args: Namespace, outline: Outline) -> None:
-    """The optimizer's state brings its own betas, weight decay and so on; only the learning rate is set anew."""
+def _warn_of_overruled_flags(args: Namespace, outline: Outline, history: Mapping[str, Any]) -> None:
+    """The optimizer's state includes betas, weight decay and so on; only the learning rate is taken from the flags."""
     overrides = ast.literal_eval(args.optimizer_overrides)
     for name in getattr(OPTIMIZER_DATACLASS_REGISTRY.get(args.optimizer), "__dataclass_fields__", {}):
         key = name.removeprefix(f"{args.optimizer}_")
-        was, now = outline.history["options"].get(key), getattr(args, name, None)
+        was, now = history["options"].get(key), getattr(args, name, None)
         if key == "lr" or key in overrides or None in (was, now) or _number(was) == _number(now):
             continue
         logger.warning(
-            "--%s %s has no effect: %s goes on with its %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
+            "--%s %s has no effect: %s continues with %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
             *(name.replace("_", "-"), now, outline.path, was, key, now),
         )
 
 
 def _number(value: Any) -> Any:
-    """A number, or some, whether fairseq holds them as text or not."""
+    """A number or several, which fairseq may hold as text."""
     value = ast.literal_eval(value) if isinstance(value, str) else value
     return tuple(value) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""A file of adapters taken apart: a checkpoint, with its base in it or elsewhere, or an adapter folder."""
+"""The parts of a stored model: of a checkpoint, with its base or without it, or of an adapter folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.base import base_entry, fill_base, stated_base, stored_base_path
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
-from langspec_lora.checkpoints.loading import arguments, entries, load_checkpoint
+from langspec_lora.checkpoints.loading import load_checkpoint, model_arguments, model_entries
 from langspec_lora.errors import UserError
 from langspec_lora.tensor_files import write_checkpoint
 
 
 class StoredModel:
-    """What a checkpoint or an adapter folder holds; each part is taken out, and checked, when it is asked for.
+    """What a checkpoint or an adapter folder holds; each part is read and checked when it is first used.
 
     Args:
-        path: a fairseq checkpoint, with adapters or without, or an ``adapter.safetensors`` or its folder.
-        base_checkpoint: where the base lies of a checkpoint that was saved without; None for where it says.
+        path: a fairseq checkpoint, with or without adapters, or an adapter folder or its ``adapter.safetensors``.
+        base_checkpoint: path of the base of a checkpoint that was saved without it; None for the path it stores.
 
     Raises:
         UserError: the file is missing, damaged or hostile.
@@ -41,7 +41,7 @@ class StoredModel:
         self._base_checkpoint = base_checkpoint
         self._folder: AdapterFile | None = None
         self._state: dict[str, Any] = {"model": {}}
-        # Not Path.is_dir, which raises where a folder may not be entered.
+        # Not Path.is_dir, which raises for folders that may not be entered.
         if os.path.isdir(self.path) or self.path.suffix == ".safetensors":  # noqa: PTH112
             self._folder = read_adapter_file(path)
         else:
@@ -52,23 +52,23 @@ class StoredModel:
 
     @cached_property
     def entries(self) -> dict[str, Tensor]:
-        """The tensors of the checkpoint's model, as they lie in the file, by fairseq's names."""
-        return entries(self._state)
+        """The tensors of the checkpoint's model, as stored, by fairseq's names."""
+        return model_entries(self._state)
 
     @cached_property
     def args(self) -> Namespace:
         """The arguments that the checkpoint's model was built from.
 
         Raises:
-            UserError: there are none, as in an adapter folder.
+            UserError: this is an adapter folder, or the checkpoint holds no arguments.
         """
         if self._folder:
             raise self._lacks_base()
-        return arguments(self._state, self.path)
+        return model_arguments(self._state, self.path)
 
     @property
     def has_adapters(self) -> bool:
-        """Whether there are any."""
+        """Whether there are adapters."""
         return self._folder is not None or any(map(is_adapter_entry, self.entries))
 
     @cached_property
@@ -76,18 +76,18 @@ class StoredModel:
         """The adapters.
 
         Raises:
-            UserError: there are none, or only part of them, or others than the checkpoint's arguments say.
+            UserError: there are none, some are missing, or they are not those of the checkpoint's arguments.
         """
         return self._folder.adapters if self._folder else checked_adapters(self.entries, self.args, str(self))
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """Flags of the training that the model depends on beside its adapters; see :class:`.AdapterFile`."""
+        """The settings that the model depends on beside its adapters; see :class:`.AdapterFile`."""
         return self._folder.settings if self._folder else model_settings(self.args)
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is one, and no adapter folder."""
+        """Whether this is a checkpoint rather than an adapter folder."""
         return self._folder is None
 
     @property
@@ -97,7 +97,7 @@ class StoredModel:
 
     @property
     def base_path(self) -> str | None:
-        """Where the base lies that is not in the file, as far as that is known."""
+        """The path of a base that is not in the file; None if it is not known."""
         if self._base_checkpoint:
             return str(self._base_checkpoint)
         return None if self._folder else stored_base_path(self.args)
@@ -107,7 +107,7 @@ class StoredModel:
         """Entries of the base model, without the copies of weights that fairseq 0.12.2's encoder layers keep.
 
         Raises:
-            UserError: it is in no file that is known, or that file holds another one.
+            UserError: the base is not found, or is not the one the adapters were trained on.
         """
         if self._folder:
             raise self._lacks_base()
@@ -122,55 +122,55 @@ class StoredModel:
         stated = self._folder.base if self._folder else stated_base(self.entries)
         return stated or base_fingerprint(self.base)
 
-    def stands_on(self, fingerprint: str) -> bool:
-        """Whether the base model has a fingerprint, or would have it in half precision.
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether the base model has this fingerprint, or has it once rounded to half precision.
 
-        Training with ``--fp16`` rounds the base that it started from.
+        Training with ``--fp16`` rounds the base that it starts from.
         """
         if self.fingerprint == fingerprint:
             return True
-        at_hand = self.is_checkpoint and (self.holds_base or os.path.isfile(self.base_path or ""))  # noqa: PTH113
+        readable = self.is_checkpoint and (self.holds_base or os.path.isfile(self.base_path or ""))  # noqa: PTH113
         halves = (torch.float16, torch.bfloat16)
-        return at_hand and any(base_fingerprint(self.base, rounded) == fingerprint for rounded in halves)
+        return readable and any(base_fingerprint(self.base, rounded) == fingerprint for rounded in halves)
 
     def write(self, adapters: Adapters, out: Path) -> None:
-        """Writes a checkpoint of other adapters on the same base, with the base in it or without as this one.
+        """Writes a checkpoint of other adapters on the same base, with or without the base in it as in this one.
 
         Raises:
             UserError: this is an adapter folder, or the file cannot be written.
         """
         if self._folder:
             raise self._lacks_base()
-        args, base = self.args, self.base  # checked, even where it is not written
-        if not self.holds_base:
+        args, base, base_path = self.args, self.base, self.base_path  # the base is checked even if it is not written
+        if not self.holds_base and base_path is not None:
             base = base_entry(self.fingerprint)
-            args = Namespace(**{**vars(args), "base_checkpoint": str(Path(self.base_path).resolve())})
+            args = Namespace(**{**vars(args), "base_checkpoint": str(Path(base_path).resolve())})
         write_checkpoint(adapted_checkpoint(base, args, adapters, self.settings), out)
 
     def _lacks_base(self) -> UserError:
         return UserError(
-            f"{self} holds no base model; make a checkpoint of it with "
+            f"{self} holds no base model; make it a checkpoint with "
             f"'langspec-lora import {self.path} --from adapter --base …'"
         )
 
 
-def checked_adapters(state: Mapping[str, Tensor], args: Namespace, source: str) -> Adapters:
-    """Takes the adapters out of a model's state, and makes sure that they are what its arguments say.
+def checked_adapters(state: Mapping[str, Tensor], args: Namespace, label: str) -> Adapters:
+    """The adapters in a model's state, checked against its arguments.
 
     Args:
         state: the model's entries by name.
         args: the arguments that the model was built from.
-        source: how to call the checkpoint in a message.
+        label: the checkpoint, for messages.
 
     Raises:
-        UserError: there are no adapters, only part of them, or others than the arguments say, or wrong numbers.
+        UserError: there are no adapters, some are missing, they are not those of the arguments, or a number is wrong.
     """
     found = {name: value for name, value in state.items() if is_adapter_entry(name)}
     if not found:
-        raise UserError(f"{source} holds no adapters; give one that was trained with them")
-    config = stored_config(args, source)
+        raise UserError(f"{label} holds no adapters; give one that was trained with them")
+    config = stored_config(args, label)
     shapes, expected = {name: tuple(value.shape) for name, value in found.items()}, adapter_shapes(args, config)
-    check_adapters_are_whole(shapes, expected, source)
-    check_shapes(shapes, expected, source)
-    check_values(found, source)
+    check_adapters_are_whole(shapes, expected, label)
+    check_shapes(shapes, expected, label)
+    check_values(found, label)
     return adapters_of(found, config)

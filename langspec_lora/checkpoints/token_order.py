@@ -1,7 +1,8 @@
-"""Language tokens that no dictionary file holds: fairseq appends them, and a checkpoint says in which order.
+"""The order of the language tokens that fairseq appends to a dictionary without them.
 
-The dictionaries of mBART, NLLB and M2M100's first release end with the last piece. fairseq appends a token for each of
-``--langs``, in that order, so that another order (or another list) gives each language another one's embedding.
+The dictionaries of mBART, NLLB and M2M100's first release hold no language tokens. Fairseq appends one for each of
+``--langs``, in that order, so with another order (or another list) languages get each other's embeddings. A checkpoint
+stores the order of its training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokSty
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
 from langspec_lora.checkpoints.outline import read_outline
-from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
+from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
 from langspec_lora.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -27,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TokenOrder:
-    """Whose tokens follow the entries of the dictionary file in a model's vocabulary.
+    """The language tokens that follow the entries of the dictionary file in a model's vocabulary.
 
     Attributes:
         path: the checkpoint.
-        languages: names, in the order of their tokens; none where the checkpoint does not say.
+        languages: the languages in the order of their tokens; empty if the checkpoint does not say.
         style: fairseq's ``--lang-tok-style``.
         specs: fairseq's ``--langtoks-specs``.
-        mono_dae: whether it was trained with monolingual data to denoise, for which fairseq appends ``<mask>``.
+        mono_dae: whether training included denoising of monolingual data, for which fairseq appends ``<mask>``.
     """
 
     path: Path
@@ -45,7 +46,7 @@ class TokenOrder:
 
     @classmethod
     def of(cls, path: Path, args: Namespace | None) -> TokenOrder:
-        """Reads it from a checkpoint's arguments.
+        """The order that a checkpoint's arguments say.
 
         Args:
             path: the checkpoint.
@@ -53,28 +54,29 @@ class TokenOrder:
         """
         args = args or Namespace()
         style, specs = getattr(args, "lang_tok_style", None), getattr(args, "langtoks_specs", None)
-        has_specs = isinstance(specs, (list, tuple)) and all(isinstance(spec, str) for spec in specs)
+        if not isinstance(specs, (list, tuple)) or not all(isinstance(spec, str) for spec in specs):
+            specs = cls.specs
         return cls(
             path,
             tuple(getattr(args, TOKEN_ORDER, None) or stored_langs(args)),
-            style if style in {known.value for known in LangTokStyle} else cls.style,
-            tuple(specs) if has_specs else cls.specs,
+            str(style) if style in {known.value for known in LangTokStyle} else cls.style,
+            tuple(specs),
             LangTokSpec.mono_dae.value in (getattr(args, "extra_data", None) or ()),
         )
 
     def append(self, dictionary: Dictionary) -> None:
-        """Appends to a dictionary, in place, what the model's training appended to it."""
+        """Appends to a dictionary, in place, the tokens that the model's training appended to it."""
         extra = {LangTokSpec.mono_dae.value: ""} if self.mono_dae else None
         augment_dictionary(dictionary, list(self.languages), self.style, self.specs, extra)
 
     def lacking(self, dictionary: Dictionary) -> list[str]:
-        """The tokens that a dictionary lacks, in the model's order."""
+        """The tokens that are missing from a dictionary, in the model's order."""
         tokens = [get_lang_tok(name, self.style, spec) for spec in self.specs for name in self.languages]
         return [token for token in tokens if token not in dictionary]
 
 
 def checkpoint_paths(args: Namespace) -> list[str]:
-    """The files of ``--path``, one or those of an ensemble, as fairseq finds them.
+    """The files of ``--path``, of one model or of an ensemble, the way fairseq finds them.
 
     Args:
         args: the arguments of a command that uses trained models.
@@ -88,18 +90,18 @@ def checkpoint_paths(args: Namespace) -> list[str]:
 
 
 def token_orders(args: Namespace) -> list[TokenOrder]:
-    """In which orders the models of a command have their language tokens.
+    """The token orders of the models of a command.
 
     Args:
         args: the task's arguments.
 
     Returns:
-        One for each checkpoint that the command uses or starts from; none for a training from nothing.
+        One for each checkpoint that the command uses or starts from; empty for a training from scratch.
 
     Raises:
         UserError: a checkpoint is missing, damaged or hostile, or two flags say what a training starts from.
     """
-    if hasattr(args, "shuffle_instance"):  # fairseq has prepared them before: they come from a checkpoint
+    if hasattr(args, "shuffle_instance"):  # arguments that fairseq has prepared before, so a checkpoint's
         names = getattr(args, TOKEN_ORDER, None) or args.langs
         return [TokenOrder(Path(), tuple(names), args.lang_tok_style, tuple(args.langtoks_specs))]
     if getattr(args, "path", None):
@@ -114,12 +116,12 @@ def token_orders(args: Namespace) -> list[TokenOrder]:
 def load_with_tokens(
     load: Callable[[str], Dictionary], orders: Sequence[TokenOrder], langs: Sequence[str], file: str
 ) -> Dictionary:
-    """Loads a dictionary and appends the language tokens of the models in use; fairseq then finds them there.
+    """Loads a dictionary and appends the language tokens of the models in use, so that fairseq need not.
 
     Args:
         load: loads a file.
-        orders: of one checkpoint, or of those of an ensemble.
-        langs: ``--langs`` of the command, which fairseq's order follows where no checkpoint says another.
+        orders: the token order of each checkpoint.
+        langs: ``--langs`` of the command, whose order fairseq uses if no checkpoint says another.
         file: the dictionary's file.
 
     Raises:
@@ -131,7 +133,7 @@ def load_with_tokens(
         if order.lacking(dictionary) != known[0].lacking(dictionary):
             first, second = (f"{part.path} in the order {','.join(part.languages)}" for part in (known[0], order))
             raise UserError(
-                f"dictionary {file} has no language tokens, and the checkpoints have them in different orders: "
+                f"dictionary {file} has no language tokens, and the checkpoints use different orders: "
                 f"{first}, {second}; only models with the same --langs can be used together"
             )
     if known:
@@ -139,7 +141,7 @@ def load_with_tokens(
     elif orders and TokenOrder(Path(), tuple(langs)).lacking(dictionary):
         logger.warning(
             "dictionary %s has no language tokens, and checkpoint %s does not say in which order its model has them; "
-            "they are taken in the order of --langs %s",
+            "using the order of --langs %s",
             file,
             orders[0].path,
             ",".join(langs),

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
                 f"A was trained with {name} {one} and B with {other}; give two trained with the same {name}"
             )
     adapters = join(first.adapters, second.adapters, args.prefer)
-    if not (first.stands_on(second.fingerprint) or second.stands_on(first.fingerprint)):
+    if not (first.has_fingerprint(second.fingerprint) or second.has_fingerprint(first.fingerprint)):
         check_same_base(second.fingerprint, first.fingerprint, f"the base of {args.second}", str(args.first))
     (first if first.is_checkpoint else second).write(adapters, args.out)
     print(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")

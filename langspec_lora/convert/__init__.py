@@ -1,14 +1,18 @@
-"""What adapters and models are exported to and imported from; each format is a module of this package.
+"""Formats that adapters and models are exported to and imported from; to add one, write a module and add one line here.
 
-A format is a function that takes the command's flags and returns the files it has written. It is named here and
-imported only when it is asked for.
+- ``adapter``: the adapters alone, in our adapter folder
+- ``merged``: one direction as a stock fairseq checkpoint, the adapters merged into the weights
+- ``huggingface``: a model folder of Hugging Face's ``transformers``
+- ``peft``: LoRA folders of Hugging Face's PEFT
+- ``lslo``, ``lslo_languages``: checkpoints of the authors' released implementation
+- ``hf``: what ``huggingface`` and ``peft`` are made of: weights, settings, vocabularies, tokenizers
 """
 
 from __future__ import annotations
 
 import importlib
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from langspec_lora.errors import UserError
@@ -20,7 +24,7 @@ EXPORTS: Mapping[str, str] = {
     "huggingface": "huggingface.export",
     "peft": "peft.export",
 }
-"""``langspec-lora export --format``: name, and the module and function that write it."""
+"""``langspec-lora export --format``: the name of each format, and the module and function that write it."""
 
 IMPORTS: Mapping[str, str] = {
     "adapter": "adapter.import_checkpoint",
@@ -28,28 +32,27 @@ IMPORTS: Mapping[str, str] = {
     "huggingface": "huggingface.import_base",
     "peft": "peft.import_checkpoint",
 }
-"""``langspec-lora import --from``: likewise."""
+"""``langspec-lora import --from``: the name of each format, and the module and function that read it."""
 
-HUGGINGFACE_EXPORT = {
-    "all": "--all",
-    "fixed_dictionary": "--fixed-dictionary",
-    "sentencepiece_model": "--sentencepiece-model",
-}
-"""Flags of ``export`` that only Hugging Face's formats take, by their attribute."""
+DIRECTION = ("source_lang", "target_lang")
+"""The flags that choose a direction, by their attribute."""
 
-HUGGINGFACE_IMPORT = {
-    "source_lang": "--source-lang",
-    "target_lang": "--target-lang",
-    "sentencepiece_model": "--sentencepiece-model",
-    "added_languages": "--added-languages",
-    "encoder_activation_direction": "--encoder-activation-direction",
-    "decoder_activation_direction": "--decoder-activation-direction",
-}
-"""Likewise of ``import``."""
+_SOME_FORMATS_TAKE = (
+    *DIRECTION,
+    "all",
+    "base",
+    "langs",
+    "lang_resources",
+    "fixed_dictionary",
+    "sentencepiece_model",
+    "added_languages",
+    "encoder_activation_direction",
+    "decoder_activation_direction",
+)
 
 
 def carry_out(table: Mapping[str, str], name: str, args: Namespace) -> list[Path]:
-    """Exports to or imports from a format.
+    """Exports to or imports from a format, whose module is imported only now.
 
     Args:
         table: :data:`EXPORTS` or :data:`IMPORTS`.
@@ -60,41 +63,47 @@ def carry_out(table: Mapping[str, str], name: str, args: Namespace) -> list[Path
         The files that were written.
 
     Raises:
-        UserError: flags or files are wrong, or something would be overwritten.
+        UserError: flags or files are wrong, or a file exists already.
     """
     module, function = table[name].split(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)(args)
 
 
-def check_flags(args: Namespace, option: str, needed: Mapping[str, str], unknown: Mapping[str, str]) -> None:
-    """Makes sure that a format has the flags it needs, and no others.
+def check_flags(args: Namespace, option: str, takes: Collection[str] = (), needs: Collection[str] = ()) -> None:
+    """Refuses flags that a format does not take, and asks for those that it needs.
 
     Args:
         args: the command's flags.
-        option: how the format was asked for, such as ``--format merged``.
-        needed: flags that must be given, by their attribute.
-        unknown: flags that must not be.
+        option: how the user chose the format, such as ``--format merged``.
+        takes: flags that may be given, by their attribute.
+        needs: flags that must be given.
 
     Raises:
-        UserError: naming the first that is wrong.
+        UserError: naming the first wrong flag.
     """
-    for attribute, flag in needed.items():
-        if not getattr(args, attribute):
-            raise UserError(f"{option} needs {flag}; give it too")
-    for attribute, flag in unknown.items():
-        if getattr(args, attribute):
-            raise UserError(f"{option} does not take {flag}; leave it out")
+    for name in needs:
+        if not getattr(args, name):
+            raise UserError(f"{option} needs {_flag(name)}; give it too")
+    for name in _SOME_FORMATS_TAKE:
+        if getattr(args, name, None) and name not in (*takes, *needs):
+            raise UserError(f"{option} does not take {_flag(name)}; leave it out")
 
 
 def check_one_direction(args: Namespace, option: str) -> None:
-    """Makes sure that ``--source-lang`` and ``--target-lang`` are given and differ.
+    """Asks for a source and a target language that differ.
 
     Raises:
-        UserError: they are not, or do not.
+        UserError: one is missing, or both are the same.
     """
-    check_flags(args, option, {"source_lang": "--source-lang", "target_lang": "--target-lang"}, {})
+    for name in DIRECTION:
+        if not getattr(args, name):
+            raise UserError(f"{option} needs {_flag(name)}; give it too")
     if args.source_lang == args.target_lang:
         raise UserError(f"source and target language are both {args.source_lang!r}; give two different ones")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def say(remark: str) -> None:

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face's ``transformers``: to them from a checkpoint, and from them as a base model."""
+"""Model folders of Hugging Face's ``transformers``: written from a checkpoint, and read as a base model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.checkpoints.vocabulary_files import find_vocabulary
-from langspec_lora.convert import check_flags, check_one_direction, say
+from langspec_lora.convert import DIRECTION, check_flags, check_one_direction, say
 from langspec_lora.convert.hf.model import IMPORTED_FILES, export_model, exported_files, import_model
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer
 from langspec_lora.convert.merged import merged_weights
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder
@@ -24,27 +24,26 @@ _OPTION = "--format huggingface"
 
 
 def export(args: Namespace) -> list[Path]:
-    """Writes a model folder: of a direction, its adapters merged into the weights, or of the base model alone."""
-    check_flags(args, _OPTION, {}, {"all": "--all"})
+    """Writes a model folder: of one direction, with its adapters merged into the weights, or of the base model."""
+    check_flags(args, _OPTION, takes=(*DIRECTION, "fixed_dictionary", "sentencepiece_model"))
     files = _vocabulary(args)
-    names = exported_files(files is not None)
-    check_folder(args.out, names, args.overwrite)
+    check_folder(args.out, exported_files(files is not None), args.overwrite)
     direction = args.source_lang or args.target_lang
     if direction:
         check_one_direction(args, _OPTION)
-    source = StoredModel(args.checkpoint, args.base_checkpoint)
-    model = source.base
+    model = StoredModel(args.checkpoint, args.base_checkpoint)
+    weights = model.base
     if direction:
-        model = {**model, **merged_weights(model, source.adapters, args.source_lang, args.target_lang)}
-    elif source.has_adapters:
+        weights = {**weights, **merged_weights(weights, model.adapters, args.source_lang, args.target_lang)}
+    elif model.has_adapters:
         say("this is the base model alone; -s and -t merge the adapters of a direction into it")
     if files is not None and not _given(args):
-        files = _fitting(files, model, source.args, (args.source_lang, args.target_lang))
+        files = _fitting(files, weights, model.args, (args.source_lang, args.target_lang))
     remark = export_model(
-        model,
-        source.args,
+        weights,
+        model.args,
         args.out,
-        str(source),
+        str(model),
         languages=(args.source_lang, args.target_lang),
         tokenizer=files,
         overwrite=args.overwrite,
@@ -59,9 +58,9 @@ def _given(args: Namespace) -> bool:
 
 
 def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
-    """Dictionary and SentencePiece model, as given or as ``translate`` finds them; None where neither is to be had."""
+    """Dictionary and SentencePiece model, as given or as ``translate`` finds them; None if they are not found."""
     if os.path.isdir(args.checkpoint) or args.checkpoint.suffix == ".safetensors":  # noqa: PTH112  as in StoredModel
-        return None  # an adapter, which has no base model to export: said later
+        return None  # an adapter folder, which StoredModel refuses later
     outline = read_outline(args.checkpoint)
     try:
         files = find_vocabulary(outline, args.fixed_dictionary, args.sentencepiece_model)
@@ -72,19 +71,19 @@ def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
         return None
     if _given(args):
         return files
-    there = [] if args.overwrite else [name for name in TOKENIZER_FILES if (args.out / name).exists()]
-    if there:  # for example in the folder of the base itself
-        say(f"no tokenizer is written: --out {args.out} holds {there[0]} already; --overwrite replaces it")
+    existing = [] if args.overwrite else [name for name in TOKENIZER_FILES if (args.out / name).exists()]
+    if existing:  # for example in the folder of the base itself
+        say(f"no tokenizer is written: --out {args.out} holds {existing[0]} already; --overwrite replaces it")
         return None
-    say(f"the tokenizer is made of {files[0]} and {files[1]}")
+    say(f"the tokenizer is made from {files[0]} and {files[1]}")
     return files
 
 
 def _fitting(
-    files: tuple[Path, Path], model: Mapping[str, Tensor], args: Namespace, languages: Sequence[str | None]
+    files: tuple[Path, Path], weights: Mapping[str, Tensor], args: Namespace, languages: Sequence[str | None]
 ) -> tuple[Path, Path] | None:
-    """Files that were found, where they are the model's; files that were given have to be."""
-    rows = len(model.get("encoder.embed_tokens.weight", ()))
+    """The files that were found, or None if they belong to another model; only given files must fit."""
+    rows = len(weights.get("encoder.embed_tokens.weight", ()))
     try:
         check_tokenizer(*files, rows, languages, TokenOrder.of(Path(), args))
     except UserError as error:
@@ -95,16 +94,7 @@ def _fitting(
 
 def import_base(args: Namespace) -> list[Path]:
     """Writes ``model.pt``, ``dict.txt`` and the SentencePiece model from M2M100 or NLLB-200 for ``transformers``."""
-    unknown = {
-        "source_lang": "--source-lang",
-        "target_lang": "--target-lang",
-        "base": "--base",
-        "langs": "--langs",
-        "lang_resources": "--lang-resources",
-        "encoder_activation_direction": "--encoder-activation-direction",
-        "decoder_activation_direction": "--decoder-activation-direction",
-    }
-    check_flags(args, "--from huggingface", {}, unknown)
+    check_flags(args, "--from huggingface", takes=("sentencepiece_model", "added_languages"))
     added = None
     if args.added_languages:
         added = [] if args.added_languages == "none" else args.added_languages.split(",")

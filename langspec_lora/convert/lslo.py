@@ -1,9 +1,9 @@
 """Checkpoints of the authors' released implementation (Cao et al., EMNLP 2024).
 
-Its adapters stand at ``{encoder,decoder}.layers.N.POSITION_lora.lang_spec_lora.ID.lora_a`` (D × r) and ``.lora_b``
+Its adapters are ``{encoder,decoder}.layers.N.POSITION_lora.lang_spec_lora.ID.lora_a`` (D × r) and ``.lora_b``
 (r × D); it computes ``x @ lora_a @ lora_b``. From the start of an epoch to its validation ``torch.nn.utils.prune``
-keeps ``lora_b`` as ``lora_b_orig`` and ``lora_b_mask``, and the weight is their product. :mod:`.released_languages`
-knows which language has which ID.
+stores ``lora_b`` as ``lora_b_orig`` and ``lora_b_mask``, whose product is the weight. Which language has which ID is in
+:mod:`.lslo_languages`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from langspec_lora.checkpoints.assembly import adapted_checkpoint
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
-from langspec_lora.convert import HUGGINGFACE_IMPORT, check_flags, say
+from langspec_lora.convert import check_flags, say
 from langspec_lora.convert.lslo_languages import check_ranks, language_ids
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file
@@ -46,8 +46,8 @@ class _Adapter(NamedTuple):
 
     Attributes:
         a: ``(D, r)``.
-        b: ``(r, D)``, the weight itself.
-        mask: ``(r, D)``, where the file has one.
+        b: ``(r, D)``, with the mask applied.
+        mask: ``(r, D)``, if the file has one.
     """
 
     a: Tensor
@@ -56,23 +56,23 @@ class _Adapter(NamedTuple):
 
 
 def import_checkpoint(args: Namespace) -> list[Path]:
-    """Writes a checkpoint of ours from one of the released implementation, with the same outputs.
+    """Writes a checkpoint for this plugin from one of the released implementation, with the same outputs.
 
     Raises:
-        UserError: it is no such checkpoint, part of it is missing, or its languages cannot be told.
+        UserError: it is another checkpoint, a part is missing, or its languages are unclear.
     """
-    check_flags(args, "--from lslo", {}, {"base": "--base", **HUGGINGFACE_IMPORT})
+    check_flags(args, "--from lslo", takes=("langs", "lang_resources"))
     check_file(args.out, args.overwrite)
     resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
     released = StoredModel(args.path)
     given = args.langs.split(",") if args.langs else None
-    source = f"checkpoint {args.path}"
+    label = f"checkpoint {args.path}"
     epoch = read_outline(args.path).epoch or 0
-    adapters = released_adapters(released.entries, released.args, given, resources, epoch, source)
+    adapters = released_adapters(released.entries, released.args, given, resources, epoch, label)
     base = {name: value for name, value in released.base.items() if not _ENTRY.match(name)}
-    strange = sorted(name for name in base if "_lora." in name)
-    if strange:
-        raise UserError(f"{source} holds {strange[0]}, which the released implementation has not; it cannot be read")
+    unknown = sorted(name for name in base if "_lora." in name)
+    if unknown:
+        raise UserError(f"{label} holds {unknown[0]}, which the released implementation does not have")
     settings = model_settings(released.args)
     if "langspec" not in settings["arch"]:
         settings.pop("arch")
@@ -86,74 +86,76 @@ def released_adapters(
     given: Sequence[str] | None,
     resources: Resources,
     epoch: int,
-    source: str,
+    label: str,
 ) -> Adapters:
     """The adapters in a state of the released implementation.
 
     Args:
         state: the model's entries.
         args: the arguments that it was trained with.
-        given: the languages to take over, see :func:`~.released_languages.language_ids`; None for those of the
-            training.
+        given: the languages to import, see :func:`~.lslo_languages.language_ids`; None for those of the training.
         resources: their levels.
-        epoch: the epoch that it was saved in.
-        source: how to call the checkpoint in a message.
+        epoch: the epoch in which it was saved.
+        label: the checkpoint, for messages.
 
     Raises:
-        UserError: there are no such adapters, part of them is missing, or languages, ids and ranks do not agree.
+        UserError: there are no such adapters, some are missing, or languages, ids and ranks do not agree.
     """
-    found = _entries(state, source)
+    found = _entries(state, label)
     present = set().union(*found.values())
-    ids = language_ids(present, stored_langs(args), given, source)
+    ids = language_ids(present, stored_langs(args), given, label)
     adapters = {
-        site: [_adapter(own, name, number, site, source) for name, number in ids.items()] for site, own in found.items()
+        site: [_adapter(entries, name, number, site, label) for name, number in ids.items()]
+        for site, entries in found.items()
     }
-    _check_sizes(adapters, tuple(ids), source)
+    _check_sizes(adapters, tuple(ids), label)
     ranks = [adapter.b.size(0) for adapter in next(iter(adapters.values()))]
     one = dict.fromkeys(LEVELS, 1)
     levels = LanguageTable.build(list(ids), resources, one, "paper's twelve, or --lang-resources").levels
     languages = LanguageTable(tuple(ids), levels, tuple(ranks))
-    check_ranks(languages, ids, args, resources, source)
-    sides = _sides(args, source)
+    check_ranks(languages, ids, args, resources, label)
+    sides = _sides(args, label)
     unused = sorted(site for site in adapters if site.layer >= len(sides[site.stack]))
     if unused:
         layers = len(sides[unused[0].stack])
-        raise UserError(f"{source} adapts {unused[0]}, but its arguments say {layers} {unused[0].stack} layers")
+        raise UserError(f"{label} adapts {unused[0]}, but its arguments say {layers} {unused[0].stack} layers")
     prunes = bool(getattr(args, "pruning", False) or getattr(args, "global_pruning", False))
     masks = _masks(adapters, sides, prunes)
-    masked = any(adapter.mask is not None for own in adapters.values() for adapter in own)
+    masked = any(adapter.mask is not None for at_site in adapters.values() for adapter in at_site)
     if masked:
-        say(f"{source} was saved before a validation; its masks (lora_b_mask) are taken over as they stand")
+        say(f"{label} was saved before a validation; its masks (lora_b_mask) are kept")
     return Adapters(
         languages,
         sides,
-        _whole_number(args, "dim", source),
-        _whole_number(args, "start_idx", source),
-        {site: _packed(own, masks[site]) for site, own in adapters.items()},
+        _whole_number(args, "dim", label),
+        _whole_number(args, "start_idx", label),
+        {site: _packed(at_site, masks[site]) for site, at_site in adapters.items()},
         epoch if prunes or masked else 0,
     )
 
 
-def _entries(state: Mapping[str, Tensor], source: str) -> _Found:
+def _entries(state: Mapping[str, Tensor], label: str) -> _Found:
     found: dict[Site, dict[int, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for name, value in state.items():
         if match := _ENTRY.match(name):
             stack, layer, position, language, part = match.groups()
             if position not in POSITIONS[stack]:
-                raise UserError(f"{source} adapts {position} of the {stack}, which has no such position")
+                raise UserError(f"{label} adapts {position} of the {stack}, which has no such position")
             found[Site(stack, int(layer), position)][int(language)][part] = value
     if not found:
-        raise UserError(f"{source} holds no adapters of the released implementation (…_lora.lang_spec_lora.0.lora_a)")
+        raise UserError(f"{label} holds no adapters of the released implementation (…_lora.lang_spec_lora.0.lora_a)")
     return found
 
 
-def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int, site: Site, source: str) -> _Adapter:
+def _adapter(
+    entries: Mapping[int, Mapping[str, Tensor]], language: str, number: int, site: Site, label: str
+) -> _Adapter:
     where = f"the adapter of {language} (id {number}) at {site}"
-    parts = own.get(number, {})
+    parts = entries.get(number, {})
     if set(parts) not in (_WHOLE, _MASKED):
         held = ", ".join(f"lora_{part}" for part in sorted(parts)) or "nothing"
         raise UserError(
-            f"{source}: of {where} it holds {held}; expected lora_a and lora_b, or lora_a, lora_b_orig and "
+            f"{label}: {where} consists of {held}; expected lora_a and lora_b, or lora_a, lora_b_orig and "
             "lora_b_mask; give a whole checkpoint, or leave the language out with --langs"
         )
     if "b" in parts:
@@ -161,40 +163,42 @@ def _adapter(own: Mapping[int, Mapping[str, Tensor]], language: str, number: int
     else:
         a, b, mask = parts["a"], parts["b_orig"], parts["b_mask"]
         if mask.shape != b.shape or not bool(((mask == 0) | (mask == 1)).all()):
-            raise UserError(f"{source}: lora_b_mask of {where} is no mask of zeros and ones like its lora_b_orig")
+            raise UserError(
+                f"{label}: lora_b_mask of {where} is not a mask of zeros and ones in the shape of lora_b_orig"
+            )
         b = b * mask.to(b.dtype)
     if a.dim() != 2 or b.dim() != 2 or a.size(1) != b.size(0) or not b.size(0):
         raise UserError(
-            f"{source}: {where} has sizes {tuple(a.shape)} and {tuple(b.shape)}; expected D × rank and rank × D"
+            f"{label}: {where} has shapes {tuple(a.shape)} and {tuple(b.shape)}; expected D × rank and rank × D"
         )
     return _Adapter(a, b, mask)
 
 
-def _check_sizes(adapters: Mapping[Site, Sequence[_Adapter]], names: Sequence[str], source: str) -> None:
-    """Makes sure that a language has one rank everywhere, and a site one width for all languages."""
+def _check_sizes(adapters: Mapping[Site, Sequence[_Adapter]], names: Sequence[str], label: str) -> None:
+    """Checks that each language has one rank at all sites, and each site one width for all languages."""
     first = next(iter(adapters.values()))
-    for site, own in adapters.items():
-        for name, adapter, other in zip(names, own, first, strict=True):
-            rank, width = other.b.size(0), (own[0].a.size(0), own[0].b.size(1))
+    for site, at_site in adapters.items():
+        for name, adapter, other in zip(names, at_site, first, strict=True):
+            rank, width = other.b.size(0), (at_site[0].a.size(0), at_site[0].b.size(1))
             if adapter.b.size(0) != rank or (adapter.a.size(0), adapter.b.size(1)) != width:
                 raise UserError(
-                    f"{source}: the adapter of {name} at {site} has sizes {tuple(adapter.a.shape)} and "
-                    f"{tuple(adapter.b.shape)}; expected rank {rank} and widths {width[0]} and {width[1]} as elsewhere"
+                    f"{label}: the adapter of {name} at {site} has shapes {tuple(adapter.a.shape)} and "
+                    f"{tuple(adapter.b.shape)}; expected rank {rank} and widths {width[0]} and {width[1]}, as elsewhere"
                 )
 
 
 def _masks(
     adapters: Mapping[Site, Sequence[_Adapter]], sides: Mapping[str, Sequence[str]], prunes: bool
 ) -> dict[Site, list[Tensor]]:
-    """Which entries live. Where the file has no mask and the training prunes, what is exactly zero is pruned.
+    """Which entries live. If the file has no mask although training pruned, entries of exactly zero are pruned.
 
-    B starts at zero, too. So a language whose B is zero wherever one side selects it has never stood on that side, and
+    But B also starts at zero: a language whose B is zero at all sites of one side was never trained on that side, so
     nothing of it is pruned there.
     """
     trained: set[tuple[int, str]] = set()
-    for site, own in adapters.items():
+    for site, at_site in adapters.items():
         side = sides[site.stack][site.layer]
-        trained |= {(index, side) for index, adapter in enumerate(own) if bool((adapter.b != 0).any())}
+        trained |= {(index, side) for index, adapter in enumerate(at_site) if bool((adapter.b != 0).any())}
 
     def mask(adapter: _Adapter, index: int, side: str) -> Tensor:
         if adapter.mask is not None:
@@ -204,8 +208,8 @@ def _masks(
         return torch.ones(adapter.b.shape, dtype=torch.uint8)
 
     return {
-        site: [mask(adapter, index, sides[site.stack][site.layer]) for index, adapter in enumerate(own)]
-        for site, own in adapters.items()
+        site: [mask(adapter, index, sides[site.stack][site.layer]) for index, adapter in enumerate(at_site)]
+        for site, at_site in adapters.items()
     }
 
 
@@ -214,16 +218,16 @@ def _packed(adapters: Sequence[_Adapter], masks: Sequence[Tensor]) -> PackedMatr
     return PackedMatrices(a, torch.cat([adapter.b for adapter in adapters]), torch.cat(list(masks)))
 
 
-def _sides(args: Namespace, source: str) -> dict[str, tuple[str, ...]]:
-    """For each layer of each stack whose language selects its adapter."""
+def _sides(args: Namespace, label: str) -> dict[str, tuple[str, ...]]:
+    """``src`` or ``tgt`` for each layer of each stack: the side whose language selects its adapter."""
     try:
         return {stack: activation_sides(args, stack) for stack in POSITIONS}
     except (AttributeError, TypeError) as error:
-        raise UserError(f"{source} holds no whole training arguments ({error}); give a whole checkpoint") from error
+        raise UserError(f"{label} holds incomplete training arguments ({error}); give a whole checkpoint") from error
 
 
-def _whole_number(args: Namespace, name: str, source: str) -> int:
+def _whole_number(args: Namespace, name: str, label: str) -> int:
     value = getattr(args, name, None) or 0
     if not isinstance(value, int):
-        raise UserError(f"{source}: its argument {name} is {value!r}; expected a whole number")
+        raise UserError(f"{label}: its argument {name} is {value!r}; expected a whole number")
     return int(value)

@@ -1,6 +1,6 @@
-"""Which language has which id in the authors' released implementation (Cao et al., EMNLP 2024).
+"""The language ids of the authors' released implementation (Cao et al., EMNLP 2024).
 
-Its code holds a table of twelve languages, their ids and their levels, and does not look at the order of ``--langs``.
+Its code has a table of twelve languages with their ids and levels, and ignores the order of ``--langs``.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ _TABLE = {name: number for number, name in enumerate(RELEASED_LANGUAGES)}
 
 
 def language_ids(
-    present: Collection[int], trained: Sequence[str], given: Sequence[str] | None, source: str
+    present: Collection[int], trained: Sequence[str], given: Sequence[str] | None, label: str
 ) -> dict[str, int]:
-    """The id of each language to take over.
+    """The id of each language to import.
 
     Args:
-        present: the ids that a checkpoint has adapters of.
-        trained: its training's ``--langs``.
-        given: the languages to take over instead. Where they or the ids go beyond the released code's table, they have
-            to be all languages in the order of their ids: only those who changed the table know it.
-        source: how to call the checkpoint in a message.
+        present: the ids that have adapters in a checkpoint.
+        trained: the ``--langs`` of its training.
+        given: the languages to import instead. If they or the ids go beyond the table of the released code, they must
+            be all languages in the order of their ids, since only the user knows a changed table.
+        label: the checkpoint, for messages.
 
     Returns:
         Ids by name, in the order of ``given`` or ``trained``.
 
     Raises:
-        UserError: a name is given twice, or nobody can know the ids.
+        UserError: a name is given twice, or the ids cannot be known.
     """
     names = list(given or trained) or [name for name in RELEASED_LANGUAGES if _TABLE[name] in present]
     if not all(names):
-        raise UserError(f"--langs {','.join(names)!r} lacks a language; name them all, such as en,fr,wo")
+        raise UserError(f"--langs {','.join(names)!r} has an empty name; expected languages such as en,fr,wo")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"--langs names {twice[0]!r} twice; name every language once")
@@ -46,48 +46,48 @@ def language_ids(
         ids = {name: _TABLE[name] for name in names}
         if sorted(ids.values()) != list(ids.values()):
             listed = ", ".join(f"{name} {number}" for name, number in ids.items())
-            say(f"ids are those of the released code, whatever the order of --langs: {listed}")
+            say(f"the ids are those of the released code, not the order of --langs: {listed}")
     else:
-        ids = _changed_table(present, given, names, source)
+        ids = _changed_table(present, given, names, label)
     left_out = sorted(set(present) - set(ids.values()))
     if left_out:
         languages = ", ".join(f"{RELEASED_LANGUAGES[number]} ({number})" for number in left_out)
-        say(f"adapters of languages that --langs does not name are left out: {languages}")
+        say(f"left out, since --langs does not name them: {languages}")
     return ids
 
 
 def _changed_table(
-    present: Collection[int], given: Sequence[str] | None, names: Sequence[str], source: str
+    present: Collection[int], given: Sequence[str] | None, names: Sequence[str], label: str
 ) -> dict[str, int]:
     if given is None or sorted(present) != list(range(len(given))):
         raise UserError(
-            f"{source} has adapters of {len(present)} languages, ids {min(present)} to {max(present)}, and the "
+            f"{label} has adapters for {len(present)} languages, ids {min(present)} to {max(present)}, and the "
             f"languages {','.join(names)}, but the released code knows only {','.join(RELEASED_LANGUAGES)}; give all "
             "languages of the code that trained it, in the order of their ids, as --langs"
         )
     ids = {name: number for number, name in enumerate(given)}
     moved = [
-        f"{name} {number} ({_TABLE[name]} there)" for name, number in ids.items() if _TABLE.get(name, number) != number
+        f"{name} {number} (not {_TABLE[name]})" for name, number in ids.items() if _TABLE.get(name, number) != number
     ]
     if moved:
-        say(f"--langs gives other ids than the released code: {', '.join(moved)}")
+        say(f"--langs gives ids that differ from the released code: {', '.join(moved)}")
     return ids
 
 
 def check_ranks(
-    languages: LanguageTable, ids: Mapping[str, int], args: Namespace, resources: Resources, source: str
+    languages: LanguageTable, ids: Mapping[str, int], args: Namespace, resources: Resources, label: str
 ) -> None:
-    """Makes sure that the adapters have the ranks that the training was told for their levels.
+    """Checks that the adapters have the ranks that the training arguments give to their levels.
 
     Args:
-        languages: names, levels and the ranks that were found.
+        languages: names and levels, and the ranks that the checkpoint has.
         ids: their ids in the checkpoint.
         args: the arguments that it was trained with.
-        resources: levels, and ranks of single languages, for languages beyond the released code's.
-        source: how to call the checkpoint in a message.
+        resources: levels, and ranks of single languages, for languages that the released code does not have.
+        label: the checkpoint, for messages.
 
     Raises:
-        UserError: a language has another rank, so that its adapter is likely another language's.
+        UserError: a rank differs, so the adapter is probably another language's.
     """
     as_released = all(_TABLE.get(name) == number for name, number in ids.items())
     for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
@@ -97,11 +97,11 @@ def check_ranks(
             expected = resources.ranks.get(name, expected)
         if expected is not None and expected != rank:
             remedy = (
-                "the code that trained it has other ids than the released one, and cannot be followed"
+                "the code that trained it has other ids than the released code, so its languages are not known"
                 if as_released
                 else "give --langs in the order of its ids, and its levels as --lang-resources"
             )
             raise UserError(
-                f"{source}: {name} has the id {ids[name]}, whose adapter has rank {rank}, but languages of its level "
-                f"were trained with --{level}-rank {expected}; {remedy}"
+                f"{label}: {name} has id {ids[name]}, whose adapter has rank {rank}, but languages of its level were "
+                f"trained with --{level}-rank {expected}; {remedy}"
             )

@@ -67,7 +67,7 @@ def training_defaults(
     from langspec_lora.checkpoints.arguments import stored_languages
     from langspec_lora.checkpoints.base import outline_with_base
     from langspec_lora.checkpoints.outline import read_outline
-    from langspec_lora.convert.hf.architecture import training_flags
+    from langspec_lora.convert.hf.config_json import training_flags
 
     outline = outline_with_base(read_outline(base))
     args = _sized_arguments(outline)

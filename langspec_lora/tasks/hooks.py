@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from langspec_lora.checkpoints.start import starting_checkpoint
+from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import pruning_from_args, trained_languages
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import FrozenLanguages, packed_parameters

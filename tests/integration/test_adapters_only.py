@@ -77,7 +77,7 @@ def test_another_base_is_refused(runs, base, toy_data, tmp_path) -> None:
     other = torch.load(base, weights_only=False)
     other["model"]["decoder.layers.1.fc1.bias"][3] += 1e-3
     torch.save(other, tmp_path / "other.pt")
-    with pytest.raises(SystemExit, match="is another base model"):
+    with pytest.raises(SystemExit, match="is not the base model of"):
         generate_here(
             toy_data,
             runs.lean / "checkpoint_last.pt",
@@ -91,7 +91,7 @@ def test_another_base_is_refused(runs, base, toy_data, tmp_path) -> None:
     ("flags", "words"),
     [
         ((), "start with --finetune-from-model"),
-        (("--freeze-original-parameters", "False"), "the base trains as well"),
+        (("--freeze-original-parameters", "False"), "the base is trained as well"),
     ],
 )
 def test_adapters_only_where_no_base_would_be_found_is_refused(base, toy_data, tmp_path, flags, words) -> None:

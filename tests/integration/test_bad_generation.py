@@ -27,7 +27,7 @@ from tests.bad_input import (
         ("nowhere.pt", "does not exist; check the path"),
         ("damaged.pt", "is damaged"),
         ("hostile.pt", "was refused: it names 'posix.system'"),
-        ("words.pt", "has a vocabulary of 71, the dictionary (with the language tokens of --langs) 69"),
+        ("words.pt", "has a vocabulary of 71, but the dictionary (with the language tokens of --langs) has 69"),
         ("part.pt", "holds only part of the adapters: 1 of"),
         ("three.pt", "has no adapters for wo; it knows en, fr, nl"),
     ],
@@ -106,7 +106,7 @@ def other_ranks(state: dict) -> None:
         (damaged_arguments, "holds wrong training arguments"),
         (changed_arguments, "holds wrong training arguments (--encoder-lora-layer 0_9: '9' is not a layer"),
         (damaged_languages, "the checkpoint's table of languages is damaged"),
-        (other_ranks, "has decoder.layers.0.encoder_attn.k_proj.lora_A of size (14, 16), the model (15, 16)"),
+        (other_ranks, "has decoder.layers.0.encoder_attn.k_proj.lora_A of shape (14, 16), but the model has (15, 16)"),
     ],
 )
 def test_checkpoint_at_odds_with_itself_is_named(toy_data, tmp_path, change, words) -> None:

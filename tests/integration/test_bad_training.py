@@ -52,12 +52,12 @@ def test_wrong_flag_of_a_training_ends_it_before_a_model_is_built(toy_data, flag
         ("nowhere.pt", "does not exist; check the path"),
         ("damaged.pt", "is damaged"),
         ("hostile.pt", r"was refused: it names 'posix.system', which no checkpoint needs"),
-        ("deep.pt", "is of another size: --encoder-layers is 3 there and 2 in the command; give --encoder-layers 3"),
+        ("deep.pt", "has another size: --encoder-layers is 3 there and 2 in the command; give --encoder-layers 3"),
         ("wide.pt", "--encoder-embed-dim is 32 there and 16 in the command"),
         ("ffn.pt", "--decoder-ffn-embed-dim is 48 there and 24 in the command"),
         (
             "words.pt",
-            "has a vocabulary of 71, the dictionary (with the language tokens of --langs) 69; give the model's",
+            "has a vocabulary of 71, but the dictionary (with the language tokens of --langs) has 69; give the model's",
         ),
         ("part.pt", "holds only part of the adapters: 1 of"),
         ("three.pt", "has no adapters for wo, sd; it knows en, fr, nl"),
@@ -96,7 +96,7 @@ def test_a_dictionary_that_lacks_what_training_appended_is_told_and_can_be_compl
     toy.build(toy.plugin_flags(toy_data, *start, *whole))  # the advice, followed
     longer = write_checkpoint(tmp_path / "short.pt", toy.base_flags(toy_data, *STOCK))
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start[:1], str(longer), *start[2:], *whole))
-    assert "has a vocabulary of 69, the dictionary (with the language tokens of --langs) 272" in message
+    assert "has a vocabulary of 69, but the dictionary (with the language tokens of --langs) has 272" in message
     assert "appended" not in message
 
 
@@ -185,7 +185,7 @@ def test_resuming_with_another_order_of_languages_is_refused(toy_data, checkpoin
 def test_two_ways_to_start_at_once_are_refused(toy_data, checkpoints, tmp_path, flag) -> None:
     start = ["--finetune-from-model", str(checkpoints / "base.pt"), "--save-dir", str(tmp_path)]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start, *flag))
-    assert f"{' '.join(flag)} was given beside --finetune-from-model" in message
+    assert f"{' '.join(flag)} was given with --finetune-from-model" in message
 
 
 def test_checkpoint_of_another_architecture_is_named_by_its_first_difference(toy_data, checkpoints) -> None:

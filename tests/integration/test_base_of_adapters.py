@@ -36,7 +36,7 @@ def test_a_base_that_fairseq_would_overwrite_or_delete_is_saved_along(base, toy_
     shutil.copy(base, tmp_path / "checkpoint_best.pt")
     start = ("--finetune-from-model", str(tmp_path / "checkpoint_best.pt"))
     message = refused_training(toy_data, tmp_path, *start, "--save-adapters-only", "True")
-    assert "lies in --save-dir, where fairseq may overwrite or delete it" in message
+    assert "is in --save-dir, where fairseq may overwrite or delete it" in message
     train_here(toy_data, tmp_path, *start, "--max-epoch", "1")
     assert holds_base(tmp_path / "checkpoint1.pt")
     shutil.copy(base, tmp_path / "model.pt")  # which fairseq never touches
@@ -83,7 +83,7 @@ def test_the_path_of_the_base_holds_from_anywhere(base, pruned, toy_data, tmp_pa
 
 def test_flags_that_say_nothing_or_two_things_are_refused(base, toy_data, tmp_path) -> None:
     start = ("--finetune-from-model", base)
-    assert "this training starts with none" in refused_training(
+    assert "this training does not start from one" in refused_training(
         toy_data, tmp_path, *start, "--base-checkpoint", tmp_path / "other.pt"
     )
     assert "--store-ema averages weights only" in refused_training(toy_data, tmp_path, *start, "--store-ema")
@@ -147,7 +147,7 @@ def test_adapters_of_a_checkpoint_in_half_precision_come_back_on_their_base(base
     changed = torch.load(base, weights_only=False)
     changed["model"]["decoder.layers.1.fc1.bias"][3] += 0.1
     torch.save(changed, tmp_path / "other.pt")
-    assert "is another base model" in refusal(*back, "--base", tmp_path / "other.pt", "--out", tmp_path / "none.pt")
+    assert "is not the base model of" in refusal(*back, "--base", tmp_path / "other.pt", "--out", tmp_path / "none.pt")
 
 
 def test_inspect_counts_the_languages_that_train_and_bears_a_base_that_is_gone(

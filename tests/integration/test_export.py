@@ -102,7 +102,7 @@ def test_another_base_is_refused_before_anything_is_written(pruned, toy_data, tm
     state["model"]["decoder.layers.1.fc2.bias"][3] += 1e-6
     torch.save(state, other)
     command = ["import", tmp_path / "adapter", "--from", "adapter", "--base", other, "--out", tmp_path / "back.pt"]
-    assert "is another base model" in refusal(*command)
+    assert "is not the base model of" in refusal(*command)
     assert not (tmp_path / "back.pt").exists()
 
 

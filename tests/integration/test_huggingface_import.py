@@ -113,7 +113,7 @@ def test_nllb_is_read_from_its_sentencepiece_model_alone(home, tmp_path) -> None
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "NllbTokenizer"}')
     from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as CODES
 
-    with pytest.raises(UserError, match=r"has the id \d+, but its weights only"):
+    with pytest.raises(UserError, match=r"has the id \d+, but its weights have"):
         import_model(folder, tmp_path / "out")
     weights = load_file(folder / "model.safetensors")
     rows = len(tokens) + len(CODES) + 1
@@ -173,16 +173,16 @@ def test_weights_are_read_in_every_form(home, tmp_path, form) -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"model_type": "nllb-moe"}, "model of the type 'nllb-moe'; expected m2m_100"),
+        ({"model_type": "nllb-moe"}, "model of type 'nllb-moe'; expected m2m_100"),
         ({"pad_token_id": 0}, "pad_token_id is 0"),
         ({"decoder_start_token_id": 0}, "decoder_start_token_id is 0"),
         ({"activation_function": "mish"}, "fairseq has no activation 'mish'"),
-        ({"encoder_layers": 5}, "lacks model.encoder.layers.4."),
+        ({"encoder_layers": 5}, "model.encoder.layers.4.self_attn.k_proj.weight is missing from"),
         ({"encoder_layers": 3}, "holds model.encoder.layers.3."),
         ({"d_model": 48}, "but its settings say (48, 48)"),
         ({"encoder_ffn_dim": "40"}, "encoder_ffn_dim is '40'"),
         ({"tie_word_embeddings": False}, "its embeddings are not tied"),
-        ({"vocab_size": 50}, "but its weights only 50 embeddings"),
+        ({"vocab_size": 50}, "but its weights have 50 embeddings"),
         ({"vocab_size": 500}, "but its settings say (500, 24)"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -224,22 +224,22 @@ def test_damaged_folders_are_refused(home, tmp_path) -> None:
         index = {"weight_map": {"model.shared.weight": "../../etc/passwd"}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
-    assert "has no config.json" in message(drop("config.json"))
-    assert "is no JSON" in message(write("config.json", "{"))
+    assert "config.json: No such file" in message(drop("config.json"))
+    assert "is damaged" in message(write("config.json", "{"))
     assert "has no model.safetensors or" in message(drop("model.safetensors"))
     assert "has no sentencepiece.bpe.model" in message(drop("sentencepiece.bpe.model"))
     assert "is no SentencePiece model" in message(write("sentencepiece.bpe.model", "nothing"))
-    assert "has no vocab.json" in message(drop("vocab.json"))
+    assert "vocab.json: No such file" in message(drop("vocab.json"))
     assert "has a 'BertTokenizer'" in message(write("tokenizer_config.json", '{"tokenizer_class": "BertTokenizer"}'))
-    assert "each needs one of its own" in message(write("vocab.json", '{"<s>": 0, "<pad>": 0}'))
+    assert "expected a different id for each token" in message(write("vocab.json", '{"<s>": 0, "<pad>": 0}'))
     assert "its tokenizer has no <s>" in message(write("vocab.json", '{"a": 0}'))
     broken = '{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a\\nb": 4}'
-    assert "cannot stand in a fairseq dictionary" in message(write("vocab.json", broken))
+    assert "contains a line break" in message(write("vocab.json", broken))
     assert "is damaged" in message(lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 40))
     assert "was refused" in message(hostile)
     assert not (tmp_path / "ran").exists()
     assert "lm_head.weight differs from model.shared.weight" in message(other_lm_head)
-    assert "names a file outside of its folder" in message(escape)
+    assert "names a file outside its folder" in message(escape)
     assert "is no folder" in refusal("import", tmp_path / "none", *out)
     assert "does not take --base" in refusal("import", home.huggingface, *out, "--base", "x")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from langspec_lora.convert.hf.tokenizer import write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import write_tokenizer
 from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary
 from langspec_lora.errors import UserError
 from tests import hf, toy
@@ -103,7 +103,7 @@ def test_early_slow_tokenizers_have_the_built_in_order_and_what_was_added(plain,
     assert [id_in(vocabulary, f"__{code}__") for code in CODES] == list(range(first, first + 202))
     assert id_in(vocabulary, "<mask>") == first + 202
     assert id_in(vocabulary, "__tyv_Cyrl__") == first + 203
-    assert "without an id are left out: sah_Cyrl" in " ".join(vocabulary.remarks)
+    assert "tokens without an id in the tokenizer's files are left out: sah_Cyrl" in " ".join(vocabulary.remarks)
 
 
 def fast_nllb(plain: Path, *more: str) -> transformers.NllbTokenizer:
@@ -150,7 +150,7 @@ def test_added_languages_get_their_ids_their_embeddings_and_a_word(build, plain,
         assert torch.equal(ours[4 + lines.index(f"{name} 1")], rows[row])
     new = "__tyv__ (as tyv), kbd" if build is m2m100 else "tyv_Cyrl, kbd"
     assert f"languages that were added to the tokenizer: {new}, gsw-BE (as gsw_BE)" in said
-    assert "added tokens that are no languages: bonjour" in said
+    assert "added tokens that are not languages: bonjour" in said
     assert "--added-languages" in said
 
 
@@ -168,7 +168,7 @@ def test_a_flag_says_which_added_tokens_are_languages(plain, tmp_path) -> None:
         assert {"tyv_Cyrl", "kbd", "gsw-BE", "bonjour"} - {n.replace("_BE", "-BE") for n in expected} <= {
             *vocabulary.tokens
         }
-    with pytest.raises(UserError, match="'xyz', which is no added token of the tokenizer; it has wol_Latn, eng_Latn"):
+    with pytest.raises(UserError, match="'xyz', which is not an added token of the tokenizer; it has wol_Latn"):
         read_vocabulary(tmp_path, 300, ["xyz"])
 
 
@@ -181,7 +181,7 @@ def test_words_and_marks_that_were_added_are_no_languages(plain, tmp_path) -> No
     languages = read_vocabulary(tmp_path, 300).languages
     assert {"pt_BR", "sr_Latn", "en_XX"} <= set(languages)
     assert not set(words) & set(languages)
-    with pytest.raises(UserError, match="a language's name can hold letters, digits, - and _ only"):
+    with pytest.raises(UserError, match="a language's name may hold only letters, digits, - and _"):
         read_vocabulary(tmp_path, 300, ["<2en>"])
 
 
@@ -192,7 +192,7 @@ def test_ids_that_contradict_each_other_are_refused(plain, tmp_path) -> None:
     tokenizer.add_tokens(["__tyv__"])
     assert tokenizer.convert_tokens_to_ids("__tyv__") == tokenizer.convert_tokens_to_ids("__af__")
     tokenizer.save_pretrained(tmp_path / "m2m")
-    with pytest.raises(UserError, match=r"gives '__tyv__' the id \d+, which '__af__' has; each needs one of its own"):
+    with pytest.raises(UserError, match=r"gives '__tyv__' the id \d+, which '__af__' has; expected"):
         read_vocabulary(tmp_path / "m2m", 300)
     folder = write_slow_nllb(plain, tmp_path / "two", slow_entries(plain))
     (folder / "added_tokens.json").write_text('{"eng_Latn": 290}')
@@ -283,10 +283,10 @@ def test_an_export_finds_dictionary_and_sentencepiece_model_as_translate_does(pl
     dictionary, spm = base / "dict.txt", base / "sentencepiece.bpe.model"
     said, given = export(base / "model.pt", "given", "--fixed-dictionary", dictionary, "--spm", spm)
     assert "vocab.json" in given
-    assert "the tokenizer is made of" not in said
+    assert "the tokenizer is made from" not in said
     said, found = export(base / "model.pt", "found")
     assert found == given
-    assert f"the tokenizer is made of {dictionary} and {spm}" in said
+    assert f"the tokenizer is made from {dictionary} and {spm}" in said
     assert export(base / "model.pt", "half", "--spm", spm)[1] == given
 
     alone = tmp_path / "alone"

@@ -195,7 +195,7 @@ def test_what_does_not_fit_together_is_named(three, five, other, toy_data, tmp_p
     out = tmp_path / "out.pt"
     for words, message in (
         (["join", three, other], "nl are in both A and B; say with --prefer A or --prefer B"),
-        (["join", three, strange], "is another base model"),
+        (["join", three, strange], "is not the base model of"),
         (["join", three, sliced], "A has --dim 0 and B 4"),
         (["join", three, part], "B has no adapters at encoder.0.fc1"),
         (["join", three, turned], "decoder layer 0 in A, the source language in B (--decoder-activation-direction)"),

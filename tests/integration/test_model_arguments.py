@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from langspec_lora.checkpoints.model_arguments import check_model_arguments
+from langspec_lora.checkpoints.argument_checks import check_model_arguments
 from tests import toy
 from tests.bad_input import STOCK, load_for_generation, refusal_of, write_checkpoint
 

@@ -109,7 +109,7 @@ def test_ways_to_start_that_change_the_base_are_refused(home, tmp_path, init) ->
     write_lora(home, tmp_path / "lora", init_lora_weights=init)
     out = tmp_path / "out.pt"
     message = refusal("import", tmp_path / "lora", *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
-    assert f"init_lora_weights={init!r}, which changes the base model as well" in message
+    assert f"init_lora_weights={init!r}, which also changes the base model" in message
 
 
 @torch.no_grad()
@@ -177,7 +177,7 @@ def refusal(*command: object) -> str:
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=['lm_head']"),
         (
             {"target_modules": ["out_proj"]},
-            ".out_proj, where adapters cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2",
+            ".out_proj, which adapters cannot; expected only q_proj, k_proj, v_proj, fc1, fc2",
         ),
         ({"target_modules": ["q_proj", "lm_head"]}, "lm_head"),
         ({"target_modules": ["q_proj", "shared"]}, "which is not part of a plain LoRA on linear layers"),
@@ -208,11 +208,11 @@ def test_wrong_folders_are_refused_in_one_sentence(home, lora, tmp_path) -> None
         return refusal("import", folder, *COMMON, *base, *out)
 
     assert "describes a 'IA3' adapter" in message(peft_type="IA3")
-    assert "init_lora_weights='pissa', which changes the base model" in message(init_lora_weights="pissa")
+    assert "init_lora_weights='pissa', which also changes the base model" in message(init_lora_weights="pissa")
     assert "invented_option=1, which adapters cannot express" in message(invented_option=1)
     assert "rank 3 at" in message(r=4)
     assert "lora_alpha is -1" in message(lora_alpha=-1)
-    assert "rank_pattern is no table of names" in message(rank_pattern={"(": 3})
+    assert "rank_pattern is not a table of names" in message(rank_pattern={"(": 3})
     assert "alpha_pattern is no table of names" in message(alpha_pattern=[3])
     assert "lora_alpha is nan" in message(lora_alpha=float("nan"))
     assert "lora_alpha is 1000" in message(lora_alpha=10**400)

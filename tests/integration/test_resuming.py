@@ -33,12 +33,12 @@ def flags(data: Path, folder: Path, *more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--optimizer", "sgd"], "was trained with --optimizer adam, and its optimizer's state fits no other, but sgd"),
-        (["--fp16"], "with the precision fp32, and its optimizer's state fits no other, but --fp16 was given"),
-        (["--amp"], "with the precision fp32, and its optimizer's state fits no other, but --amp was given"),
+        (["--optimizer", "sgd"], "was trained with --optimizer adam, which its optimizer state depends on, but sgd"),
+        (["--fp16"], "with the precision fp32, which its optimizer state depends on, but --fp16 was given"),
+        (["--amp"], "with the precision fp32, which its optimizer state depends on, but --amp was given"),
         (["--freeze-original-parameters", "False"], "with --freeze-original-parameters True, and its optimizer's"),
         (["--lr-scheduler", "inverse_sqrt"], "with --lr-scheduler fixed, whose state --lr-scheduler inverse_sqrt"),
-        (["--lr-scheduler", "reduce_lr_on_plateau"], "whose state --lr-scheduler reduce_lr_on_plateau cannot take up"),
+        (["--lr-scheduler", "reduce_lr_on_plateau"], "whose state --lr-scheduler reduce_lr_on_plateau cannot use"),
         (["--criterion", "cross_entropy"], "with --criterion label_smoothed_cross_entropy, and its optimizer's state"),
     ],
 )
@@ -52,7 +52,7 @@ def test_state_that_cannot_be_taken_up_ends_a_resumption_before_a_model_is_built
     message = refusal_of(toy.build, given)
     assert f"checkpoint {trained / 'checkpoint_last.pt'} was trained " in message
     assert words in message
-    assert "begin with a new state by --reset-" in message
+    assert "start with a new state with --reset-" in message
 
 
 @pytest.mark.usefixtures("unbuilt")
@@ -65,7 +65,7 @@ def test_plateau_is_not_sought_from_a_best_loss_that_was_never_measured(toy_data
     state["optimizer_history"][-1]["lr_scheduler_state"] = {"best": None}  # of a training without validation
     torch.save(state, tmp_path / "checkpoint_last.pt")
     message = refusal_of(toy.build, flags(toy_data, tmp_path, "--lr-scheduler", "reduce_lr_on_plateau"))
-    assert "whose state --lr-scheduler reduce_lr_on_plateau cannot take up" in message
+    assert "whose state --lr-scheduler reduce_lr_on_plateau cannot use" in message
 
 
 @pytest.mark.parametrize(

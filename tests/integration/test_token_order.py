@@ -14,7 +14,7 @@ from langspec_lora.checkpoints.loading import load_checkpoint
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.cli.main import main
-from langspec_lora.convert.hf.tokenizer import check_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer
 from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.generation import GenerationSettings
@@ -211,6 +211,6 @@ def test_an_order_that_no_checkpoint_says_is_warned_of(toy_data, stock_base, tmp
     assert "does not say" not in caplog.text  # this dictionary has the tokens
     set_up_generation(toy_data, tmp_path / "silent.pt", "--fixed-dictionary", without_tokens(toy_data))
     assert (
-        f"silent.pt does not say in which order its model has them; they are taken in the order of --langs {IN_ORDER}"
+        f"silent.pt does not say in which order its model has them; using the order of --langs {IN_ORDER}"
         in caplog.text
     )

@@ -253,7 +253,7 @@ EVALUATION = {"DATA_BIN": ".", "CHECKPOINT": "here.pt", "OUT": "out", "LANGS": "
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": ""}, "has no direction of the subset 'test'"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "en-fr,en-fr"}, "--lang-pairs names 'en-fr' twice"),
         ("evaluate.sh", {**EVALUATION, "LANG_PAIRS": "pairs.txt"}, "'pairs.txt' is not a direction"),
-        ("train.sh", {"DATA_BIN": ".", "BASE": "here.pt", "SAVE_DIR": "y"}, "here.pt is damaged or no checkpoint"),
+        ("train.sh", {"DATA_BIN": ".", "BASE": "here.pt", "SAVE_DIR": "y"}, "here.pt is damaged or not a checkpoint"),
     ],
 )
 def test_missing_input_is_one_line_and_makes_nothing(environment, tmp_path, script, variables, words) -> None:

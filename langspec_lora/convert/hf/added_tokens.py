@@ -1,7 +1,7 @@
 """Tokens that a Hugging Face tokenizer has beside its vocabulary, and which of them name languages.
 
 transformers writes their ids into ``tokenizer.json`` (fast tokenizers), ``tokenizer_config.json``
-(``added_tokens_decoder``) and ``added_tokens.json`` (slow ones), whatever order a tokenizer would give them by itself.
+(``added_tokens_decoder``) and ``added_tokens.json`` (slow tokenizers).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 @dataclass(frozen=True)
 class AddedTokens:
-    """What the files of a tokenizer say of the tokens beside its vocabulary.
+    """What the files of a tokenizer say about the tokens beside its vocabulary.
 
     Attributes:
-        ids: their ids by token.
+        ids: their ids, by token.
         special: those that the tokenizer calls special.
-        known: those that mark sentences and padding, and are no candidates for a language.
-        without_id: special tokens that no file gives an id.
+        known: tokens for padding, sentence ends and the like, which cannot name a language.
+        without_id: special tokens that have no id in any file.
     """
 
     ids: Mapping[str, int]
@@ -48,7 +48,7 @@ class AddedTokens:
 
 
 def read_added_tokens(folder: Path) -> AddedTokens:
-    """Reads all files of a folder that name such tokens.
+    """Reads all files of a folder that name added tokens.
 
     Raises:
         UserError: a file is damaged, or two of them give a token different ids.
@@ -57,14 +57,14 @@ def read_added_tokens(folder: Path) -> AddedTokens:
     special: set[str] = set()
     for path, token, number, is_special in _entries(folder):
         if not isinstance(token, str) or not isinstance(number, int):
-            raise UserError(f"{path} is damaged: its added tokens have no ids; take it from its source again")
+            raise UserError(f"{path} is damaged: its added tokens have no ids; download it again")
         if ids.setdefault(token, number) != number:
             raise UserError(
                 f"{path} gives {token[:40]!r} the id {number}, but another file of {folder} gives it {ids[token]}; "
                 "the files belong to different tokenizers"
             )
         special |= {token} if is_special else set()
-    known, listed = set(_KNOWN), []
+    known, listed = set(_KNOWN), list[str]()
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             content = read_json(folder / name)
@@ -76,7 +76,7 @@ def read_added_tokens(folder: Path) -> AddedTokens:
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, Any, Any, bool]]:
-    """File, token, id and whether it is special, of every added token."""
+    """File, token, id, and whether it is special, of every added token."""
     path = folder / "tokenizer.json"
     try:
         if path.is_file():
@@ -93,11 +93,11 @@ def _entries(folder: Path) -> Iterator[tuple[Path, Any, Any, bool]]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged: its added tokens have no ids; take it from its source again") from error
+        raise UserError(f"{path} is damaged: its added tokens have no ids; download it again") from error
 
 
 def _text(token: Any) -> str:
-    """A token's text, which stands by itself or in a mapping."""
+    """A token's text, which may be given as a mapping."""
     return str(token.get("content") or "") if isinstance(token, Mapping) else str(token or "")
 
 
@@ -107,32 +107,35 @@ def language_names(added: AddedTokens, vocabulary: Collection[str], given: Seque
     Args:
         added: the added tokens.
         vocabulary: the tokens of the vocabulary itself, which are pieces of words.
-        given: those that are languages beside the tokenizer's own (special codes and ``__xx__``); where None, those
-            that are built like a language's code.
+        given: those that are languages, beside special codes and ``__xx__``; None for those that look like a
+            language code.
 
     Returns:
-        What ``--langs`` calls the language, by token.
+        The language's name for ``--langs``, by token.
 
     Raises:
-        UserError: ``given`` names a token that is not there, or that no language of fairseq's can be called.
+        UserError: ``given`` names an unknown token, or one that fairseq does not accept as a language's name.
     """
     candidates = added.candidates
     unknown = [token for token in given or () if token not in candidates]
     if unknown:
         raise UserError(
-            f"--added-languages names {unknown[0]!r}, which is no added token of the tokenizer; it has "
+            f"--added-languages names {unknown[0]!r}, which is not an added token of the tokenizer; it has "
             f"{_some(candidates) or 'none'}"
         )
     names: dict[str, str] = {}
     for token in candidates:
-        own = _LANGUAGE_TOKEN.fullmatch(token)
-        plain = own or (token in added.special and _NLLB_CODE.fullmatch(token))
-        if plain or (token in given if given is not None else _is_code(token) and token not in vocabulary):
-            # fairseq splits en-gsw-BE at every dash, and takes names for parts of file names.
-            names[token] = own[1] if own else token.replace("-", "_")
+        marked = _LANGUAGE_TOKEN.fullmatch(token)
+        if (
+            marked
+            or (token in added.special and _NLLB_CODE.fullmatch(token))
+            or (token in given if given is not None else _is_code(token) and token not in vocabulary)
+        ):
+            # fairseq splits en-gsw-BE at every dash, and uses names in file names.
+            names[token] = marked[1] if marked else token.replace("-", "_")
             if not re.fullmatch(r"\w+", names[token]):
                 raise UserError(
-                    f"--added-languages {token[:40]!r}: a language's name can hold letters, digits, - and _ only; "
+                    f"--added-languages {token[:40]!r}: a language's name may hold only letters, digits, - and _; "
                     "rename the token in the tokenizer's files"
                 )
     return names
@@ -145,12 +148,12 @@ def _is_code(token: str) -> bool:
 def language_remarks(
     added: AddedTokens, names: Mapping[str, str], standard: Collection[str], used: Collection[str]
 ) -> list[str]:
-    """What became of the added tokens, in sentences.
+    """Remarks for the user on what became of the added tokens.
 
     Args:
         added: the added tokens.
         names: what :func:`language_names` returned.
-        standard: the languages that the tokenizer has by itself.
+        standard: the languages that the tokenizer has without added tokens.
         used: all tokens that have an id.
     """
     new = [token if name == token else f"{token} (as {name})" for token, name in names.items() if name not in standard]
@@ -158,13 +161,13 @@ def language_remarks(
     lost = [token for token in added.without_id if token not in added.known and token not in used]
     remarks = [f"languages that were added to the tokenizer: {', '.join(new)}"] if new else []
     if others:
-        remarks.append(f"added tokens that are no languages: {_some(others)}")
+        remarks.append(f"added tokens that are not languages: {_some(others)}")
     if new or others:
         remarks.append(
-            "--added-languages A,B says which added tokens are languages, --added-languages none that none is"
+            "choose the added tokens that are languages with --added-languages A,B, or --added-languages none"
         )
     if lost:
-        remarks.append(f"tokens that the tokenizer's files name without an id are left out: {_some(lost)}")
+        remarks.append(f"tokens without an id in the tokenizer's files are left out: {_some(lost)}")
     return remarks
 
 

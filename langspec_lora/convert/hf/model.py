@@ -1,5 +1,7 @@
 """Whole models: a Hugging Face folder as a fairseq base model, and a checkpoint as a Hugging Face folder."""
 
+# fairseq.models is imported within a function: it is slow, and only imports need it.
+
 from __future__ import annotations
 
 import shutil
@@ -13,9 +15,9 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.assembly import checkpoint_of
 from langspec_lora.checkpoints.token_order import TokenOrder
-from langspec_lora.convert.hf.architecture import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
+from langspec_lora.convert.hf.config_json import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
 from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.convert.hf.vocabulary import read_vocabulary, sentencepiece_model
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
@@ -24,13 +26,13 @@ from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.tensor_files import write_checkpoint, write_tensors
 
 IMPORTED_FILES = ("model.pt", "dict.txt", SENTENCEPIECE)
-"""What an imported base model consists of; the names are those of fairseq's own releases."""
+"""The files of an imported base model, named as in fairseq's releases."""
 
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors")
 
 
 def exported_files(with_tokenizer: bool) -> tuple[str, ...]:
-    """What :func:`export_model` may write."""
+    """The files that :func:`export_model` may write."""
     return (*MODEL_FILES, *TOKENIZER_FILES) if with_tokenizer else MODEL_FILES
 
 
@@ -40,9 +42,9 @@ class ImportedModel:
 
     Attributes:
         folder: holds :data:`IMPORTED_FILES`.
-        languages: what ``--langs`` may name.
-        flags: ``--arch`` of the training command, and the flags that it takes besides for this model.
-        remarks: what the user should know, in sentences.
+        languages: the languages that ``--langs`` may name.
+        flags: ``--arch`` of the training command, and other flags that this model needs.
+        remarks: sentences for the user.
     """
 
     folder: Path
@@ -58,23 +60,22 @@ def import_model(
     overwrite: bool = False,
     added_languages: Sequence[str] | None = None,
 ) -> ImportedModel:
-    """Makes a fairseq base model of M2M100's or NLLB-200's dense weights in Hugging Face's format.
+    """Makes a fairseq base model from an M2M100 or a dense NLLB-200 in Hugging Face's format.
 
     Args:
-        folder: ``config.json``, weights (safetensors, or torch's files, which are read without running anything) and
-            the tokenizer's files.
-        out: where :data:`IMPORTED_FILES` are written.
-        spm: the SentencePiece model, where the folder has none.
-        overwrite: whether such files there may be replaced.
-        added_languages: which tokens that were added to the tokenizer are languages; where None, those that are built
-            like a language's code.
+        folder: holds ``config.json``, the weights (safetensors or torch's files) and the tokenizer's files.
+        out: the folder for :data:`IMPORTED_FILES`.
+        spm: the SentencePiece model, if the folder has none.
+        overwrite: whether existing files may be replaced.
+        added_languages: which tokens that were added to the tokenizer are languages; None for those that look like a
+            language code.
 
     Raises:
-        UserError: the folder lacks a file or holds another kind of model, or something would be overwritten.
+        UserError: a file is missing, the model is another one, or a file exists already.
     """
     check_folder(out, IMPORTED_FILES, overwrite)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give one that transformers wrote, with config.json and weights")
+        raise UserError(f"{folder} is not a folder; give one that transformers wrote, with config.json and weights")
     config = read_json(folder / "config.json")
     args = fairseq_args(config, str(folder / "config.json"))
     rows = config.get("vocab_size", 128112)
@@ -98,7 +99,7 @@ def save_base(path: Path, state: dict[str, Tensor], args: Namespace) -> None:
     Args:
         path: the file.
         state: the model's entries.
-        args: the arguments of its architecture; what they leave out has fairseq's defaults.
+        args: the arguments of its architecture; missing ones get fairseq's defaults.
     """
     from fairseq.models.transformer.transformer_legacy import base_architecture
 
@@ -111,7 +112,7 @@ def export_model(
     state: dict[str, Tensor],
     args: Namespace,
     out: Path,
-    source: str,
+    label: str,
     languages: tuple[str | None, str | None] = (None, None),
     tokenizer: tuple[Path, Path] | None = None,
     overwrite: bool = False,
@@ -121,24 +122,24 @@ def export_model(
     Every token keeps its id.
 
     Args:
-        state: the model's entries without pairs, or with those of one direction merged into the weights.
+        state: the model's entries, without adapters or with those of one direction merged into the weights.
         args: the arguments of the checkpoint.
         out: the folder.
-        source: how to call the checkpoint in a message.
-        languages: source and target language, which tokenizer and generation then have by default.
-        tokenizer: the fairseq dictionary and the SentencePiece model; without them no tokenizer's files are written.
-        overwrite: whether files there may be replaced.
+        label: the checkpoint, for messages.
+        languages: source and target language, the defaults of the tokenizer and of generation.
+        tokenizer: the fairseq dictionary and the SentencePiece model; None to write no tokenizer.
+        overwrite: whether existing files may be replaced.
 
     Returns:
         A remark on the tokenizer for the user, or None.
 
     Raises:
-        UserError: Hugging Face's M2M100 has no such model, a language has no token, or something would be overwritten.
+        UserError: Hugging Face's M2M100 cannot express the model, a language has no token, or a file exists already.
     """
     names = exported_files(tokenizer is not None)
     check_folder(out, names, overwrite)
     rows = state["encoder.embed_tokens.weight"].size(0) if "encoder.embed_tokens.weight" in state else 0
-    config = huggingface_config(args, rows, source)
+    config = huggingface_config(args, rows, label)
     tokens = None if tokenizer is None else check_tokenizer(*tokenizer, rows, languages, TokenOrder.of(Path(), args))
     generation: dict[str, Any] = {
         "bos_token_id": BOS,
@@ -147,15 +148,17 @@ def export_model(
         "decoder_start_token_id": EOS,
         "num_beams": 5,
         "max_length": 200,
-        "early_stopping": True,  # as fairseq: after as many finished hypotheses as beams
-        "suppress_tokens": [PAD],  # as fairseq
+        "early_stopping": True,  # as in fairseq: when as many hypotheses as beams are finished
+        "suppress_tokens": [PAD],  # as in fairseq
     }
     if tokens is not None and languages[1] is not None:
         generation["forced_bos_token_id"] = tokens.index(f"__{languages[1]}__")
-    tensors = to_huggingface(state, args, source)
+    tensors = to_huggingface(state, args, label)
     config["dtype"] = str(tensors["model.shared.weight"].dtype).removeprefix("torch.")
     with whole_folder(out, names, overwrite) as partial:
         write_json(partial / "config.json", config)
         write_json(partial / "generation_config.json", generation)
         write_tensors(partial / "model.safetensors", tensors)
-        return None if tokens is None else write_tokenizer(partial, tokens, tokenizer[1], languages)
+        if tokenizer is None or tokens is None:
+            return None
+        return write_tokenizer(partial, tokens, tokenizer[1], languages)

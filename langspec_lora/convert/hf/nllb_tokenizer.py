@@ -1,6 +1,6 @@
-"""NLLB-200's own tokenizer for an exported model, so that ``src_lang="eng_Latn"`` works as it does there.
+"""transformers' ``NllbTokenizer`` for an exported model, so that ``src_lang="eng_Latn"`` works as in NLLB-200.
 
-fairseq's dictionary names the languages ``__eng_Latn__``, transformers' ``NllbTokenizer`` ``eng_Latn``.
+fairseq's dictionary calls a language ``__eng_Latn__``, ``NllbTokenizer`` calls it ``eng_Latn``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NLLB_TOKEN = re.compile(r"__[a-z]{3}_[A-Z][a-z]{3}__")
 
 
 def nllb_names(tokens: Sequence[str]) -> dict[str, str]:
-    """The names that NLLB's tokenizer gives a dictionary's language tokens; none where it is no dictionary of NLLB.
+    """The names that NLLB's tokenizer gives to a dictionary's language tokens; empty if the dictionary is not NLLB's.
 
     Args:
         tokens: the tokens by id.
@@ -35,11 +35,11 @@ def write_nllb_tokenizer(
     """Writes ``tokenizer.json`` and the settings of ``NllbTokenizer``.
 
     Args:
-        folder: where.
+        folder: the folder to write to.
         tokenizer: the JSON text of a BPE tokenizer with the dictionary's tokens.
         names: what :func:`nllb_names` returned for them.
         languages: source and target language by default, or None.
-        settings: the special tokens, and whatever else a tokenizer of any class has.
+        settings: the special tokens, and anything else for a tokenizer of any class.
     """
     content = json.loads(tokenizer)
     vocabulary = content["model"]["vocab"]
@@ -47,21 +47,21 @@ def write_nllb_tokenizer(
     for entry in content["added_tokens"]:
         entry["content"] = names.get(entry["content"], entry["content"])
     codes = list(names.values())
-    source = languages[0] or ("eng_Latn" if "eng_Latn" in codes else codes[0])
-    content["post_processor"] = None  # it has the names of the dictionary
+    source_lang = languages[0] or ("eng_Latn" if "eng_Latn" in codes else codes[0])
+    content["post_processor"] = None  # it uses the dictionary's names
     library = optional_module("tokenizers")
     renamed = library.Tokenizer.from_str(json.dumps(content))
-    ids = [(source, vocabulary[f"__{source}__"]), ("</s>", vocabulary["</s>"])]
+    ids = [(source_lang, vocabulary[f"__{source_lang}__"]), ("</s>", vocabulary["</s>"])]
     renamed.post_processor = library.processors.TemplateProcessing(
-        single=[source, "$A", "</s>"], pair=[source, "$A", "$B", "</s>"], special_tokens=ids
+        single=[source_lang, "$A", "</s>"], pair=[source_lang, "$A", "$B", "</s>"], special_tokens=ids
     )
     renamed.save(str(folder / "tokenizer.json"))
-    own = {
+    nllb_settings = {
         "tokenizer_class": "NllbTokenizer",
         "additional_special_tokens": codes,
         "mask_token": "<mask>" if "<mask>" in vocabulary else None,
-        "src_lang": source,
+        "src_lang": source_lang,
         "tgt_lang": languages[1],
         "legacy_behaviour": False,
     }
-    write_json(folder / "tokenizer_config.json", {**settings, **own})
+    write_json(folder / "tokenizer_config.json", {**settings, **nllb_settings})

@@ -1,12 +1,12 @@
 """How a SentencePiece model normalises text, as steps of the library ``tokenizers``.
 
-A model holds a table of strings and what they become; SentencePiece goes through a text from the left and replaces the
-longest that it finds. ``tokenizers`` can read that table, but looks up whole user-perceived characters and takes the
-shortest entry: of ``ﬁ`` with an accent the accent is lost, an ``e`` with two accents keeps one, Korean and Japanese in
-decomposed form stay so. Here it looks up single code points only, which it does right. What the table composes of
-several is composed by Unicode's NFC, to which the table comes down by then; where the table leaves apart what NFC would
-compose or reorder (an Arabic vowel after its shadda, an accent after ``ﬁ``), a code point that no text holds keeps it
-apart.
+A model holds a table of strings and their replacements; SentencePiece scans a text from the left and replaces the
+longest match. ``tokenizers`` can read that table, but looks up whole user-perceived characters and takes the shortest
+entry: ``ﬁ`` with an accent loses the accent, an ``e`` with two accents keeps one, and decomposed Korean and Japanese
+stay decomposed. So here it looks up single code points only, which it does correctly. What the table composes from
+several code points is left to Unicode's NFC, which then has the same result. Where the table does not compose or
+reorder what NFC would (an Arabic vowel after its shadda, an accent after ``ﬁ``), a code point that no text holds
+separates the two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from sentencepiece import SentencePieceTrainer
 
 from langspec_lora.convert.hf.files import optional_module
-from langspec_lora.convert.hf.pieces import read_pieces
+from langspec_lora.convert.hf.sentencepiece_model import read_pieces
 
 _APART, _ALONE = "\ufdd0", "\ufdd1"  # noncharacters: Unicode reserves them for use within a program
 _MOST_EXCEPTIONS = 2000
@@ -35,10 +35,10 @@ _MOST_EXCEPTIONS = 2000
 
 @cache
 def character_table(compiled: bytes) -> Mapping[str, str]:
-    """The table of a SentencePiece model: strings and what they become.
+    """The table of a SentencePiece model: strings and their replacements.
 
     Args:
-        compiled: size, double-array trie (darts-clone) and the strings to which its values point.
+        compiled: the table in binary form: size, double-array trie (darts-clone), and the strings its values point to.
     """
     if not compiled:
         return {}
@@ -65,13 +65,13 @@ def character_table(compiled: bytes) -> Mapping[str, str]:
 
 @cache
 def normalisation_steps(compiled: bytes) -> tuple[Any, ...] | None:
-    """The steps that replace in a text what the table of a model holds.
+    """The steps that normalise a text like the table of a SentencePiece model.
 
     Args:
-        compiled: the table, as the model has it.
+        compiled: the table in binary form.
 
     Returns:
-        Normalizers of ``tokenizers``, or None where the table is of another kind than Unicode's, such as one's own.
+        Normalizers of ``tokenizers``; None if the table differs from Unicode's normalisation, such as a custom one.
     """
     table = character_table(compiled)
     if not table:
@@ -88,7 +88,7 @@ def normalisation_steps(compiled: bytes) -> tuple[Any, ...] | None:
         *_spaces_and_nothing(table),
         _replace("\r\n", f"\r{_ALONE}\n"),
         normalizers.Prepend(_ALONE),
-        *(normalizers.Precompiled(_compiled(own)) for own in _separated(before)),
+        *(normalizers.Precompiled(_compiled(separated)) for separated in _separated(before)),
         *([_replace(_composed(before), _ALONE)] if before else []),
         normalizers.Precompiled(compiled),
         _replace(_ALONE, ""),
@@ -103,7 +103,7 @@ def _replace(pattern: str, text: str) -> Any:
 
 
 def _exceptions(several: Mapping[str, str], table: Mapping[str, str], compose: Any) -> dict[str, list[str]]:
-    """What the table composes otherwise than NFC, by what it becomes, the longest first."""
+    """What the table composes differently from NFC, by replacement, longest first."""
     spelled = ("".join(table.get(character, character) for character in key) for key in several)
     composed = compose.normalize_str("\0".join(spelled)).split("\0")
     found: dict[str, list[str]] = {}
@@ -114,7 +114,7 @@ def _exceptions(several: Mapping[str, str], table: Mapping[str, str], compose: A
 
 
 def _spaces_and_nothing(table: Mapping[str, str]) -> Iterator[Any]:
-    """What becomes a space or nothing: the library makes an error of the latter at the end of a text."""
+    """What becomes a space or nothing; the library fails on the latter at the end of a text."""
     for value, text in ((" ", " "), ("", _APART)):
         characters = [key for key in table if table[key] == value and len(key) == 1]
         if characters:
@@ -122,9 +122,9 @@ def _spaces_and_nothing(table: Mapping[str, str]) -> Iterator[Any]:
 
 
 def _separated(before: Mapping[str, set[str]]) -> Iterator[dict[str, str]]:
-    """Tables that part what the library would look up as one character.
+    """Tables that separate what the library would look up as one character.
 
-    One after the other, so that nothing is looked up together with a mark after it that has not been parted yet.
+    Applied one after the other, so that no character is looked up together with a mark that is not yet separated.
     """
     controls = _of_category("Cc", "Zl", "Zp") - {"\0"} | set("\xad\u061c\u200b\u200e\u200f\u2060\ufeff")
     marks = _of_category("Mn", "Mc", "Me") | set("\u200c\u200d")
@@ -140,7 +140,7 @@ def _of_category(*categories: str) -> set[str]:
 
 
 def _compiled(table: Mapping[str, str]) -> bytes:
-    """A table in SentencePiece's form, by SentencePiece itself."""
+    """A table in SentencePiece's binary form, made by SentencePiece itself."""
     with TemporaryDirectory() as folder:
         rules = Path(folder, "rules.tsv")
         lines = ("\t".join(" ".join(f"{ord(c):X}" for c in text) for text in item) for item in sorted(table.items()))
@@ -163,7 +163,7 @@ def _any_of(texts: Iterable[str]) -> str:
 
 
 def _composed_after(several: Iterable[str]) -> dict[str, set[str]]:
-    """For each character that follows another in the table those that it follows."""
+    """For each character that follows another in the table, the characters that it follows."""
     before: dict[str, set[str]] = {}
     for key in several:
         for previous, character in pairwise(key):
@@ -172,7 +172,7 @@ def _composed_after(several: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _composed(before: Mapping[str, set[str]]) -> str:
-    """A pattern of what keeps a mark apart that the table composes with what stands before it."""
+    """A pattern of the separators before marks that the table composes with the character before them."""
     groups: dict[frozenset[str], set[str]] = {}
     for character, characters in before.items():
         groups.setdefault(frozenset(characters), set()).add(character)
@@ -180,7 +180,7 @@ def _composed(before: Mapping[str, set[str]]) -> str:
 
 
 def _class(characters: Iterable[str]) -> str:
-    """A class of characters of a regular expression, its ranges joined."""
+    """A character class of a regular expression, its ranges joined."""
     numbers = sorted(map(ord, characters))
     ranges: list[list[int]] = []
     for number in numbers:

@@ -1,9 +1,9 @@
-"""The one table of names between fairseq's state of an M2M100 and Hugging Face's, and what checks it.
+"""The names and shapes of an M2M100's weights in fairseq and in Hugging Face's folders.
 
-Below their stacks both name all weights alike: ``encoder.layers.0.self_attn.k_proj.weight`` is
-``model.encoder.layers.0.self_attn.k_proj.weight`` there. The embedding is one matrix under several names, and fairseq
-keeps a few entries that are no weights. Sinusoidal positions are computed on both sides, from the same formula and the
-same first position (``padding_idx + 1``).
+They differ in a prefix only: fairseq's ``encoder.layers.0.self_attn.k_proj.weight`` is Hugging Face's
+``model.encoder.layers.0.self_attn.k_proj.weight``. The embedding is one matrix under several names, and fairseq has a
+few entries that are not weights. Sinusoidal positions are computed on both sides, by the same formula from the same
+first position (``padding_idx + 1``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from langspec_lora.errors import UserError
 
 PREFIX = "model."
-"""What Hugging Face's names have before fairseq's."""
+"""What Hugging Face's names add in front of fairseq's."""
 
 EMBEDDING = "model.shared.weight"
 _EMBEDDING_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
@@ -28,14 +28,14 @@ _FAIRSEQ_EMBEDDINGS = (
     "decoder.output_projection.weight",
 )
 _POSITIONS = re.compile(r"model\.(encoder|decoder)\.embed_positions\.weights")  # stored by early transformers
-_NO_WEIGHTS = {  # of fairseq, and their values
-    **{f"{stack}.version": 3.0 for stack in ("encoder", "decoder")},  # before 2 the final norms were missing
+_NOT_WEIGHTS = {  # fairseq's, with their values
+    **{f"{stack}.version": 3.0 for stack in ("encoder", "decoder")},  # up to 2 there were no final norms
     **{f"{stack}.embed_positions._float_tensor": 1.0 for stack in ("encoder", "decoder")},
 }
 
 
 def weight_shapes(args: Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """fairseq's name and the shape of every weight but the embedding.
+    """Fairseq's name and the shape of every weight except the embedding.
 
     Args:
         args: fairseq's arguments of a pre-norm Transformer with one width.
@@ -61,81 +61,82 @@ def weight_shapes(args: Namespace) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{stack}.layer_norm.bias", (width,)
 
 
-def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[int], source: str) -> dict[str, Tensor]:
+def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[int], label: str) -> dict[str, Tensor]:
     """Hugging Face's weights under fairseq's names.
 
     Args:
         tensors: the weights by Hugging Face's names.
         args: the arguments of the model that they belong to.
-        order: for each id of the fairseq dictionary the id that Hugging Face's tokenizer gives the same token.
-        source: how to call the folder in a message.
+        order: for each id of the fairseq dictionary the id of the same token in Hugging Face's tokenizer.
+        label: the folder, for messages.
 
     Raises:
-        UserError: a weight is missing, of another shape, or unknown, or the embeddings are not one.
+        UserError: a weight is missing, unknown or of another shape, or the embeddings are not shared.
     """
     names = [name for name in (EMBEDDING, *_EMBEDDING_COPIES) if name in tensors]
     if not names:
-        raise UserError(f"{source} has no {EMBEDDING}; give the weights of an M2M100 or NLLB-200")
-    whole = next((name for name, tensor in tensors.items() if not tensor.is_floating_point()), None)
-    if whole is not None:
-        raise UserError(f"{source} holds {whole} in whole numbers; give the folder of the whole model, not quantised")
+        raise UserError(f"{label} has no {EMBEDDING}; give the weights of an M2M100 or NLLB-200")
+    quantised = next((name for name, tensor in tensors.items() if not tensor.is_floating_point()), None)
+    if quantised is not None:
+        raise UserError(f"{label} holds {quantised} as integers; give the folder of the original model, not quantised")
     first, *copies = names
     embedding = tensors[first]
     for name in copies:
         if embedding.shape != tensors[name].shape or not torch.equal(embedding, tensors[name]):
-            raise UserError(f"{source}: {name} differs from {first}; the published command shares all embeddings")
+            raise UserError(f"{label}: {name} differs from {first}; expected shared embeddings, as in M2M100")
     expected = {name: (PREFIX + name, shape) for name, shape in weight_shapes(args)}
     expected[EMBEDDING] = first, (len(order), args.encoder_embed_dim)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    _check(shapes, dict(expected.values()), source)
+    _check(shapes, dict(expected.values()), label)
     known = {name for name, _ in expected.values()} | set(_EMBEDDING_COPIES)
-    _refuse_unknown((name for name in tensors if name not in known and not _POSITIONS.fullmatch(name)), source)
+    _refuse_unknown((name for name in tensors if name not in known and not _POSITIONS.fullmatch(name)), label)
     del expected[EMBEDDING]
     if list(order) != list(range(len(order))):
         embedding = embedding[torch.tensor(order)]
     state = dict.fromkeys(_FAIRSEQ_EMBEDDINGS, embedding)
     state |= {name: tensors[other] for name, (other, _) in expected.items()}
-    return state | {name: torch.tensor([value]) for name, value in _NO_WEIGHTS.items()}
+    return state | {name: torch.tensor([value]) for name, value in _NOT_WEIGHTS.items()}
 
 
-def to_huggingface(state: Mapping[str, Tensor], args: Namespace, source: str) -> dict[str, Tensor]:
-    """fairseq's weights under Hugging Face's names; ids stay as they are.
+def to_huggingface(state: Mapping[str, Tensor], args: Namespace, label: str) -> dict[str, Tensor]:
+    """Fairseq's weights under Hugging Face's names, with the same token ids.
 
     Args:
         state: the base entries of a checkpoint.
         args: the arguments of the model that they belong to.
-        source: how to call the checkpoint in a message.
+        label: the checkpoint, for messages.
 
     Returns:
-        The weights, the embedding once.
+        The weights, with the embedding once.
 
     Raises:
-        UserError: a weight is missing, of another shape, or unknown, or the embeddings are not one.
+        UserError: a weight is missing, unknown or of another shape, or the embeddings are not shared.
     """
-    first = state.get(_FAIRSEQ_EMBEDDINGS[0])
+    embedding = state.get(_FAIRSEQ_EMBEDDINGS[0])
     for name in _FAIRSEQ_EMBEDDINGS:
-        other = state.get(name, first)  # old checkpoints leave out the last one
-        if first is None or first.shape != other.shape or not torch.equal(first, other):
+        other = state.get(name, embedding)  # old checkpoints have no decoder.output_projection
+        if embedding is None or other is None or embedding.shape != other.shape or not torch.equal(embedding, other):
             raise UserError(
-                f"{source} has no {name} that is its encoder's embedding, but Hugging Face's M2M100 shares it; only "
-                "models with --share-all-embeddings can be written in that format"
+                f"{label} has no {name} that equals its encoder's embedding, but Hugging Face's M2M100 shares it; only "
+                "models with --share-all-embeddings can be exported in that format"
             )
+    assert embedding is not None
     expected = dict(weight_shapes(args))
-    _check({name: tuple(tensor.shape) for name, tensor in state.items()}, expected, source)
-    known = {*expected, *_FAIRSEQ_EMBEDDINGS, *_NO_WEIGHTS}
-    _refuse_unknown((name for name in state if name not in known), source)
-    return {EMBEDDING: first, **{PREFIX + name: state[name] for name in expected}}
+    _check({name: tuple(tensor.shape) for name, tensor in state.items()}, expected, label)
+    known = {*expected, *_FAIRSEQ_EMBEDDINGS, *_NOT_WEIGHTS}
+    _refuse_unknown((name for name in state if name not in known), label)
+    return {EMBEDDING: embedding, **{PREFIX + name: state[name] for name in expected}}
 
 
-def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], source: str) -> None:
+def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], label: str) -> None:
     for name, shape in expected.items():
         if name not in found:
-            raise UserError(f"{source} lacks {name}; take it from its source again, or give the folder of one model")
+            raise UserError(f"{name} is missing from {label}; download it again, or give the folder of a single model")
         if found[name] != shape:
-            raise UserError(f"{source} has {name} of size {found[name]}, but its settings say {shape}")
+            raise UserError(f"{label} has {name} of shape {found[name]}, but its settings say {shape}")
 
 
-def _refuse_unknown(names: Iterator[str], source: str) -> None:
+def _refuse_unknown(names: Iterator[str], label: str) -> None:
     name = next(names, None)
     if name is not None:
-        raise UserError(f"{source} holds {name[:120]}, which M2M100 does not have; it is another kind of model")
+        raise UserError(f"{label} holds {name[:120]}, which M2M100 does not have; give an M2M100 or NLLB-200")

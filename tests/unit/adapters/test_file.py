@@ -195,32 +195,41 @@ NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "is damaged or cut off"),
-        (pickled, "is damaged or cut off"),
-        (foreign, "holds no adapters of ours"),
-        (lambda folder: change_config(folder, version=2), "is of version 2, this langspec_lora reads version 1"),
-        (lambda folder: change_config(folder, format="peft"), "describes no adapters of ours"),
+        (cut, "is damaged or truncated"),
+        (pickled, "is damaged or truncated"),
+        (foreign, "holds no adapters of langspec_lora"),
+        (lambda folder: change_config(folder, version=2), "is of version 2, but this langspec_lora reads version 1"),
+        (lambda folder: change_config(folder, format="peft"), "does not describe adapters of langspec_lora"),
         (lambda folder: change_config(folder, start=1), "does not belong to"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "is damaged"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "describes no adapters of ours"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "is damaged: it is not a JSON object"),
         (lambda folder: (folder / "adapter_config.json").write_text("[" * 200_000), "adapter_config.json is damaged"),
-        (lambda folder: (folder / "adapter_config.json").write_bytes(b'{"format": "\xff"}'), "cannot be read"),
-        (lambda folder: change_metadata(folder, version=3), "adapter.safetensors is of version 3, this"),
+        (
+            lambda folder: (folder / "adapter_config.json").write_bytes(b'{"format": "\xff"}'),
+            "is damaged \\(.*byte 0xff",
+        ),
+        (lambda folder: change_metadata(folder, version=3), "adapter.safetensors is of version 3, but this"),
         (lambda folder: (folder / "adapter.safetensors").unlink(), "does not exist"),
-        (lambda folder: change_metadata(folder, languages=TWICE), "stand there twice"),
-        (lambda folder: change_metadata(folder, languages=WRONG_RANK), "not the size that it is said to have"),
-        (lambda folder: change_metadata(folder, languages=NO_RANK), "has no level or rank"),
+        (lambda folder: change_metadata(folder, languages=TWICE), "named twice"),
+        (lambda folder: change_metadata(folder, languages=WRONG_RANK), "not have the described shape"),
+        (lambda folder: change_metadata(folder, languages=NO_RANK), "has no valid level or rank"),
         (lambda folder: change_metadata(folder, languages=3), "is damaged"),
-        (lambda folder: change_metadata(folder, dtype="float16"), "size or type"),
+        (lambda folder: change_metadata(folder, dtype="float16"), "shape or dtype"),
         (lambda folder: change_metadata(folder, dtype="load"), "is damaged"),
         (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": ["up"]}), "neither src nor"),
-        (lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": []}), "no model has"),
+        (
+            lambda folder: change_metadata(folder, directions={"encoder": ["src"], "decoder": []}),
+            "it names unknown sites",
+        ),
         (lambda folder: change_metadata(folder, dim=-1), "whole numbers"),
         (lambda folder: change_metadata(folder, mask_epoch=10**40), "whole numbers"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 10**13]}}), "damaged"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, -3]}}), "is damaged"),
         (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 10]}}), "not describe"),
-        (lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 99]}}), "size of B"),
+        (
+            lambda folder: change_metadata(folder, places={"encoder.0.q": {"A": [7, 10], "B": [7, 99]}}),
+            "one bit for each entry of B",
+        ),
     ],
 )
 def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> None:
@@ -234,10 +243,10 @@ def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a, b, mask: (a[:6], b, mask), "decoder.1.fc1 has not the size that it is said to have"),
-        (lambda a, b, mask: (a, b[:6], mask[:6]), "decoder.1.fc1 has not the size that it is said to have"),
-        (lambda a, b, mask: (a, b.half(), mask), "decoder.1.fc1 has not the size or type"),
-        (lambda a, b, mask: (a.half(), b, mask), "decoder.1.fc1 has not the size or type"),
+        (lambda a, b, mask: (a[:6], b, mask), "decoder.1.fc1 does not have the described shape"),
+        (lambda a, b, mask: (a, b[:6], mask[:6]), "decoder.1.fc1 does not have the described shape"),
+        (lambda a, b, mask: (a, b.half(), mask), "decoder.1.fc1 does not have the described shape or dtype"),
+        (lambda a, b, mask: (a.half(), b, mask), "decoder.1.fc1 does not have the described shape or dtype"),
     ],
 )
 def test_matrices_that_do_not_belong_together_are_refused(tmp_path, change, words) -> None:
@@ -301,11 +310,11 @@ def empty(config: dict, tensors: dict) -> None:
 
 
 VALUES = "decoder.1.fc1.B.values"
-SIZE = "decoder.1.fc1 has not the size that it is said to have"
-MASK = "decoder.1.fc1.B.mask has not the size of B"
-NUMBERS = "dim, start and mask_epoch have to be whole numbers"
-NAMES = "languages are missing or stand there twice"
-LEVEL = "a language has no level or rank"
+SIZE = "decoder.1.fc1 does not have the described shape"
+MASK = "decoder.1.fc1.B.mask does not have one bit for each entry of B"
+NUMBERS = "dim, start and mask_epoch must be whole numbers"
+NAMES = "languages are missing or named twice"
+LEVEL = "a language has no valid level or rank"
 KEYS = ("languages", "directions", "dim", "start", "mask_epoch", "dtype", "base", "settings", "places")
 DAMAGE = [
     *((drop(key), rf"is damaged \(KeyError: '{key}'\); export it again") for key in KEYS),
@@ -317,12 +326,12 @@ DAMAGE = [
     (say(languages=languages(("en", "high", 2), ("fr", "rare", 5))), LEVEL),
     (say(languages=languages(("en", "high", 2), ("fr", "low", 5.0))), LEVEL),
     (say(languages=languages(("en", "high", 0), ("fr", "low", 7))), LEVEL),
-    (say(languages=languages(("en", "high", 2), ("fr", "low", 6))), "has not the size that it is said to have"),
+    (say(languages=languages(("en", "high", 2), ("fr", "low", 6))), "does not have the described shape"),
     (say(directions={"encoder": ["src", "tgt"], "decoder": ["tgt", "both"]}), "a side is neither src nor tgt"),
     (say(dtype="nonsense"), r"is damaged \(AttributeError: .*nonsense"),
     (say(settings=3), r"is damaged \(TypeError: "),
-    (say(places={}), "it names sites that no model has"),
-    (lambda config, tensors: config["places"].update({"encoder.9.q": {}}), "it names sites that no model has"),
+    (say(places={}), "it names unknown sites"),
+    (lambda config, tensors: config["places"].update({"encoder.9.q": {}}), "it names unknown sites"),
     (store("decoder.0.q.A", lambda tensors: torch.ones(1)), "it holds decoder.0.q.A, which it does not describe"),
     (say_shape("A", 7, 11), SIZE),
     (flat, SIZE),
@@ -335,11 +344,11 @@ DAMAGE = [
     (empty, MASK),
     (store("decoder.1.fc1.B.mask", lambda tensors: tensors["decoder.1.fc1.B.mask"].to(torch.int8)), MASK),
     (store("decoder.1.fc1.B.mask", lambda tensors: tensors["decoder.1.fc1.B.mask"][None]), MASK),
-    (lose("decoder.1.fc1.B.mask"), "decoder.1.fc1.B has not the size that it is said to have"),
+    (lose("decoder.1.fc1.B.mask"), "decoder.1.fc1.B does not have the described shape"),
     (lose("decoder.1.fc1.A"), r"is damaged \(KeyError: 'decoder.1.fc1.A'\)"),
-    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not fill its mask"),
+    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not have one value for each living entry"),
     (store(VALUES, lambda tensors: tensors[VALUES][:, None]), "RuntimeError: shape"),
-    (store("decoder.1.fc1.B", lambda tensors: torch.ones(7, 22)), "decoder.1.fc1 has not the size or type"),
+    (store("decoder.1.fc1.B", lambda tensors: torch.ones(7, 22)), "fc1 does not have the described shape or dtype"),
 ]  # fmt: skip
 
 
@@ -356,7 +365,7 @@ def test_damage_is_named_with_the_file(tmp_path, change, words) -> None:
 def test_matrix_that_is_stored_whole_has_its_own_size(tmp_path) -> None:
     write_adapter_folder(make(0), tmp_path)
     rewrite(tmp_path, store("decoder.1.fc1.B", lambda tensors: torch.ones(7, 22)))
-    with pytest.raises(UserError, match=r"decoder\.1\.fc1\.B has not the size that it is said to have"):
+    with pytest.raises(UserError, match=r"decoder\.1\.fc1\.B does not have the described shape"):
         read_adapter_file(tmp_path)
 
 
@@ -403,7 +412,7 @@ def test_file_or_description_that_the_system_does_not_give_is_named(tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", fail)
-        with pytest.raises(UserError, match=rf"{config} cannot be read \(.*Permission denied"):
+        with pytest.raises(UserError, match=rf"{config}: Permission denied; give a folder that 'langspec-lora export"):
             read_adapter_file(tmp_path)
     monkeypatch.setattr(adapter_file, "safe_open", fail)
     with pytest.raises(UserError, match=rf"{path} .*Permission denied"):

@@ -15,7 +15,7 @@ from langspec_lora.languages import LanguageTable, languages_to_json
 from tests import toy
 from tests.bad_input import STOCK, without_one_adapter, write_checkpoint
 from tests.unit.adapters.test_file import make
-from tests.unit.checkpoints.test_fit import stored_arguments
+from tests.unit.checkpoints.test_compatibility import stored_arguments
 
 ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 
@@ -56,7 +56,9 @@ def test_adapters_of_other_sizes_than_the_arguments_say_are_refused() -> None:
     assert held.languages.names == ("wo", "en")  # of the rows, whatever the arguments say
     assert held.mask_epoch == 4
     wrong = {**state, "encoder.layers.0.fc1.lora_B": torch.zeros(5, 7)}
-    with pytest.raises(UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of size \(5, 7\), the model"):
+    with pytest.raises(
+        UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of shape \(5, 7\), but the model has"
+    ):
         checked_adapters(wrong, args, "here")
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.adapters.placement import Placement, check_same_placement
-from langspec_lora.checkpoints.start import check_start_agrees
+from langspec_lora.checkpoints.starting_point import check_start_agrees
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.sites import Site
 from langspec_lora.tasks.checks.model_overrides import check_overrides
 from tests.unit.adapters.test_file import make
-from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, command, stored_arguments, write
+from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, command, stored_arguments, write
 
 Q, FC1, K = Site("encoder", 0, "q"), Site("decoder", 1, "fc1"), Site("decoder", 0, "k")
 SIDES = {Q: "src", FC1: "tgt"}
@@ -31,19 +31,19 @@ def test_standing_of_flags_and_of_plain_adapters_says_who_selects_each() -> None
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (Placement(SIDES, 4, 0), "A has --dim 0 and B 4"),
-        (Placement(SIDES, 0, 2), "A has --start-idx 0 and B 2"),
-        (Placement({Q: "src"}, 0, 0), "B has no adapters at decoder.1.fc1, where A has some"),
-        (Placement({**SIDES, K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
-        (Placement({FC1: "tgt", K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, where B has some"),
+        (Placement(SIDES, 4, 0), "A has --dim 0, but B has 4"),
+        (Placement(SIDES, 0, 2), "A has --start-idx 0, but B has 2"),
+        (Placement({Q: "src"}, 0, 0), "B has no adapters at decoder.1.fc1, but A has some"),
+        (Placement({**SIDES, K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, but B has some"),
+        (Placement({FC1: "tgt", K: "tgt"}, 0, 0), "A has no adapters at decoder.0.k, but B has some"),
         (
             Placement({**SIDES, Q: "tgt"}, 0, 0),
-            "the source language selects the adapters of encoder layer 0 in A, the target language in B "
+            "the source language selects the adapters of encoder layer 0 in A, but the target language does in B "
             "(--encoder-activation-direction)",
         ),
         (
             Placement({**SIDES, FC1: "src"}, 0, 0),
-            "the target language selects the adapters of decoder layer 1 in A, the source language in B "
+            "the target language selects the adapters of decoder layer 1 in A, but the source language does in B "
             "(--decoder-activation-direction)",
         ),
     ],
@@ -70,7 +70,9 @@ def test_training_starts_from_adapters_that_stand_as_its_own(tmp_path: Path) -> 
     agrees(path)
     with pytest.raises(UserError) as refusal:
         agrees(path, **turned)
-    assert f"of decoder layer 0 in checkpoint {path}, the source language in this command" in str(refusal.value)
+    assert f"of decoder layer 0 in checkpoint {path}, but the source language does in this command" in str(
+        refusal.value
+    )
     assert str(refusal.value).endswith("; give the flags of its training, or start from the base model")
 
 

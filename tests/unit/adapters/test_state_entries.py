@@ -84,7 +84,7 @@ def test_checkpoint_with_part_of_the_adapters_is_refused(toy_data, entry) -> Non
     [
         (["--low-rank", "5"], "rank 4 for wo, but rank 5 was given"),
         (["--dim", "8"], "give the same ranks, --dim and languages"),
-        (["--encoder-lora-layer", "0"], "holds adapters that the model has not"),
+        (["--encoder-lora-layer", "0"], "holds adapters that the model does not have"),
         (["--langs", "en,fr,nl,wo,ko", "--lang-pairs", "en-fr"], "has no adapters for ko"),
         (["--add-lora", "False"], "holds adapters, but --add-lora False was given"),
     ],
@@ -186,12 +186,12 @@ def averaged(state: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (with_number(f"{SITE}.lora_A", float("nan")), f"numbers in {SITE}.lora_A that are infinite or none"),
-        (with_number(f"{SITE}.lora_B", float("-inf")), f"numbers in {SITE}.lora_B that are infinite or none"),
-        (with_number("decoder.layer_norm.bias", float("nan")), "numbers in decoder.layer_norm.bias that are infinite"),
+        (with_number(f"{SITE}.lora_A", float("nan")), f"infinite numbers or NaN in {SITE}.lora_A"),
+        (with_number(f"{SITE}.lora_B", float("-inf")), f"infinite numbers or NaN in {SITE}.lora_B"),
+        (with_number("decoder.layer_norm.bias", float("nan")), "infinite numbers or NaN in decoder.layer_norm.bias"),
         (with_number(f"{SITE}.lora_mask", 2), f"numbers other than 0 and 1 in {SITE}.lora_mask"),
-        (as_whole_numbers, f"whole numbers in {SITE}.lora_B"),
-        (averaged, f"entries in {SITE}.lora_B that its mask says are pruned"),
+        (as_whole_numbers, f"integers in {SITE}.lora_B"),
+        (averaged, f"entries in {SITE}.lora_B that its mask prunes"),
     ],
 )
 def test_numbers_that_no_training_leaves_are_refused(toy_data, change, words) -> None:
@@ -224,7 +224,7 @@ def test_wrong_numbers_are_refused_where_adapters_are_read_as_data(toy_data) -> 
     averaged_in = state[f"{SITE}.lora_B"].normal_()
     averaged(state)
     assert averaged_in.any()
-    with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* take the file .* 'langspec-lora average'"):
+    with pytest.raises(UserError, match=r"checkpoint x\.pt has entries in .* download .* 'langspec-lora average'"):
         checked_adapters(state, args, "checkpoint x.pt")
 
 
@@ -264,7 +264,7 @@ def test_manifest_is_a_json_text_in_utf8_and_comes_back() -> None:
 
 @pytest.mark.parametrize("value", [[300], [-1], [0.5], [0xFF], [123], 3, 2**50, [*b'{"names": ["en"]}'], [*b"[1]"], []])
 def test_damaged_manifest_is_named(value) -> None:
-    with pytest.raises(UserError, match=r"adapters\.manifest is damaged \(.*; take the file from its source again"):
+    with pytest.raises(UserError, match=r"adapters\.manifest is damaged \(.*; download the file again"):
         read_manifest(torch.tensor(value))
 
 
@@ -293,7 +293,7 @@ def test_checkpoint_holds_all_adapters_or_none() -> None:
         (
             {**PAIR, "y.lora_B": (1, 1), "w.lora_A": (1, 1)},
             PAIR,
-            "here holds adapters that the model has not, w.lora_A",
+            "here holds adapters that the model does not have, w.lora_A",
         ),
     ],
 )
@@ -306,7 +306,7 @@ def test_part_of_the_adapters_or_others_are_named(found, expected, words) -> Non
 def test_first_pair_of_another_size_is_named_and_other_entries_may_have_any() -> None:
     check_shapes({**WHOLE, "adapters.manifest": (31,), "z.lora_A": (1, 1)}, WHOLE)
     with pytest.raises(
-        UserError, match=r"^here has x\.lora_A of size \(3, 4\), the model \(2, 4\); give the same ranks"
+        UserError, match=r"^here has x\.lora_A of shape \(3, 4\), but the model has \(2, 4\); give the same ranks"
     ):
         check_shapes({**WHOLE, "x.lora_mask": (1, 6), "x.lora_A": (3, 4)}, WHOLE, "here")
 
@@ -348,7 +348,7 @@ def test_rows_of_the_same_languages_stay_and_take_the_model_s_levels() -> None:
 
 def test_rows_of_another_width_are_refused_after_sorting() -> None:
     own = {**pairs([0] * 6, TABLE), "x.lora_A": torch.zeros(6, 2)}
-    with pytest.raises(UserError, match=r"x\.lora_A of size \(6, 1\), the model \(6, 2\)"):
+    with pytest.raises(UserError, match=r"x\.lora_A of shape \(6, 1\), but the model has \(6, 2\)"):
         complete_state(pairs([0, 1, 2, 3, 4, 5], TABLE), own, TABLE)
 
 

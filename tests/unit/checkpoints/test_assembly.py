@@ -11,14 +11,14 @@ from fairseq import checkpoint_utils
 
 from langspec_lora.adapters.entries import language_manifest
 from langspec_lora.adapters.packed import adapter_entries
-from langspec_lora.checkpoints.arguments import (
+from langspec_lora.checkpoints.arguments import architecture, model_settings
+from langspec_lora.checkpoints.assembly import (
     adapted_arguments,
-    architecture,
-    model_settings,
+    adapted_checkpoint,
+    checkpoint_of,
     stock_arguments,
     untrained_arguments,
 )
-from langspec_lora.checkpoints.assembly import adapted_checkpoint, checkpoint_of
 from langspec_lora.errors import UserError
 from langspec_lora.languages import languages_from_json
 from tests import toy
@@ -121,10 +121,10 @@ def test_adapted_checkpoint_is_the_base_and_the_adapters() -> None:
 def test_base_that_the_adapters_do_not_fit_is_named() -> None:
     adapters = make(0.5).adapters
     with pytest.raises(
-        UserError, match=r"^the adapter has encoder\.layers\.0\.self_attn\.q_proj\.lora_A of size \(7, 10\)"
+        UserError, match=r"^the adapter has encoder\.layers\.0\.self_attn\.q_proj\.lora_A of shape \(7, 10\)"
     ):
         adapted_checkpoint({}, sized(encoder_embed_dim=12), adapters, {})
-    with pytest.raises(UserError, match=r"^the base model is no Transformer that can be adapted \(.*encoder_layers"):
+    with pytest.raises(UserError, match=r"^the base model is not a Transformer that can be adapted \(.*encoder_layers"):
         adapted_checkpoint({}, Namespace(), adapters, {})
 
 
@@ -172,7 +172,7 @@ def test_adapters_stand_at_the_same_positions_of_every_layer_of_a_stack() -> Non
         (("encoder", 0, "q"), ("encoder", 0, "k"), ("encoder", 1, "k")),
     ):
         with pytest.raises(
-            UserError, match=r"^the encoder's adapters stand at different positions in its layers; expected the"
+            UserError, match=r"^the encoder's adapters have different positions in different layers; expected the"
         ):
             arguments(*places)
 

@@ -44,7 +44,7 @@ def test_fingerprint_stands_in_place_of_the_base_as_whole_numbers() -> None:
 
 @pytest.mark.parametrize("value", [[300], [-1], [0.5], [200, 201], 3, 2**50, [*b"md5:abc"], []])
 def test_damaged_fingerprint_is_named(value) -> None:
-    with pytest.raises(UserError, match=r"adapters\.base is damaged \(.*; take the file from its source again"):
+    with pytest.raises(UserError, match=r"adapters\.base is damaged \(.*; download the file again"):
         stated_base({"adapters.base": torch.tensor(value)})
 
 
@@ -93,19 +93,17 @@ def test_base_that_is_another_or_none_or_not_there_is_named(tmp_path) -> None:
     state = {**PAIRS, **base_entry(FINGERPRINT)}
     other = save(tmp_path / "other.pt", WEIGHTS)
     with pytest.raises(
-        UserError, match=rf"^checkpoint {other} is another base model \(.*\) than that of here \(01234567"
+        UserError, match=rf"^checkpoint {other} is not the base model of here \(fingerprint .*, expected 01234567"
     ):
         fill_base(state, other, "here")
     lean = save(tmp_path / "lean.pt", state)
-    with pytest.raises(
-        UserError, match=f"^{lean} holds adapters only, and so cannot be the base of here; give the base"
-    ):
+    with pytest.raises(UserError, match=f"^{lean} holds adapters only and cannot be the base of here; give the base"):
         fill_base(state, lean, "here")
     for path, named in ((None, ""), ("", ""), (str(tmp_path), f" {tmp_path}"), ("a\0b", " a\0b"), ("no.pt", " no.pt")):
         with pytest.raises(UserError) as refusal:
             fill_base(state, path, "here")
         assert str(refusal.value) == (
-            f"here holds adapters only, and its base{named} is not there; give the model that the training started "
+            f"here holds adapters only, and its base{named} was not found; give the model that the training started "
             "from as --base-checkpoint"
         )
     assert "adapters.base" in state
@@ -123,7 +121,9 @@ def test_outline_of_a_checkpoint_takes_in_that_of_its_base(tmp_path) -> None:
     whole = read_outline(base)
     assert outline_with_base(whole, "nowhere.pt") is whole
     lost = read_outline(save(tmp_path / "lost.pt", {**PAIRS, **base_entry(FINGERPRINT)}))
-    with pytest.raises(UserError, match=f"^checkpoint {tmp_path / 'lost.pt'} holds adapters only, and its base is not"):
+    with pytest.raises(
+        UserError, match=f"^checkpoint {tmp_path / 'lost.pt'} holds adapters only, and its base was not"
+    ):
         outline_with_base(lost)
 
 

@@ -97,6 +97,6 @@ def test_another_base_is_named_with_twelve_digits() -> None:
     with pytest.raises(UserError) as refusal:
         check_same_base(held, wanted, "x", "y")
     assert str(refusal.value) == (
-        "x is another base model (fingerprint 0123456789ab) than that of y (fedcba987654); give the checkpoint that "
+        "x is not the base model of y (fingerprint 0123456789ab, expected fedcba987654); give the checkpoint that "
         "the training started from"
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from langspec_lora.checkpoints import loading
-from langspec_lora.checkpoints.loading import arguments, load_checkpoint, load_entries
+from langspec_lora.checkpoints.loading import load_checkpoint, load_entries, model_arguments
 from langspec_lora.errors import UserError
 from tests.bad_input import Touch
 
@@ -47,9 +47,7 @@ def test_file_that_torch_stumbles_over_is_damaged(saved, monkeypatch, error) -> 
         raise error("whatever\nit says")
 
     monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(
-        UserError, match=rf"^checkpoint {saved} is damaged \({error.__name__}\); take it from its source"
-    ):
+    with pytest.raises(UserError, match=rf"^checkpoint {saved} is damaged \({error.__name__}\); download it again"):
         load_checkpoint(saved)
 
 
@@ -78,7 +76,7 @@ def test_arguments_are_a_copy_of_those_that_either_fairseq_stores() -> None:
         {"cfg": {"model": held}},
         {"args": held, "cfg": Namespace()},
     ):
-        found = arguments(state, "m.pt")
+        found = model_arguments(state, "m.pt")
         assert found == held
         assert found is not held
 
@@ -88,4 +86,4 @@ def test_checkpoint_without_arguments_is_named(state) -> None:
     with pytest.raises(
         UserError, match=r"^checkpoint m.pt holds no training arguments; give a file written by fairseq"
     ):
-        arguments(state, "m.pt")
+        model_arguments(state, "m.pt")

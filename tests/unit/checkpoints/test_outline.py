@@ -377,7 +377,7 @@ def test_numpy_type_of_numbers_that_is_changed_into_one_of_objects_is_refused(tm
     for changed, refused in ((written, False), (written.replace(unchanged, unchanged[:-3] + b"K\x3ft"), True)):
         path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": changed}))
         if refused:
-            is_refused(path, "it changes a NumPy type")
+            is_refused(path, "it changes a NumPy dtype")
         else:
             read_outline(path)
 
@@ -389,7 +389,7 @@ def test_file_cut_off_anywhere_is_damaged(tmp_path, form) -> None:
     path = tmp_path / "model.pt"
     for length in {*range(0, len(whole), 7), *range(len(whole) - 30, len(whole))}:
         path.write_bytes(whole[:length])
-        is_refused(path, "is damaged or no checkpoint|was refused: .*it is damaged or hostile")
+        is_refused(path, "is damaged or not a checkpoint|was refused: .*it is damaged or hostile")
     path.write_bytes(whole)
     assert read_outline(path).shapes == {"weight": (6,)}
 
@@ -397,12 +397,12 @@ def test_file_cut_off_anywhere_is_damaged(tmp_path, form) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "damaged or no checkpoint"),
+        (b"", "damaged or not a checkpoint"),
         (b"not a checkpoint\n", "damaged"),
         (b"\0" * 2000, "damaged"),
-        (pickle.dumps({"model": {}}), "damaged or no checkpoint"),
-        (zip_file({"archive/other": b"x"}), "damaged or no checkpoint"),
-        (zip_file({"archive/version": b"3\n", "archive/other": b"x"}), "damaged or no checkpoint"),
+        (pickle.dumps({"model": {}}), "damaged or not a checkpoint"),
+        (zip_file({"archive/other": b"x"}), "damaged or not a checkpoint"),
+        (zip_file({"archive/version": b"3\n", "archive/other": b"x"}), "damaged or not a checkpoint"),
         (zip_file({}), "damaged"),
     ],
     ids=["empty", "text", "zeros", "plain pickle", "other zip", "no data.pkl", "empty zip"],
@@ -418,7 +418,7 @@ def test_file_of_another_kind_is_named_so(tmp_path, content, words) -> None:
     "state", [{"weight": torch.zeros(2)}, torch.zeros(2), [], {"model": None}, {"model": [torch.zeros(2)]}]
 )
 def test_torch_file_that_is_no_checkpoint_of_fairseq_is_named_so(tmp_path, form, state) -> None:
-    is_refused(save(state, tmp_path / "model.pt", form), "is not fairseq's: it holds no model")
+    is_refused(save(state, tmp_path / "model.pt", form), "is not from fairseq: it holds no model")
 
 
 def test_missing_file_and_folder_are_named(tmp_path) -> None:
@@ -442,7 +442,7 @@ def test_old_file_ends_where_the_numbers_of_its_types_end(tmp_path, dtype) -> No
     )
     assert read_outline(path).shapes == {"x": (5,)}
     path.write_bytes(path.read_bytes()[:-1])
-    is_refused(path, "is damaged or no checkpoint .EOFError")
+    is_refused(path, "is damaged or not a checkpoint .EOFError")
 
 
 KNOWN = (
@@ -499,7 +499,7 @@ def test_old_file_of_another_magic_number_is_damaged(tmp_path, numbers) -> None:
         path = tmp_path / "model.pt"
         path.write_bytes(b"".join(pickle.dumps(value, 2) for value in (*written, *rest)))
         if refused:
-            is_refused(path, "is damaged or no checkpoint .ValueError")
+            is_refused(path, "is damaged or not a checkpoint .ValueError")
         else:
             assert read_outline(path).shapes == {}
 
@@ -526,7 +526,7 @@ def test_numpy_type_with_parts_names_a_size_or_flags_is_refused(tmp_path, place)
         dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R" + pickle.dumps(tuple(state), 2)[2:-1] + b"b."
         path.write_bytes(zip_file({"a/version": b"3", "a/data.pkl": b"\x80\x02" + dtype}))
         if refused:
-            is_refused(path, "it changes a NumPy type")
+            is_refused(path, "it changes a NumPy dtype")
         else:
             read_pickle(path)
 

@@ -87,13 +87,13 @@ def test_state_of_another_training_is_refused_with_both(tmp_path, given, words) 
     message = refusal(tmp_path, stored={}, **given)
     path = tmp_path / "checkpoint_last.pt"
     assert message == (
-        f"checkpoint {path} was trained with {was}, and its optimizer's state fits no other, but {now} was given; "
-        "resume with what it was trained with, or begin with a new state by --reset-optimizer"
+        f"checkpoint {path} was trained with {was}, which its optimizer state depends on, but {now} was given; "
+        f"resume with {was}, or start with a new state with --reset-optimizer"
     )
     resume(tmp_path, {}, reset_optimizer=True, **given)  # as it says
     resume(tmp_path, {}, saved=0, **given)  # with nothing of the optimizer in it
     beside = refusal(tmp_path, stored={}, finetune_from_model="base.pt", **given)
-    assert beside == f"{message} in place of --finetune-from-model"
+    assert beside == f"{message} instead of --finetune-from-model"
 
 
 @pytest.mark.parametrize(
@@ -121,16 +121,14 @@ def test_flat_state_in_half_precision_stays_flat(tmp_path) -> None:
     stored = {"fp16": True}
     resume(tmp_path, stored, **half)
     message = refusal(tmp_path, stored=stored, **half, fp16_no_flatten_grads=True)
-    assert (
-        "was trained with --fp16-no-flatten-grads False, and its optimizer's state fits no other, but True" in message
-    )
+    assert "was trained with --fp16-no-flatten-grads False, which its optimizer state depends on, but True" in message
     flat = {**stored, "fp16_no_flatten_grads": True}
-    assert "--fp16-no-flatten-grads True, and its" in refusal(tmp_path, stored=flat, **half)
+    assert "--fp16-no-flatten-grads True, which its" in refusal(tmp_path, stored=flat, **half)
     resume(tmp_path, flat, **half, fp16_no_flatten_grads=True)
     lacking = {**stored, "fp16_no_flatten_grads": ABSENT}
     resume(tmp_path, lacking, **half)
     resume(tmp_path, stored, **half, fp16_no_flatten_grads=ABSENT)
-    assert "grads False, and its" in refusal(tmp_path, stored=lacking, **half, fp16_no_flatten_grads=True)
+    assert "grads False, which its" in refusal(tmp_path, stored=lacking, **half, fp16_no_flatten_grads=True)
     assert "but False was" in refusal(tmp_path, stored=flat, **half, fp16_no_flatten_grads=ABSENT)
     resume(tmp_path, {}, fp16_no_flatten_grads=True)  # which says nothing in single precision
 
@@ -139,7 +137,7 @@ def test_what_the_checkpoint_does_not_say_is_not_compared(tmp_path) -> None:
     resume(tmp_path, None, {"criterion_name": None, "optimizer_name": None})
     resume(tmp_path, None, freeze_original_parameters=False)
     message = refusal(tmp_path, stored=None, history={"criterion_name": "Their"})
-    assert "was trained with --criterion Their, and" in message
+    assert "was trained with --criterion Their, which" in message
 
 
 def test_schedule_that_seeks_the_best_loss_needs_one(tmp_path) -> None:
@@ -151,13 +149,13 @@ def test_schedule_that_seeks_the_best_loss_needs_one(tmp_path) -> None:
             message = refusal(tmp_path, stored={}, history=history, lr_scheduler=name)
             assert message == (
                 f"checkpoint {tmp_path / 'checkpoint_last.pt'} was trained with --lr-scheduler fixed, whose state "
-                f"--lr-scheduler {name} cannot take up; resume with the former, or begin with a new state by "
+                f"--lr-scheduler {name} cannot use; resume with the former, or start with a new state with "
                 "--reset-lr-scheduler"
             )
             resume(tmp_path, {}, history, lr_scheduler=name, reset_lr_scheduler=True)
         resume(tmp_path, {}, {"lr_scheduler_state": {"best": 2.5}}, lr_scheduler=name)
     resume(tmp_path, {}, lr_scheduler="inverse_sqrt")  # a best that was not measured
-    assert "reduce_lr_on_plateau cannot take up" in refusal(tmp_path, stored={}, lr_scheduler="reduce_lr_on_plateau")
+    assert "reduce_lr_on_plateau cannot use" in refusal(tmp_path, stored={}, lr_scheduler="reduce_lr_on_plateau")
     assert "trained with --lr-scheduler another, whose" in refusal(tmp_path, stored=None, **none, lr_scheduler="cosine")
 
 
@@ -184,7 +182,7 @@ def test_flag_that_the_state_overrules_is_warned_of(tmp_path, caplog, flags, nam
     flag, now, was, key = named
     path = tmp_path / "checkpoint_last.pt"
     assert said == [
-        f"--{flag} {now} has no effect: {path} goes on with its {was}; to change it give "
+        f"--{flag} {now} has no effect: {path} continues with {was}; to change it give "
         f"--optimizer-overrides \"{{'{key}': {now}}}\""
     ]
 
@@ -199,8 +197,10 @@ def test_base_is_not_gone_on_with(tmp_path) -> None:
     weights = {"encoder.layers.0.fc1.weight": torch.ones(1, 1)}
     path = tmp_path / "checkpoint_last.pt"
     message = refusal(tmp_path, stored={}, model=weights)
-    assert message.startswith(f"checkpoint {path} holds no adapters: it is a base model, and resuming would go on with")
-    assert message.endswith("to start adapters on it, give another --save-dir, and the base as --finetune-from-model")
+    assert message.startswith(
+        f"checkpoint {path} holds no adapters: it is a base model, and resuming would continue with"
+    )
+    assert message.endswith("to train adapters on it, give another --save-dir, and the base as --finetune-from-model")
     resume(tmp_path, {}, model=weights, adapts=False)
     resume(tmp_path, {}, model=weights, reset_optimizer=True)
     for name in ("other.pt", "checkpoint_last_of_all.pt"):

@@ -59,15 +59,15 @@ def test_base_that_stays_is_left_out_where_it_is_frozen(tmp_path, save_dir, monk
 def test_only_adapters_cannot_be_saved_where_the_base_trains_or_is_in_no_file(tmp_path, save_dir) -> None:
     base = save(tmp_path / "base.pt", WEIGHTS)
     wanted = {"save_adapters_only": True}
-    assert "but the base trains as well; leave it out, or freeze it" in refusal(
+    assert "but the base is trained as well; leave it out, or freeze the base" in refusal(
         save_dir, frozen=False, finetune_from_model=base, **wanted
     )
-    needs = "--save-adapters-only True needs a base that stays where it is; start with --finetune-from-model"
+    needs = "--save-adapters-only True needs a base in a file that stays; start with --finetune-from-model"
     assert settled(save_dir) == (False, None)
     assert refusal(save_dir, **wanted) == needs
     assert settled(save_dir, restore_file=base) == (False, None)
     assert refusal(save_dir, restore_file=base, reset_optimizer=True, **wanted) == needs
-    last = ", since the checkpoint to resume from holds its base itself"
+    last = ", since the checkpoint to resume from holds its base"
     assert refusal(save_dir, restore_file=base, **wanted) == needs + last
     save(save_dir / "checkpoint_last.pt", WEIGHTS)
     assert settled(save_dir, finetune_from_model=base) == (False, None)
@@ -82,7 +82,7 @@ def test_base_under_a_name_that_fairseq_writes_is_saved_along(tmp_path, save_dir
     for path in (base, str(tmp_path / "link.pt"), str(tmp_path / "folder" / name)):
         assert settled(save_dir, finetune_from_model=path) == (False, path)
         message = refusal(save_dir, finetune_from_model=path, save_adapters_only=True)
-        assert f"but {path} lies in --save-dir, where fairseq may overwrite or delete it; move it" in message
+        assert f"but {path} is in --save-dir, where fairseq may overwrite or delete it; move it" in message
         assert settled(tmp_path / "folder", finetune_from_model=path)[0] is False
 
 
@@ -120,7 +120,7 @@ def test_base_beside_a_start_that_holds_its_own_is_refused(tmp_path, save_dir) -
     base = save(tmp_path / "base.pt", WEIGHTS)
     for flags in ({}, {"finetune_from_model": base}, {"restore_file": base}):
         message = refusal(save_dir, base_checkpoint=base, **flags)
-        assert message.startswith(f"--base-checkpoint {base} belongs to checkpoints that hold adapters only, and this")
+        assert message.startswith(f"--base-checkpoint {base} is for checkpoints that hold adapters only, and this")
         assert message.endswith("leave it out, or give it as --finetune-from-model")
 
 

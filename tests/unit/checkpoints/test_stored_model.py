@@ -14,7 +14,7 @@ from langspec_lora.checkpoints.base import base_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError
-from tests.unit.checkpoints.test_fit import TABLE, all_shapes, base_shapes, stored_arguments
+from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, stored_arguments
 
 ARGS = stored_arguments(arch="x", encoder_langtok="src")
 SETTINGS = {"arch": "x", "encoder_langtok": "src", "lora_init": "rank"}
@@ -87,7 +87,7 @@ def test_adapter_folder_has_no_base_to_give(paths, form, tmp_path) -> None:
         with pytest.raises(UserError) as refusal:
             take()
         assert str(refusal.value) == (
-            f"adapter {paths[form]} holds no base model; make a checkpoint of it with "
+            f"adapter {paths[form]} holds no base model; make it a checkpoint with "
             f"'langspec-lora import {paths[form]} --from adapter --base …'"
         )
 
@@ -95,7 +95,7 @@ def test_adapter_folder_has_no_base_to_give(paths, form, tmp_path) -> None:
 def test_base_that_has_moved_may_be_given(paths, tmp_path) -> None:
     moved = paths["base"].rename(tmp_path / "moved.pt")
     with pytest.raises(
-        UserError, match=f"^checkpoint {paths['lean']} holds adapters only, and its base .*base.pt is not"
+        UserError, match=f"^checkpoint {paths['lean']} holds adapters only, and its base .*base.pt was not"
     ):
         _ = StoredModel(paths["lean"]).base
     source = StoredModel(paths["lean"], moved)
@@ -108,11 +108,11 @@ def test_base_counts_as_the_same_in_half_precision(paths) -> None:
     exact = base_fingerprint(held)
     halves = [base_fingerprint(held, dtype) for dtype in (torch.float16, torch.bfloat16)]
     for form in ("whole", "base", "lean"):
-        assert all(map(StoredModel(paths[form]).stands_on, (exact, *halves)))
-        assert not StoredModel(paths[form]).stands_on("sha256:other")
-    assert [StoredModel(paths["folder"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
+        assert all(map(StoredModel(paths[form]).has_fingerprint, (exact, *halves)))
+        assert not StoredModel(paths[form]).has_fingerprint("sha256:other")
+    assert [StoredModel(paths["folder"]).has_fingerprint(one) for one in (exact, *halves)] == [True, False, False]
     paths["base"].unlink()
-    assert [StoredModel(paths["lean"]).stands_on(one) for one in (exact, *halves)] == [True, False, False]
+    assert [StoredModel(paths["lean"]).has_fingerprint(one) for one in (exact, *halves)] == [True, False, False]
 
 
 @pytest.mark.parametrize("form", ["whole", "lean"])
@@ -134,6 +134,6 @@ def test_other_adapters_are_written_as_the_checkpoint_is(paths, form, tmp_path, 
 def test_nothing_is_written_on_another_base(paths, tmp_path) -> None:
     torch.save({"model": {"encoder.embed_tokens.weight": torch.ones(1)}, "args": Namespace()}, paths["base"])
     source = StoredModel(paths["lean"])
-    with pytest.raises(UserError, match="is another base model"):
+    with pytest.raises(UserError, match="is not the base model of"):
         source.write(source.adapters, tmp_path / "out.pt")
     assert not (tmp_path / "out.pt").exists()

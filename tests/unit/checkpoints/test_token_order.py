@@ -84,7 +84,7 @@ def test_orders_are_those_of_the_checkpoints_in_use(tmp_path) -> None:
     assert token_orders(training(finetune_from_model=one)) == [TokenOrder(Path(one), ("en", "wo"))]
     assert token_orders(training(finetune_from_model=one, path=None)) == [TokenOrder(Path(one), ("en", "wo"))]
     assert token_orders(training()) == token_orders(Namespace()) == token_orders(Namespace(path=None)) == []
-    with pytest.raises(UserError, match="was given beside --finetune-from-model"):
+    with pytest.raises(UserError, match="was given with --finetune-from-model"):
         token_orders(training(finetune_from_model=one, reset_meters=True))
 
 
@@ -119,7 +119,7 @@ def test_ensemble_of_different_orders_is_refused_where_the_dictionary_lacks_toke
         with pytest.raises(UserError) as refusal:
             loaded(given)
         assert str(refusal.value).startswith(
-            "dictionary d.txt has no language tokens, and the checkpoints have them in"
+            "dictionary d.txt has no language tokens, and the checkpoints use different"
         )
         assert "one.pt in the order wo,en, two.pt in the order en,wo; only models with the same" in str(refusal.value)
 
@@ -133,5 +133,5 @@ def test_order_that_no_checkpoint_says_is_warned_of_where_it_matters(caplog) -> 
     assert record.levelname == "WARNING"
     assert record.getMessage() == (
         "dictionary d.txt has no language tokens, and checkpoint old.pt does not say in which order its model has "
-        "them; they are taken in the order of --langs en,wo"
+        "them; using the order of --langs en,wo"
     )

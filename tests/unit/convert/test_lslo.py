@@ -129,30 +129,33 @@ def test_a_slice_that_nothing_says_is_the_whole_layer(names, how) -> None:
 ODD = ("decoder", 1, "crossv")
 WHERE = "the adapter of nl (id 4) at decoder.1.crossv"
 SIZES = "expected D × rank and rank × D"
-ELSEWHERE = "expected rank 3 and widths 5 and 6 as elsewhere"
+ELSEWHERE = "expected rank 3 and widths 5 and 6, as elsewhere"
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ({"a": None}, "it holds lora_b; expected lora_a and lora_b, or lora_a, lora_b_orig and lora_b_mask"),
-        ({"b": None}, "it holds lora_a; expected"),
-        ({"a": None, "b": None}, "it holds nothing; expected"),
-        ({"b": None, "b_orig": torch.ones(3, 6)}, "it holds lora_a, lora_b_orig; expected"),
-        ({"b": None, "b_mask": torch.ones(3, 6)}, "it holds lora_a, lora_b_mask; expected"),
+        ({"a": None}, "consists of lora_b; expected lora_a and lora_b, or lora_a, lora_b_orig and lora_b_mask"),
+        ({"b": None}, "consists of lora_a; expected"),
+        ({"a": None, "b": None}, "consists of nothing; expected"),
+        ({"b": None, "b_orig": torch.ones(3, 6)}, "consists of lora_a, lora_b_orig; expected"),
+        ({"b": None, "b_mask": torch.ones(3, 6)}, "consists of lora_a, lora_b_mask; expected"),
         ({"a": None, "b": None, "b_orig": torch.ones(3, 6), "b_mask": torch.ones(3, 6)}, "lora_b_mask, lora_b_orig; "),
-        ({"b": None, "b_orig": torch.ones(3, 6), "b_mask": torch.ones(3, 1)}, "no mask of zeros and ones like its"),
-        ({"b": None, "b_orig": torch.ones(3, 6), "b_mask": torch.ones(3, 6) * 2}, "no mask of zeros and ones"),
-        ({"b": None, "b_orig": torch.ones(3, 6), "b_mask": -torch.ones(3, 6)}, "no mask of zeros and ones"),
+        (
+            {"b": None, "b_orig": torch.ones(3, 6), "b_mask": torch.ones(3, 1)},
+            "not a mask of zeros and ones in the shape",
+        ),
+        ({"b": None, "b_orig": torch.ones(3, 6), "b_mask": torch.ones(3, 6) * 2}, "not a mask of zeros and ones"),
+        ({"b": None, "b_orig": torch.ones(3, 6), "b_mask": -torch.ones(3, 6)}, "not a mask of zeros and ones"),
         ({"a": torch.ones(3)}, SIZES),
         ({"a": torch.ones(5, 3, 1)}, SIZES),
         ({"b": torch.ones(3)}, SIZES),
         ({"b": torch.ones(3, 6, 1)}, SIZES),
-        ({"b": torch.ones(2, 6)}, "has sizes (5, 3) and (2, 6); expected D × rank and rank × D"),
+        ({"b": torch.ones(2, 6)}, "has shapes (5, 3) and (2, 6); expected D × rank and rank × D"),
         ({"a": torch.ones(5, 0), "b": torch.ones(0, 6)}, SIZES),
-        ({"a": torch.ones(5, 2), "b": torch.ones(2, 6)}, f"has sizes (5, 2) and (2, 6); {ELSEWHERE}"),
-        ({"a": torch.ones(7, 3)}, f"has sizes (7, 3) and (3, 6); {ELSEWHERE}"),
-        ({"b": torch.ones(3, 8)}, f"has sizes (5, 3) and (3, 8); {ELSEWHERE}"),
+        ({"a": torch.ones(5, 2), "b": torch.ones(2, 6)}, f"has shapes (5, 2) and (2, 6); {ELSEWHERE}"),
+        ({"a": torch.ones(7, 3)}, f"has shapes (7, 3) and (3, 6); {ELSEWHERE}"),
+        ({"b": torch.ones(3, 8)}, f"has shapes (5, 3) and (3, 8); {ELSEWHERE}"),
     ],
 )
 def test_adapters_of_other_parts_or_sizes_are_named(parts, words) -> None:
@@ -165,8 +168,8 @@ def test_adapters_of_other_parts_or_sizes_are_named(parts, words) -> None:
 @pytest.mark.parametrize(("part", "size"), [("a", (7, 4)), ("b", (4, 8))])
 def test_of_several_widths_the_first_language_s_is_expected(part, size) -> None:
     message = refusal(state({entry(ODD, "wo", part): torch.ones(size)}))
-    assert "the adapter of wo at decoder.1.crossv has sizes" in message
-    assert "expected rank 4 and widths 5 and 6 as elsewhere" in message
+    assert "the adapter of wo at decoder.1.crossv has shapes" in message
+    assert "expected rank 4 and widths 5 and 6, as elsewhere" in message
 
 
 def test_positions_that_a_stack_has_not_are_named() -> None:
@@ -175,7 +178,7 @@ def test_positions_that_a_stack_has_not_are_named() -> None:
 
 
 def test_a_model_without_such_adapters_is_named() -> None:
-    assert "checkpoint a.pt holds no pairs of the released implementation" in refusal({"encoder.x": torch.ones(1)})
+    assert "checkpoint a.pt holds no adapters of the released implementation" in refusal({"encoder.x": torch.ones(1)})
 
 
 def further(*sites: tuple[str, int, str]) -> dict[str, torch.Tensor]:
@@ -205,7 +208,7 @@ def test_arguments_that_are_not_whole_are_named(how) -> None:
     args = arguments(encoder_activation_direction=None, encoder_layers=None)
     if how == "missing":
         del args.encoder_layers
-    assert "checkpoint a.pt holds no whole training arguments" in refusal(state(), args)
+    assert "checkpoint a.pt holds incomplete training arguments" in refusal(state(), args)
 
 
 def test_other_directions_and_slices_are_named() -> None:
@@ -215,4 +218,4 @@ def test_other_directions_and_slices_are_named() -> None:
 
 def test_languages_and_ranks_are_checked() -> None:
     assert "whose adapter has rank 4" in refusal(state(), arguments(low_rank=8))
-    assert "the adapter of fr (id 1) at encoder.0.q it holds nothing" in refusal(state(), arguments(langs="en,fr"))
+    assert "the adapter of fr (id 1) at encoder.0.q consists of nothing" in refusal(state(), arguments(langs="en,fr"))

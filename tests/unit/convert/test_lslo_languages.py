@@ -36,8 +36,8 @@ def test_another_order_and_languages_that_are_left_out_are_told(capsys) -> None:
     ids = language_ids([0, 3, 4, 11], ["en", "nl", "wo"], ["wo", "en"], "checkpoint a.pt")
     assert list(ids.items()) == [("wo", 11), ("en", 0)]
     assert capsys.readouterr().err.splitlines() == [
-        "langspec-lora: ids are those of the released code, whatever the order of --langs: wo 11, en 0",
-        "langspec-lora: adapters of languages that --langs does not name are left out: de (3), nl (4)",
+        "langspec-lora: the ids are those of the released code, not the order of --langs: wo 11, en 0",
+        "langspec-lora: left out, since --langs does not name them: de (3), nl (4)",
     ]
 
 
@@ -68,7 +68,7 @@ def test_a_changed_table_asks_for_all_languages_by_their_ids(present, trained, g
     with pytest.raises(UserError) as refusal:
         language_ids(present, trained, given, "checkpoint a.pt")
     message = str(refusal.value)
-    assert f"checkpoint a.pt has adapters of {len(present)} languages, ids 0 to {max(present)}" in message
+    assert f"checkpoint a.pt has adapters for {len(present)} languages, ids 0 to {max(present)}" in message
     assert f"the languages {','.join(given or trained)}, but the released code knows only {','.join(IDS)}" in message
     assert "give all languages of the code that trained it, in the order of their ids, as --langs" in message
 
@@ -80,7 +80,7 @@ def test_languages_of_a_changed_table_have_the_ids_of_their_order(capsys) -> Non
     moved = ["xx", "fr", "en"]
     assert language_ids(range(3), added, moved, "a.pt") == {"xx": 0, "fr": 1, "en": 2}
     said = capsys.readouterr().err
-    assert said == "langspec-lora: --langs gives other ids than the released code: en 2 (0 there)\n"
+    assert said == "langspec-lora: --langs gives ids that differ from the released code: en 2 (not 0)\n"
 
 
 TRAINED = Namespace(high_rank=2, med_rank=3, low_rank=4)
@@ -107,19 +107,19 @@ def test_ranks_of_the_training_are_taken() -> None:
             {"en": 0, "wo": 11},
             "low low",
             (4, 4),
-            ("en has the id 0, whose adapter has rank 4", "--high-rank 2; the code that trained it has other ids"),
+            ("en has id 0, whose adapter has rank 4", "--high-rank 2; the code that trained it has other ids"),
         ),
         (
             {"xx": 0, "en": 1},
             "low med",
             (4, 4),
-            ("en has the id 1, whose adapter has rank 4", "--med-rank 3; give --langs in the order of its ids"),
+            ("en has id 1, whose adapter has rank 4", "--med-rank 3; give --langs in the order of its ids"),
         ),
         (
             {"en": 0, "xx": 1},
             "high low",
             (2, 4),
-            ("xx has the id 1, whose adapter has rank 4", "--low-rank 8; give --langs in the order of its ids"),
+            ("xx has id 1, whose adapter has rank 4", "--low-rank 8; give --langs in the order of its ids"),
         ),
     ],
 )
@@ -129,4 +129,4 @@ def test_other_ranks_than_those_of_the_training_are_another_languages(names, lev
     message = str(refusal.value)
     assert message.startswith("checkpoint a.pt: ")
     assert all(part in message for part in words)
-    assert "and its levels as --lang-resources" in message or "cannot be followed" in message
+    assert "and its levels as --lang-resources" in message or "so its languages are not known" in message

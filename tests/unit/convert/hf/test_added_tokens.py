@@ -87,14 +87,12 @@ def test_entries_without_text_or_id_are_damaged(tmp_path, file, content) -> None
     write(tmp_path, **{file: content})
     with pytest.raises(UserError) as refused:
         read_added_tokens(tmp_path)
-    assert str(refused.value) == (
-        f"{tmp_path / file}.json is damaged: its added tokens have no ids; take it from its source again"
-    )
+    assert str(refused.value) == (f"{tmp_path / file}.json is damaged: its added tokens have no ids; download it again")
 
 
 def test_what_is_no_json_is_said_to_be_none(tmp_path) -> None:
     (tmp_path / "added_tokens.json").write_text("{")
-    with pytest.raises(UserError, match=r"added_tokens\.json is damaged: it is no JSON"):
+    with pytest.raises(UserError, match=r"added_tokens\.json is damaged \("):
         read_added_tokens(tmp_path)
 
 
@@ -148,9 +146,9 @@ def test_a_list_names_added_tokens_only() -> None:
         with pytest.raises(UserError) as refused:
             language_names(added("<mask>", "word0", "word1"), (), given)
         assert str(refused.value) == (
-            f"--added-languages names {given[-1]!r}, which is no added token of the tokenizer; it has word0, word1"
+            f"--added-languages names {given[-1]!r}, which is not an added token of the tokenizer; it has word0, word1"
         )
-    with pytest.raises(UserError, match=r"names 'abc', which is no added token of the tokenizer; it has none$"):
+    with pytest.raises(UserError, match=r"names 'abc', which is not an added token of the tokenizer; it has none$"):
         language_names(added("<mask>"), (), ["abc"])
     names = [f"word{number}" for number in range(23)]
     for count, more in ((20, ""), (21, " and 1 more"), (23, " and 3 more")):
@@ -163,11 +161,11 @@ def test_a_list_names_added_tokens_only() -> None:
 def test_names_that_are_no_part_of_a_file_name_are_refused(token) -> None:
     with pytest.raises(UserError) as refused:
         language_names(added(token), (), [token])
-    expected = f"--added-languages {token[:40]!r}: a language's name can hold letters, digits, - and _ only; rename"
+    expected = f"--added-languages {token[:40]!r}: a language's name may hold only letters, digits, - and _; rename"
     assert str(refused.value).startswith(expected)
 
 
-CHOICE = "--added-languages A,B says which added tokens are languages, --added-languages none that none is"
+CHOICE = "choose the added tokens that are languages with --added-languages A,B, or --added-languages none"
 
 
 @pytest.mark.parametrize(
@@ -180,11 +178,11 @@ CHOICE = "--added-languages A,B says which added tokens are languages, --added-l
             {"kbd": "kbd", "gsw-BE": "gsw_BE"},
             ["added to the tokenizer: kbd, gsw-BE (as gsw_BE)", CHOICE],
         ),
-        (("wol_Latn", "b", "a"), {"wol_Latn": "wol_Latn"}, ["added tokens that are no languages: b, a", CHOICE]),
+        (("wol_Latn", "b", "a"), {"wol_Latn": "wol_Latn"}, ["added tokens that are not languages: b, a", CHOICE]),
         (
             ("kbd", "b"),
             {"kbd": "kbd"},
-            ["languages that were added to the tokenizer: kbd", "added tokens that are no languages: b", CHOICE],
+            ["languages that were added to the tokenizer: kbd", "added tokens that are not languages: b", CHOICE],
         ),
     ],
 )
@@ -198,4 +196,4 @@ def test_tokens_that_get_no_id_are_said_to_be_left_out() -> None:
     tokens = added(without_id=("sah_Cyrl", "<mask>", "used", *(f"word{number}" for number in range(20))))
     (remark,) = language_remarks(tokens, {}, (), {"used"})
     expected = ", ".join(["sah_Cyrl", *(f"word{number}" for number in range(19))])
-    assert remark == f"tokens that the tokenizer's files name without an id are left out: {expected} and 1 more"
+    assert remark == f"tokens without an id in the tokenizer's files are left out: {expected} and 1 more"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from fairseq.data import Dictionary
 
-from langspec_lora.convert.hf.tokenizer import check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer, write_tokenizer
 from langspec_lora.convert.hf.vocabulary import m2m100_languages
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
@@ -174,11 +174,11 @@ def test_a_tokenizer_splits_as_sentencepiece_and_fairseq_do(tmp_path, name) -> N
 
 DECLINED = {
     "word": ("word", {}, "it is a model of whole words"),
-    "suffix": ("unigram", {"treat_whitespace_as_suffix": True}, "it writes spaces otherwise"),
+    "suffix": ("unigram", {"treat_whitespace_as_suffix": True}, "it does not write spaces"),
     "user-defined": ("unigram", {"user_defined_symbols": "<sep>,fox"}, "it has user-defined symbols, such as '<sep>'"),
     "user-defined, bpe": ("bpe", {"user_defined_symbols": "<sep>,fox"}, "it has user-defined symbols"),
-    "lacking": ("unigram", {"lacking": 20}, "the dictionary lacks 20 of its pieces, such as"),
-    "lacking, bpe": ("bpe", {"lacking": 1}, "the dictionary lacks 1 of its pieces, such as"),
+    "lacking": ("unigram", {"lacking": 20}, "20 of its pieces are missing from the dictionary, such as"),
+    "lacking, bpe": ("bpe", {"lacking": 1}, "1 of its pieces are missing from the dictionary, such as"),
 }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.cli.main import main
 from langspec_lora.convert.hf import model
-from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config
+from langspec_lora.convert.hf.config_json import fairseq_args, huggingface_config
 from langspec_lora.convert.hf.model import export_model, exported_files, import_model
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface, weight_shapes
 from langspec_lora.errors import UserError
@@ -208,7 +208,7 @@ def test_a_number_of_embeddings_that_is_left_out_is_transformers_own(tmp_path, m
 def test_what_is_no_folder_is_said(tmp_path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "none", tmp_path / "file"):
-        with pytest.raises(UserError, match=f"^{path} is no folder; give one that transformers wrote"):
+        with pytest.raises(UserError, match=f"^{path} is not a folder; give one that transformers wrote"):
             import_model(path, tmp_path / "out")
 
 
@@ -257,7 +257,7 @@ def test_a_tokenizer_makes_generation_begin_with_the_target_language(home, state
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     expected = None if languages[1] is None else home.tokens.index("__wo__")
     assert generation.get("forced_bos_token_id") == expected
-    assert "begin it with __xx__" in export_model(state, args, tmp_path / "any", "it", tokenizer=files)
+    assert "begin each text with __xx__" in export_model(state, args, tmp_path / "any", "it", tokenizer=files)
     assert export_model(state, args, tmp_path / "plain", "it", languages) is None
     assert "forced_bos_token_id" not in json.loads((tmp_path / "plain" / "generation_config.json").read_text())
 
@@ -265,7 +265,7 @@ def test_a_tokenizer_makes_generation_begin_with_the_target_language(home, state
 def test_a_model_without_embeddings_has_none(home, state, args, tmp_path) -> None:
     state = {name: value for name, value in state.items() if "embed_tokens" not in name}
     files = (home.ours / "dict.txt", home.ours / "sentencepiece.bpe.model")
-    with pytest.raises(UserError, match=f"has {len(home.tokens)} tokens, but the model 0 embeddings"):
+    with pytest.raises(UserError, match=f"has {len(home.tokens)} tokens, but the model has 0 embeddings"):
         export_model(state, args, tmp_path / "out", "it", tokenizer=files)
     with pytest.raises(UserError, match=r"has no encoder\.embed_tokens\.weight"):
         export_model(state, args, tmp_path / "out", "it")
@@ -307,7 +307,7 @@ def test_an_import_says_what_became_of_the_tokens_and_how_to_train(home, tmp_pat
     assert [line for line in written if str(tmp_path) in line] == written
     assert all(any(str(tmp_path / "out" / name) in line for line in written) for name in IMPORTED)
     assert "languages that were added to the tokenizer: gsw-BE (as gsw_BE)" in said
-    assert "added tokens that are no languages: word" in said
+    assert "added tokens that are not languages: word" in said
     start = f"fine-tune it with --finetune-from-model {tmp_path / 'out' / 'model.pt'} --arch langspec_m2m100_lora_"
     assert start in said
     for given, expected in (
@@ -434,7 +434,7 @@ def test_a_direction_is_merged_and_the_base_alone_is_said_to_be_that(home, tmp_p
     command = ("export", home.ours / "adapted.pt", "--format", "huggingface")
     written, said = run(capsys, *command, "-s", "en", "-t", "wo", "--out", tmp_path / "merged")
     assert "base model alone" not in said
-    assert f"the tokenizer is made of {home.ours / 'dict.txt'} and {home.ours / 'sentencepiece.bpe.model'}" in said
+    assert f"the tokenizer is made from {home.ours / 'dict.txt'} and {home.ours / 'sentencepiece.bpe.model'}" in said
     assert names_in(tmp_path / "merged") == {*MODEL, *TOKENIZER}
     assert len(written) == len(MODEL) + len(TOKENIZER)
     assert all(any(str(tmp_path / "merged" / name) in line for line in written) for name in (*MODEL, *TOKENIZER))
@@ -451,7 +451,7 @@ def test_a_direction_is_merged_and_the_base_alone_is_said_to_be_that(home, tmp_p
         torch.testing.assert_close(merged[name], expected)
     _, said = run(capsys, *command, "--out", tmp_path / "base")
     assert "this is the base model alone; -s and -t merge the adapters of a direction into it" in said
-    assert "begin it with __xx__" in said
+    assert "begin each text with __xx__" in said
     plain = load_file(tmp_path / "base" / "model.safetensors")
     assert all(torch.equal(plain[name], weight) for name, weight in theirs.items())
     _, said = run(capsys, "export", home.ours / "model.pt", "--format", "huggingface", "--out", tmp_path / "stock")
@@ -495,11 +495,11 @@ def test_a_tokenizer_that_is_found_gives_way_and_one_that_is_given_does_not(home
         (tmp_path / "full" / name).write_text("mine")
     written, said = run(capsys, *command, tmp_path / "full")
     assert f"no tokenizer is written: --out {tmp_path / 'full'} holds tokenizer_config.json already; --over" in said
-    assert "is made of" not in said
+    assert "is made from" not in said
     assert (tmp_path / "full" / "tokenizer_config.json").read_text() == "mine"
     assert len(written) == len(MODEL)
     written, said = run(capsys, *command, tmp_path / "full", "--overwrite")
-    assert "is made of" in said
+    assert "is made from" in said
     assert names_in(tmp_path / "full") == {*MODEL, *TOKENIZER}
     # A dictionary of another model: found, it is left out; given, it is wrong.
     lines = (place / "dict.txt").read_text().splitlines(keepends=True)
@@ -512,7 +512,7 @@ def test_a_tokenizer_that_is_found_gives_way_and_one_that_is_given_does_not(home
     assert len(written) == len(MODEL)  # an old tokenizer was not written now
     for flag in (("--fixed-dictionary", place / "dict.txt"), ("--spm", place / "sentencepiece.bpe.model")):
         message = refusal(*command, tmp_path / "out", *flag)
-        assert f"has {len(home.tokens) - 1} tokens, but the model {len(home.tokens)} embeddings" in message
+        assert f"has {len(home.tokens) - 1} tokens, but the model has {len(home.tokens)} embeddings" in message
     assert not (tmp_path / "out").exists()
     assert "already contains config.json" in refusal(*command, tmp_path / "short")
 

@@ -12,7 +12,7 @@ import pytest
 
 from langspec_lora.convert.hf import normalisation
 from langspec_lora.convert.hf.normalisation import character_table, normalisation_steps
-from langspec_lora.convert.hf.pieces import read_pieces
+from langspec_lora.convert.hf.sentencepiece_model import read_pieces
 
 sentencepiece = pytest.importorskip("sentencepiece")
 

@@ -12,7 +12,7 @@ from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import base_architecture
 from torch import nn
 
-from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config
+from langspec_lora.convert.hf.config_json import fairseq_args, huggingface_config
 from langspec_lora.convert.hf.weights import to_fairseq
 from langspec_lora.errors import UserError
 from tests import hf
@@ -93,7 +93,7 @@ def test_settings_compute_the_same_in_stock_fairseq_and_exported_again(settings)
         ({"dropout": "0.1"}, "dropout is '0.1'; expected a number from 0 to 1"),
         ({"decoder_layerdrop": 1.5}, "decoder_layerdrop is 1.5"),
         ({"attention_dropout": None}, "attention_dropout is None"),
-        ({"encoder_attention_heads": 3}, "d_model is 16, which encoder_attention_heads (3) does not divide"),
+        ({"encoder_attention_heads": 3}, "d_model is 16, which is not divisible by encoder_attention_heads (3)"),
         ({"scale_embedding": "false"}, "scale_embedding is 'false'; expected true or false"),
         ({"tie_word_embeddings": False}, "its embeddings are not tied"),
         ({"tie_word_embeddings": 0}, "tie_word_embeddings is 0; expected true or false"),
@@ -136,5 +136,5 @@ def test_quantised_weights_are_refused() -> None:
     theirs = their_model()
     args = fairseq_args(theirs.config.to_dict(), "config.json")
     tensors = {**theirs.state_dict(), "model.encoder.layers.0.fc1.weight": torch.ones(24, 16, dtype=torch.int8)}
-    with pytest.raises(UserError, match=r"holds model.encoder.layers.0.fc1.weight in whole numbers"):
+    with pytest.raises(UserError, match=r"holds model.encoder.layers.0.fc1.weight as integers"):
         to_fairseq(tensors, args, range(ROWS), "the folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langspec_lora.convert.hf.tokenizer import check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import check_tokenizer, write_tokenizer
 from langspec_lora.errors import UserError
 from tests import toy
 
@@ -81,7 +81,7 @@ def test_other_dictionaries_get_a_tokenizer_with_their_ids(tmp_path, text, kind)
 def test_without_a_direction_the_text_begins_with_its_language(tmp_path, text) -> None:
     spm, dictionary, tokens = write(tmp_path, text, "unigram")
     remark = write_tokenizer(tmp_path, check_tokenizer(dictionary, spm, len(tokens), ()), spm, (None, None))
-    assert "begin it with __xx__" in remark
+    assert "begin each text with __xx__" in remark
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     processor = sentencepiece.SentencePieceProcessor(model_file=str(spm))
     ids = [tokens.index(piece) for piece in processor.encode("en1 en2", out_type=str)]
@@ -98,11 +98,11 @@ def test_what_no_tokenizer_of_transformers_does_is_said(tmp_path, text) -> None:
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path, text) -> None:
     spm, dictionary, tokens = write(tmp_path, text, "unigram")
-    with pytest.raises(UserError, match=f"has {len(tokens)} tokens, but the model 7 embeddings"):
+    with pytest.raises(UserError, match=f"has {len(tokens)} tokens, but the model has 7 embeddings"):
         check_tokenizer(dictionary, spm, 7, ())
     with pytest.raises(UserError, match="has no token __yy__"):
         check_tokenizer(dictionary, spm, len(tokens), ("wo", "yy"))
-    with pytest.raises(UserError, match="there is no dictionary"):
+    with pytest.raises(UserError, match=r"dictionary .* not found"):
         check_tokenizer(tmp_path / "none", spm, len(tokens), ())
     (tmp_path / "other.txt").write_text("".join(f"word{number} 1\n" for number in range(80)))
     with pytest.raises(UserError, match="lacks"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.checkpoints.token_order import TokenOrder
-from langspec_lora.convert.hf.tokenizer import TOKENIZER_FILES, check_tokenizer, write_tokenizer
+from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
 from langspec_lora.errors import UserError
 
 pytest.importorskip("transformers", reason="needs the extra hf: transformers is not installed")
@@ -136,7 +136,7 @@ def test_other_dictionaries_get_all_settings_of_a_tokenizer(tmp_path, models, so
 def test_a_model_that_no_tokenizer_splits_as_gets_its_ids_and_no_class(tmp_path, models) -> None:
     tokens = [*SPECIALS, *pieces_of(models["word"]), "__en__"]
     remark = write_tokenizer(tmp_path, tokens, models["word"], ("en", None))
-    assert f"splits text as {models['word']} does, since it is a model of whole words: vocab.json holds" in remark
+    assert f"splits text like {models['word']}, since it is a model of whole words: vocab.json holds" in remark
     assert read(tmp_path) == {
         "vocab.json": {token: number for number, token in enumerate(tokens)},
         "tokenizer_config.json": {"tokenizer_class": "NoTokenizerOfTransformers"},
@@ -148,7 +148,7 @@ def test_a_model_that_no_tokenizer_splits_as_gets_its_ids_and_no_class(tmp_path,
     ("kind", "kept", "expected"),
     [
         ("bpe", "NllbTokenizer", "NllbTokenizer makes a token of spaces at the end of a text"),
-        ("unigram", "PreTrainedTokenizerFast", "knows no src_lang, and begins every text with __eng_Latn__"),
+        ("unigram", "PreTrainedTokenizerFast", "has no src_lang, and begins every text with __eng_Latn__"),
     ],
 )
 def test_nllbs_languages_get_its_tokenizer_where_the_model_is_bpe(tmp_path, models, kind, kept, expected) -> None:
@@ -163,14 +163,16 @@ def test_files_that_are_missing_or_do_not_fit_are_named(tmp_path, models) -> Non
     spm, dictionary = models["unigram"], tmp_path / "dict.txt"
     tokens = [*pieces_of(spm), "__en__"]
     rows = 4 + len(tokens)
-    with pytest.raises(UserError, match=f"^there is no dictionary {dictionary}; check the path$"):
+    with pytest.raises(UserError, match=f"^dictionary {dictionary} not found; check the path$"):
         check_tokenizer(dictionary, spm, rows, ())
     dictionary.write_text("".join(f"{token} 1\n" for token in tokens))
-    with pytest.raises(UserError, match=f"^there is no SentencePiece model {tmp_path / 'spm'}; check the path$"):
+    with pytest.raises(UserError, match=f"^SentencePiece model {tmp_path / 'spm'} not found; check the path$"):
         check_tokenizer(dictionary, tmp_path / "spm", rows, ())
     assert check_tokenizer(dictionary, spm, rows, (None, "en")) == [*SPECIALS, *tokens]
     for number in (rows - 1, rows + 1):
-        with pytest.raises(UserError, match=f"^dictionary {dictionary} has {rows} tokens, but the model {number} emb"):
+        with pytest.raises(
+            UserError, match=f"^dictionary {dictionary} has {rows} tokens, but the model has {number} emb"
+        ):
             check_tokenizer(dictionary, spm, number, ())
     with pytest.raises(UserError, match=f"^dictionary {dictionary} has no token __wo__; give a language"):
         check_tokenizer(dictionary, spm, rows, ("en", "wo"))
@@ -184,7 +186,7 @@ def test_language_tokens_that_only_the_embeddings_have_are_appended(tmp_path, mo
     rows = 4 + len(tokens) + 2
     expected = [*SPECIALS, *tokens, "__wo__", "__en__"]
     assert check_tokenizer(dictionary, spm, rows, ("en", "wo"), order) == expected
-    with pytest.raises(UserError, match=f"has {rows - 2} tokens, but the model {rows} embeddings"):
+    with pytest.raises(UserError, match=f"has {rows - 2} tokens, but the model has {rows} embeddings"):
         check_tokenizer(dictionary, spm, rows, ())
     # A dictionary that is whole has what the model was trained with, whatever the order says.
     assert check_tokenizer(dictionary, spm, rows - 2, (), order) == expected[:-2]

@@ -72,24 +72,24 @@ def test_vocabularies_of_unigram_tokenizers_are_lists(tmp_path) -> None:
 )
 def test_a_file_without_a_vocabulary_is_damaged(tmp_path, content) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"tokenizer\.json is damaged: it has no vocabulary; take it from its source"):
+    with pytest.raises(UserError, match=r"tokenizer\.json is damaged: it has no vocabulary; download it again"):
         read_vocabulary(tmp_path, 9)
 
 
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [
-        ({"a": -1}, "gives 'a' the id -1; each needs one of its own"),
-        ({"x" * 50: -1}, f"gives {'x' * 40!r} the id -1; each"),
-        ({"a": 4.0}, "gives 'a' the id 4.0; each"),
-        ({"a": "4"}, "gives 'a' the id '4'; each"),
-        ({"a": None}, "gives 'a' the id None; each"),
-        ({"a": [4]}, "gives 'a' the id [4]; each"),
-        ({"a": 4, "x" * 50: 5, "y" * 50: 5}, f"gives {'y' * 40!r} the id 5, which {'x' * 40!r} has; each needs one"),
-        ({"a": 7}, "has the id 7, but its weights only 7 embeddings"),
-        *(({"a": 4}, f"has no {token}, with which fairseq's dictionaries begin") for token in SPECIALS),
-        ({"a": 4, "b\nc": 5}, "the token 'b\\nc' cannot stand in a fairseq dictionary, which is a text"),
-        ({"a": 4, "\r" + "x" * 50: 5}, f"the token {chr(13) + 'x' * 39!r} cannot stand in a fairseq dictionary"),
+        ({"a": -1}, "gives 'a' the id -1; expected a number of at least 0"),
+        ({"x" * 50: -1}, f"gives {'x' * 40!r} the id -1; expected"),
+        ({"a": 4.0}, "gives 'a' the id 4.0; expected"),
+        ({"a": "4"}, "gives 'a' the id '4'; expected"),
+        ({"a": None}, "gives 'a' the id None; expected"),
+        ({"a": [4]}, "gives 'a' the id [4]; expected"),
+        ({"a": 4, "x" * 50: 5, "y" * 50: 5}, f"gives {'y' * 40!r} the id 5, which {'x' * 40!r} has; expected"),
+        ({"a": 7}, "has the id 7, but its weights have 7 embeddings"),
+        *(({"a": 4}, f"has no {token}, which every fairseq dictionary has") for token in SPECIALS),
+        ({"a": 4, "b\nc": 5}, "the token 'b\\nc' contains a line break, which a fairseq"),
+        ({"a": 4, "\r" + "x" * 50: 5}, f"the token {chr(13) + 'x' * 39!r} contains a line break"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -119,7 +119,7 @@ def test_an_added_token_has_the_id_of_the_vocabulary(tmp_path) -> None:
     folder = write_fast(tmp_path, {**SPECIALS, token: 4}, [entry(token, 5)])
     with pytest.raises(UserError) as refused:
         read_vocabulary(folder, 9)
-    expected = f"{folder}: its tokenizer gives {token[:40]!r} the ids 5 and 4; each token needs one of its own"
+    expected = f"{folder}: its tokenizer gives {token[:40]!r} the ids 5 and 4; expected one id for each token"
     assert str(refused.value) == expected
 
 
@@ -171,7 +171,7 @@ def test_a_language_that_stands_after_those_of_m2m100_is_remarked_on(tmp_path, l
     found = read_vocabulary(write_slow(tmp_path, {**SPECIALS, "a": 4}, added, **settings), 200)
     assert found.tokens[size : size + 2] == ("__tyv__", "__kbd__")
     assert found.remarks[0] == "languages that were added to the tokenizer: __tyv__ (as tyv), kbd"
-    assert found.remarks[-1] == "tokens that the tokenizer's files name without an id are left out: sah"
+    assert found.remarks[-1] == "tokens without an id in the tokenizer's files are left out: sah"
     assert len(found.remarks) == 3
 
 
@@ -181,8 +181,7 @@ def test_a_list_of_languages_that_transformers_lacks_is_answered_with_those_it_h
     with pytest.raises(UserError) as refused:
         read_vocabulary(folder, 200)
     assert str(refused.value) == (
-        f"{folder / 'tokenizer_config.json'}: there is no list of languages {codes!r}; transformers has "
-        f"{', '.join(lists)}"
+        f"{folder / 'tokenizer_config.json'}: unknown list of languages {codes!r}; transformers has {', '.join(lists)}"
     )
     assert m2m100_languages("wmt21", "it") == lists["wmt21"]
 
@@ -242,10 +241,10 @@ def test_nllb_with_one_id_has_no_order_of_its_own(tmp_path, spm, nllb_codes, tok
 def test_a_file_that_is_no_sentencepiece_model_is_said(tmp_path, nllb_codes, monkeypatch) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "NllbTokenizer"}')
     (tmp_path / "spm.model").write_text("nothing")
-    with pytest.raises(UserError, match=rf"^{tmp_path / 'spm.model'} is no SentencePiece model: "):
+    with pytest.raises(UserError, match=rf"^{tmp_path / 'spm.model'} is not a SentencePiece model: "):
         read_vocabulary(tmp_path, 60)
     monkeypatch.setattr(vocabulary, "sentencepiece_model", lambda folder: folder / "gone")  # in the meantime
-    with pytest.raises(UserError, match=rf"^{tmp_path / 'gone'} is no SentencePiece model: "):
+    with pytest.raises(UserError, match=rf"^{tmp_path / 'gone'} is not a SentencePiece model: "):
         read_vocabulary(tmp_path, 60)
 
 

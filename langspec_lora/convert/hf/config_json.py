@@ -1,4 +1,4 @@
-"""The shape of a model: Hugging Face's ``config.json`` and fairseq's arguments."""
+"""The settings of a model: Hugging Face's ``config.json`` and fairseq's arguments."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _SAME = {
     "encoder_layerdrop": "encoder_layerdrop",
     "decoder_layerdrop": "decoder_layerdrop",
 }
-"""Hugging Face's name of a setting to fairseq's."""
+"""fairseq's name of each setting, by Hugging Face's name."""
 
 _SIZES = tuple(name for name in _SAME if name.endswith(("layers", "dim", "heads")))
-_DEFAULTS = {  # of transformers' M2M100Config, for what a config.json leaves out
+_DEFAULTS = {  # of transformers' M2M100Config, for settings that config.json does not have
     **{name: 12 for name in _SIZES if name.endswith("layers")},
     **{name: 4096 for name in _SIZES if name.endswith("dim")},
     **{name: 16 for name in _SIZES if name.endswith("heads")},
@@ -38,7 +38,7 @@ _DEFAULTS = {  # of transformers' M2M100Config, for what a config.json leaves ou
     "encoder_layerdrop": 0.05,
     "decoder_layerdrop": 0.05,
 }
-_ACTIVATIONS = {  # transformers' name to fairseq's; fairseq's own swish cannot compute
+_ACTIVATIONS = {  # fairseq's names, by transformers' names; not swish, which fails in fairseq
     "relu": "relu",
     "gelu": "gelu",
     "gelu_new": "gelu_accurate",
@@ -54,7 +54,7 @@ _EXPORTED_ACTIVATIONS = {
 }
 _ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "encoder_layers"}
 _ALIASES["num_attention_heads"] = "encoder_attention_heads"
-_REQUIRED = {  # fairseq's name, the value that Hugging Face's model has built in, fairseq's own default
+_REQUIRED = {  # by fairseq's name: the value built into Hugging Face's model, and fairseq's default
     "encoder_normalize_before": (True, False),
     "decoder_normalize_before": (True, False),
     "encoder_learned_pos": (False, False),
@@ -68,42 +68,42 @@ _REQUIRED = {  # fairseq's name, the value that Hugging Face's model has built i
 }
 
 
-def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
+def fairseq_args(config: Mapping[str, Any], label: str) -> Namespace:
     """The arguments of the stock fairseq Transformer that a ``config.json`` describes.
 
     Args:
-        config: its content.
-        source: how to call it in a message.
+        config: the content of ``config.json``.
+        label: its path, for messages.
 
     Returns:
         Arguments of the architecture ``transformer``, with the language tokens where M2M100 has them.
 
     Raises:
-        UserError: it describes another kind of model, or one that stock fairseq cannot compute.
+        UserError: it describes a model of another type, or one that stock fairseq cannot compute.
     """
-    kind = config.get("model_type")
-    if kind != "m2m_100":
-        raise UserError(f"{source} describes a model of the type {kind!r}; expected m2m_100, as of M2M100 or NLLB-200")
-    config = _without_aliases(config, source)
+    model_type = config.get("model_type")
+    if model_type != "m2m_100":
+        raise UserError(f"{label} describes a model of type {model_type!r}; expected m2m_100 (M2M100 or NLLB-200)")
+    config = _without_aliases(config, label)
     sizes = {name: config.get(name, _DEFAULTS[name]) for name in _SAME}
     width, positions = config.get("d_model", 1024), config.get("max_position_embeddings", 1024)
     numbers = {**{name: sizes[name] for name in _SIZES}, "d_model": width, "max_position_embeddings": positions}
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{source}: {name} is {value!r}; expected a whole number of at least 1")
+            raise UserError(f"{label}: {name} is {value!r}; expected a whole number of at least 1")
     activation = config.get("activation_function", "relu")
     if activation not in _ACTIVATIONS:
-        raise UserError(f"{source}: fairseq has no activation {activation!r}; it has {', '.join(_ACTIVATIONS)}")
-    _check_values(config, sizes, width, source)
+        raise UserError(f"{label}: fairseq has no activation {activation!r}; it has {', '.join(_ACTIVATIONS)}")
+    _check_values(config, sizes, width, label)
     if not config.get("tie_word_embeddings", True):
-        raise UserError(f"{source}: its embeddings are not tied, as M2M100's are and the published command has them")
+        raise UserError(f"{label}: its embeddings are not tied; expected tied embeddings, as in M2M100")
     start, pad = config.get("decoder_start_token_id", EOS), config.get("pad_token_id", PAD)
-    if pad != PAD:  # positions are counted from it
-        raise UserError(f"{source}: pad_token_id is {pad}; fairseq's padding is {PAD} and shifts the positions by it")
+    if pad != PAD:  # fairseq counts positions from it
+        raise UserError(f"{label}: pad_token_id is {pad}; expected {PAD}, from which fairseq counts the positions")
     if [start] != _listed(config.get("eos_token_id", EOS)):
         raise UserError(
-            f"{source}: decoder_start_token_id is {start} and eos_token_id {config.get('eos_token_id', EOS)}; fairseq "
-            "starts each target with its one eos token"
+            f"{label}: decoder_start_token_id is {start} and eos_token_id {config.get('eos_token_id', EOS)}; expected "
+            "one id for both, since fairseq starts each target with eos"
         )
     return Namespace(
         arch="transformer",
@@ -127,30 +127,30 @@ def fairseq_args(config: Mapping[str, Any], source: str) -> Namespace:
     )
 
 
-def _without_aliases(config: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Settings under the names of M2M100Config, which transformers lets other names stand for."""
-    own = dict(config)
+def _without_aliases(config: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """Settings by the names of M2M100Config; transformers accepts other names for some of them."""
+    settings = dict(config)
     for alias, name in _ALIASES.items():
-        if alias in config and own.setdefault(name, config[alias]) != config[alias]:
+        if alias in config and settings.setdefault(name, config[alias]) != config[alias]:
             raise UserError(
-                f"{source}: {alias} is {config[alias]!r} and {name} {own[name]!r}; expected them to be equal"
+                f"{label}: {alias} is {config[alias]!r} and {name} {settings[name]!r}; expected them to be equal"
             )
-    return own
+    return settings
 
 
-def _check_values(config: Mapping[str, Any], sizes: Mapping[str, Any], width: int, source: str) -> None:
+def _check_values(config: Mapping[str, Any], sizes: Mapping[str, Any], width: int, label: str) -> None:
     for name, value in sizes.items():
-        share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-        if name not in _SIZES and not share:
-            raise UserError(f"{source}: {name} is {value!r}; expected a number from 0 to 1")
+        is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        if name not in _SIZES and not is_share:
+            raise UserError(f"{label}: {name} is {value!r}; expected a number from 0 to 1")
         if name.endswith("heads") and width % value:
-            raise UserError(f"{source}: d_model is {width}, which {name} ({value}) does not divide")
+            raise UserError(f"{label}: d_model is {width}, which is not divisible by {name} ({value})")
     for name in ("scale_embedding", "tie_word_embeddings"):
         if not isinstance(config.get(name, True), bool):
-            raise UserError(f"{source}: {name} is {config[name]!r}; expected true or false")
+            raise UserError(f"{label}: {name} is {config[name]!r}; expected true or false")
     if config.get("quantization_config"):
         raise UserError(
-            f"{source}: its weights are quantised (quantization_config); give the folder of the whole model"
+            f"{label}: its weights are quantised (quantization_config); give the folder of the original model"
         )
 
 
@@ -158,13 +158,13 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[str, Any]:
+def huggingface_config(args: Namespace, vocabulary: int, label: str) -> dict[str, Any]:
     """The ``config.json`` of the model that fairseq's arguments describe.
 
     Args:
         args: a checkpoint's arguments.
         vocabulary: number of embeddings.
-        source: how to call the checkpoint in a message.
+        label: the checkpoint, for messages.
 
     Raises:
         UserError: Hugging Face's M2M100 cannot compute such a model.
@@ -174,15 +174,15 @@ def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[st
         if bool(default if value is None else value) != required:
             given = "" if required else "no "
             raise UserError(
-                f"{source} was trained with {name}={value}, but Hugging Face's M2M100 has {given}--"
-                f"{name.replace('_', '-')}; it cannot be written in that format"
+                f"{label} was trained with {name}={value}, but Hugging Face's M2M100 has {given}--"
+                f"{name.replace('_', '-')}; it cannot be exported in that format"
             )
     activation = getattr(args, "activation_fn", None) or "relu"
     if activation not in _EXPORTED_ACTIVATIONS:
-        raise UserError(f"{source} uses --activation-fn {activation}, which Hugging Face's M2M100 does not have")
+        raise UserError(f"{label} uses --activation-fn {activation}, which Hugging Face's M2M100 does not have")
     if args.encoder_embed_dim != args.decoder_embed_dim:
         raise UserError(
-            f"{source} has an encoder of width {args.encoder_embed_dim} and a decoder of {args.decoder_embed_dim}; "
+            f"{label} has an encoder of width {args.encoder_embed_dim} and a decoder of {args.decoder_embed_dim}; "
             "Hugging Face's M2M100 has one width"
         )
     values = {key: getattr(args, name, None) for key, name in _SAME.items()}
@@ -206,9 +206,9 @@ def huggingface_config(args: Namespace, vocabulary: int, source: str) -> dict[st
 
 
 def training_flags(args: Namespace) -> str:
-    """The ``--arch`` of ours, and what it takes besides, for a model of these arguments."""
+    """Our ``--arch`` for a model of these arguments, and the flags that it needs beside."""
     same = {"activation_fn": "relu", "max_source_positions": 1024, "max_target_positions": 1024}
-    commands = []
+    commands: list[list[str]] = []
     for name, size in M2M100.items():
         published = {**size.arguments(), **same}
         flags = [
@@ -216,4 +216,5 @@ def training_flags(args: Namespace) -> str:
         ]
         flags += ["--no-scale-embedding"] if args.no_scale_embedding else []
         commands.append([f"--arch {name}", *flags])
-    return " ".join(min(commands, key=len))
+    shortest: list[str] = min(commands, key=len)
+    return " ".join(shortest)

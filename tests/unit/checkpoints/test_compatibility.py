@@ -11,9 +11,9 @@ import torch
 
 from langspec_lora.adapters.entries import adapter_shapes
 from langspec_lora.checkpoints.arguments import check_stored_arguments, stored_config, stored_langs, stored_languages
-from langspec_lora.checkpoints.fit import check_generation_checkpoints, check_training_checkpoint
+from langspec_lora.checkpoints.compatibility import check_generation_checkpoints, check_training_checkpoint
 from langspec_lora.checkpoints.outline import Outline
-from langspec_lora.checkpoints.start import check_start_flags, starting_checkpoint
+from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
 from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_adapter_flags
@@ -123,7 +123,7 @@ def test_training_starts_from_the_file_that_fairseq_takes(changes, there, start,
 def test_training_starts_in_one_way_only(changes, named) -> None:
     check_start_flags(command(**changes))
     check_start_flags(command(finetune_from_model="base.pt"))
-    with pytest.raises(UserError, match=f"^{named} was given beside --finetune-from-model, .*; drop one of them"):
+    with pytest.raises(UserError, match=f"^{named} was given with --finetune-from-model, .*; leave out one of them"):
         check_start_flags(command(finetune_from_model="base.pt", **changes))
 
 
@@ -150,13 +150,13 @@ def test_base_of_another_size_is_named_with_the_flag(tmp_path, changes, words) -
     check_training(path, args)
     with pytest.raises(UserError) as refusal:
         check_training(path, command(**changes))
-    assert f"checkpoint {path} is of another size: {words}" in str(refusal.value)
+    assert f"checkpoint {path} has another size: {words}" in str(refusal.value)
 
 
 def test_base_without_a_whole_transformer_is_named(tmp_path) -> None:
     shapes = base_shapes(command())
     no_embedding = {name: shape for name, shape in shapes.items() if "embed" not in name}
-    with pytest.raises(UserError, match=r"holds no Transformer \(no encoder\.embed_tokens\.weight\)"):
+    with pytest.raises(UserError, match=r"does not hold a Transformer \(no encoder\.embed_tokens\.weight\)"):
         check_training(write(tmp_path / "a.pt", no_embedding, None), command())
     no_linear = {
         name.replace("0.fc1.weight", "0.fc1.bias"): shape[:1] for name, shape in shapes.items() if "layers" in name
@@ -173,15 +173,15 @@ def test_embedding_that_is_a_single_number_is_no_vocabulary(tmp_path) -> None:
     check_generation_checkpoints([write(tmp_path / "b.pt", {}, None)], ["en"], 1)  # which holds no such entry
 
 
-HOLDING = "the dictionary (with the language tokens of --langs)"
+HOLDING = "but the dictionary (with the language tokens of --langs) has"
 
 
 @pytest.mark.parametrize(
     ("langs", "vocabulary", "words"),
     [
-        ("en,wo", 8, "after the tokens of its 2 languages, such as <mask>; write them into a copy of the dictionary"),
-        (["en", "wo", "fr"], 8, "it lacks 1 words, what its training appended after the tokens of its 3 languages"),
-        (None, 7, "it lacks 2 words, what its training appended: a token __xx__ for each of its --langs"),
+        ("en,wo", 8, "after the tokens of its 2 languages, such as <mask>; append them to a copy of the dictionary"),
+        (["en", "wo", "fr"], 8, "it lacks 1 tokens, those its training appended after the tokens of its 3 languages"),
+        (None, 7, "it lacks 2 tokens, those that its training appended: a token __xx__ for each of its --langs"),
         ("en,wo", 10, None),
     ],
 )
@@ -196,7 +196,7 @@ def test_other_dictionary_is_named_with_what_it_lacks(tmp_path, langs, vocabular
         with pytest.raises(UserError, match=f"{path} has a vocabulary of 9, ") as refusal:
             check()
         message = str(refusal.value)
-        assert f"{HOLDING} {vocabulary}; give the model's own dictionary with --fixed-dictionary" in message
+        assert f"{HOLDING} {vocabulary}; give the model's dictionary with --fixed-dictionary" in message
         assert message.endswith("has tokens for") if words is None else words in message
 
 
@@ -213,7 +213,7 @@ def test_pairs_that_training_starts_from_have_the_command_s_languages_and_sizes(
     with pytest.raises(UserError, match=f"^checkpoint {path} has no adapters for fr; it knows en, wo"):
         check_training(path, command(adapter_languages=languages_to_json(other)))
     with pytest.raises(
-        UserError, match=rf"^checkpoint {path} has decoder\.layers\.0\.encoder_attn\.k_proj\.lora_A of size"
+        UserError, match=rf"^checkpoint {path} has decoder\.layers\.0\.encoder_attn\.k_proj\.lora_A of shape"
     ):
         check_training(path, command(dim=3))
     with pytest.raises(UserError, match=f"^checkpoint {path} holds adapters, but --add-lora False was given"):
@@ -249,10 +249,10 @@ def test_every_model_of_an_ensemble_has_whole_adapters_for_all_languages(tmp_pat
     with pytest.raises(UserError, match=f"^checkpoint {whole} has no adapters for fr, de; it knows en, wo$"):
         check_generation_checkpoints([stock, whole], ["fr", "en", "de"], VOCABULARY)
     none = write(tmp_path / "none.pt", base_shapes(args), args)
-    with pytest.raises(UserError, match=f"^checkpoint {none} was trained with adapters but holds none; give a whole"):
+    with pytest.raises(UserError, match=f"^checkpoint {none} was trained with adapters but does not hold any;"):
         check_generation_checkpoints([whole, none], ["en"], VOCABULARY)
     narrow = write(tmp_path / "narrow.pt", {**shapes, "encoder.layers.1.fc2.lora_A": (5, 9)}, args)
-    with pytest.raises(UserError, match=rf"{narrow} has encoder\.layers\.1\.fc2\.lora_A of size \(5, 9\)"):
+    with pytest.raises(UserError, match=rf"{narrow} has encoder\.layers\.1\.fc2\.lora_A of shape \(5, 9\)"):
         check_generation_checkpoints([narrow], ["en"], VOCABULARY)
     wrong = write(tmp_path / "wrong.pt", shapes, stored_arguments(dropout=2.0))
     with pytest.raises(UserError, match="argument dropout is"):
@@ -269,7 +269,7 @@ def test_base_that_is_elsewhere_is_looked_at_with_its_adapters(tmp_path) -> None
     path = write(tmp_path / "lean.pt", {**lean, "adapters.base": (71,)}, args)
     check_generation_checkpoints([path], ["en"], VOCABULARY, base)
     check_training(path, command(base_checkpoint=base))
-    with pytest.raises(UserError, match="its base is not there"):
+    with pytest.raises(UserError, match="its base was not found"):
         check_generation_checkpoints([path], ["en"], VOCABULARY)
     with pytest.raises(UserError, match="has a vocabulary of 9"):
         check_generation_checkpoints([path], ["en"], 8, base)

@@ -11,7 +11,7 @@ from fairseq.models.transformer import DEFAULT_MAX_SOURCE_POSITIONS, DEFAULT_MAX
 from fairseq.models.transformer.transformer_legacy import base_architecture
 from fairseq.utils import get_activation_fn
 
-from langspec_lora.convert.hf.architecture import fairseq_args, huggingface_config, training_flags
+from langspec_lora.convert.hf.config_json import fairseq_args, huggingface_config, training_flags
 from langspec_lora.errors import UserError
 from tests import toy
 from tests.optional import hugging_face

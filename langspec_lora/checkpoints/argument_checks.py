@@ -1,9 +1,10 @@
-"""Arguments of a checkpoint that describe no model, another one than the checkpoint holds, or than a command builds."""
+"""Whether model arguments are valid, and describe the model that a checkpoint holds and a command builds."""
+
+# fairseq is imported within a function: command-line modules import this one and start faster without it.
 
 from __future__ import annotations
 
 import math
-import re
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,8 @@ _WHOLE: Mapping[str, tuple[int, int]] = {
     "ffn_embed_dim": (1, 2**20),
     "attention_heads": (1, 2**10),
 }
-"""Least and greatest value of each size of a stack: what is beyond would take all memory before it fails."""
+"""Least and greatest value of each size of a stack; larger models would fill the memory before they fail."""
+
 _MOST_POSITIONS = 10**6
 _SHARES = ("dropout", "attention_dropout", "activation_dropout", "relu_dropout")
 _COMPUTED: Mapping[str, Any] = {
@@ -37,28 +39,30 @@ _COMPUTED: Mapping[str, Any] = {
     "layernorm_embedding": None,
     "cross_self_attention": None,
 }
-"""What a model computes with its weights, and what it is where a checkpoint does not say. None: not known, or the
-weights tell. Those with a value leave no trace in the weights."""
+"""Arguments that decide what a model computes with its weights, and their value if a checkpoint does not say.
+
+None: not known, or visible in the weights. Those with a value leave no trace in the weights.
+"""
+
 _OUTPUT = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
 _SHARED: Mapping[str, tuple[str, ...]] = {
     "share_all_embeddings": ("encoder.embed_tokens.weight", *_OUTPUT),
     "share_decoder_input_output_embed": _OUTPUT,
 }
-"""Flags that make one matrix of several, and which."""
-_LAYER = re.compile(r"^(encoder|decoder)\.layers\.(\d+)\.")
+"""Flags that share one matrix under several names, and these names."""
 
 
 def check_model_arguments(args: Namespace, of_command: bool = False) -> None:
-    """Makes sure that arguments can be those of a Transformer, before one is built from them.
+    """Checks the arguments of a Transformer before one is built from them.
 
-    Arguments that are missing have fairseq's defaults.
+    Missing arguments have fairseq's defaults and are not checked.
 
     Args:
-        args: those of a checkpoint.
-        of_command: they are those of a command, which a message then calls flags.
+        args: the arguments of a checkpoint or a command.
+        of_command: whether they are a command's; messages then name flags.
 
     Raises:
-        UserError: an argument is of a wrong type or out of its range, or two contradict each other.
+        UserError: an argument has a wrong type or is out of range, or two contradict each other.
     """
     try:
         _check_arguments(args)
@@ -67,8 +71,8 @@ def check_model_arguments(args: Namespace, of_command: bool = False) -> None:
         if of_command:
             raise UserError(f"{_flag(name)} {value}: expected {expected}") from None
         raise UserError(
-            f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; take it from its source "
-            "again, or mend it with --model-overrides"
+            f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; download it again, or "
+            "correct it with --model-overrides"
         ) from None
 
 
@@ -93,7 +97,7 @@ def _check_arguments(args: Namespace) -> None:
 
 
 def _check_shared_widths(args: Namespace) -> None:
-    """A matrix of word embeddings that serves several ends has one width."""
+    """Embeddings that are shared must have one width."""
     width = getattr(args, "decoder_embed_dim", None)
     shares = [name for name in _SHARED if getattr(args, name, False)]
     for name, flags in (
@@ -102,42 +106,38 @@ def _check_shared_widths(args: Namespace) -> None:
     ):
         other = getattr(args, name, None)
         if None not in (width, other) and other != width and (given := [flag for flag in flags if flag in shares]):
-            raise _WrongArgument(name, other, f"decoder_embed_dim {width}, for {given[0]} makes one matrix of several")
+            raise _WrongArgument(name, other, f"decoder_embed_dim {width}, since {given[0]} shares one matrix")
 
 
 def check_model_sizes(outline: Outline) -> None:
-    """Makes sure that a checkpoint's arguments have the sizes of the Transformer that it holds.
+    """Checks that a checkpoint's arguments have the sizes of the Transformer that it holds.
 
     Raises:
-        UserError: one of them has another.
+        UserError: a size differs.
     """
     args = outline.model_args
     for stack in POSITIONS:
-        matches = (_LAYER.match(name) for name in outline.shapes)
-        layers = {int(match[2]) for match in matches if match and match[1] == stack}
-        if not layers:
-            continue
-        ffn, width = (*outline.shapes.get(f"{stack}.layers.{min(layers)}.fc1.weight", ()), None, None)[:2]
-        for name, held in (("layers", len(layers)), ("ffn_embed_dim", ffn), ("embed_dim", width)):
+        sizes = outline.stack_sizes(stack)
+        for name, held in sizes.items() if sizes["layers"] else ():
             stored = getattr(args, f"{stack}_{name}", None)
-            # What is no number is refused before a model is built.
-            if isinstance(stored, int) and held is not None and stored != held:
+            # Anything but a number is refused by check_model_arguments.
+            if isinstance(stored, int) and stored != held:
                 raise UserError(
                     f"checkpoint {outline.path} is damaged: its argument {stack}_{name} is {str(stored)[:80]}, but it "
-                    f"holds a model of {held}; take it from its source again"
+                    f"holds a model of {held}; download it again"
                 )
 
 
 def check_same_model(outline: Outline, args: Namespace) -> None:
-    """Makes sure that the weights that a training starts from mean in its model what they meant in theirs.
+    """Checks that a training computes with the weights of a checkpoint what the checkpoint's model computes.
 
-    Most of such arguments leave no trace in the weights: with another number of heads they fit all the same, and the
-    model computes something else. Sizes are compared with the weights themselves, by
-    :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
+    Most of these arguments leave no trace in the weights: weights also fit a model with another number of heads, which
+    computes something else. Sizes are compared with the weights themselves, by
+    :func:`~langspec_lora.checkpoints.compatibility.check_training_checkpoint`.
 
     Args:
         outline: the checkpoint.
-        args: the arguments of the training command, those of its architecture filled in.
+        args: the arguments of the training command, completed by its architecture.
 
     Raises:
         UserError: an argument differs.
@@ -156,7 +156,7 @@ def check_same_model(outline: Outline, args: Namespace) -> None:
 
 
 def _are_one(outline: Outline, names: tuple[str, ...]) -> bool:
-    """Whether a checkpoint holds the same numbers under all of these names, whatever its arguments say."""
+    """Whether a checkpoint holds equal matrices under these names, whatever its arguments say."""
     state = load_entries(outline.path)
     held = [state[name] for name in names if name in state]
     return bool(held) and all(one.shape == held[0].shape and torch.equal(one, held[0]) for one in held)
@@ -170,12 +170,12 @@ def _value(args: Namespace, name: str, default: Any) -> Any:
 def _other_model(outline: Outline, name: str, was: Any, now: Any) -> UserError:
     flag = _flag(name)
     if isinstance(now, bool):
-        found = f"was trained with{'' if was else 'out'} {flag}, and this command has it{'' if now else ' not'}"
+        found = f"was trained with{'' if was else 'out'} {flag}, and this command has it{'' if now else ' off'}"
         remedy = "give it too" if was else "leave it out"
     else:
         found, remedy = f"was trained with {flag} {was}, and this command has {now}", f"give {flag} {was}"
     return UserError(
-        f"checkpoint {outline.path} {found}: its weights would mean something else; {remedy}, or the --arch of its "
+        f"checkpoint {outline.path} {found}: the model would compute something else; {remedy}, or the --arch of its "
         "model"
     )
 

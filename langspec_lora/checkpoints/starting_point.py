@@ -1,4 +1,4 @@
-"""Which checkpoint a training starts from, and whether its adapters mean in the new model what they meant."""
+"""The checkpoint that a training starts from, and whether its adapters keep their meaning in the new model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from langspec_lora.errors import UserError
 
 
 def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
-    """The file that fairseq-train will start from, found as fairseq finds it.
+    """The file that fairseq-train will start from, found the way fairseq finds it.
 
     Args:
         args: the arguments of the training command.
 
     Returns:
-        The path and whether training resumes from it (or fine-tunes it afresh); None where it starts from nothing.
+        The path, and whether training resumes from it (False: a new run is fine-tuned from it); None if training
+        starts from nothing.
     """
     suffix = getattr(args, "checkpoint_suffix", "") or ""
     if args.restore_file != "checkpoint_last.pt":
@@ -34,10 +35,10 @@ def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
 
 
 def check_start_flags(args: Namespace) -> None:
-    """Makes sure that a training command says in one way only what it starts from.
+    """Refuses a training command that says in two ways what it starts from.
 
     Raises:
-        UserError: ``--finetune-from-model`` stands beside flags that fairseq does not take with it.
+        UserError: ``--finetune-from-model`` is combined with flags that fairseq does not accept with it.
     """
     resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
     others = [f"--{name.replace('_', '-')}" for name in resets if getattr(args, name)]
@@ -45,31 +46,31 @@ def check_start_flags(args: Namespace) -> None:
         others.append(f"--restore-file {args.restore_file}")
     if args.finetune_from_model and others:
         raise UserError(
-            f"{others[0]} was given beside --finetune-from-model, which starts a new run by itself; drop one of them"
+            f"{others[0]} was given with --finetune-from-model, which starts a new run anyway; leave out one of them"
         )
 
 
 def check_start_agrees(args: Namespace, config: AdapterConfig) -> None:
-    """Makes sure that the adapters that a training starts from mean in its model what they meant before.
+    """Checks that the adapters of the starting checkpoint keep their meaning in the model of the command.
 
-    Names, ranks and sizes are compared by :func:`~langspec_lora.checkpoints.fit.check_training_checkpoint`.
+    Names, ranks and sizes are compared by :func:`~langspec_lora.checkpoints.compatibility.check_training_checkpoint`.
 
     Args:
         args: the arguments of the training command.
         config: which adapters its model will have.
 
     Raises:
-        UserError: they stand elsewhere, or another language selects them.
+        UserError: the adapters have other sites, or another language selects them.
     """
     start = starting_checkpoint(args)
     outline = None if start is None else read_outline(start[0])
     if outline is None or not any(map(is_adapter_entry, outline.shapes)) or outline.model_args is None:
         return
-    source = f"checkpoint {outline.path}"
+    label = f"checkpoint {outline.path}"
     check_same_placement(
-        Placement.of_config(stored_config(outline.model_args, source)),
+        Placement.of_config(stored_config(outline.model_args, label)),
         Placement.of_config(config),
-        source,
+        label,
         "this command",
         "give the flags of its training, or start from the base model",
     )

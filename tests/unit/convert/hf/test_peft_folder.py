@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
-from langspec_lora.convert.hf.peft import base_model_name, export_lora, import_lora
+from langspec_lora.convert.hf.peft_folder import base_model_name, export_lora, import_lora
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_RESOURCES, LanguageTable
 from langspec_lora.sites import Site
@@ -257,10 +257,13 @@ def test_rank_and_alpha_that_settings_leave_out_are_pefts_defaults(tmp_path) -> 
         *(({"lora_alpha": value}, f"lora_alpha is {value!r} for") for value in (0, -0.5, 1e9, True, "x", None)),
         ({"r": 3}, "has rank 2 at encoder.layers.1.fc1, but its adapter_config.json says 3"),
         ({"rank_pattern": {"fc1": True}}, "r is True for"),
-        *(({"rank_pattern": table}, "rank_pattern is no table of names and numbers") for table in ([2], {"(": 3}, 5)),
-        ({"alpha_pattern": "fc1"}, "alpha_pattern is no table of names and numbers"),
         *(
-            ({"alpha_pattern": {text: 2}}, f"alpha_pattern has {text[:60]!r}, too intricate to be")
+            ({"rank_pattern": table}, "rank_pattern is not a table of names and numbers")
+            for table in ([2], {"(": 3}, 5)
+        ),
+        ({"alpha_pattern": "fc1"}, "alpha_pattern is not a table of names and numbers"),
+        *(
+            ({"alpha_pattern": {text: 2}}, f"alpha_pattern has {text[:60]!r}, too complex for a module name")
             for text in ("x" * 301, "a*b+c?", "a?b{2}c*", "(a)+", "(a)*", "(a)?", "(a){3}")
         ),
     ],
@@ -332,7 +335,7 @@ def test_ways_to_start_that_leave_the_base_alone_are_taken(tmp_path, init) -> No
 def test_ways_to_start_that_change_the_base_are_refused(tmp_path, init) -> None:
     with pytest.raises(UserError) as refused:
         read(write(tmp_path, lora(), init_lora_weights=init))
-    assert f"init_lora_weights={init!r}, which changes the base model as well" in str(refused.value)
+    assert f"init_lora_weights={init!r}, which also changes the base model" in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [None, False, 0, 0.0, "none", [], {}])
@@ -370,9 +373,9 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda tensors: tensors.clear(), "holds no LoRA weights; take it from its source again"),
-        (lambda tensors: tensors.pop(f"{PREFIX}.lora_A.weight"), "has only lora_B of encoder.layers.1.fc1;"),
-        (lambda tensors: tensors.pop(f"{PREFIX}.lora_B.weight"), "has only lora_A of encoder.layers.1.fc1;"),
+        (lambda tensors: tensors.clear(), "holds no LoRA weights; download it again"),
+        (lambda tensors: tensors.pop(f"{PREFIX}.lora_A.weight"), "has only lora_B for encoder.layers.1.fc1;"),
+        (lambda tensors: tensors.pop(f"{PREFIX}.lora_B.weight"), "has only lora_A for encoder.layers.1.fc1;"),
         (
             lambda tensors: tensors.update({f"{PREFIX}.lora_magnitude_vector{'r' * 120}": torch.ones(1)}),
             f"holds {f'{PREFIX}.lora_magnitude_vector'.ljust(120, 'r')}, which is not part of a plain LoRA",
@@ -380,7 +383,7 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
         *(
             (
                 lambda tensors, name=name: tensors.update({f"base_model.model.{name}.lora_A.weight": torch.ones(1, 1)}),
-                f"adapts {name[:120]}, where adapters cannot stand; they can at q_proj, k_proj, v_proj, fc1, fc2 of",
+                f"adapts {name[:120]}, which adapters cannot; expected only q_proj, k_proj, v_proj, fc1, fc2 of",
             )
             for name in (
                 "lm_head",
@@ -400,8 +403,7 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
                 lambda tensors, a=a, b=b: tensors.update(
                     {f"{PREFIX}.lora_A.weight": torch.ones(a), f"{PREFIX}.lora_B.weight": torch.ones(b)}
                 ),
-                f"has adapters of {b} and {a} at encoder.layers.1.fc1, whose weight is of size (7, 4) in the base "
-                "model",
+                f"has B {b} and A {a} at encoder.layers.1.fc1, whose weight is (7, 4) in the base model",
             )
             for a, b in (
                 ((2, 4), (4, 2)),

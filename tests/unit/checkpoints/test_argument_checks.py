@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fairseq.utils import get_available_activation_fns
 
-from langspec_lora.checkpoints.model_arguments import check_model_arguments, check_model_sizes
+from langspec_lora.checkpoints.argument_checks import check_model_arguments, check_model_sizes
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
-from tests.unit.checkpoints.test_fit import SIZES, base_shapes
+from tests.unit.checkpoints.test_compatibility import SIZES, base_shapes
 
 SIZE_BOUNDS = {
     f"{stack}_{name}": bounds
@@ -33,7 +33,7 @@ SHARES = (
 def refusal(**args: object) -> str:
     with pytest.raises(UserError) as refused:
         check_model_arguments(Namespace(**args))
-    assert str(refused.value).endswith("; take it from its source again, or mend it with --model-overrides")
+    assert str(refused.value).endswith("; download it again, or correct it with --model-overrides")
     return str(refused.value)
 
 
@@ -94,8 +94,8 @@ def test_stored_size_is_that_of_the_model_in_the_file(name) -> None:
     with pytest.raises(UserError) as refused:
         check_model_sizes(outline(shapes, **{name: 77}))
     assert str(refused.value) == (
-        f"checkpoint m.pt is damaged: its argument {name} is 77, but it holds a model of {SIZES[name]}; take it from "
-        "its source again"
+        f"checkpoint m.pt is damaged: its argument {name} is 77, but it holds a model of {SIZES[name]}; "
+        "download it again"
     )
     with pytest.raises(UserError, match=rf"{name} is {10**79}, but it"):  # 80 digits, and what follows
         check_model_sizes(outline(shapes, **{name: 10**79}))

@@ -8,8 +8,8 @@ from itertools import pairwise, product
 
 import pytest
 
-from langspec_lora.convert.hf.pieces import BPE, CHAR, UNIGRAM, WORD, Pieces
-from langspec_lora.convert.hf.sentencepiece import NoTokenizer, build_tokenizer
+from langspec_lora.convert.hf.fast_tokenizer import NoTokenizer, build_tokenizer
+from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, Pieces
 
 pytest.importorskip("tokenizers", reason="needs the extra hf: tokenizers is not installed")
 
@@ -62,13 +62,13 @@ def test_a_unigram_tokenizer_takes_the_split_of_the_best_score() -> None:
 
 
 def test_a_bpe_tokenizer_joins_what_scores_best() -> None:
-    tokenizer = build_tokenizer(replace(MODEL, kind=BPE), TOKENS, None)
+    tokenizer = build_tokenizer(replace(MODEL, model_type=BPE), TOKENS, None)
     for text in TEXTS:
         assert tokens_of(tokenizer, text) == [*merged(written(text)), "</s>"], text
 
 
 def test_a_tokenizer_of_characters_joins_nothing() -> None:
-    tokenizer = build_tokenizer(replace(MODEL, kind=CHAR), TOKENS, None)
+    tokenizer = build_tokenizer(replace(MODEL, model_type=CHAR), TOKENS, None)
     for text in TEXTS:
         assert tokens_of(tokenizer, text) == [*written(text), "</s>"]
 
@@ -76,7 +76,7 @@ def test_a_tokenizer_of_characters_joins_nothing() -> None:
 @pytest.mark.parametrize("kind", [UNIGRAM, BPE])
 @pytest.mark.parametrize("source", [None, "__ab__"])
 def test_a_text_stands_between_its_language_and_the_end(kind, source) -> None:
-    tokenizer = build_tokenizer(replace(MODEL, kind=kind), TOKENS, source)
+    tokenizer = build_tokenizer(replace(MODEL, model_type=kind), TOKENS, source)
     assert tokens_of(tokenizer, "b") == [*([source] if source else []), "▁", "b", "</s>"]
     assert tokens_of(tokenizer, "__c__")[-2] == "__c__"  # a token, until encode_special_tokens is set
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
@@ -88,10 +88,10 @@ def test_a_text_stands_between_its_language_and_the_end(kind, source) -> None:
 
 @pytest.mark.parametrize("kind", [UNIGRAM, BPE])
 def test_what_is_not_known_is_one_unknown_token_or_its_bytes(kind) -> None:
-    tokenizer = build_tokenizer(replace(MODEL, kind=kind), TOKENS, None)
+    tokenizer = build_tokenizer(replace(MODEL, model_type=kind), TOKENS, None)
     assert tokens_of(tokenizer, "a☃é☃b")[-4:] == [*{UNIGRAM: ["▁a"], BPE: ["▁a"]}[kind], "<unk>", "b", "</s>"]
     tokens = [*TOKENS, *BYTES]
-    tokenizer = build_tokenizer(replace(MODEL, kind=kind, bytes=BYTES), tokens, None)
+    tokenizer = build_tokenizer(replace(MODEL, model_type=kind, byte_pieces=BYTES), tokens, None)
     expected = [*(f"<0x{byte:02X}>" for byte in "é".encode()), "b", "</s>"]
     assert [tokens[number] for number in tokenizer.encode("aéb").ids][1:] == expected
     assert tokenizer.decode(tokenizer.encode("aéb c").ids) == "aéb c"
@@ -102,7 +102,7 @@ def test_what_is_not_known_is_one_unknown_token_or_its_bytes(kind) -> None:
 @pytest.mark.parametrize("merges", [True, False])
 @pytest.mark.parametrize("known", [(), BYTES], ids=["", "bytes"])
 def test_spaces_are_added_and_merged_as_the_model_says(kind, adds, merges, known) -> None:
-    model = replace(MODEL, kind=kind, adds_space=adds, merges_spaces=merges, bytes=known)
+    model = replace(MODEL, model_type=kind, adds_space=adds, merges_spaces=merges, byte_pieces=known)
     tokens = [*TOKENS, *known]
     tokenizer = build_tokenizer(model, tokens, None)
     for text in ("b", " b", "b ", "b  b", "  b  b  ", "b b"):
@@ -129,20 +129,19 @@ def tokens_with(*more: str) -> list[str]:
 @pytest.mark.parametrize(
     ("model", "tokens", "reason"),
     [
-        (replace(MODEL, kind=WORD), TOKENS, "it is a model of whole words"),
-        (replace(MODEL, kind=9), TOKENS, "it is of an unknown type"),
-        (replace(MODEL, marks_spaces=False), TOKENS, "it writes spaces otherwise than as \u2581 before a word"),
+        (replace(MODEL, model_type=WORD), TOKENS, "it is a model of whole words"),
+        (replace(MODEL, marks_spaces=False), TOKENS, "it does not write spaces as \u2581 before a word"),
         (replace(MODEL, user_defined=("<sep>", "x")), TOKENS, "it has user-defined symbols, such as '<sep>'"),
-        (MODEL, TOKENS[:-5], "the dictionary lacks 3 of its pieces, such as '▁ab'"),
-        (replace(MODEL, bytes=BYTES[:1]), TOKENS, "the dictionary lacks 1 of its pieces, such as '<0x00>'"),
+        (MODEL, TOKENS[:-5], "3 of its pieces are missing from the dictionary, such as '▁ab'"),
+        (replace(MODEL, byte_pieces=BYTES[:1]), TOKENS, "1 of its pieces are missing from the dictionary, such as '<0"),
         (replace(MODEL, scores={**SCORES, "a\u3000": -1}), tokens_with("a\u3000"), "its piece 'a\\u3000' holds"),
         *(
-            (replace(MODEL, scores={**SCORES, "ax": -1}, kind=kind), tokens_with("ax"), "it lacks characters of its")
+            (replace(MODEL, scores={**SCORES, "ax": -1}, model_type=kind), tokens_with("ax"), "it has no pieces for")
             for kind in (BPE, CHAR)
         ),
-        (MODEL, tokens_with("☃"), "it knows no character of the token '☃', which a text may hold"),
-        (MODEL, tokens_with("☃☃"), "it knows no character of the token '☃☃', which a text may hold"),
-        (replace(MODEL, bytes=BYTES), tokens_with(*BYTES, "☃"), "it knows no character of the token '☃', which a"),
+        (MODEL, tokens_with("☃"), "it has no piece for any character of the token"),
+        (MODEL, tokens_with("☃☃"), "it has no piece for any character of the token '☃☃'"),
+        (replace(MODEL, byte_pieces=BYTES), tokens_with(*BYTES, "☃"), "it has no piece for any character of the token"),
         (MODEL, tokens_with("abca"), "its pieces can spell the token 'abca'"),
         (MODEL, tokens_with("abb"), "its pieces can spell the token 'abb'"),
     ],
@@ -160,7 +159,7 @@ def test_a_model_that_the_library_cannot_follow_is_declined_with_the_reason(
     ("model", "tokens"),
     [
         (replace(MODEL, scores={**SCORES, "ax": -1}), tokens_with("ax")),
-        (replace(MODEL, bytes=BYTES), tokens_with(*BYTES, "☃☃")),
+        (replace(MODEL, byte_pieces=BYTES), tokens_with(*BYTES, "☃☃")),
         (MODEL, tokens_with("aa", "cb")),  # which no piece reaches across
     ],
     ids=["characters that others lack", "bytes", "no spelling"],

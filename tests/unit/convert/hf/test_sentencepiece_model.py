@@ -7,7 +7,8 @@ import struct
 
 import pytest
 
-from langspec_lora.convert.hf.pieces import BPE, CHAR, UNIGRAM, WORD, read_pieces
+from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, read_pieces
+from langspec_lora.errors import UserError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -60,22 +61,22 @@ def test_pieces_of_text_have_their_kinds_and_scores() -> None:
     ]
     found = read_pieces(message(*UNKNOWN_FIELDS, *((1, piece) for piece in pieces), *UNKNOWN_FIELDS))
     assert found.scores == {"▁a": -2.5, "é": -3.25, "b": 0.0, "c": -4.0, **longest}
-    assert found.bytes == ("<0x00>", "<0xFF>")
+    assert found.byte_pieces == ("<0x00>", "<0xFF>")
     assert found.user_defined == ("<sep>", "fox")
 
 
 def test_a_model_without_settings_has_those_of_the_format() -> None:
     for model in (b"", message((2, b""), (3, b"")), message((4, b""), (5, message((2, b"back"), (3, 0))))):
         found = read_pieces(model)
-        assert (found.kind, found.character_map) == (UNIGRAM, b"")
+        assert (found.model_type, found.character_map) == (UNIGRAM, b"")
         assert (found.adds_space, found.merges_spaces, found.marks_spaces) == (True, True, True)
 
 
 @pytest.mark.parametrize(
     ("trainer", "normaliser", "expected"),
     [
-        *((((3, number),), (), {"kind": number}) for number in (1, 2, 3, 4)),
-        (((1, "input"), (2, "prefix"), (4, 8000), (10, 0.5), *UNKNOWN_FIELDS, (3, 2)), (), {"kind": 2}),
+        *((((3, number),), (), {"model_type": number}) for number in (1, 2, 3, 4)),
+        (((1, "input"), (2, "prefix"), (4, 8000), (10, 0.5), *UNKNOWN_FIELDS, (3, 2)), (), {"model_type": 2}),
         (((24, 1),), (), {"marks_spaces": False}),
         (((24, 0), (23, 1), (25, 1), (26, 1)), (), {"marks_spaces": True}),
         ((), ((5, 0),), {"marks_spaces": False}),
@@ -87,9 +88,15 @@ def test_a_model_without_settings_has_those_of_the_format() -> None:
 )
 def test_each_setting_is_read_from_its_own_field(trainer, normaliser, expected) -> None:
     found = read_pieces(message((1, message((1, "a"))), (2, message(*trainer)), (3, message(*normaliser))))
-    default = {"kind": 1, "character_map": b"", "adds_space": True, "merges_spaces": True, "marks_spaces": True}
+    default = {"model_type": 1, "character_map": b"", "adds_space": True, "merges_spaces": True, "marks_spaces": True}
     assert {name: getattr(found, name) for name in default} == {**default, **expected}
     assert found.scores == {"a": 0.0}
+
+
+@pytest.mark.parametrize("content", [b"no model", b"\x0a", message((1, "piece"))[:-1], field(1, field(1, "a")[:-1])])
+def test_a_damaged_model_is_named_in_one_sentence(content) -> None:
+    with pytest.raises(UserError, match=r"^spm\.model is damaged: it is not a SentencePiece model; download it again$"):
+        read_pieces(content, "spm.model")
 
 
 @pytest.mark.parametrize(("kind", "number"), [("unigram", UNIGRAM), ("bpe", BPE), ("char", CHAR), ("word", WORD)])
@@ -111,9 +118,9 @@ def test_real_models_are_read_as_sentencepiece_reads_them(kind, number) -> None:
     ids = range(processor.get_piece_size())
     others = [n for n in ids if processor.is_control(n) or processor.is_unknown(n) or processor.is_byte(n)]
     found = read_pieces(writer.getvalue())
-    assert found.kind == number
+    assert found.model_type == number
     assert found.user_defined == tuple(filter(lambda piece: "<sep>" in piece, map(processor.id_to_piece, ids)))
-    assert found.bytes == tuple(processor.id_to_piece(n) for n in ids if processor.is_byte(n))
+    assert found.byte_pieces == tuple(processor.id_to_piece(n) for n in ids if processor.is_byte(n))
     assert found.scores == {
         processor.id_to_piece(n): processor.get_score(n)
         for n in ids
