@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from langspec_lora.compat.repairs import NumberType
 from langspec_lora.errors import UserError
 
 _LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)  # torch/serialization.py, files written before torch 1.6
@@ -60,16 +61,8 @@ class _Opaque(metaclass=_Sealed):
         pass
 
 
-class _NumberType(metaclass=_Sealed):
-    """Takes the place of a numeric NumPy dtype; a dtype of objects would take bytes of the file for their addresses."""
-
-    def __init__(self, code: str, *rest: Any) -> None:
-        if not re.fullmatch(r"[biufc]\d+", code):
-            raise pickle.UnpicklingError(f"it holds a NumPy array of type {code[:20]!r}")
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[2:] != (None, None, None, -1, -1, 0):  # no fields, no names, default size and alignment, no flags
-            raise pickle.UnpicklingError("it changes a NumPy dtype")
+class _NumberType(NumberType, metaclass=_Sealed):
+    """Takes the place of a numeric NumPy dtype."""
 
 
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:

@@ -123,7 +123,7 @@ def allow_numpy_arrays() -> None:
 
         def __setstate__(self, state: tuple) -> None:
             version, shape, dtype, fortran, content = state
-            if type(dtype) is not _NumberType or type(content) is not bytes or any(size < 0 for size in shape):
+            if type(dtype) is not NumberType or type(content) is not bytes or any(size < 0 for size in shape):
                 raise pickle.UnpicklingError("a NumPy array does not hold numbers")
             super().__setstate__((version, shape, numpy.dtype(dtype.order + dtype.code), fortran, content))
 
@@ -139,7 +139,7 @@ def allow_numpy_arrays() -> None:
             (empty_array, "numpy.core.multiarray._reconstruct"),
             (empty_array, "numpy._core.multiarray._reconstruct"),
             (_ArrayType, "numpy.ndarray"),
-            (_NumberType, "numpy.dtype"),
+            (NumberType, "numpy.dtype"),
             (Numbers, "Numbers"),  # allows filling it; a pickle cannot request a name without a module
         ]
     )
@@ -149,8 +149,8 @@ class _ArrayType:
     """Replaces ``numpy.ndarray`` in a checkpoint: it can be passed on, but not called."""
 
 
-class _NumberType:
-    """Replaces ``numpy.dtype`` in a checkpoint."""
+class NumberType:
+    """Replaces ``numpy.dtype`` in a checkpoint; a dtype of objects would take bytes of the file for their addresses."""
 
     def __init__(self, code: str, *rest: object) -> None:
         if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
