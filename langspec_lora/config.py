@@ -16,7 +16,8 @@ from langspec_lora.languages import (
     languages_from_json,
     read_resources,
 )
-from langspec_lora.pruning.schedule import SCOPES, PruningSchedule
+from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import names_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langspec_lora.languages import DEFAULT_RANKS
-from langspec_lora.pruning.schedule import SCOPES
+from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
 from langspec_lora.sites import POSITIONS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from langspec_lora.errors import UserError
-from langspec_lora.values import whole_number
+from langspec_lora.values import check_once, whole_number
 
 LEVELS = ("high", "med", "low")
 
@@ -167,9 +167,7 @@ class LanguageTable:
         """
         if not all(names) or not names:
             raise UserError(f"--langs {','.join(names)!r} has an empty name; give names such as en,fr,wo")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise UserError(f"--langs names {twice[0]!r} twice; name each language once")
+        check_once(names, "--langs", "language")
         missing = [name for name in names if name not in resources.levels]
         if missing:
             raise UserError(

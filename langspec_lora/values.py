@@ -10,7 +10,7 @@ import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,24 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise UserError(f"{flag} {text!r} has an empty name; give names joined by commas, such as {example}")
+    check_once(names, flag)
+    return names
+
+
+def check_once(names: Iterable[str], flag: str, item: str = "one") -> None:
+    """Makes sure that no name is given twice.
+
+    Args:
+        names: the names.
+        flag: how to call the list in a message.
+        item: what a name stands for.
+
+    Raises:
+        UserError: a name is given twice.
+    """
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
-        raise UserError(f"{flag} names {repeated!r} twice; name each one once")
-    return names
+        raise UserError(f"{flag} names {repeated!r} twice; name each {item} once")
 
 
 def content_of(text: str) -> str:

@@ -4,7 +4,8 @@
 - ``entries``: their names and shapes in a model's state
 - ``checks``: whether the entries of a state are complete and valid
 - ``placement``: which sites are adapted, and which side selects each adapter
-- ``edit``: adding, removing, joining and averaging languages
+- ``edit``: adding, removing and joining languages
+- ``averaging``: the mean of several checkpoints of one training
 - ``counts``: how many parameters they have, and how many survived pruning
-- ``file``: the adapter folder: ``adapter.safetensors`` and ``adapter_config.json``
+- ``adapter_folder``: the adapter folder: ``adapter.safetensors`` and ``adapter_config.json``
 """

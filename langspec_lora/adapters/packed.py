@@ -9,12 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import (
-    MANIFEST,
-    MASK_EPOCH,
-    language_manifest,
-    read_manifest,
-)
+from langspec_lora.adapters.entries import MANIFEST, MASK_EPOCH, language_manifest, read_manifest
 from langspec_lora.config import AdapterConfig
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import PackedLayout

@@ -2,6 +2,7 @@
 
 Reading:
 
+- ``safe_pickle``: reading pickles without running anything in them
 - ``outline``: names, shapes and arguments of a file, without running anything in it
 - ``loading``: the whole file, as torch loads it
 - ``stored_model``: adapters, base and settings of a checkpoint or an adapter folder

@@ -80,7 +80,7 @@ def stored_langs(args: Namespace | None) -> tuple[str, ...]:
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:
-    """The settings that a model depends on beside its adapters; see :class:`~langspec_lora.adapters.file.AdapterFile`.
+    """The settings that a model depends on beside its adapters, as an adapter folder holds them.
 
     Args:
         args: the arguments of its training.

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from langspec_lora.adapters.adapter_folder import AdapterFile, read_adapter_file
 from langspec_lora.adapters.checks import check_adapters_are_whole, check_shapes, check_values
 from langspec_lora.adapters.entries import adapter_shapes, base_of, is_adapter_entry
-from langspec_lora.adapters.file import AdapterFile, read_adapter_file
 from langspec_lora.adapters.packed import Adapters, adapters_of
 from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint

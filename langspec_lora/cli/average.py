@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
-    from langspec_lora.adapters.edit import average
+    from langspec_lora.adapters.averaging import average
     from langspec_lora.checkpoints.stored_model import StoredModel
     from langspec_lora.files import check_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from langspec_lora.adapters.file import AdapterFile, read_adapter_file, write_adapter_folder
+from langspec_lora.adapters.adapter_folder import AdapterFile, read_adapter_file, write_adapter_folder
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.fingerprint import check_same_base
 from langspec_lora.checkpoints.stored_model import StoredModel

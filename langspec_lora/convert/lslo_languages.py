@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from langspec_lora.convert import say
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_LEVELS, LanguageTable, Resources
+from langspec_lora.values import check_once
 
 RELEASED_LANGUAGES = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
 """The released code's languages by their ids."""
@@ -39,9 +40,7 @@ def language_ids(
     names = list(given or trained) or [name for name in RELEASED_LANGUAGES if _TABLE[name] in present]
     if not all(names):
         raise UserError(f"--langs {','.join(names)!r} has an empty name; expected languages such as en,fr,wo")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f"--langs names {twice[0]!r} twice; name every language once")
+    check_once(names, "--langs", "language")
     if set(names) <= set(_TABLE) and max(present) < len(_TABLE):
         ids = {name: _TABLE[name] for name in names}
         if sorted(ids.values()) != list(ids.values()):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.pruning.scopes import group_key
 from langspec_lora.sites import Site
 
 
@@ -43,17 +44,15 @@ def group_blocks(
     Args:
         linears: the adapted linears of a model by their site.
         languages: the language ids.
-        scope: ``language``: all B of a language, over all layers and positions; ``layer``: all B of a layer, over all
-            its positions and languages, encoder and decoder apart; ``matrix``: each B by itself.
+        scope: one of :data:`~langspec_lora.pruning.scopes.SCOPES`.
 
     Returns:
         One list of blocks for each group.
     """
-    groups: dict[tuple, list[Block]] = defaultdict(list)
+    groups: dict[Hashable, list[Block]] = defaultdict(list)
     for site, linear in linears.items():
         for language in languages:
-            key = {"language": (language,), "layer": site[:2], "matrix": (*site, language)}[scope]
-            groups[key].append(Block(linear, linear.routing.layout.slice(language)))
+            groups[group_key(scope, site, language)].append(Block(linear, linear.routing.layout.slice(language)))
     return list(groups.values())
 
 

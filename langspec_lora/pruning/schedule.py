@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCOPES = ("language", "layer", "matrix")
-"""Which entries of B compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`."""
-
 
 @dataclass(frozen=True)
 class PruningSchedule:

@@ -12,8 +12,8 @@ from sacrebleu.metrics import CHRF
 
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.maps import arrow, difference_maps, off_target_maps, score_maps
-from langspec_lora.report.matrix import Matrix, spans, step, stylesheet
+from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
+from langspec_lora.report.map_list import arrow, difference_maps, off_target_maps, score_maps
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
 from langspec_lora.report.texts import TextFile

@@ -22,7 +22,7 @@ from langspec_lora.report.tables import Table
 from langspec_lora.sites import POSITIONS
 
 if TYPE_CHECKING:
-    from langspec_lora.report.matrix import Matrix
+    from langspec_lora.report.heat_map import Matrix
 
 _NUMBERS = {*(field.name for field in fields(Count)), "surviving"}
 
@@ -250,7 +250,7 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
     """
     if found.adapters is None:
         raise UserError(f"{found.path} holds no adapters to draw; leave --out out")
-    from langspec_lora.report.matrix import draw
+    from langspec_lora.report.heat_map import draw
 
     paths = []
     for part in ("position", "layer"):
@@ -264,7 +264,7 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
 def _survival_map(found: Inspection, table: LanguageTable, part: str) -> Matrix:
     """What pruning has left in percent, language by ``position`` or by ``layer``."""
     from langspec_lora.report.groups import order_by_level
-    from langspec_lora.report.matrix import LEAST_REACH, Head, Matrix
+    from langspec_lora.report.heat_map import LEAST_REACH, Head, Matrix
 
     def column(cell: Cell) -> Head:
         return Head(cell.site.stack, str(getattr(cell.site, part)))

@@ -16,7 +16,7 @@ from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
 
 if TYPE_CHECKING:
-    from langspec_lora.report.matrix import Matrix
+    from langspec_lora.report.heat_map import Matrix
 
 CACHE = "report.cache.json"
 
@@ -53,9 +53,9 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
     """
+    from langspec_lora.report.heat_map import draw
     from langspec_lora.report.html import html_report
-    from langspec_lora.report.maps import difference_maps, score_maps
-    from langspec_lora.report.matrix import draw
+    from langspec_lora.report.map_list import difference_maps, score_maps
 
     maps = _named([*score_maps(analysis), *difference_maps(analysis)])
     pictures = [(matrix.title, f"heatmap.{name}.png") for name, matrix in maps.items()]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from langspec_lora import files
-from langspec_lora.checkpoints.outline import read_pickle
+from langspec_lora.checkpoints.safe_pickle import read_pickle
 from langspec_lora.errors import UserError
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
+from langspec_lora.values import check_once
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,7 @@ def _check_directions(pairs: Sequence[str], flag: str) -> None:
         sides = pair.split("-")
         if len(sides) != 2 or not all(sides):
             raise UserError(f"{flag} has {pair!r}; expected directions such as en-fr, joined by commas")
-    _check_once(pairs, flag, "direction")
-
-
-def _check_once(words: Iterable[str], flag: str, what: str) -> None:
-    twice = next((word for word, count in Counter(words).items() if count > 1), None)
-    if twice is not None:
-        raise UserError(f"{flag} names {twice!r} twice; name each {what} once")
+    check_once(pairs, flag, "direction")
 
 
 def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
@@ -83,7 +77,7 @@ def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
         origin = "the languages of --lang-pairs"
     if not all(names):
         raise UserError(f"{origin} {','.join(names)!r} has an empty name; give names such as en,fr,wo")
-    _check_once(names, origin, "language")
+    check_once(names, origin, "language")
     hyphened = next((name for name in names if "-" in name or name.split() != [name]), None)
     if hyphened is not None:
         raise UserError(

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from langspec_lora.adapters.edit import average
+from langspec_lora.adapters.averaging import average
 from langspec_lora.adapters.packed import Adapters
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
-from tests.unit.adapters.test_file import make
+from tests.unit.adapters.test_adapter_folder import make
 
 NAMES = ("first", "second", "third")
 

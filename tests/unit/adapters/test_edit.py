@@ -13,7 +13,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import draw_a
 from langspec_lora.sites import Site
-from tests.unit.adapters.test_file import LANGUAGES, make
+from tests.unit.adapters.test_adapter_folder import LANGUAGES, make
 
 ROWS = {"en": [0, 1], "ଓଡ଼ିଆ": [2], "wo": [3, 4, 5, 6]}  # ranks 2, 1, 4
 NEW = LanguageTable(("fr", "xh"), ("high", "low"), (2, 3))

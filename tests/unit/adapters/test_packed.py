@@ -14,7 +14,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, languages_to_json
 from tests import toy
 from tests.bad_input import STOCK, without_one_adapter, write_checkpoint
-from tests.unit.adapters.test_file import make
+from tests.unit.adapters.test_adapter_folder import make
 from tests.unit.checkpoints.test_compatibility import stored_arguments
 
 ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}

@@ -12,7 +12,7 @@ from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.sites import Site
 from langspec_lora.tasks.checks.model_overrides import check_overrides
-from tests.unit.adapters.test_file import make
+from tests.unit.adapters.test_adapter_folder import make
 from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, command, stored_arguments, write
 
 Q, FC1, K = Site("encoder", 0, "q"), Site("decoder", 1, "fc1"), Site("decoder", 0, "k")

@@ -22,7 +22,7 @@ from langspec_lora.checkpoints.assembly import (
 from langspec_lora.errors import UserError
 from langspec_lora.languages import languages_from_json
 from tests import toy
-from tests.unit.adapters.test_file import LANGUAGES, make
+from tests.unit.adapters.test_adapter_folder import LANGUAGES, make
 
 RUN = {"save_adapters_only": True, "user_dir": "u", "finetune_from_model": "b.pt", "train_languages": "wo"}
 

@@ -23,7 +23,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from langspec_lora.checkpoints.outline import TensorStub, read_outline, read_pickle
+from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.checkpoints.safe_pickle import TensorStub, read_pickle
 from langspec_lora.errors import UserError
 
 FORMATS = {"zip": True, "legacy": False}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from langspec_lora.adapters.adapter_folder import AdapterFile, write_adapter_folder
 from langspec_lora.adapters.entries import language_manifest
-from langspec_lora.adapters.file import AdapterFile, write_adapter_folder
 from langspec_lora.checkpoints.base import base_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.stored_model import StoredModel

@@ -45,7 +45,7 @@ def test_another_order_and_languages_that_are_left_out_are_told(capsys) -> None:
     ("given", "words"),
     [
         (["en", ""], "--langs 'en,' has an empty name"),
-        (["wo", "fr", "en", "en", "fr"], "--langs names 'en' twice"),
+        (["wo", "fr", "en", "en", "fr"], "--langs names 'fr' twice"),
     ],
 )
 def test_languages_that_are_no_list_are_refused(given, words) -> None:

@@ -17,9 +17,9 @@ import sacrebleu
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
+from langspec_lora.report.heat_map import STEPS, contrast, step, stylesheet
 from langspec_lora.report.html import cell_shape, html_report, map_table
-from langspec_lora.report.maps import direction_map
-from langspec_lora.report.matrix import STEPS, contrast, step, stylesheet
+from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.measure import Sentence
 from langspec_lora.report.tables import (
     directions_table,

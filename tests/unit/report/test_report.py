@@ -17,8 +17,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.report.groups import group_rows, language_rows, order_by_level
-from langspec_lora.report.maps import direction_map
-from langspec_lora.report.matrix import draw
+from langspec_lora.report.heat_map import draw
+from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.report import terminal_text
 from langspec_lora.report.tables import Table, settings_table
 from tests import ROOT

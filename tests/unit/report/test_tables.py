@@ -9,10 +9,11 @@ import pytest
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report import matrix, tables
+from langspec_lora.report import heat_map as matrix
+from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import GroupRow
-from langspec_lora.report.maps import difference_maps, off_target_maps, score_maps
+from langspec_lora.report.map_list import difference_maps, off_target_maps, score_maps
 from langspec_lora.report.report import make_folder, terminal_text, write_files
 from langspec_lora.report.tables import (
     Table,

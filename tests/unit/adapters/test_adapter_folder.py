@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from langspec_lora import tensor_files
-from langspec_lora.adapters import file as adapter_file
-from langspec_lora.adapters.file import AdapterFile, read_adapter_file, write_adapter_folder
+from langspec_lora.adapters import adapter_folder as adapter_file
+from langspec_lora.adapters.adapter_folder import AdapterFile, read_adapter_file, write_adapter_folder
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError

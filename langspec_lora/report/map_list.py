@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import order_by_level
-from langspec_lora.report.matrix import LEAST_REACH, Head, Matrix
+from langspec_lora.report.heat_map import LEAST_REACH, Head, Matrix
 from langspec_lora.report.tables import percent
 
 

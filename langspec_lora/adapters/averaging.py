@@ -1,0 +1,48 @@
+"""The mean of several sets of adapters of one training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from langspec_lora.adapters.edit import check_alike
+from langspec_lora.adapters.packed import Adapters, PackedMatrices
+from langspec_lora.errors import UserError
+
+
+def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
+    """Averages adapters entry by entry; an entry that is pruned in one of them is pruned in the average.
+
+    Args:
+        sets: adapters of the same languages at the same sites.
+        names: a name for each, for messages.
+
+    Raises:
+        UserError: they differ in more than their values.
+    """
+    first = sets[0]
+    for other, name in zip(sets[1:], names[1:], strict=True):
+        check_alike(first, other, names[0], name)
+        if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
+            raise UserError(
+                f"{name} has adapters for {', '.join(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} "
+                f"for {', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
+            )
+    packed = {}
+    for site in first.packed:
+        parts = [adapters.packed[site] for adapters in sets]
+        mask = torch.stack([part.mask for part in parts]).amin(0)
+        b = _mean([part.b for part in parts]).masked_fill(mask == 0, 0)
+        packed[site] = PackedMatrices(_mean([part.a for part in parts]), b, mask)
+    return replace(first, packed=packed, mask_epoch=max(adapters.mask_epoch for adapters in sets))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)
+
+
+def _ranks(adapters: Adapters) -> str:
+    return "/".join(map(str, adapters.languages.ranks))

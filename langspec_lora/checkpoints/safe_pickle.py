@@ -1,0 +1,206 @@
+"""Reading pickles without running anything in them: which classes and functions a checkpoint may name.
+
+Checkpoints are pickles, and a pickle can name any function to run. How far fairseq is protected depends on its version
+and on torch's: not at all before torch 2.6, or on fairseq's main branch. So :func:`read_pickle` reads each file first;
+its unpickler accepts tensors, containers and fairseq's arguments, and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from langspec_lora.compat.repairs import NumberType
+from langspec_lora.errors import UserError
+
+_LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)  # torch/serialization.py, files written before torch 1.6
+
+
+class TensorStub:
+    """Takes the place of a tensor in the file.
+
+    Attributes:
+        shape: the tensor's shape.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+        self.shape = tuple(shape)
+
+    def __repr__(self) -> str:
+        return f"TensorStub{self.shape}"
+
+
+class _Sealed(type):
+    """Makes classes that a file cannot change: pickle sets attributes on classes as well as on instances."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"it changes the class {cls.__name__}")
+
+
+class _Arguments(Namespace, metaclass=_Sealed):
+    """Takes the place of ``argparse.Namespace``."""
+
+
+class _Opaque(metaclass=_Sealed):
+    """Takes the place of an object that is harmless and not needed: a dtype, a node of omegaconf."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _NumberType(NumberType, metaclass=_Sealed):
+    """Takes the place of a numeric NumPy dtype."""
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:
+    return TensorStub(size)
+
+
+def _rebuild_parameter(data: TensorStub, *rest: Any) -> TensorStub:
+    return data
+
+
+_ELEMENT_BYTES = {
+    **dict.fromkeys(("Byte", "Char", "Bool"), 1),
+    **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
+    **dict.fromkeys(("Int", "Float"), 4),
+    **dict.fromkeys(("Long", "Double", "ComplexFloat"), 8),
+    "ComplexDouble": 16,
+}
+
+
+_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "bool")
+
+
+_OMEGACONF = {
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": ("AnyNode", "StringNode", "IntegerNode", "FloatNode", "BooleanNode"),
+}
+
+
+_PLAIN = (dict, list, tuple, set, bool, int, float, complex, str, bytearray)
+
+
+# By full name. A name may have dots, through which a pickle reaches anything: torch's "float.__class__.__base__".
+_HARMLESS: Mapping[tuple[str, str], Any] = {
+    ("argparse", "Namespace"): _Arguments,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): defaultdict,
+    ("collections", "Counter"): dict,  # of n-grams, if validation reports BLEU
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch", "Size"): tuple,
+    ("torch", "device"): _Opaque,
+    ("torch.serialization", "_get_layout"): _Opaque,
+    **{
+        (f"numpy.{core}.multiarray", name): _Opaque for core in ("core", "_core") for name in ("scalar", "_reconstruct")
+    },
+    ("numpy", "dtype"): _NumberType,
+    ("numpy", "ndarray"): None,  # named to _reconstruct, never called
+    ("typing", "Any"): _Opaque,
+    ("_codecs", "encode"): _Opaque,
+    **{("torch", f"{name}Storage"): width for name, width in _ELEMENT_BYTES.items()},
+    **{("torch", name): _Opaque for name in _DTYPES},
+    **{(module, name): _Opaque for module, names in _OMEGACONF.items() for name in names},
+    **{(module, plain.__name__): plain for module in ("builtins", "__builtin__") for plain in _PLAIN},
+    ("__builtin__", "long"): int,
+    ("__builtin__", "unicode"): str,
+}
+
+
+class _OutlineUnpickler(pickle.Unpickler):
+    """Reads one pickle of a checkpoint.
+
+    Attributes:
+        storages: size in bytes of each storage that the pickle names, by its key.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")  # as torch.load does
+        self.storages: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _HARMLESS:
+            return _HARMLESS[module, name]
+        raise pickle.UnpicklingError(f"it names {f'{module}.{name}'[:80]!r}, which no checkpoint needs")
+
+    def persistent_load(self, pid: Any) -> _Opaque:
+        # Old files can also refer to a "module", whose source code torch compares and may write to disk.
+        referent, element_bytes, key, _, count = pid[:5]
+        if referent != "storage":
+            raise pickle.UnpicklingError("it refers to something other than a tensor's storage")
+        self.storages[key] = element_bytes * count
+        return _Opaque()
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads a file of ``torch.save``, with a :class:`TensorStub` in place of each tensor.
+
+    Raises:
+        UserError: the file is missing, damaged, or names functions that no checkpoint needs.
+    """
+    try:
+        with path.open("rb") as file:
+            # Decided by the first bytes, as torch does: else a file in both formats would be checked as one and loaded
+            # as the other.
+            return _read_zip(file) if file.read(4) == b"PK\x03\x04" else _read_legacy(file)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist; check the path") from None
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} was refused: {error}; it is damaged or hostile, so download it again"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(
+            f"checkpoint {path} is damaged or not a checkpoint ({type(error).__name__}); download it again"
+        ) from error
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    # With torch's reader: Python's zipfile can find other contents in a crafted file.
+    file.seek(0)
+    archive = torch._C.PyTorchFileReader(file)
+    if "constants.pkl" in archive.get_all_records():
+        raise pickle.UnpicklingError("it is a TorchScript program")
+    return _OutlineUnpickler(io.BytesIO(archive.get_record("data.pkl"))).load()
+
+
+def _read_legacy(file: BinaryIO) -> Any:
+    file.seek(0)
+    if _is_tar(file):
+        raise pickle.UnpicklingError("it is a tar archive, the format of torch 0.1")
+    file.seek(0)
+    if tuple(_OutlineUnpickler(file).load() for _ in _LEGACY_HEADER) != _LEGACY_HEADER:
+        raise ValueError("no magic number")
+    _OutlineUnpickler(file).load()  # byte order and sizes of the system that wrote it
+    unpickler = _OutlineUnpickler(file)
+    state = unpickler.load()
+    keys = _OutlineUnpickler(file).load()
+    end = file.tell() + sum(8 + unpickler.storages[key] for key in keys)  # each after its number of elements, int64
+    if file.seek(0, 2) < end:
+        raise EOFError
+    return state
+
+
+def _is_tar(file: BinaryIO) -> bool:
+    try:
+        with tarfile.open(fileobj=file, mode="r:"):
+            return True
+    except tarfile.TarError:
+        return False
