@@ -228,7 +228,7 @@ def test_damaged_folders_are_refused(home, tmp_path) -> None:
     assert "is damaged" in message(write("config.json", "{"))
     assert "has no model.safetensors or" in message(drop("model.safetensors"))
     assert "has no sentencepiece.bpe.model" in message(drop("sentencepiece.bpe.model"))
-    assert "is no SentencePiece model" in message(write("sentencepiece.bpe.model", "nothing"))
+    assert "is not a SentencePiece model" in message(write("sentencepiece.bpe.model", "nothing"))
     assert "vocab.json: No such file" in message(drop("vocab.json"))
     assert "has a 'BertTokenizer'" in message(write("tokenizer_config.json", '{"tokenizer_class": "BertTokenizer"}'))
     assert "expected a different id for each token" in message(write("vocab.json", '{"<s>": 0, "<pad>": 0}'))
@@ -240,7 +240,7 @@ def test_damaged_folders_are_refused(home, tmp_path) -> None:
     assert not (tmp_path / "ran").exists()
     assert "lm_head.weight differs from model.shared.weight" in message(other_lm_head)
     assert "names a file outside its folder" in message(escape)
-    assert "is no folder" in refusal("import", tmp_path / "none", *out)
+    assert "is not a folder" in refusal("import", tmp_path / "none", *out)
     assert "does not take --base" in refusal("import", home.huggingface, *out, "--base", "x")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 

@@ -69,7 +69,7 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_shared_data_that_fairseq_would_spoil_are_refused(toy_data, kind) -> None:
     message = refusal_of(toy.build, flags_of(toy_data, *WRONG[kind], SHARED))
-    assert message.startswith(f"langspec-lora: error: {SHARED} gives ")
+    assert message.startswith(f"langspec-lora: error: {SHARED} uses the sides of ")
     assert message.endswith("; leave the flag out")
 
 
