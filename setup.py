@@ -86,9 +86,8 @@ setup(
         "regex",
         "tqdm",
         "sacrebleu>=2.3",
-        # Its sentencepiece_model_pb2 needs protobuf 3.20 before 0.2.0, and protobuf 7.36 from 0.2.3 on; comet allows 4.
-        "sentencepiece>=0.2.0,<0.2.3",
-        "protobuf>=3.20",
+        "sentencepiece>=0.2.0",
+        "protobuf>=3.20",  # for sentencepiece's classes; sentencepiece 0.2.3 needs 7.36, and does not say so
         "pyyaml",
         "matplotlib",
         "fonttools",

@@ -170,10 +170,11 @@ def _value(args: Namespace, name: str, default: Any) -> Any:
 def _other_model(outline: Outline, name: str, was: Any, now: Any) -> UserError:
     flag = _flag(name)
     if isinstance(now, bool):
-        found = f"was trained with{'' if was else 'out'} {flag}, and this command has it{'' if now else ' off'}"
+        both = ("with", "is without it") if was else ("without", "has it")
+        found = f"was trained {both[0]} {flag}, but this command {both[1]}"
         remedy = "give it too" if was else "leave it out"
     else:
-        found, remedy = f"was trained with {flag} {was}, and this command has {now}", f"give {flag} {was}"
+        found, remedy = f"was trained with {flag} {was}, but this command has {now}", f"give {flag} {was}"
     return UserError(
         f"checkpoint {outline.path} {found}: the model would compute something else; {remedy}, or the --arch of its "
         "model"

@@ -293,7 +293,7 @@ def test_an_export_finds_dictionary_and_sentencepiece_model_as_translate_does(pl
     alone.mkdir()
     shutil.copy(base / "model.pt", alone)
     said, without = export(alone / "model.pt", "without")
-    assert "no tokenizer is written: there is no dictionary in" in said
+    assert "no tokenizer is written: no dictionary found in" in said
     assert without == {name: given[name] for name in ("config.json", "generation_config.json", "model.safetensors")}
     shutil.copy(spm, alone)
     (alone / "dict.txt").write_text("".join(dictionary.read_text().splitlines(keepends=True)[:-1]))

@@ -83,15 +83,15 @@ def test_sizes_of_a_command_that_make_no_model_are_refused_as_its_flags(toy_data
 @pytest.mark.parametrize(
     ("base", "command", "words"),
     [
-        (["--encoder-attention-heads", "4"], [], "with --encoder-attention-heads 4, and this command has 2"),
-        (["--decoder-attention-heads", "4"], [], "with --decoder-attention-heads 4, and this command has 2"),
-        (["--activation-fn", "gelu"], [], "with --activation-fn gelu, and this command has relu"),
-        ([], ["--no-scale-embedding"], "without --no-scale-embedding, and this command has it:"),
-        (["--no-scale-embedding"], [], "with --no-scale-embedding, and this command has it not:"),
-        (["--no-token-positional-embeddings"], [], "with --no-token-positional-embeddings, and"),
-        (["--encoder-learned-pos"], [], "with --encoder-learned-pos, and this command has it not:"),
-        ([], ["--layernorm-embedding"], "without --layernorm-embedding, and this command has it:"),
-        ([], ["--cross-self-attention"], "without --cross-self-attention, and this command has it:"),
+        (["--encoder-attention-heads", "4"], [], "with --encoder-attention-heads 4, but this command has 2"),
+        (["--decoder-attention-heads", "4"], [], "with --decoder-attention-heads 4, but this command has 2"),
+        (["--activation-fn", "gelu"], [], "with --activation-fn gelu, but this command has relu"),
+        ([], ["--no-scale-embedding"], "without --no-scale-embedding, but this command has it:"),
+        (["--no-scale-embedding"], [], "with --no-scale-embedding, but this command is without it:"),
+        (["--no-token-positional-embeddings"], [], "with --no-token-positional-embeddings, but"),
+        (["--encoder-learned-pos"], [], "with --encoder-learned-pos, but this command is without it:"),
+        ([], ["--layernorm-embedding"], "without --layernorm-embedding, but this command has it:"),
+        ([], ["--cross-self-attention"], "without --cross-self-attention, but this command has it:"),
     ],
 )
 def test_start_from_weights_that_would_mean_something_else_is_refused(toy_data, tmp_path, base, command, words) -> None:
@@ -114,12 +114,12 @@ def test_start_that_shares_matrices_which_its_model_did_not_share_is_refused(toy
     path = write_checkpoint(tmp_path / "apart.pt", apart, tell_apart)
     start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
-    assert "was trained without --share-all-embeddings, and this command has it:" in message
+    assert "was trained without --share-all-embeddings, but this command has it:" in message
     toy.build([flag for flag in toy.plugin_flags(toy_data, *start) if not flag.startswith("--share")])
     output = write_checkpoint(tmp_path / "output.pt", [*apart, "--share-decoder-input-output-embed"])
     start[1] = str(output)
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
-    assert "was trained without --share-all-embeddings, and this command has it:" in message
+    assert "was trained without --share-all-embeddings, but this command has it:" in message
     whole = write_checkpoint(
         tmp_path / "whole.pt", [flag for flag in flags if flag != "--share-decoder-input-output-embed"]
     )
@@ -141,7 +141,7 @@ def test_start_from_a_post_norm_model_needs_its_architecture(toy_data, tmp_path)
     path = write_checkpoint(tmp_path / "base.pt", post_norm)
     start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
-    assert "was trained without --encoder-normalize-before, and this command has it:" in message
+    assert "was trained without --encoder-normalize-before, but this command has it:" in message
     assert "or the --arch of its model" in message
     toy.build(toy.plugin_flags(toy_data, *start, "--arch", "langspec_transformer_lora"))
 
@@ -155,7 +155,7 @@ def test_start_from_a_model_that_does_not_say_an_argument_takes_what_fairseq_had
     start = ["--finetune-from-model", str(path), "--save-dir", str(tmp_path / "save")]
     toy.build(toy.plugin_flags(toy_data, *start))
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start, "--activation-fn", "gelu"))
-    assert "was trained with --activation-fn relu, and this command has gelu" in message
+    assert "was trained with --activation-fn relu, but this command has gelu" in message
 
 
 def test_full_fine_tuning_of_a_stock_model_compares_too(toy_data, tmp_path) -> None:

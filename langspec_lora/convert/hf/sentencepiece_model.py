@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
-from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
 from langspec_lora.errors import UserError
+
+try:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
+except Exception as error:  # each protobuf has its own way to refuse classes of another one
+    raise UserError(
+        f"the installed sentencepiece and protobuf do not fit ({' '.join(str(error).split())[:200]}); "
+        "run pip install --upgrade sentencepiece protobuf"
+    ) from error
 
 UNIGRAM, BPE, WORD, CHAR = TrainerSpec.UNIGRAM, TrainerSpec.BPE, TrainerSpec.WORD, TrainerSpec.CHAR
 """Types of models."""
