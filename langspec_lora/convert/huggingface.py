@@ -73,7 +73,7 @@ def _vocabulary(args: Namespace) -> tuple[Path, Path] | None:
         return files
     existing = [] if args.overwrite else [name for name in TOKENIZER_FILES if (args.out / name).exists()]
     if existing:  # for example in the folder of the base itself
-        say(f"no tokenizer is written: --out {args.out} holds {existing[0]} already; --overwrite replaces it")
+        say(f"no tokenizer is written: --out {args.out} already contains {existing[0]}; --overwrite replaces it")
         return None
     say(f"the tokenizer is made from {files[0]} and {files[1]}")
     return files

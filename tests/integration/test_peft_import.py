@@ -213,7 +213,7 @@ def test_wrong_folders_are_refused_in_one_sentence(home, lora, tmp_path) -> None
     assert "rank 3 at" in message(r=4)
     assert "lora_alpha is -1" in message(lora_alpha=-1)
     assert "rank_pattern is not a table of names" in message(rank_pattern={"(": 3})
-    assert "alpha_pattern is no table of names" in message(alpha_pattern=[3])
+    assert "alpha_pattern is not a table of names" in message(alpha_pattern=[3])
     assert "lora_alpha is nan" in message(lora_alpha=float("nan"))
     assert "lora_alpha is 1000" in message(lora_alpha=10**400)
     for pattern in ("(.*.*.*.*.*.*.*.*.*.*.*.*)*Z", "(a+)+", "a*b*c*", "x" * 301):

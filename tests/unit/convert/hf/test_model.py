@@ -494,7 +494,7 @@ def test_a_tokenizer_that_is_found_gives_way_and_one_that_is_given_does_not(home
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         (tmp_path / "full" / name).write_text("mine")
     written, said = run(capsys, *command, tmp_path / "full")
-    assert f"no tokenizer is written: --out {tmp_path / 'full'} holds tokenizer_config.json already; --over" in said
+    assert f"no tokenizer is written: --out {tmp_path / 'full'} already contains tokenizer_config.json; --over" in said
     assert "is made from" not in said
     assert (tmp_path / "full" / "tokenizer_config.json").read_text() == "mine"
     assert len(written) == len(MODEL)
