@@ -66,7 +66,7 @@ def test_fairseq_generate_translates_alike_from_both_and_finds_a_base_that_has_m
     moved = tmp_path / "moved.pt"
     base.rename(moved)
     try:
-        with pytest.raises(SystemExit, match=r"its base .*base\.pt is not there; .* as --base-checkpoint"):
+        with pytest.raises(SystemExit, match=r"its base .*base\.pt was not found; .* as --base-checkpoint"):
             generate_here(toy_data, lean, tmp_path / "gone")
         assert generate_here(toy_data, lean, tmp_path / "moved", "--base-checkpoint", str(moved)) == expected
     finally:
@@ -274,8 +274,8 @@ def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy
             ("remove-language", lean, "--langs", "wo", "--out", tmp_path / "none"),
         ):
             for flags, message in (
-                ((), "is not there; give the model"),
-                (("--base-checkpoint", other), "another base"),
+                ((), "was not found; give the model"),
+                (("--base-checkpoint", other), "is not the base model of"),
             ):
                 with pytest.raises(SystemExit) as refused:
                     main([str(word) for word in (*words, *flags)])
