@@ -221,7 +221,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
     ranks = write_checkpoint(tmp_path / "ranks.pt", [*flags, "--low-rank", "5"])
     assert "of ranks 2/2/3/5/5" in refusal(last, ranks)
     sliced = write_checkpoint(tmp_path / "sliced.pt", [*flags, "--dim", "6"])
-    assert "--dim 0 and" in refusal(last, sliced)
+    assert "--dim 0, but" in refusal(last, sliced)
 
 
 def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy_data, tmp_path, capsys) -> None:

@@ -91,7 +91,7 @@ def test_a_dictionary_that_lacks_what_training_appended_is_told_and_can_be_compl
     start = ["--finetune-from-model", str(base), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
     assert (
-        "it lacks 203 words, what its training appended after the tokens of its 5 languages, such as <mask>" in message
+        "it lacks 203 tokens, those its training appended after the tokens of its 5 languages, such as <mask>" in message
     )
     toy.build(toy.plugin_flags(toy_data, *start, *whole))  # the advice, followed
     longer = write_checkpoint(tmp_path / "short.pt", toy.base_flags(toy_data, *STOCK))
@@ -108,7 +108,7 @@ def test_languages_that_a_base_does_not_name_are_asked_for(toy_data, tmp_path) -
     )
     few = ["--langs", "en,fr", "--lang-pairs", "en-fr", "--fixed-dictionary", str(tmp_path / "short.txt")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *few, "--finetune-from-model", str(base)))
-    assert "it lacks 3 words, what its training appended: a token __xx__ for each of its --langs" in message
+    assert "it lacks 3 tokens, those that its training appended: a token __xx__ for each of its --langs" in message
 
 
 @pytest.mark.parametrize("how", ["--finetune-from-model", "--restore-file"])

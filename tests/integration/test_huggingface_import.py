@@ -240,7 +240,7 @@ def test_damaged_folders_are_refused(home, tmp_path) -> None:
     assert not (tmp_path / "ran").exists()
     assert "lm_head.weight differs from model.shared.weight" in message(other_lm_head)
     assert "names a file outside its folder" in message(escape)
-    assert "is no folder" in refusal("import", tmp_path / "none", *out)
+    assert "is not a folder" in refusal("import", tmp_path / "none", *out)
     assert "does not take --base" in refusal("import", home.huggingface, *out, "--base", "x")
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
 
