@@ -66,7 +66,7 @@ def test_fairseq_generate_translates_alike_from_both_and_finds_a_base_that_has_m
     moved = tmp_path / "moved.pt"
     base.rename(moved)
     try:
-        with pytest.raises(SystemExit, match=r"its base .*base\.pt is not there; .* as --base-checkpoint"):
+        with pytest.raises(SystemExit, match=r"its base .*base\.pt was not found; .* as --base-checkpoint"):
             generate_here(toy_data, lean, tmp_path / "gone")
         assert generate_here(toy_data, lean, tmp_path / "moved", "--base-checkpoint", str(moved)) == expected
     finally:
@@ -221,7 +221,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
     ranks = write_checkpoint(tmp_path / "ranks.pt", [*flags, "--low-rank", "5"])
     assert "of ranks 2/2/3/5/5" in refusal(last, ranks)
     sliced = write_checkpoint(tmp_path / "sliced.pt", [*flags, "--dim", "6"])
-    assert "--dim 0 and" in refusal(last, sliced)
+    assert "--dim 0, but" in refusal(last, sliced)
 
 
 def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy_data, tmp_path, capsys) -> None:
@@ -274,8 +274,8 @@ def test_everything_of_ours_reads_checkpoints_without_their_base(runs, base, toy
             ("remove-language", lean, "--langs", "wo", "--out", tmp_path / "none"),
         ):
             for flags, message in (
-                ((), "is not there; give the model"),
-                (("--base-checkpoint", other), "another base"),
+                ((), "was not found; give the model"),
+                (("--base-checkpoint", other), "is not the base model of"),
             ):
                 with pytest.raises(SystemExit) as refused:
                     main([str(word) for word in (*words, *flags)])

@@ -194,17 +194,20 @@ def test_what_does_not_fit_together_is_named(three, five, other, toy_data, tmp_p
     turned = write_checkpoint(tmp_path / "turned.pt", [*plugin, *flags, "--decoder-activation-direction", "src_tgt"])
     out = tmp_path / "out.pt"
     for words, message in (
-        (["join", three, other], "nl are in both A and B; say with --prefer A or --prefer B"),
+        (["join", three, other], "A and B both have adapters for nl; choose with --prefer A or --prefer B"),
         (["join", three, strange], "is not the base model of"),
-        (["join", three, sliced], "A has --dim 0 and B 4"),
+        (["join", three, sliced], "A has --dim 0, but B has 4"),
         (["join", three, part], "B has no adapters at encoder.0.fc1"),
-        (["join", three, turned], "decoder layer 0 in A, the source language in B (--decoder-activation-direction)"),
-        (["add-language", three, "--langs", "wo,fr", "--lang-resources", levels], "fr, which has adapters already"),
+        (
+            ["join", three, turned],
+            "decoder layer 0 in A, but the source language does in B (--decoder-activation-direction)",
+        ),
+        (["add-language", three, "--langs", "wo,fr", "--lang-resources", levels], "fr, which already has adapters"),
         (["add-language", three, "--langs", "wo,wo", "--lang-resources", levels], "names 'wo' twice"),
         (["add-language", three, "--langs", "xx"], "no resource level for xx"),
         (["add-language", three, "--langs", "wo", "--low-rank", "0"], "expected a whole number of at least 1"),
         (["remove-language", three, "--langs", "sd"], "unknown language 'sd'"),
-        (["remove-language", three, "--langs", "en,fr,nl"], "all languages there are"),
+        (["remove-language", three, "--langs", "en,fr,nl"], "names all languages; keep at least one"),
     ):
         assert message in refusal(*words, "--out", out)
         assert not out.exists()

@@ -36,10 +36,10 @@ def flags(data: Path, folder: Path, *more: str) -> list[str]:
         (["--optimizer", "sgd"], "was trained with --optimizer adam, which its optimizer state depends on, but sgd"),
         (["--fp16"], "with the precision fp32, which its optimizer state depends on, but --fp16 was given"),
         (["--amp"], "with the precision fp32, which its optimizer state depends on, but --amp was given"),
-        (["--freeze-original-parameters", "False"], "with --freeze-original-parameters True, and its optimizer's"),
+        (["--freeze-original-parameters", "False"], "with --freeze-original-parameters True, which its optimizer"),
         (["--lr-scheduler", "inverse_sqrt"], "with --lr-scheduler fixed, whose state --lr-scheduler inverse_sqrt"),
         (["--lr-scheduler", "reduce_lr_on_plateau"], "whose state --lr-scheduler reduce_lr_on_plateau cannot use"),
-        (["--criterion", "cross_entropy"], "with --criterion label_smoothed_cross_entropy, and its optimizer's state"),
+        (["--criterion", "cross_entropy"], "with --criterion label_smoothed_cross_entropy, which its optimizer state"),
     ],
 )
 def test_state_that_cannot_be_taken_up_ends_a_resumption_before_a_model_is_built(
