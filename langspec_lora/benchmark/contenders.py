@@ -18,7 +18,7 @@ from langspec_lora.benchmark.workload import Ranks, Shape, build_model, dictiona
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.lora import LanguageSpecificLinear, packed_parameters
 from langspec_lora.models.transformer import LanguageSpecificTransformer
-from langspec_lora.tasks.absent_languages import AbsentLanguages
+from langspec_lora.tasks.present_languages import PresentLanguages
 
 BEAM = 5
 HYPOTHESIS = 30
@@ -103,7 +103,7 @@ class Update:
         self._absent = None
         if rest and isinstance(model, LanguageSpecificTransformer) and model.adapters is not None:
             linears = model.adapters.linears.values()
-            self._absent = AbsentLanguages(model.adapters.routing, packed_parameters(linears))
+            self._absent = PresentLanguages(model.adapters.routing, packed_parameters(linears))
         batches = (make_batch(setting.shape, setting.languages, mixed, seed, setting.device) for seed in range(4))
         self._batches = tuple(batches)
         self._done = 0

@@ -1,6 +1,6 @@
 """The mathematics of language-specific LoRA; knows torch and not fairseq."""
 
-from langspec_lora.lora.adam import LanguageAdam, Packed, packed_parameters
+from langspec_lora.lora.absent_languages import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.freezing import FrozenLanguages
 from langspec_lora.lora.injection import adapted_linears, adapter_parameters, inject, mark_trainable, merge, remove
 from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a

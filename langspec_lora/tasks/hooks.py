@@ -11,7 +11,7 @@ from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
-from langspec_lora.tasks.absent_languages import AbsentLanguages
+from langspec_lora.tasks.present_languages import PresentLanguages
 
 
 def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[TrainingHook]:
@@ -30,7 +30,7 @@ def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[Training
         hooks.append(FrozenLanguages(adapters.linears.values(), adapters.routing.layout, trained))
     hooks.append(_pruning(args, adapters, trained))
     if args.absent_languages == "rest":
-        hooks.append(AbsentLanguages(adapters.routing, packed_parameters(adapters.linears.values())))
+        hooks.append(PresentLanguages(adapters.routing, packed_parameters(adapters.linears.values())))
     return hooks
 
 

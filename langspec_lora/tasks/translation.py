@@ -24,7 +24,7 @@ from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
-from langspec_lora.data.position import name_lost_positions
+from langspec_lora.data.resume_position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_task_flags

@@ -19,11 +19,11 @@ from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
 logger = logging.getLogger(__name__)
 
 
-class AbsentLanguages(TrainingHook):
-    """Lets the adapters of a language rest if no batch of an update, in any process, contains it.
+class PresentLanguages(TrainingHook):
+    """Tells the optimizer which languages an update contains, in all its batches and processes; the others rest.
 
-    The adapters, their optimizer state and their step counts stay unchanged; see
-    :class:`~langspec_lora.lora.adam.LanguageAdam`.
+    Their adapters, their optimizer state and their step counts stay unchanged; see
+    :class:`~langspec_lora.lora.absent_languages.LanguageAdam`.
 
     Args:
         routing: maps the language ids of batches to the model's.

@@ -19,7 +19,7 @@ from fairseq.trainer import Trainer
 from torch import nn
 
 from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PackedLayout
-from langspec_lora.tasks.absent_languages import AbsentLanguages
+from langspec_lora.tasks.present_languages import PresentLanguages
 from tests import toy
 
 RANKS = (2, 1, 3)
@@ -231,7 +231,7 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
     everything = [base[0], parameters["a"], base[1], parameters["b"], parameters["c"], base[2]]
     build = MemoryEfficientFP16Optimizer if kind == "memory efficient" else FP16Optimizer
     optimizer = build.build_optimizer(cfg, everything)
-    absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+    absent = PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
 
     halves = {name: value.detach().float() for name, value in parameters.items()}
     single = {
@@ -273,14 +273,14 @@ def test_an_optimizer_that_is_not_adam_is_named(caplog) -> None:
     parameters = packed_values()
     args = toy.parse([*toy.base_flags(Path("unused/bin"), *STOCK), "--optimizer", "sgd"])
     optimizer = optim.build_optimizer(convert_namespace_to_omegaconf(args).optimizer, list(parameters.values()))
-    absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+    absent = PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
     for _ in range(2):
         absent.begin_update(optimizer)
     assert caplog.text.count("SGD moves the adapters of languages that are absent") == 1
 
 
-def absent_of(parameters: dict[str, nn.Parameter]) -> AbsentLanguages:
-    return AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+def absent_of(parameters: dict[str, nn.Parameter]) -> PresentLanguages:
+    return PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
 
 
 def test_adam_that_does_not_hold_all_adapters_is_left_as_it_is(caplog) -> None:
@@ -331,7 +331,7 @@ def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> No
     parameters = packed_values()
     inner = Adam(list(parameters.values()), **SETTINGS)
     inner.use_fp16_stats = True  # as fairseq's FusedAdamV2 with --fp16-adam-stats, whose moments are scaled
-    absent = AbsentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
+    absent = PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
     absent.begin_update(SimpleNamespace(optimizer=inner))
     assert type(inner) is Adam
     assert caplog.text.count("Adam moves the adapters of languages that are absent") == 1
