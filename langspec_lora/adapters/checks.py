@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import _PAIR_ENTRY, NO_WEIGHTS
+from langspec_lora.adapters.entries import MATRIX_ENTRY, NO_WEIGHTS
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
 
@@ -45,7 +45,7 @@ def check_entries(
     Raises:
         UserError: adapters are missing, or the model does not have them.
     """
-    present = {name for name in found if _PAIR_ENTRY.search(name)}
+    present = {name for name in found if MATRIX_ENTRY.search(name)}
     if not present:
         return False
     if not expected:
@@ -76,7 +76,7 @@ def check_shapes(
         UserError: naming the first that does not.
     """
     for name in sorted(expected):
-        if _PAIR_ENTRY.search(name) and tuple(found[name]) != tuple(expected[name]):
+        if MATRIX_ENTRY.search(name) and tuple(found[name]) != tuple(expected[name]):
             raise UserError(
                 f"{label} has {name} of shape {tuple(found[name])}, but the model has {tuple(expected[name])}; "
                 "give the same ranks, --dim and languages as in its training"
@@ -102,7 +102,7 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
     for name, value in state.items():
         if name.endswith(NO_WEIGHTS):
             continue
-        part = match[1] if (match := _PAIR_ENTRY.search(name)) else None
+        part = match[1] if (match := MATRIX_ENTRY.search(name)) else None
         if part == "mask":
             matrix = state.get(f"{name.removesuffix('mask')}B")
             if not ((value == 0) | (value == 1)).all():

@@ -33,7 +33,7 @@ def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[in
 Entry = TypeVar("Entry")
 
 
-_PAIR_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
+MATRIX_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
 
 
 FAST_PATH_COPIES = tuple(
@@ -59,7 +59,7 @@ BASE = "adapters.base"
 
 def is_adapter_entry(name: str) -> bool:
     """Whether an entry of a model's state belongs to the adapters."""
-    return name in (MANIFEST, MASK_EPOCH, BASE) or _PAIR_ENTRY.search(name) is not None
+    return name in (MANIFEST, MASK_EPOCH, BASE) or MATRIX_ENTRY.search(name) is not None
 
 
 def is_fast_path_copy(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from langspec_lora.adapters.checks import check_entries, check_languages, check_shapes, check_values
-from langspec_lora.adapters.entries import _PAIR_ENTRY, MANIFEST, is_adapter_entry, language_manifest, read_manifest
+from langspec_lora.adapters.entries import MANIFEST, MATRIX_ENTRY, is_adapter_entry, language_manifest, read_manifest
 from langspec_lora.checkpoints.base import BaseFile, fill_base, stated_base, without_base
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.languages import LanguageTable
@@ -55,7 +55,7 @@ def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
         for name, rank in zip(wanted.names, wanted.ranks, strict=True)
         for row in range(starts[name], starts[name] + rank)
     ]
-    for name in [name for name in state if _PAIR_ENTRY.search(name)]:
+    for name in [name for name in state if MATRIX_ENTRY.search(name)]:
         state[name] = state[name][rows]
 
 
