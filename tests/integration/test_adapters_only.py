@@ -212,7 +212,7 @@ def test_what_does_not_average_is_refused(runs, toy_data, tmp_path) -> None:
         return refused.value.code
 
     last = runs.whole / "checkpoint_last.pt"
-    assert "name two or more" in refusal(last)
+    assert "give two or more" in refusal(last)
     flags = toy.plugin_flags(toy_data)
     content = torch.load(last, weights_only=False)
     content["model"]["decoder.layers.1.fc1.bias"][3] += 1e-3

@@ -185,7 +185,7 @@ def sha256(text: str) -> str:
         ({"dtype": "fp16"}, "--fp16"),
         ({"max_tokens": 0}, "--max-tokens 0"),
         ({"batch_size": -1}, "--batch-size -1"),
-        ({"data_bin": Path("nowhere")}, "no folder"),
+        ({"data_bin": Path("nowhere")}, "is not a folder"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_no_folder(toy_data, adapted, tmp_path, changes, words) -> None:

@@ -303,4 +303,4 @@ def test_an_export_finds_dictionary_and_sentencepiece_model_as_translate_does(pl
     refused = ("export", alone / "model.pt", "--format", "huggingface", "--out", tmp_path / "out")
     assert "tokens, but the model" in refusal(*refused, "--fixed-dictionary", alone / "dict.txt")
     (alone / "sentencepiece.bpe.model").unlink()
-    assert "there is no SentencePiece model in" in refusal(*refused, "--fixed-dictionary", dictionary)
+    assert "no SentencePiece model found in" in refusal(*refused, "--fixed-dictionary", dictionary)
