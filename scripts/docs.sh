@@ -8,9 +8,10 @@ venv=${VENV:-$root/.venv}
 "$root/scripts/install.sh"
 [[ $venv == /* ]] || venv=$PWD/$venv
 cd "$root"
-"$venv/bin/python" -c 'import material, mkdocs, mkdocstrings_handlers.python' 2>/dev/null ||
+"$venv/bin/python" -c 'import material, mkdocs, mkdocs_jupyter, mkdocstrings_handlers.python' 2>/dev/null ||
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 export COLUMNS=110 # the width of the commands' help texts
+export PATH="$venv/bin:$PATH" # the tour runs commands
 export NO_MKDOCS_2_WARNING=1 # a notice of the theme about other software
 "$venv/bin/python" -m mkdocs build --strict "$@"
 echo "the manual is in $root/build/docs; open index.html"
