@@ -79,8 +79,14 @@ def merge(model: nn.Module, source: int, target: int) -> None:
         model: a model with adapters.
         source: the source language's id.
         target: the target language's id.
+
+    Raises:
+        ValueError: there is no language of an id.
     """
     for path, linear in list(_adapted(model)):
+        languages = len(linear.routing.layout.ranks)
+        if not (0 <= source < languages and 0 <= target < languages):
+            raise ValueError(f"languages {source} and {target}: expected ids from 0 to {languages - 1}")
         merged = merged_weight(linear, source if linear.side == SOURCE else target)
         plain = linear.without_adapters()
         plain.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)

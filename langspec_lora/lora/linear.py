@@ -21,6 +21,8 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
             U(-1/√d, 1/√d) with d the number of features that A reads.
         generator: where the numbers come from.
     """
+    if init not in ("rank", "standard"):
+        raise ValueError(f"init {init!r}: expected rank or standard")
     bound = 1 / math.sqrt(a.size(0) if init == "rank" else a.size(1))
     a.uniform_(-bound, bound, generator=generator)
 

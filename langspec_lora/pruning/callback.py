@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from langspec_lora.hooks import TrainingHook
@@ -55,7 +56,7 @@ class GradualPruning(TrainingHook):
         self.schedule = schedule
         self.state = state
         self._forget = False
-        self._masked = trained
+        self._rows = None if trained is None else _rows_of(trained, languages.ranks)
         self._trained = range(len(languages)) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
@@ -77,12 +78,12 @@ class GradualPruning(TrainingHook):
                 prune_smallest(blocks, ratio)
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
-        apply_masks(self.linears.values(), self._masked)
+        apply_masks(self.linears.values(), self._rows)
         logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
-        apply_masks(self.linears.values(), self._masked)
+        apply_masks(self.linears.values(), self._rows)
 
     def _summary(self) -> str:
         shares = {"all": pruned_share(self._blocks(self._trained))}
@@ -94,6 +95,12 @@ class GradualPruning(TrainingHook):
 
     def _blocks(self, languages: Iterable[int]) -> list[Block]:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
+
+
+def _rows_of(trained: Sequence[int], ranks: Sequence[int]) -> Tensor:
+    """Which packed rows belong to the languages that train, bool ``(R, 1)``."""
+    trains = torch.tensor([language in trained for language in range(len(ranks))])
+    return trains.repeat_interleave(torch.tensor(ranks)).unsqueeze(1)
 
 
 class DenseTraining(TrainingHook):

@@ -79,17 +79,19 @@ def _ranking(block: Block) -> Tensor:
 
 
 @torch.no_grad()
-def apply_masks(linears: Iterable[LanguageSpecificLinear], languages: Sequence[int] | None = None) -> None:
+def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Tensor | None = None) -> None:
     """Sets every pruned entry of B to exactly zero, in place.
 
     Args:
         linears: the adapted linears of a model.
-        languages: ids of the languages whose adapters are meant; None for all.
+        rows: True for the packed rows that are meant, bool ``(R, 1)``; None for all.
     """
     for linear in linears:
-        layout = linear.routing.layout
-        for rows in [slice(None)] if languages is None else map(layout.slice, languages):
-            linear.lora_B[rows].masked_fill_(linear.lora_mask[rows] == 0, 0)
+        pruned = linear.lora_mask == 0
+        if rows is not None:
+            rows = rows.to(pruned.device)
+            pruned &= rows
+        linear.lora_B.masked_fill_(pruned, 0)
 
 
 def pruned_share(blocks: Iterable[Block]) -> float:

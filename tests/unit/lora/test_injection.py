@@ -158,3 +158,15 @@ def test_a_slice_of_features_can_be_adapted(model, x) -> None:
     whole = torch.zeros(7, 5)
     whole[2:5, 2:5] = model.first.lora_B[2:5].t() @ model.first.lora_A[2:5]  # rows of language 1
     torch.testing.assert_close(model.first(x), plain.first(x) + x @ whole.t())
+
+
+def test_an_unknown_way_to_draw_a_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="init 'kaiming': expected rank or standard"):
+        inject(model, SIDES, RANKS, init="kaiming")
+
+
+@pytest.mark.parametrize("ids", [(-1, 0), (0, 3)])
+def test_languages_that_do_not_exist_are_not_merged(model, ids) -> None:
+    inject(model, SIDES, RANKS)
+    with pytest.raises(ValueError, match="expected ids from 0 to 2"):
+        merge(model, *ids)
