@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
+from langspec_lora.report.heat_map import Matrix, spans, step
 from langspec_lora.report.map_list import arrow, difference_maps, off_target_maps, score_maps
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
@@ -38,8 +37,7 @@ def html_report(analysis: Analysis) -> str:
         tables=tables,
         names=[run.name for run in analysis.runs],
         shown=SHOWN,
-        colours=Markup(stylesheet()),
-        groups=_with_verdicts(analysis),
+        groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
         languages=_languages(analysis),
         map_width=width * len(analysis.languages) + 80,
         maps=score_maps(analysis),
@@ -75,13 +73,10 @@ def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence
     }
 
 
-def _with_verdicts(analysis: Analysis) -> Table:
-    table = tables.group_table(analysis)
-    if not analysis.comparisons:
-        return table
-    verdicts = tables.verdict_table(analysis)
-    lines = [[*line, *more[1:]] for line, more in zip(table.cells, verdicts.cells, strict=True)]
-    return Table([*table.header, *verdicts.header[1:]], lines)
+def _beside(table: Table, other: Table) -> Table:
+    """A table with the columns of another of the same lines, whose first column is the same."""
+    cells = [[*line, *more[1:]] for line, more in zip(table.cells, other.cells, strict=True)]
+    return Table([*table.header, *other.header[1:]], cells)
 
 
 def _languages(analysis: Analysis) -> dict[str, object]:

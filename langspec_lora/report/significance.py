@@ -27,6 +27,9 @@ ALPHA = 0.05
 SEED = 12345
 """sacrebleu's own, so that its command line draws the same resamples."""
 
+Resampled = tuple[float, NDArray]
+"""A score, and the scores of its resamples, ``(samples,)``."""
+
 _CHUNK = 1000  # resamples drawn at a time
 
 
@@ -125,35 +128,31 @@ def resampled_sums(statistics: Sequence[Sequence[float]], samples: int) -> NDArr
     return np.concatenate(sums).astype(np.float64)
 
 
-def paired_p_values(
-    settings: MetricSettings, metric: Any, base: Sequence[str], others: Sequence[Sequence[str]], samples: int
-) -> list[float]:
-    """Tests other hypotheses of the same sentences against those of a base.
+def resample(settings: MetricSettings, metric: Any, hypotheses: Sequence[str], samples: int) -> Resampled:
+    """Scores hypotheses, and resamples of them.
 
     Args:
         settings: the metric.
         metric: the same, built with the references.
-        base: hypotheses to compare with.
-        others: hypotheses of each other run.
+        hypotheses: one for each reference.
         samples: number of resamples.
+    """
+    statistics = metric._extract_corpus_statistics(hypotheses, None)
+    sums = resampled_sums(statistics, samples)
+    return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
+
+
+def p_value(base: Resampled, later: Resampled) -> float:
+    """Tests two runs' hypotheses of the same sentences against each other.
 
     Returns:
-        One p-value for each of the others. It is 1 where both score the same: sacrebleu's formula, which compares the
-        spread of equal scores with a difference of nothing, would call that significant.
+        The p-value. It is 1 where both score the same: sacrebleu's formula, which compares the spread of equal scores
+        with a difference of nothing, would call that significant.
     """
     from sacrebleu.significance import _compute_p_value
 
-    def scored(hypotheses: Sequence[str]) -> tuple[float, NDArray]:
-        statistics = metric._extract_corpus_statistics(hypotheses, None)
-        sums = resampled_sums(statistics, samples)
-        return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
-
-    base_score, base_scores = scored(base)
-    p_values = []
-    for score, scores in map(scored, others):
-        difference, spread = abs(score - base_score), np.abs(scores - base_scores)
-        p_values.append(_compute_p_value(spread - spread.mean(), difference) if difference else 1.0)
-    return p_values
+    difference, spread = abs(later[0] - base[0]), np.abs(later[1] - base[1])
+    return _compute_p_value(spread - spread.mean(), difference) if difference else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -162,12 +161,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The corrected values in the same order: what is significant at a level has a value below that level.
     """
-    corrected = list(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    corrected = np.array(p_values, dtype=float)
+    order = corrected.argsort()
+    scaled = corrected[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.maximum.accumulate(scaled).clip(max=1.0)
+    return corrected.tolist()
 
 
 def verdict(difference: float, corrected: float) -> str:

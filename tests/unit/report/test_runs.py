@@ -10,7 +10,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.groups import group_members, group_rows, known_levels, language_rows
+from langspec_lora.report.groups import GroupRow, group_rows, known_levels, language_rows
 from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
 
 EN_FR, EN_WO, FR_WO = (Direction.parse(name) for name in ("en-fr", "en-wo", "fr-wo"))
@@ -135,9 +135,7 @@ def test_a_language_without_a_level_is_named_and_without_any_levels_there_is_one
     for averages in (group_rows, language_rows):
         with pytest.raises(UserError, match="no resource level for fr, wo; put every language under high, med or low"):
             averages([scores], {"en": "high"})
-    with pytest.raises(UserError, match="no resource level for fr, wo"):
-        group_members(list(scores), {"en": "high"})
-    assert group_members(list(scores), {}) == {"all": [EN_FR, EN_WO]}
+    assert group_rows([scores], {}) == [GroupRow("all", [EN_FR, EN_WO], (1.5,))]
 
 
 def test_languages_without_levels_come_as_in_the_first_run() -> None:
