@@ -7,10 +7,10 @@ from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.analysis import Analysis, Comparison, OffTarget
-from langspec_lora.report.groups import GroupRow, LanguageRow
+from langspec_lora.report.analysis import Analysis, OffTarget
 from langspec_lora.report.measure import Sentence
 from langspec_lora.report.off_target import Judge
+from langspec_lora.report.significance import Comparison
 from langspec_lora.report.texts import DirectionTexts, TextFile
 from tests.reports import write_lines
 
@@ -59,19 +59,7 @@ def made_analysis(folder: Path) -> Analysis:
         {EN_FR: 32.0, EN_WO: 9.0, WO_EN: 26.0, WO_FR: 12.0},
         {EN_FR: 30.0, EN_WO: 8.0, WO_EN: 14.0, WO_FR: 13.0},
     )
-    every = [EN_FR, EN_WO, WO_EN, WO_FR]
-    rows = [
-        GroupRow("high→med", [EN_FR], (30.0, 32.0, 30.0)),
-        GroupRow("high→low", [EN_WO], (10.0, 9.0, 8.0)),
-        GroupRow("low→high", [WO_EN], (20.0, 26.0, 14.0)),
-        GroupRow("low→med", [WO_FR], (12.0, 12.0, 13.0)),
-        GroupRow("all", every, (18.0, 19.75, 16.25)),
-    ]
-    languages = [
-        LanguageRow("en", "high", (20.0, 20.5, 19.0), (20.0, 26.0, 14.0)),
-        LanguageRow("fr", "med", None, (21.0, 22.0, 21.5)),
-        LanguageRow("wo", "low", (16.0, 19.0, 13.5), (10.0, 9.0, 8.0)),
-    ]
+    groups = {"high→med": [EN_FR], "high→low": [EN_WO], "low→high": [WO_EN], "low→med": [WO_FR], "all": [*scores[0]]}
     one = Comparison(
         {EN_WO: 0.06, WO_EN: 0.0005, WO_FR: 1.0},
         {EN_WO: 0.12, WO_EN: 0.0015, WO_FR: 1.0},
@@ -92,10 +80,10 @@ def made_analysis(folder: Path) -> Analysis:
         runs,
         "bleu",
         {"bleu": "BLEU (13a)", "chrf": "chrF++"},
+        {"bleu": scores, "chrf": [dict.fromkeys(scores[0], score) for score in (35.0, 37.5, 34.0)]},
         LEVELS,
-        scores,
-        {"bleu": rows, "chrf": [GroupRow("all", every, (35.0, 37.5, 34.0))]},
-        languages,
+        groups,
+        list(LEVELS),
         ("something is left out", "so is another"),
         2000,
         (one, two),
@@ -117,8 +105,7 @@ def bare(analysis: Analysis) -> Analysis:
         texts={},
         worst=(),
         losses=(),
-        groups={metric: [rows[-1]] for metric, rows in analysis.groups.items()},
-        languages=[replace(row, level="") for row in analysis.languages],
+        groups={"all": analysis.groups["all"]},
     )
 
 
@@ -127,14 +114,5 @@ def only_the_first_run(analysis: Analysis) -> Analysis:
     return replace(
         bare(analysis),
         runs=analysis.runs[:1],
-        scores=analysis.scores[:1],
-        groups={metric: [replace(rows[-1], means=rows[-1].means[:1])] for metric, rows in analysis.groups.items()},
-        languages=[
-            replace(
-                row,
-                source=row.source and row.source[:1],
-                target=row.target and row.target[:1],
-            )
-            for row in analysis.languages
-        ],
+        metrics={metric: scores[:1] for metric, scores in analysis.metrics.items()},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,15 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.report import significance
-from langspec_lora.report.groups import GroupRow, LanguageRow, group_rows, known_levels, language_rows
+from langspec_lora.report.groups import group_members, known_levels, order_by_level
 from langspec_lora.report.measure import Cache, MeasureOptions, Sentence, build_judges, measure, merge
 from langspec_lora.report.off_target import IDENTIFIER, Judge, identifier_version
-from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
-from langspec_lora.report.significance import MetricSettings
+from langspec_lora.report.runs import common_directions, require_comparable, run_names, shared_metrics
+from langspec_lora.report.significance import Comparison, MetricSettings, compare
 from langspec_lora.report.texts import DirectionTexts, find_texts
 
 PARTS = ("significance", "off-target", "sentences")
 """What is read from the sentences, and can be skipped."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One later run against the first, direction by direction.
-
-    Attributes:
-        p_values: of sacrebleu's paired bootstrap.
-        corrected: the same by Holm over these directions.
-        verdicts: ``win``, ``tie`` or ``loss`` of the later run.
-    """
-
-    p_values: Mapping[Direction, float]
-    corrected: Mapping[Direction, float]
-    verdicts: Mapping[Direction, str]
-
-    def count(self, members: Collection[Direction]) -> str:
-        """Wins, ties and losses among some directions: ``3 / 1 / 0``."""
-        found = Counter(self.verdicts[direction] for direction in members if direction in self.verdicts)
-        return f"{found['win']} / {found['tie']} / {found['loss']}"
 
 
 @dataclass(frozen=True)
@@ -61,11 +42,6 @@ class OffTarget:
     silent: tuple[float, ...]
     bounds: frozenset[str]
 
-    def mean(self, run: int, target: str | None = None) -> float | None:
-        """Mean share over the directions into a language, or over all; None if it cannot be told in any of them."""
-        found = [share for direction, share in self.shares[run].items() if target in (None, direction.target)]
-        return sum(found) / len(found) if found else None
-
 
 @dataclass(frozen=True)
 class Analysis:
@@ -75,10 +51,10 @@ class Analysis:
         runs: the runs; the others are compared with the first.
         metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         labels: the title of each metric that all runs have, the reported one first.
+        metrics: each run's scores by each of these metrics.
         levels: resource level of each language; empty where they are not known.
-        scores: each run's scores in the reported metric.
-        groups: averages by resource level, for each metric; the last of all directions.
-        languages: averages by language.
+        groups: the directions from level to level, and all.
+        languages: the languages from high to low resource.
         notes: remarks, such as on what is left out.
         samples: resamples of the test.
         comparisons: each later run's, where they could be tested.
@@ -91,10 +67,10 @@ class Analysis:
     runs: tuple[Run, ...]
     metric: str
     labels: Mapping[str, str]
+    metrics: Mapping[str, Sequence[Mapping[Direction, float]]]
     levels: Mapping[str, str]
-    scores: tuple[Mapping[Direction, float], ...]
-    groups: Mapping[str, Sequence[GroupRow]]
-    languages: Sequence[LanguageRow]
+    groups: Mapping[str, Sequence[Direction]]
+    languages: Sequence[str]
     notes: tuple[str, ...] = ()
     samples: int = 0
     comparisons: tuple[Comparison, ...] = ()
@@ -107,6 +83,11 @@ class Analysis:
     def label(self) -> str:
         """The title of the reported metric."""
         return self.labels[self.metric]
+
+    @property
+    def scores(self) -> Sequence[Mapping[Direction, float]]:
+        """Each run's scores in the reported metric."""
+        return self.metrics[self.metric]
 
     @property
     def directions(self) -> list[Direction]:
@@ -155,19 +136,18 @@ def analyse(request: Request) -> Analysis:
     names = run_names(request.folders, request.names)
     runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
     metric = request.metric
-    scores, left_out = common_scores(runs, metric)
+    directions, left_out = common_directions(runs, metric)
     require_comparable(runs, metric)
-    directions = list(scores[0])
     levels, level_notes = (request.levels, []) if request.levels is not None else known_levels(runs, directions)
     metrics = shared_metrics(runs, directions, metric)
     analysis = Analysis(
         runs,
         metric,
         {m: METRICS[m].title(next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
+        {m: [{d: run.metric(m)[d] for d in directions} for run in runs] for m in metrics},
         levels,
-        tuple(scores),
-        {m: group_rows([{d: run.metric(m)[d] for d in directions} for run in runs], levels) for m in metrics},
-        language_rows(scores, levels),
+        group_members(directions, levels),
+        order_by_level(chain.from_iterable(directions), levels),
     )
     notes = [f"directions left out because not every run has them: {left_out}"] if left_out else []
     notes += level_notes
@@ -247,25 +227,12 @@ def _test_settings(
     return settings
 
 
-def compare(p_values: Mapping[Direction, float], differences: Mapping[Direction, float]) -> Comparison:
-    """Corrects the p-values of a run, and says where it differs from the first more than by chance."""
-    corrected = dict(zip(p_values, significance.holm(list(p_values.values())), strict=True))
-    verdicts = {d: significance.verdict(differences[d], value) for d, value in corrected.items()}
-    return Comparison(p_values, corrected, verdicts)
-
-
 def judge_runs(
     texts: Mapping[Direction, DirectionTexts],
     judges: Mapping[str, Judge],
     wrong: Sequence[Mapping[Direction, tuple[int, int]]],
 ) -> OffTarget:
-    """Shares of hypotheses in a wrong language.
-
-    Args:
-        texts: the texts of each direction.
-        judges: how a wrong language is told, by language.
-        wrong: for each run and direction the number of hypotheses in another language, and of those without a letter.
-    """
+    """Turns each run's numbers of hypotheses in another language, and of those without a letter, into shares."""
 
     def can_tell(direction: Direction) -> bool:
         judge, source = judges[direction.target], judges.get(direction.source)

@@ -89,12 +89,7 @@ class Matrix:
 
 
 def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
-    """Draws a matrix as PNG and SVG, each whole or not at all; the same values give the same files.
-
-    Args:
-        matrix: what to draw.
-        stem: the files without their suffix.
-        title: the picture's title.
+    """Draws a matrix as ``stem.png`` and ``stem.svg``, each whole or not at all; the same values give the same files.
 
     Raises:
         UserError: a file cannot be written.

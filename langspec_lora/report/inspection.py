@@ -200,14 +200,7 @@ def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, 
 
 
 def draw_survival(found: Inspection, out: Path) -> list[Path]:
-    """Draws what pruning has left, language by position and language by layer, as PNG and SVG.
-
-    Args:
-        found: what to draw.
-        out: the folder to write into; ``survival.position`` and ``survival.layer`` there are replaced.
-
-    Returns:
-        The files.
+    """Draws what pruning has left, language by position and language by layer, as PNG and SVG in the folder ``out``.
 
     Raises:
         UserError: there are no adapters, or a file cannot be written.

@@ -28,11 +28,10 @@ def direction_map(
 
 def score_maps(analysis: Analysis) -> list[Matrix]:
     """Each run's scores, in the same colours."""
-    means = analysis.groups[analysis.metric][-1].means
     limits = (0.0, max([LEAST_REACH, *(score for run in analysis.scores for score in run.values())]))
     maps = []
-    for run, scores, mean in zip(analysis.runs, analysis.scores, means, strict=True):
-        subtitle = f"mean {mean:.2f} over {len(scores)} directions, source × target"
+    for run, scores in zip(analysis.runs, analysis.scores, strict=True):
+        subtitle = f"mean {sum(scores.values()) / len(scores):.2f} over {len(scores)} directions, source × target"
         titles = {direction: f"{arrow(direction)}: {score:.2f}" for direction, score in scores.items()}
         maps.append(direction_map(run.name, subtitle, scores, analysis.levels, limits=limits, titles=titles))
     return maps
@@ -40,13 +39,13 @@ def score_maps(analysis: Analysis) -> list[Matrix]:
 
 def difference_maps(analysis: Analysis) -> list[Matrix]:
     """Each later run's scores less the first run's, in the same colours; significant differences are bold."""
-    first, means = analysis.runs[0].name, analysis.groups[analysis.metric][-1].differences
-    differences = [analysis.differences(run) for run in range(len(analysis.runs))]
+    means = [sum(scores.values()) / len(scores) for scores in analysis.scores]
+    differences = [analysis.differences(run) for run in range(len(means))]
     reach = max([LEAST_REACH, *(abs(value) for values in differences for value in values.values())])
     maps = []
     for run, values in list(enumerate(differences))[1:]:
         better = sum(value > 0 for value in values.values())
-        subtitle = f"mean {means[run]:+.2f}; higher in {better} of {len(values)} directions"
+        subtitle = f"mean {means[run] - means[0]:+.2f}; higher in {better} of {len(values)} directions"
         titles = {
             d: f"{arrow(d)}: {analysis.scores[0][d]:.2f} → {analysis.scores[run][d]:.2f} ({value:+.2f})"
             for d, value in values.items()
@@ -57,7 +56,8 @@ def difference_maps(analysis: Analysis) -> list[Matrix]:
             for direction, verdict in comparison.verdicts.items():
                 titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {verdict}"
             more["bold"] = {direction for direction, verdict in comparison.verdicts.items() if verdict != "tie"}
-        maps.append(direction_map(f"{analysis.runs[run].name} − {first}", subtitle, values, analysis.levels, **more))
+        title = f"{analysis.runs[run].name} − {analysis.runs[0].name}"
+        maps.append(direction_map(title, subtitle, values, analysis.levels, **more))
     return maps
 
 

@@ -117,7 +117,7 @@ def measure(
         texts: the directions' texts.
         options: what to measure.
         cache: what was measured before; it is added to, and saved even where this is interrupted.
-        processes: how many to use; by default one for each core, up to eight.
+        processes: how many to use; None for one for each core, up to eight.
     """
     keys = {direction: _keys(files, options) for direction, files in texts.items()}
     tasks: list[_Task] = []
@@ -194,7 +194,7 @@ def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
     if processes == 1 or len(tasks) < _DIRECTIONS_WORTH_A_PROCESS:
         yield from map(_measure_direction, tasks)
         return
-    # Fresh processes: to fork one that has threads is not safe, and not every system can fork. Ctrl-C is for this one.
+    # Fresh processes: to fork one that has threads is not safe, and not every system can fork. They ignore Ctrl-C.
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
@@ -255,13 +255,7 @@ def lowest(values: Sequence[float], among: Iterable[int]) -> Ranked:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of a list.
-
-    Attributes:
-        direction: its direction.
-        index: its position in the test set, from 0.
-        value: chrF++, or the difference of two runs' chrF++.
-    """
+    """One sentence of a list: its position in the test set, from 0, and its chrF++, or how much two runs' differ."""
 
     direction: Direction
     index: int

@@ -43,13 +43,6 @@ def terminal_text(analysis: Analysis) -> str:
 def write_files(analysis: Analysis, out: Path) -> list[Path]:
     """Writes ``report.html``, ``.md`` and ``.csv``, ``report.directions.csv`` and the heat maps as PNG and SVG.
 
-    Args:
-        analysis: what there is to say.
-        out: the folder to write into.
-
-    Returns:
-        The files.
-
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
     """

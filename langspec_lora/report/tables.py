@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.groups import group_of
+from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
-
-    Attributes:
-        header: the columns' names.
-        cells: the lines.
-    """
+    """A table of text: the names of its columns, and its lines."""
 
     header: Sequence[str]
     cells: Sequence[Sequence[str]]
@@ -50,47 +46,43 @@ class Table:
 def overview_table(analysis: Analysis) -> Table:
     """One line a run: mean, difference, wins, ties and losses, wrong language."""
     names, found = [run.name for run in analysis.runs], analysis.off_target
-    total = analysis.groups[analysis.metric][-1]
-    columns = [("run", names), (analysis.label, [f"{mean:.2f}" for mean in total.means])]
+    means = [cells[0] for _, cells in _figures(analysis, [analysis.directions])]
+    columns = [("run", names), (analysis.label, means[: len(names)])]
     if len(names) > 1:
-        columns.append((f"against {names[0]}", ["", *(f"{value:+.2f}" for value in total.differences[1:])]))
+        columns.append((f"against {names[0]}", ["", *means[len(names) :]]))
     if analysis.comparisons:
-        counts = [comparison.count(total.members) for comparison in analysis.comparisons]
+        counts = [comparison.count(analysis.directions) for comparison in analysis.comparisons]
         columns.append(("wins / ties / losses", ["", *counts]))
     if found:
-        shares = [percent(found.mean(run), bool(found.bounds)) for run in range(len(names))]
+        shares = [percent(mean(own, analysis.directions), bool(found.bounds)) for own in found.shares]
         columns += [("wrong language", shares), ("no text", list(map(percent, found.silent)))]
     return _table(columns)
 
 
 def group_table(analysis: Analysis, metric: str | None = None) -> Table:
     """From level to level: directions, each run's mean, each later run's difference."""
-    rows = analysis.groups[metric or analysis.metric]
-    columns = [("group", [row.label for row in rows]), ("directions", [str(len(row.members)) for row in rows])]
-    return _table([*columns, *_figures(analysis, [row.means for row in rows])])
+    groups = analysis.groups
+    columns = [("group", list(groups)), ("directions", [str(len(members)) for members in groups.values()])]
+    return _table([*columns, *_figures(analysis, groups.values(), metric)])
 
 
 def language_table(analysis: Analysis, differences: bool = True) -> Table:
-    """Each language's level, and the figures of the group table for the directions from it and into it.
-
-    Args:
-        analysis: what there is to say.
-        differences: False leaves the differences out.
-    """
-    rows = analysis.languages
-    columns = [("language", [row.language for row in rows]), ("level", [row.level or "—" for row in rows])]
-    for word, means in (("from", [row.source for row in rows]), ("into", [row.target for row in rows])):
-        figures = _figures(analysis, means)[: None if differences else len(analysis.runs)]
+    """Each language's level, and the figures of the group table for the directions from it and into it."""
+    languages = analysis.languages
+    columns = [("language", languages), ("level", [analysis.levels.get(name, "—") for name in languages])]
+    for side, word in enumerate(("from", "into")):
+        members = _by_language(analysis, side).values()
+        figures = _figures(analysis, members)[: None if differences else len(analysis.runs)]
         columns += [(f"{word}: {name}", cells) for name, cells in figures]
     return _table(columns)
 
 
 def verdict_table(analysis: Analysis) -> Table:
     """Wins, ties and losses of each later run from level to level."""
-    rows = analysis.groups[analysis.metric]
-    columns = [("group", [row.label for row in rows])]
+    columns = [("group", list(analysis.groups))]
     for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
-        columns.append((f"{run.name}: wins / ties / losses", [comparison.count(row.members) for row in rows]))
+        counts = [comparison.count(members) for members in analysis.groups.values()]
+        columns.append((f"{run.name}: wins / ties / losses", counts))
     return _table(columns)
 
 
@@ -99,32 +91,28 @@ def off_target_table(analysis: Analysis) -> Table:
     found = analysis.off_target
     if found is None:
         return Table([], [])
-    targets = [row.language for row in analysis.languages if row.language in found.judges]
+    into = _by_language(analysis, 1)
+    targets = [language for language in into if language in found.judges]
     judges = [found.judges[target] for target in targets]
     columns = [
         ("into", [*targets, "all"]),
         ("told by", [*(judge.method for judge in judges), ""]),
         ("references", [*(percent(judge.error if judge.identified else None) for judge in judges), ""]),
     ]
-    for number, run in enumerate(analysis.runs):
-        shares = [percent(found.mean(number, target), target in found.bounds) for target in targets]
-        columns.append((run.name, [*shares, percent(found.mean(number), bool(found.bounds))]))
+    for run, shares in zip(analysis.runs, found.shares, strict=True):
+        cells = [percent(mean(shares, into[target]), target in found.bounds) for target in targets]
+        columns.append((run.name, [*cells, percent(mean(shares, analysis.directions), bool(found.bounds))]))
     return _table(columns)
 
 
 def directions_table(analysis: Analysis, full: bool = False) -> Table:
-    """Everything of every direction.
-
-    Args:
-        analysis: what there is to say.
-        full: with uncorrected p-values as well, and two more digits; for other programs.
-    """
+    """Everything of every direction; in full, for other programs, with uncorrected p-values and two more digits."""
     directions, levels, digits = analysis.directions, analysis.levels, 4 if full else 2
     columns = [
         ("source", [direction.source for direction in directions]),
         ("target", [direction.target for direction in directions]),
         ("group", [group_of(direction, levels) if levels else "—" for direction in directions]),
-        *_figures(analysis, [[run[direction] for run in analysis.scores] for direction in directions], digits),
+        *_figures(analysis, [[direction] for direction in directions], digits=digits),
     ]
     for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
         for name, values in (("p", comparison.p_values), ("p (Holm)", comparison.corrected))[0 if full else 1 :]:
@@ -162,29 +150,35 @@ def percent(share: float | None, bound: bool = False) -> str:
     return "—" if share is None else f"{'≥ ' if bound else ''}{100 * share:.1f} %"
 
 
-def _figures(
-    analysis: Analysis, rows: Sequence[Sequence[float] | None], digits: int = 2
-) -> list[tuple[str, list[str]]]:
-    """A column of each run's figures, then one of each later run's differences from the first.
+def _by_language(analysis: Analysis, side: int) -> dict[str, list[Direction]]:
+    """The directions from each language (side 0), or into it (side 1)."""
+    members: dict[str, list[Direction]] = {language: [] for language in analysis.languages}
+    for direction in analysis.directions:
+        members[direction[side]].append(direction)
+    return members
 
-    Args:
-        analysis: what there is to say.
-        rows: the figures of all runs, for each line of the table; None where there are none.
-        digits: after the point.
-    """
-    first, *later = names = [run.name for run in analysis.runs]
-    columns = []
-    for number, name in enumerate(names):
-        columns.append((name, ["—" if row is None else f"{row[number]:.{digits}f}" for row in rows]))
-    for number, name in enumerate(later, start=1):
-        cells = ["—" if row is None else f"{row[number] - row[0]:+.{digits}f}" for row in rows]
-        columns.append((f"{name} − {first}", cells))
+
+def _figures(
+    analysis: Analysis, groups: Iterable[Sequence[Direction]], metric: str | None = None, digits: int = 2
+) -> list[tuple[str, list[str]]]:
+    """A column of each run's means over the groups, one a line, then one of each later run's less the first run's."""
+    names = [run.name for run in analysis.runs]
+    rows = [[mean(run, members) for run in analysis.metrics[metric or analysis.metric]] for members in groups]
+
+    def cell(value: float | None, base: float | None = None) -> str:
+        if value is None:
+            return "—"
+        return f"{value:.{digits}f}" if base is None else f"{value - base:+.{digits}f}"
+
+    columns = [(name, [cell(row[run]) for row in rows]) for run, name in enumerate(names)]
+    for run, name in enumerate(names[1:], start=1):
+        columns.append((f"{name} − {names[0]}", [cell(row[run], row[0]) for row in rows]))
     return columns
 
 
 def _table(columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
     """A table of columns, each a name and its cells."""
-    return Table([name for name, _ in columns], list(zip(*(cells for _, cells in columns), strict=True)))
+    return Table([name for name, _ in columns], list(map(list, zip(*(cells for _, cells in columns), strict=True))))
 
 
 def significance_note(analysis: Analysis) -> str:

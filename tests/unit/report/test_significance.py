@@ -11,22 +11,25 @@ import pytest
 from sacrebleu import metrics as sacrebleu_metrics
 from sacrebleu.significance import PairedTest
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics.bleu import Bleu
 from langspec_lora.evaluation.metrics.chrf import Chrf
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.significance import (
     ALPHA,
+    Comparison,
     MetricSettings,
     comparable,
+    compare,
     default_samples,
     holm,
     metric_settings,
     resampled_sums,
-    verdict,
 )
 from tests.reports import invented_texts, noisy, p_values, sacrebleu, write_lines
 
+EN_FR, EN_WO, WO_EN = (Direction.parse(name) for name in ("en-fr", "en-wo", "wo-en"))
 BLEU = MetricSettings("bleu", "", (("tokenize", "13a"), ("force", True)))
 CHRF = MetricSettings("chrf", "", (("word_order", 2),))
 TEXTS = invented_texts(("en", "fr"), 60)
@@ -107,7 +110,6 @@ def test_no_hypothesis_at_all_scores_nothing() -> None:
 def test_equal_runs_do_not_differ() -> None:
     base = hypotheses(0.7, 1)
     assert p_values(BLEU, REFERENCES, base, [list(base)], 1000) == [1.0]
-    assert verdict(0.0, 1.0) == "tie"
 
 
 def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
@@ -144,9 +146,27 @@ def test_the_default_resamples_leave_room_for_significance_in_every_direction(di
     assert samples >= 1000  # sacrebleu's own
 
 
-def test_verdicts_follow_the_sign_of_what_is_significant() -> None:
-    assert [verdict(1.0, 0.01), verdict(-1.0, 0.01), verdict(5.0, 0.05)] == ["win", "loss", "tie"]
-    assert [verdict(0.01, 0.0499), verdict(-0.01, 0.0), verdict(-5.0, 0.06)] == ["win", "loss", "tie"]
+@pytest.mark.parametrize(
+    ("difference", "p_value", "verdict"),
+    [
+        *((1.0, 0.01, "win"), (-1.0, 0.01, "loss"), (5.0, 0.05, "tie")),
+        *((0.01, 0.0499, "win"), (-0.01, 0.0, "loss"), (-5.0, 0.06, "tie"), (0.0, 1.0, "tie")),
+    ],
+)
+def test_verdicts_follow_the_sign_of_what_is_significant(difference, p_value, verdict) -> None:
+    assert compare({EN_FR: p_value}, {EN_FR: difference, EN_WO: 9.0}).verdicts == {EN_FR: verdict}
+
+
+def test_verdicts_are_of_corrected_values() -> None:
+    found = compare({EN_FR: 0.03, EN_WO: 0.02, WO_EN: 0.01}, {EN_WO: 1.0, EN_FR: 1.0, WO_EN: -1.0})
+    assert found.corrected == pytest.approx({EN_FR: 0.04, EN_WO: 0.04, WO_EN: 0.03})
+    assert found.verdicts == {EN_FR: "win", EN_WO: "win", WO_EN: "loss"}
+
+
+def test_verdicts_are_counted_where_there_are_any() -> None:
+    comparison = Comparison({}, {}, {EN_FR: "win", EN_WO: "loss", WO_EN: "win"})
+    assert comparison.count([EN_FR, EN_WO, WO_EN, Direction("fr", "wo")]) == "2 / 0 / 1"
+    assert comparison.count([]) == "0 / 0 / 0"
 
 
 def run_with(metric: str, signature: str, tokenize: str = "") -> Run:

@@ -12,7 +12,6 @@ from langspec_lora.evaluation.results import Run
 from langspec_lora.report import heat_map as matrix
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.groups import GroupRow
 from langspec_lora.report.map_list import difference_maps, off_target_maps, score_maps
 from langspec_lora.report.report import make_folder, terminal_text, write_files
 from langspec_lora.report.tables import (
@@ -67,7 +66,7 @@ def test_the_overview_has_a_line_for_each_run(analysis) -> None:
         ["one & 1", "19.75", "+1.75"],
         ["two", "16.25", "-1.75"],
     ]
-    two = replace(bare(analysis), runs=analysis.runs[:2], groups={"bleu": [GroupRow("all", [], (18.0, 19.75))]})
+    two = replace(bare(analysis), runs=analysis.runs[:2], metrics={"bleu": analysis.scores[:2]})
     assert lines_of(overview_table(two))[2] == ["one & 1", "19.75", "+1.75"]
     assert lines_of(overview_table(only_the_first_run(analysis))) == [["run", "BLEU (13a)"], ["base", "18.00"]]
 
@@ -84,6 +83,7 @@ def test_groups_have_means_and_differences_in_any_metric(analysis) -> None:
     ]
     assert lines_of(group_table(analysis, "chrf")) == [
         ["group", "directions", *names],
+        *([label, "1", "35.00", "37.50", "34.00", "+2.50", "-1.00"] for label in list(analysis.groups)[:4]),
         ["all", "4", "35.00", "37.50", "34.00", "+2.50", "-1.00"],
     ]
 
@@ -191,7 +191,7 @@ def test_maps_of_scores_share_their_colours_and_say_their_mean(analysis) -> None
     assert [m.subtitle for m in maps] == [
         f"mean {mean} over 4 directions, source × target" for mean in ("18.00", "19.75", "16.25")
     ]
-    nothing = replace(analysis, scores=tuple(dict.fromkeys(scores, 0.0) for scores in analysis.scores))
+    nothing = replace(analysis, metrics={"bleu": [dict.fromkeys(scores, 0.0) for scores in analysis.scores]})
     low, high = score_maps(nothing)[0].limits  # a scale needs two ends
     assert low == 0 < high < 1
 
@@ -204,7 +204,7 @@ def test_maps_of_differences_share_their_colours_and_say_where_a_run_is_better(a
     assert two.values == {EN_FR: 0.0, EN_WO: -2.0, WO_EN: -6.0, WO_FR: 1.0}
     assert one.subtitle == "mean +1.75; higher in 2 of 4 directions"
     assert two.subtitle == "mean -1.75; higher in 1 of 4 directions"
-    equal = replace(analysis, scores=(analysis.scores[0],) * 3)
+    equal = replace(analysis, metrics={"bleu": analysis.scores[:1] * 3})
     assert -1 < difference_maps(equal)[0].limits[0] < 0
     assert difference_maps(only_the_first_run(analysis)) == []
 
@@ -274,7 +274,7 @@ def test_the_terminal_shows_all_but_what_is_too_long_for_it(analysis) -> None:
     assert terminal_text(analysis).split("\n\n") == summary(analysis) + languages
     # As many languages as a terminal holds, and one more.
     for count, shown in ((40, True), (41, False)):
-        many = replace(analysis, languages=[analysis.languages[0]] * count)
+        many = replace(analysis, languages=[*analysis.languages, *map(str, range(3, count))])
         assert ("## From and into" in terminal_text(many)) == shown
 
 
