@@ -7,10 +7,10 @@ from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.analysis import Analysis, Comparison, OffTarget
-from langspec_lora.report.groups import GroupRow, LanguageRow
+from langspec_lora.report.analysis import Analysis, OffTarget
 from langspec_lora.report.measure import Sentence
 from langspec_lora.report.off_target import Judge
+from langspec_lora.report.significance import Comparison
 from langspec_lora.report.texts import DirectionTexts, TextFile
 from tests.reports import write_lines
 
@@ -59,19 +59,7 @@ def made_analysis(folder: Path) -> Analysis:
         {EN_FR: 32.0, EN_WO: 9.0, WO_EN: 26.0, WO_FR: 12.0},
         {EN_FR: 30.0, EN_WO: 8.0, WO_EN: 14.0, WO_FR: 13.0},
     )
-    rows = [
-        GroupRow("high→med", 1, (30.0, 32.0, 30.0)),
-        GroupRow("high→low", 1, (10.0, 9.0, 8.0)),
-        GroupRow("low→high", 1, (20.0, 26.0, 14.0)),
-        GroupRow("low→med", 1, (12.0, 12.0, 13.0)),
-        GroupRow("all", 4, (18.0, 19.75, 16.25)),
-    ]
-    languages = [
-        LanguageRow("en", "high", GroupRow("en", 2, (20.0, 20.5, 19.0)), GroupRow("en", 1, (20.0, 26.0, 14.0))),
-        LanguageRow("fr", "med", None, GroupRow("fr", 2, (21.0, 22.0, 21.5))),
-        LanguageRow("wo", "low", GroupRow("wo", 2, (16.0, 19.0, 13.5)), GroupRow("wo", 1, (10.0, 9.0, 8.0))),
-    ]
-    members = {"high→med": [EN_FR], "high→low": [EN_WO], "low→high": [WO_EN], "low→med": [WO_FR]}
+    groups = {"high→med": [EN_FR], "high→low": [EN_WO], "low→high": [WO_EN], "low→med": [WO_FR], "all": [*scores[0]]}
     one = Comparison(
         {EN_WO: 0.06, WO_EN: 0.0005, WO_FR: 1.0},
         {EN_WO: 0.12, WO_EN: 0.0015, WO_FR: 1.0},
@@ -92,15 +80,14 @@ def made_analysis(folder: Path) -> Analysis:
         runs,
         "bleu",
         {"bleu": "BLEU (13a)", "chrf": "chrF++"},
+        {"bleu": scores, "chrf": [dict.fromkeys(scores[0], score) for score in (35.0, 37.5, 34.0)]},
         LEVELS,
-        scores,
-        {"bleu": rows, "chrf": [GroupRow("all", 4, (35.0, 37.5, 34.0))]},
-        languages,
-        {**members, "all": [EN_FR, EN_WO, WO_EN, WO_FR]},
+        groups,
+        list(LEVELS),
         ("something is left out", "so is another"),
         2000,
         (one, two),
-        OffTarget(judges, shares, (1, 0, 3), 12, frozenset({"wo"})),
+        OffTarget(judges, shares, (1 / 12, 0.0, 0.25), frozenset({"wo"})),
         texts,
         ([Sentence(EN_WO, 2, 0.0)], [Sentence(EN_WO, 2, 12.25), Sentence(EN_WO, 0, 99.0)], [Sentence(WO_EN, 1, 3.0)]),
         ([Sentence(EN_WO, 1, -100.0)], [Sentence(EN_WO, 0, -7.125)]),
@@ -118,9 +105,7 @@ def bare(analysis: Analysis) -> Analysis:
         texts={},
         worst=(),
         losses=(),
-        groups={metric: [rows[-1]] for metric, rows in analysis.groups.items()},
-        members={"all": analysis.members["all"]},
-        languages=[replace(row, level="") for row in analysis.languages],
+        groups={"all": analysis.groups["all"]},
     )
 
 
@@ -129,14 +114,5 @@ def only_the_first_run(analysis: Analysis) -> Analysis:
     return replace(
         bare(analysis),
         runs=analysis.runs[:1],
-        scores=analysis.scores[:1],
-        groups={metric: [replace(rows[-1], means=rows[-1].means[:1])] for metric, rows in analysis.groups.items()},
-        languages=[
-            replace(
-                row,
-                source=row.source and replace(row.source, means=row.source.means[:1]),
-                target=row.target and replace(row.target, means=row.target.means[:1]),
-            )
-            for row in analysis.languages
-        ],
+        metrics={metric: scores[:1] for metric, scores in analysis.metrics.items()},
     )

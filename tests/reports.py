@@ -14,6 +14,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.scoring import TargetScorer, text_sha256
 from langspec_lora.report.analysis import Analysis, Request, analyse
 from langspec_lora.report.report import CACHE, make_folder, write_files
+from langspec_lora.report.significance import MetricSettings, p_value, resample
 
 Texts = Mapping[str, Sequence[str]]
 
@@ -82,6 +83,19 @@ def report(folders: Sequence[Path], levels: Mapping[str, str], out: Path, **opti
     make_folder(out)
     analysis = analyse(Request(folders, levels, out / CACHE, **{"processes": 1, **options}))
     return analysis, write_files(analysis, out)
+
+
+def p_values(
+    settings: MetricSettings,
+    references: Sequence[str],
+    base: Sequence[str],
+    others: Sequence[Sequence[str]],
+    samples: int,
+) -> list[float]:
+    """Those of other hypotheses against a base."""
+    metric = settings.build(references)
+    first, *later = (resample(settings, metric, lines, samples) for lines in (base, *others))
+    return [p_value(first, own) for own in later]
 
 
 def sacrebleu(*arguments: object) -> str:

@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> int:
     import json
     import sys
 
-    from langspec_lora.report.inspection import as_json, as_text, draw_survival, inspect
+    from langspec_lora.report.inspection import as_text, draw_survival, inspect
 
     found = inspect(args.path, args.base_checkpoint)
-    print(json.dumps(as_json(found), indent=1, ensure_ascii=False) if args.json else as_text(found))
+    print(json.dumps(found.content, indent=1, ensure_ascii=False) if args.json else as_text(found))
     if args.out is not None:
         print("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), sep="\n", file=sys.stderr)
     return 0

@@ -14,13 +14,14 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from langspec_lora.errors import UserError, command_line
 from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
-from langspec_lora.report.groups import group_rows
+from langspec_lora.report.groups import group_members
 from langspec_lora.values import read_strictly
 
 PRETRAIN_EPOCHS = 15
@@ -184,10 +185,11 @@ def verdict(results: Mapping[str, Path], levels: Path) -> tuple[bool, str]:
     Returns:
         Whether fine-tuning gained in every group and the pruned model holds most of it over all, and a sentence.
     """
-    scores = [read_run(results[name], name).metric("bleu") for name in RUNS]
-    rows = group_rows(scores, read_resources(levels).levels)
-    worse = [row.label for row in rows if row.differences[1] <= 0]
-    _, gain, held = rows[-1].differences
+    base, tuned, pruned = (read_run(results[name], name).metric("bleu") for name in RUNS)
+    groups = group_members(list(base), read_resources(levels).levels)
+    gains = {label: fmean(tuned[d] - base[d] for d in members) for label, members in groups.items()}
+    worse = [label for label, gain in gains.items() if gain <= 0]
+    gain, held = gains["all"], fmean(pruned[d] - base[d] for d in base)
     text = f"fine-tuning gains {gain:+.2f} BLEU over all directions; the pruned model holds {held:+.2f} of it"
     if worse:
         text += f"; but it loses in {', '.join(worse)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,15 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.report import significance
-from langspec_lora.report.groups import GroupRow, LanguageRow, group_members, group_rows, known_levels, language_rows
-from langspec_lora.report.measure import Cache, Measured, MeasureOptions, Sentence, build_judges, measure, merge
+from langspec_lora.report.groups import group_members, known_levels, order_by_level
+from langspec_lora.report.measure import Cache, MeasureOptions, Sentence, build_judges, measure, merge
 from langspec_lora.report.off_target import IDENTIFIER, Judge, identifier_version
-from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
-from langspec_lora.report.significance import MetricSettings
+from langspec_lora.report.runs import common_directions, require_comparable, run_names, shared_metrics
+from langspec_lora.report.significance import Comparison, MetricSettings, compare
 from langspec_lora.report.texts import DirectionTexts, find_texts
 
 PARTS = ("significance", "off-target", "sentences")
 """What is read from the sentences, and can be skipped."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One later run against the first, direction by direction.
-
-    Attributes:
-        p_values: of sacrebleu's paired bootstrap.
-        corrected: the same by Holm over these directions.
-        verdicts: ``win``, ``tie`` or ``loss`` of the later run.
-    """
-
-    p_values: Mapping[Direction, float]
-    corrected: Mapping[Direction, float]
-    verdicts: Mapping[Direction, str]
-
-    def count(self, members: Collection[Direction]) -> tuple[int, int, int]:
-        """Wins, ties and losses among some directions."""
-        found = Counter(self.verdicts[direction] for direction in members if direction in self.verdicts)
-        return found["win"], found["tie"], found["loss"]
 
 
 @dataclass(frozen=True)
@@ -51,22 +32,15 @@ class OffTarget:
     Attributes:
         judges: how it is told, by target language.
         shares: for each run the share of wrong hypotheses of each direction in which it can be told.
-        silent: for each run the number of hypotheses without a letter.
-        sentences: how many hypotheses a run has.
+        silent: for each run the share of hypotheses without a letter.
         bounds: targets that are not told from every other language of the evaluation, so that their shares are lower
             bounds.
     """
 
     judges: Mapping[str, Judge]
     shares: tuple[Mapping[Direction, float], ...]
-    silent: tuple[int, ...]
-    sentences: int
+    silent: tuple[float, ...]
     bounds: frozenset[str]
-
-    def mean(self, run: int, target: str | None = None) -> float | None:
-        """Mean share over the directions into a language, or over all; None if it cannot be told in any of them."""
-        found = [share for direction, share in self.shares[run].items() if target in (None, direction.target)]
-        return sum(found) / len(found) if found else None
 
 
 @dataclass(frozen=True)
@@ -77,11 +51,10 @@ class Analysis:
         runs: the runs; the others are compared with the first.
         metric: one of :data:`~langspec_lora.evaluation.metrics.METRICS`.
         labels: the title of each metric that all runs have, the reported one first.
+        metrics: each run's scores by each of these metrics.
         levels: resource level of each language; empty where they are not known.
-        scores: each run's scores in the reported metric.
-        groups: averages by resource level, for each metric.
-        languages: averages by language.
-        members: the directions of each group.
+        groups: the directions from level to level, and all.
+        languages: the languages from high to low resource.
         notes: remarks, such as on what is left out.
         samples: resamples of the test.
         comparisons: each later run's, where they could be tested.
@@ -94,11 +67,10 @@ class Analysis:
     runs: tuple[Run, ...]
     metric: str
     labels: Mapping[str, str]
+    metrics: Mapping[str, Sequence[Mapping[Direction, float]]]
     levels: Mapping[str, str]
-    scores: tuple[Mapping[Direction, float], ...]
-    groups: Mapping[str, Sequence[GroupRow]]
-    languages: Sequence[LanguageRow]
-    members: Mapping[str, Sequence[Direction]]
+    groups: Mapping[str, Sequence[Direction]]
+    languages: Sequence[str]
     notes: tuple[str, ...] = ()
     samples: int = 0
     comparisons: tuple[Comparison, ...] = ()
@@ -111,6 +83,11 @@ class Analysis:
     def label(self) -> str:
         """The title of the reported metric."""
         return self.labels[self.metric]
+
+    @property
+    def scores(self) -> Sequence[Mapping[Direction, float]]:
+        """Each run's scores in the reported metric."""
+        return self.metrics[self.metric]
 
     @property
     def directions(self) -> list[Direction]:
@@ -159,20 +136,18 @@ def analyse(request: Request) -> Analysis:
     names = run_names(request.folders, request.names)
     runs = tuple(read_run(folder, name) for folder, name in zip(request.folders, names, strict=True))
     metric = request.metric
-    scores, left_out = common_scores(runs, metric)
+    directions, left_out = common_directions(runs, metric)
     require_comparable(runs, metric)
-    directions = list(scores[0])
     levels, level_notes = (request.levels, []) if request.levels is not None else known_levels(runs, directions)
     metrics = shared_metrics(runs, directions, metric)
     analysis = Analysis(
         runs,
         metric,
         {m: METRICS[m].title(next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
+        {m: [{d: run.metric(m)[d] for d in directions} for run in runs] for m in metrics},
         levels,
-        tuple(scores),
-        {m: group_rows([{d: run.metric(m)[d] for d in directions} for run in runs], levels) for m in metrics},
-        language_rows(scores, levels),
         group_members(directions, levels),
+        order_by_level(chain.from_iterable(directions), levels),
     )
     notes = [f"directions left out because not every run has them: {left_out}"] if left_out else []
     notes += level_notes
@@ -183,12 +158,12 @@ def analyse(request: Request) -> Analysis:
             raise UserError(f"--references {request.references} is not a folder; give the one that holds SPLIT.LANG")
         texts, lacking = find_texts(runs, directions, request.references)
         notes += [f"{', '.join(parts)} left out: {why}" for why in lacking]
-    measured = _measured(runs, request, texts, parts, notes) if texts else {}
+    measured = _measured(analysis, request, texts, parts, notes) if texts else {}
     return replace(analysis, notes=tuple(notes), **measured)
 
 
 def _measured(
-    runs: Sequence[Run],
+    analysis: Analysis,
     request: Request,
     texts: Mapping[Direction, DirectionTexts],
     parts: Sequence[str],
@@ -196,40 +171,36 @@ def _measured(
 ) -> dict[str, Any]:
     """The fields of :class:`Analysis` that come from the sentences; remarks are added to ``notes``."""
     samples = request.samples or significance.default_samples(len(texts))
-    settings = _test_settings(runs, request.metric, samples, texts, notes) if "significance" in parts else None
+    settings = _test_settings(analysis, samples, texts, notes) if "significance" in parts else None
     cache = Cache(request.cache)
     judges = build_judges(texts, cache) if "off-target" in parts else {}
-    options = MeasureOptions(settings, samples, "sentences" in parts, judges)
-    measured = measure(texts, options, cache, request.processes)
+    measured = measure(texts, MeasureOptions(settings, samples, "sentences" in parts, judges), cache, request.processes)
     if cache.trouble:
         notes.append(f"the measurements could not be saved for the next time: {cache.trouble}")
-    later = range(len(runs) - 1)
+    every = range(len(analysis.runs))
     fields: dict[str, Any] = {"texts": texts, "samples": samples}
     if settings:
-        fields["comparisons"] = tuple(_compare(run, runs, request.metric, measured) for run in later)
+        pairs = [(measured["bootstrap", run], analysis.differences(run)) for run in every[1:]]
+        fields["comparisons"] = tuple(compare(p_values, differences) for p_values, differences in pairs)
     if judges:
-        found = _off_target(texts, judges, measured, len(runs))
+        found = judge_runs(texts, judges, [measured["wrong", run] for run in every])
         if found.shares[0]:
             fields["off_target"] = found
         else:
             knows = f"{IDENTIFIER} does not know them" if identifier_version() else f"{IDENTIFIER} is not installed"
             notes.append(f"off-target left out: the languages share a script, and {knows}")
-    if options.sentences:
-        worst = [merge({d: found.worst[run] for d, found in measured.items()}) for run in range(len(runs))]
-        losses = [merge({d: found.losses[run] for d, found in measured.items()}) for run in later]
-        fields["worst"] = tuple(worst)
+    if "sentences" in parts:
+        fields["worst"] = tuple(merge(measured["worst", run]) for run in every)
+        losses = [merge(measured["losses", run]) for run in every[1:]]
         fields["losses"] = tuple([sentence for sentence in run if sentence.value < 0] for run in losses)
     return fields
 
 
 def _test_settings(
-    runs: Sequence[Run],
-    metric: str,
-    samples: int,
-    texts: Mapping[Direction, DirectionTexts],
-    notes: list[str],
+    analysis: Analysis, samples: int, texts: Mapping[Direction, DirectionTexts], notes: list[str]
 ) -> MetricSettings | None:
     """The metric to test with; None if no test is possible, with the reason in ``notes``."""
+    runs, metric = analysis.runs, analysis.metric
     try:
         settings = significance.metric_settings(
             next((run for run in runs if run.signatures.get(metric)), runs[0]), metric
@@ -237,19 +208,7 @@ def _test_settings(
     except UserError as error:
         notes.append(f"significance left out: {error}")
         return None
-    _require_scores_repeat(runs, metric, settings, texts)
-    if len(texts) / (samples + 1) >= significance.ALPHA:
-        notes.append(
-            f"{samples} resamples are too few for {len(texts)} directions: no difference can be significant after "
-            f"Holm's correction; give --samples {significance.default_samples(len(texts))}"
-        )
-    return settings
-
-
-def _require_scores_repeat(
-    runs: Sequence[Run], metric: str, settings: MetricSettings, texts: Mapping[Direction, DirectionTexts]
-) -> None:
-    """Where no hash says which references a run was scored against, its score of one direction has to."""
+    # Where no hash says which references a run was scored against, its score of one direction has to.
     direction, first = next(iter(texts.items()))
     for run, hypotheses in zip(runs, first.hypotheses, strict=True):
         if "references_sha256" not in run.entries.get(direction, {}):
@@ -260,37 +219,35 @@ def _require_scores_repeat(
                     f"{direction} of {run.name} scores {now:.2f} against {first.reference.path}, but {then:.2f} in "
                     f"{run.folder}; give the references that it was scored against as --references"
                 )
+    if len(texts) / (samples + 1) >= significance.ALPHA:
+        notes.append(
+            f"{samples} resamples are too few for {len(texts)} directions: no difference can be significant after "
+            f"Holm's correction; give --samples {significance.default_samples(len(texts))}"
+        )
+    return settings
 
 
-def _compare(run: int, runs: Sequence[Run], metric: str, measured: Mapping[Direction, Measured]) -> Comparison:
-    p_values = {direction: found.p_values[run] for direction, found in measured.items()}
-    corrected = dict(zip(p_values, significance.holm(list(p_values.values())), strict=True))
-    base, later = runs[0].metric(metric), runs[run + 1].metric(metric)
-    verdicts = {d: significance.verdict(later[d] - base[d], value) for d, value in corrected.items()}
-    return Comparison(p_values, corrected, verdicts)
-
-
-def _off_target(
+def judge_runs(
     texts: Mapping[Direction, DirectionTexts],
     judges: Mapping[str, Judge],
-    measured: Mapping[Direction, Measured],
-    runs: int,
+    wrong: Sequence[Mapping[Direction, tuple[int, int]]],
 ) -> OffTarget:
-    told = [direction for direction in texts if _can_tell(direction, judges)]
+    """Turns each run's numbers of hypotheses in another language, and of those without a letter, into shares."""
+
+    def can_tell(direction: Direction) -> bool:
+        judge, source = judges[direction.target], judges.get(direction.source)
+        return judge.identified if source is None else judge.can_tell(direction.source, source.scripts)
+
+    told = [direction for direction in texts if can_tell(direction)]
+    sentences = {direction: found.reference.lines for direction, found in texts.items()}
     shared = Counter(script for judge in judges.values() for script in judge.scripts)
     return OffTarget(
-        {target: judges[target] for target in dict.fromkeys(direction.target for direction in texts)},
-        tuple({d: measured[d].wrong[run][0] / texts[d].reference.lines for d in told} for run in range(runs)),
-        tuple(sum(found.wrong[run][1] for found in measured.values()) for run in range(runs)),
-        sum(found.reference.lines for found in texts.values()),
+        {direction.target: judges[direction.target] for direction in texts},
+        tuple({d: counts[d][0] / sentences[d] for d in told} for counts in wrong),
+        tuple(sum(silent for _, silent in counts.values()) / sum(sentences.values()) for counts in wrong),
         frozenset(
             name
             for name, judge in judges.items()
             if judge.twins or (not judge.identified and any(shared[script] > 1 for script in judge.scripts))
         ),
     )
-
-
-def _can_tell(direction: Direction, judges: Mapping[str, Judge]) -> bool:
-    judge, source = judges[direction.target], judges.get(direction.source)
-    return judge.identified if source is None else judge.can_tell(direction.source, source.scripts)

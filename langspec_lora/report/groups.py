@@ -1,9 +1,9 @@
-"""Resource levels, and averages over groups of directions: from level to level, from and into each language, all."""
+"""Resource levels, the groups of directions from level to level, and means over groups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
@@ -11,35 +11,10 @@ from langspec_lora.evaluation.results import Run
 from langspec_lora.languages import LEVELS, PAPER_LEVELS
 
 
-@dataclass(frozen=True)
-class GroupRow:
-    """One line of the table.
-
-    Attributes:
-        label: ``high→low``, … or ``all``; of a language's row its name.
-        directions: how many directions the group has.
-        means: the plain mean of their scores, one for each run.
-    """
-
-    label: str
-    directions: int
-    means: tuple[float, ...]
-
-    @property
-    def differences(self) -> tuple[float, ...]:
-        """Each run's mean less the first run's; 0 for the first itself."""
-        return tuple(mean - self.means[0] for mean in self.means)
-
-
 def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[Mapping[str, str], list[str]]:
-    """The levels that the runs have stored, or else the paper's.
+    """The levels that the runs have stored, of which the first count, or else the paper's, and remarks on them.
 
-    Args:
-        runs: the runs of a report; where two differ, the first counts.
-        directions: the directions that all of them have.
-
-    Returns:
-        The level of each language, or nothing where a language has none, and remarks for the reader.
+    There are none where one of the languages has none.
     """
     stored: dict[str, str] = {}
     notes = []
@@ -48,7 +23,7 @@ def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[
         if differing:
             notes.append(f"{run.name} has other levels of {', '.join(differing)} than the runs before it, which count")
         stored = {**run.levels, **stored}
-    languages = list(dict.fromkeys(name for direction in directions for name in direction))
+    languages = list(dict.fromkeys(chain.from_iterable(directions)))
     for levels in (stored, PAPER_LEVELS):
         if all(name in levels for name in languages):
             return levels, notes if levels is stored else []
@@ -59,108 +34,46 @@ def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[
     ]
 
 
-def order_by_level(languages: Sequence[str], levels: Mapping[str, str]) -> list[str]:
+def order_by_level(languages: Iterable[str], levels: Mapping[str, str]) -> list[str]:
     """Sorts languages from high to low, within a level in the order in which ``levels`` names them.
 
-    Without any levels the languages keep their order.
+    Without any levels the languages keep their order. Each is named once.
 
     Raises:
         UserError: a language without a level.
     """
+    languages = list(dict.fromkeys(languages))
     if not levels:
-        return list(dict.fromkeys(languages))
-    missing = sorted(set(languages) - set(levels))
+        return languages
+    missing = sorted(set(languages) - levels.keys())
     if missing:
         raise UserError(
             f"no resource level for {', '.join(missing)}; put every language under high, med or low in a YAML file "
             "and pass it as --lang-resources"
         )
     names = list(levels)
-    return sorted(set(languages), key=lambda name: (LEVELS.index(levels[name]), names.index(name)))
+    return sorted(languages, key=lambda name: (LEVELS.index(levels[name]), names.index(name)))
 
 
-def group_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, str]) -> list[GroupRow]:
-    """Averages each run's scores from level to level, and over all directions.
-
-    Args:
-        runs: for each run the score of each direction; all runs have the same directions.
-        levels: resource level of each language.
-
-    Returns:
-        The rows from high→high to low→low, as far as they have directions, then ``all``.
-
-    Raises:
-        UserError: a language without a level, or runs with different directions.
-    """
-    groups = group_members(_common_directions(runs), levels)
-    return [_row(label, members, runs) for label, members in groups.items()]
+def group_of(direction: Direction, levels: Mapping[str, str]) -> str:
+    """``high→low``, …: the group of a direction between languages that have levels."""
+    return f"{levels[direction.source]}→{levels[direction.target]}"
 
 
-def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) -> dict[str, list[Direction]]:
+def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) -> dict[str, Sequence[Direction]]:
     """The directions from level to level, as far as there are any, then ``all``; without levels only that.
 
     Raises:
         UserError: a language without a level.
     """
-    if not levels:
-        return {"all": list(directions)}
-    order_by_level([language for direction in directions for language in direction], levels)
+    order_by_level(chain.from_iterable(directions), levels)  # raises
     groups: dict[str, list[Direction]] = {f"{source}→{target}": [] for source in LEVELS for target in LEVELS}
-    for direction in directions:
-        groups[f"{levels[direction.source]}→{levels[direction.target]}"].append(direction)
-    return {**{label: members for label, members in groups.items() if members}, "all": list(directions)}
+    for direction in directions if levels else ():
+        groups[group_of(direction, levels)].append(direction)
+    return {**{label: members for label, members in groups.items() if members}, "all": directions}
 
 
-@dataclass(frozen=True)
-class LanguageRow:
-    """Averages of one language; None where there is no such direction.
-
-    Attributes:
-        language: its name.
-        level: its resource level, or nothing.
-        source: over the directions from it.
-        target: over the directions into it.
-    """
-
-    language: str
-    level: str
-    source: GroupRow | None
-    target: GroupRow | None
-
-
-def language_rows(runs: Sequence[Mapping[Direction, float]], levels: Mapping[str, str]) -> list[LanguageRow]:
-    """Averages each run's scores over the directions from and into each language.
-
-    Args:
-        runs: for each run the score of each direction; all runs have the same directions.
-        levels: resource level of each language.
-
-    Raises:
-        UserError: a language without a level, or runs with different directions.
-    """
-    directions = _common_directions(runs)
-
-    def row(language: str, members: Sequence[Direction]) -> GroupRow | None:
-        return _row(language, members, runs) if members else None
-
-    return [
-        LanguageRow(
-            language,
-            levels.get(language, ""),
-            row(language, [direction for direction in directions if direction.source == language]),
-            row(language, [direction for direction in directions if direction.target == language]),
-        )
-        for language in order_by_level([language for direction in directions for language in direction], levels)
-    ]
-
-
-def _common_directions(runs: Sequence[Mapping[Direction, float]]) -> list[Direction]:
-    directions = list(runs[0])
-    if any(set(run) != set(directions) for run in runs):
-        raise UserError("the runs do not have the same directions; compare them on those that all have")
-    return directions
-
-
-def _row(label: str, members: Sequence[Direction], runs: Sequence[Mapping[Direction, float]]) -> GroupRow:
-    means = tuple(sum(run[direction] for direction in members) / len(members) for run in runs)
-    return GroupRow(label, len(members), means)
+def mean(values: Mapping[Direction, float], members: Iterable[Direction]) -> float | None:
+    """The plain mean of the values of some directions, of those that have one; None where none has."""
+    found = [values[direction] for direction in members if direction in values]
+    return sum(found) / len(found) if found else None

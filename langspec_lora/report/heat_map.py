@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from langspec_lora.files import write_whole
 
@@ -25,16 +24,12 @@ INK = "#1f2933"
 FAINT = "#7b8794"
 EMPTY = "#f0f2f4"
 _BLACK = "#0a0f14"  # of figures on colours: with a lighter one neither it nor white would do on those in between
+_MIDDLE = 0.1894  # relative luminance of a colour on which white and _BLACK have the same contrast
 
+# templates/heat.css holds the same scales in steps, and darker ones.
 SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
 DIFFERENCES = LinearSegmentedColormap.from_list(
     "differences", ["#7f2704", "#d9713c", "#f6c9a8", "#fafafa", "#a9d3e0", "#3f8fb0", "#0b3c5d"]
-)
-_DARK_SCORES = LinearSegmentedColormap.from_list(
-    "dark", ["#1b262e", "#1c4251", "#1f6674", "#38969f", "#86cbc5", "#e3f6f1"]
-)
-_DARK_DIFFERENCES = LinearSegmentedColormap.from_list(
-    "dark differences", ["#ffcfae", "#e0814c", "#7b3d1c", "#1f272e", "#1d5069", "#4aa0c2", "#bfe6f3"]
 )
 
 STEPS = 32
@@ -78,9 +73,9 @@ class Matrix:
 
     title: str
     subtitle: str
-    rows: Mapping[str, Head]
-    columns: Mapping[str, Head]
-    values: Mapping[Any, float | None]  # Any: a mapping of Directions is none of tuples, for its type
+    rows: Mapping[Any, Head]
+    columns: Mapping[Any, Head]
+    values: Mapping[Any, float | None]
     limits: tuple[float, float]
     signed: bool = False
     words: tuple[str, str] = ("", "")
@@ -93,13 +88,8 @@ class Matrix:
         return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
-def draw(matrix: Matrix, paths: Sequence[Path], title: str) -> None:
-    """Draws a matrix into files, each whole or not at all; the same values give the same files.
-
-    Args:
-        matrix: what to draw.
-        paths: the files, ``.png`` or ``.svg``.
-        title: the picture's title.
+def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
+    """Draws a matrix as ``stem.png`` and ``stem.svg``, each whole or not at all; the same values give the same files.
 
     Raises:
         UserError: a file cannot be written.
@@ -131,11 +121,13 @@ def draw(matrix: Matrix, paths: Sequence[Path], title: str) -> None:
         bar = figure.colorbar(image, cax=figure.add_axes(scale))
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
-        for path in paths:
+        paths = []
+        for suffix, metadata in (("png", None), ("svg", {"Date": None})):
             content = io.BytesIO()
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(content, format=path.suffix[1:], dpi=figure.dpi, metadata=metadata)
-            write_whole(path, content.getvalue())
+            figure.savefig(content, format=suffix, dpi=figure.dpi, metadata=metadata)
+            paths.append(Path(f"{stem}.{suffix}"))
+            write_whole(paths[-1], content.getvalue())
+    return paths
 
 
 def _cell_inches(count: int) -> float:
@@ -143,7 +135,7 @@ def _cell_inches(count: int) -> float:
     return max(0.62 if count <= 16 else 0.46 if count <= _FIGURES_UP_TO else 0.16, 3.4 / count)
 
 
-def spans(heads: Mapping[str, Head]) -> list[tuple[str, int, int]]:
+def spans(heads: Mapping[Any, Head]) -> list[tuple[str, int, int]]:
     """Each group with its first position and the one after its last."""
     spans, start = [], 0
     for group, members in groupby(heads.values(), key=lambda head: head.group):
@@ -185,37 +177,12 @@ def _separate_groups(axes: Axes, matrix: Matrix, high: float, wide: float) -> No
 
 
 def ink_on(colour: ColorType) -> str:
-    """White or black ink, whichever reads better on a colour."""
-    return max(("white", _BLACK), key=lambda ink: contrast(ink, colour))
-
-
-def contrast(one: ColorType, other: ColorType) -> float:
-    """The contrast of two colours, 1 to 21 (W3C, Web Content Accessibility Guidelines 2.1)."""
-    lights = []
-    for colour in (one, other):
-        rgb: NDArray = np.asarray(to_rgb(colour))
-        linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        lights.append(float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
-    return max(lights) / min(lights)
+    """White or black ink, whichever has more contrast to a colour (W3C, Web Content Accessibility Guidelines 2.1)."""
+    rgb = np.asarray(to_rgb(colour))
+    linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "white" if linear @ (0.2126, 0.7152, 0.0722) < _MIDDLE else _BLACK
 
 
 def step(value: float, low: float, high: float) -> int:
     """The step of a value on a scale from ``low`` to ``high``."""
     return round(STEPS * min(1.0, max(0.0, (value - low) / (high - low))))
-
-
-def stylesheet() -> str:
-    """CSS of the classes ``s0`` … (scores) and ``d0`` … (differences), and of their legends."""
-    light = _classes("s", SCORES) + _classes("d", DIFFERENCES)
-    dark = _classes("s", _DARK_SCORES) + _classes("d", _DARK_DIFFERENCES)
-    return f"{light}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n"
-
-
-def _classes(letter: str, colours: Colormap) -> str:
-    shades = [colours(number / STEPS) for number in range(STEPS + 1)]
-    rules = [
-        f".heat .{letter}{number}{{background:{to_hex(shade)};color:{ink_on(shade)}}}"
-        for number, shade in enumerate(shades)
-    ]
-    gradient = ",".join(to_hex(shade) for shade in shades[::4])
-    return "\n".join([*rules, f".legend .{letter}{{background:linear-gradient(to right,{gradient})}}\n"])

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
+from langspec_lora.report.heat_map import Matrix, spans, step
 from langspec_lora.report.map_list import arrow, difference_maps, off_target_maps, score_maps
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
@@ -38,8 +37,7 @@ def html_report(analysis: Analysis) -> str:
         tables=tables,
         names=[run.name for run in analysis.runs],
         shown=SHOWN,
-        colours=Markup(stylesheet()),
-        groups=_with_verdicts(analysis),
+        groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
         languages=_languages(analysis),
         map_width=width * len(analysis.languages) + 80,
         maps=score_maps(analysis),
@@ -75,13 +73,10 @@ def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence
     }
 
 
-def _with_verdicts(analysis: Analysis) -> Table:
-    table = tables.group_table(analysis)
-    if not analysis.comparisons:
-        return table
-    verdicts = tables.verdict_table(analysis)
-    lines = [[*line, *more[1:]] for line, more in zip(table.cells, verdicts.cells, strict=True)]
-    return Table([*table.header, *verdicts.header[1:]], lines)
+def _beside(table: Table, other: Table) -> Table:
+    """A table with the columns of another of the same lines, whose first column is the same."""
+    cells = [[*line, *more[1:]] for line, more in zip(table.cells, other.cells, strict=True)]
+    return Table([*table.header, *other.header[1:]], cells)
 
 
 def _languages(analysis: Analysis) -> dict[str, object]:
@@ -136,15 +131,16 @@ def cell_shape(columns: int) -> tuple[int, int]:
 
 
 def map_table(matrix: Matrix) -> dict[str, object]:
-    """Describes a matrix for the template's macro ``heat``: its figures can be read, copied and pointed at."""
-    width, height = cell_shape(len(matrix.columns))
+    """Describes a map of directions for the template's macro ``heat``: its figures can be read, copied, pointed at."""
+    names = [head.name for head in matrix.rows.values()]  # the columns are the same languages
+    width, height = cell_shape(len(names))
     readable = width >= _ROOM_FOR_FIGURE
     letter = "d" if matrix.signed else "s"
-    row_spans, column_spans = spans(matrix.rows), spans(matrix.columns)
-    edges = {start for _, start, _ in column_spans if start}
+    groups = [(start, group, end - start) for group, start, end in spans(matrix.rows)]
+    edges = {start for start, *_ in groups if start}
 
-    def label(word: str, group: str, pixels: int) -> str:
-        return f"{word} {group}".strip() if pixels >= _ROOM_FOR_LABEL else group
+    def level(word: str, group: str, size: int, pixels: int) -> tuple[str, int]:
+        return f"{word} {group}".strip() if size * pixels >= _ROOM_FOR_LABEL else group, size
 
     def cell(place: tuple[str, str], number: int) -> dict[str, str]:
         edge = ["first-column"] if number in edges else []
@@ -155,11 +151,9 @@ def map_table(matrix: Matrix) -> dict[str, object]:
         text = matrix.figure(value) if readable else ""
         return {"text": text, "style": " ".join(style), "title": matrix.titles[place]}
 
-    labels = {
-        start: (label(matrix.words[0], group, (end - start) * height), end - start) for group, start, end in row_spans
-    }
-    longest = max(len(head.name) for head in matrix.rows.values())
+    longest = max(map(len, names))
     every = 1 if readable else -(-_ROOM_FOR_NAME // width)  # names that there is room for
+    down = {start: level(matrix.words[0], group, size, height) for start, group, size in groups}
     return {
         "title": matrix.title,
         "subtitle": matrix.subtitle,
@@ -168,20 +162,16 @@ def map_table(matrix: Matrix) -> dict[str, object]:
         "font": 11 if width >= 32 else 9,
         "name": max(26, 8 * longest + 8),
         "upright": 8 * longest > width * every,
-        "levels": [
-            (label(matrix.words[1], group, (end - start) * width), end - start) for group, start, end in column_spans
-        ],
-        "languages": [
-            (head.name, number % every == 0, number in edges) for number, head in enumerate(matrix.columns.values())
-        ],
+        "levels": [level(matrix.words[1], group, size, width) for _, group, size in groups],
+        "languages": [(name, number % every == 0, number in edges) for number, name in enumerate(names)],
         "rows": [
             {
-                "name": head.name if number % every == 0 else "",
-                "first": number > 0 and number in labels,
-                "level": labels.get(number),
+                "name": name if number % every == 0 else "",
+                "first": number in edges,
+                "level": down.get(number),
                 "cells": [cell((row, column), place) for place, column in enumerate(matrix.columns)],
             }
-            for number, (row, head) in enumerate(matrix.rows.items())
+            for number, (row, name) in enumerate(zip(matrix.rows, names, strict=True))
         ],
         "kind": letter,
         "low": matrix.figure(matrix.limits[0]),

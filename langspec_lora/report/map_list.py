@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
@@ -12,59 +14,50 @@ from langspec_lora.report.tables import percent
 
 
 def direction_map(
-    title: str,
-    subtitle: str,
-    values: Mapping[Direction, float | None],
-    levels: Mapping[str, str],
-    limits: tuple[float, float],
-    signed: bool = False,
-    titles: Mapping[Direction, str] | None = None,
-    bold: Collection[Direction] = (),
+    title: str, subtitle: str, values: Mapping[Direction, float | None], levels: Mapping[str, str], **more: Any
 ) -> Matrix:
-    """A map of directions: sources run down, targets to the right, both from high to low resource.
+    """A map of directions, with ``more`` fields: sources run down, targets to the right, from high to low resource.
 
     Raises:
         UserError: a language without a level.
     """
-    languages = order_by_level([name for direction in values for name in direction], levels)
+    languages = order_by_level(chain.from_iterable(values), levels)
     heads = {name: Head(levels.get(name, ""), name) for name in languages}
-    words = ("from", "into")
-    return Matrix(title, subtitle, heads, heads, values, limits, signed, words, titles or {}, bold)
+    return Matrix(title, subtitle, heads, heads, values, words=("from", "into"), **more)
 
 
 def score_maps(analysis: Analysis) -> list[Matrix]:
     """Each run's scores, in the same colours."""
-    means = analysis.groups[analysis.metric][-1].means
     limits = (0.0, max([LEAST_REACH, *(score for run in analysis.scores for score in run.values())]))
     maps = []
-    for run, scores, mean in zip(analysis.runs, analysis.scores, means, strict=True):
-        subtitle = f"mean {mean:.2f} over {len(scores)} directions, source × target"
+    for run, scores in zip(analysis.runs, analysis.scores, strict=True):
+        subtitle = f"mean {sum(scores.values()) / len(scores):.2f} over {len(scores)} directions, source × target"
         titles = {direction: f"{arrow(direction)}: {score:.2f}" for direction, score in scores.items()}
-        maps.append(direction_map(run.name, subtitle, scores, analysis.levels, limits, titles=titles))
+        maps.append(direction_map(run.name, subtitle, scores, analysis.levels, limits=limits, titles=titles))
     return maps
 
 
 def difference_maps(analysis: Analysis) -> list[Matrix]:
     """Each later run's scores less the first run's, in the same colours; significant differences are bold."""
-    means = analysis.groups[analysis.metric][-1].differences
-    differences = {run: analysis.differences(run) for run in range(1, len(analysis.runs))}
-    reach = max([LEAST_REACH, *(abs(value) for values in differences.values() for value in values.values())])
+    means = [sum(scores.values()) / len(scores) for scores in analysis.scores]
+    differences = [analysis.differences(run) for run in range(len(means))]
+    reach = max([LEAST_REACH, *(abs(value) for values in differences for value in values.values())])
     maps = []
-    for run, values in differences.items():
+    for run, values in list(enumerate(differences))[1:]:
         better = sum(value > 0 for value in values.values())
-        subtitle = f"mean {means[run]:+.2f}; higher in {better} of {len(values)} directions"
-        title = f"{analysis.runs[run].name} − {analysis.runs[0].name}"
+        subtitle = f"mean {means[run] - means[0]:+.2f}; higher in {better} of {len(values)} directions"
         titles = {
             d: f"{arrow(d)}: {analysis.scores[0][d]:.2f} → {analysis.scores[run][d]:.2f} ({value:+.2f})"
             for d, value in values.items()
         }
-        bold = set()
+        more: dict[str, Any] = {"limits": (-reach, reach), "signed": True, "titles": titles}
         if analysis.comparisons:
             comparison = analysis.comparisons[run - 1]
             for direction, verdict in comparison.verdicts.items():
                 titles[direction] += f"; p {comparison.corrected[direction]:.4f}, {verdict}"
-            bold = {direction for direction, verdict in comparison.verdicts.items() if verdict != "tie"}
-        maps.append(direction_map(title, subtitle, values, analysis.levels, (-reach, reach), True, titles, bold))
+            more["bold"] = {direction for direction, verdict in comparison.verdicts.items() if verdict != "tie"}
+        title = f"{analysis.runs[run].name} − {analysis.runs[0].name}"
+        maps.append(direction_map(title, subtitle, values, analysis.levels, **more))
     return maps
 
 
@@ -78,7 +71,7 @@ def off_target_maps(analysis: Analysis) -> list[Matrix]:
     for run, shares in zip(analysis.runs, found.shares, strict=True):
         values = {d: 100 * shares[d] if d in shares else None for d in analysis.directions}
         titles = {d: f"{arrow(d)}: {percent(share, d.target in found.bounds)}" for d, share in shares.items()}
-        maps.append(direction_map(run.name, subtitle, values, analysis.levels, (0, 100), titles=titles))
+        maps.append(direction_map(run.name, subtitle, values, analysis.levels, limits=(0, 100), titles=titles))
     return maps
 
 

@@ -7,11 +7,14 @@ import json
 import os
 import signal
 import time
+from collections import Counter, UserDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from langspec_lora.files import write_whole
 from langspec_lora.progress import Progress
 from langspec_lora.report import off_target, significance
 from langspec_lora.report.off_target import Judge
-from langspec_lora.report.significance import SEED, MetricSettings
+from langspec_lora.report.significance import SEED, MetricSettings, Resampled
 from langspec_lora.report.texts import DirectionTexts, TextFile
 
 SHOWN = 20
@@ -34,6 +37,15 @@ CHRF = MetricSettings("chrf", "", (("word_order", 2),))
 
 Ranked = Sequence[tuple[float, int]]
 """Value and index of the lowest sentences of one direction, lowest first."""
+
+Measured = Mapping[tuple[str, int], Mapping[Direction, Any]]
+"""What was measured of each direction, by kind of measurement and number of the run:
+
+* ``bootstrap``: the uncorrected p-value of a later run against the first;
+* ``worst``: a run's lowest sentences by chrF++, :data:`Ranked`; empty hypotheses are not among them;
+* ``losses``: those of a later run that lost most chrF++ against the first, likewise;
+* ``wrong``: a run's number of hypotheses in another language, and of those without a letter.
+"""
 
 _FORMAT = 2  # of what is measured; another number leaves the caches of earlier versions aside
 _SECONDS_BETWEEN_SAVES = 20.0
@@ -58,24 +70,11 @@ class MeasureOptions:
     judges: Mapping[str, Judge]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of one direction.
-
-    Attributes:
-        p_values: of each later run against the first, uncorrected.
-        worst: of each run the lowest sentences by chrF++; empty hypotheses are not among them.
-        losses: of each later run those that lost most chrF++ against the first.
-        wrong: of each run the number of hypotheses in another language, and of those without a letter.
-    """
-
-    p_values: tuple[float, ...] = ()
-    worst: tuple[Ranked, ...] = ()
-    losses: tuple[Ranked, ...] = ()
-    wrong: tuple[tuple[int, int], ...] = ()
+_Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
+"""What to measure of one direction, and the keys of that which the cache lacks, by kind and run."""
 
 
-class Cache:
+class Cache(UserDict[str, Any]):
     """Measurements by key in a JSON file; a missing or unreadable file counts as empty.
 
     Attributes:
@@ -83,76 +82,51 @@ class Cache:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._saved = time.monotonic()
-        self._changed = False
-        self.trouble = ""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             content = {}
-        self._values: dict[str, Any] = content if isinstance(content, dict) else {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        super().__init__(content if isinstance(content, dict) else {})
+        self._path, self._saved, self._in_file = path, time.monotonic(), len(self)
+        self.trouble = ""
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Adds measurements, and saves them now and then."""
-        self._values.update(values)
-        self._changed = self._changed or bool(values)
+        self.update(values)
         if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
             self.save()
 
     def save(self) -> None:
         """Writes the file. A report is worth having without it, so a full disk is remembered and not raised."""
         self._saved = time.monotonic()
-        if not self._changed:
+        if len(self) == self._in_file:  # a key names all that its value depends on, so that no value changes
             return
         try:
-            write_whole(self._path, json.dumps(self._values))
-            self._changed, self.trouble = False, ""
+            write_whole(self._path, json.dumps(self.data))
+            self._in_file, self.trouble = len(self), ""
         except UserError as error:
             self.trouble = str(error)
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """One measurement: its key, the field of :class:`Measured` that it belongs to, and the run."""
-
-    key: str
-    kind: str
-    run: int
-
-
-@dataclass(frozen=True)
-class _Task:
-    texts: DirectionTexts
-    options: MeasureOptions
-    pieces: tuple[_Piece, ...]
-
-
 def measure(
     texts: Mapping[Direction, DirectionTexts], options: MeasureOptions, cache: Cache, processes: int | None = None
-) -> dict[Direction, Measured]:
+) -> Measured:
     """Measures every direction; what the cache holds is taken from there.
 
     Args:
         texts: the directions' texts.
         options: what to measure.
         cache: what was measured before; it is added to, and saved even where this is interrupted.
-        processes: how many to use; by default one for each core, up to eight.
+        processes: how many to use; None for one for each core, up to eight.
     """
-    pieces = {direction: list(_pieces(files, options)) for direction, files in texts.items()}
-    tasks = []
+    keys = {direction: _keys(files, options) for direction, files in texts.items()}
+    tasks: list[_Task] = []
     # Directions into one language follow each other: its references are prepared once in each process.
     for direction in sorted(texts, key=lambda d: (d.target, d.source)):
-        missing = tuple(piece for piece in pieces[direction] if piece.key not in cache)
+        missing = {what: key for what, key in keys[direction].items() if key not in cache}
         if missing:
             judges = {direction.target: options.judges[direction.target]} if options.judges else {}
-            tasks.append(_Task(texts[direction], replace(options, judges=judges), missing))
+            tasks.append((texts[direction], replace(options, judges=judges), missing))
     if tasks:
         try:
             with Progress(total=len(tasks), unit="direction", desc="sentences") as progress:
@@ -161,7 +135,11 @@ def measure(
                     progress.update()
         finally:
             cache.save()
-    return {direction: _collect(asked, cache) for direction, asked in pieces.items()}
+    measured: dict[tuple[str, int], dict[Direction, Any]] = defaultdict(dict)
+    for direction, asked in keys.items():
+        for what, key in asked.items():
+            measured[what][direction] = cache[key]
+    return measured
 
 
 def build_judges(texts: Mapping[Direction, DirectionTexts], cache: Cache) -> dict[str, Judge]:
@@ -188,28 +166,23 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()[:32]
 
 
-def _pieces(texts: DirectionTexts, options: MeasureOptions) -> Iterator[_Piece]:
-    reference, hypotheses = texts.reference.sha256, [file.sha256 for file in texts.hypotheses]
-    version = sacrebleu.__version__
-    for run, hypothesis in enumerate(hypotheses):
+def _keys(texts: DirectionTexts, options: MeasureOptions) -> dict[tuple[str, int], str]:
+    """The keys of a direction's measurements by kind and run; each names all that the measurement depends on."""
+    reference, first, version = texts.reference.sha256, texts.hypotheses[0].sha256, sacrebleu.__version__
+    keys = {}
+    for run, own in enumerate(file.sha256 for file in texts.hypotheses):
         if options.metric and run:
             test = (options.metric.signature, options.metric.arguments, version, options.samples, SEED)
-            yield _Piece(_key("bootstrap", test, reference, hypotheses[0], hypothesis), "p_values", run)
+            keys["bootstrap", run] = _key("bootstrap", test, reference, first, own)
         if options.sentences:
-            yield _Piece(_key("worst", version, reference, hypothesis), "worst", run)
-            if run:
-                yield _Piece(_key("losses", version, reference, hypotheses[0], hypothesis), "losses", run)
+            keys["worst", run] = _key("worst", version, reference, own)
+        if options.sentences and run:
+            keys["losses", run] = _key("losses", version, reference, first, own)
         if options.judges:
             judge = options.judges[texts.direction.target]
             judged_by = (asdict(judge), off_target.identifier_version() if judge.identified else "")
-            yield _Piece(_key("wrong", judged_by, hypothesis), "wrong", run)
-
-
-def _collect(pieces: Sequence[_Piece], cache: Cache) -> Measured:
-    found: dict[str, list[Any]] = {}
-    for piece in pieces:
-        found.setdefault(piece.kind, []).append(cache[piece.key])
-    return Measured(**{kind: tuple(values) for kind, values in found.items()})
+            keys["wrong", run] = _key("wrong", judged_by, own)
+    return keys
 
 
 def _cores() -> int:
@@ -221,8 +194,10 @@ def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
     if processes == 1 or len(tasks) < _DIRECTIONS_WORTH_A_PROCESS:
         yield from map(_measure_direction, tasks)
         return
-    # Fresh processes: to fork one that has threads is not safe, and not every system can fork.
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+    # Fresh processes: to fork one that has threads is not safe, and not every system can fork. They ignore Ctrl-C.
+    pool = ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
     try:
         for future in as_completed([pool.submit(_measure_direction, task) for task in tasks]):
             yield future.result()
@@ -230,54 +205,46 @@ def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupt() -> None:
-    """Leaves Ctrl-C to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _measure_direction(task: _Task) -> dict[str, Any]:
-    texts, options = task.texts, task.options
-    lines = lru_cache(maxsize=None)(lambda run: texts.hypotheses[run].read())
-    chrf = lru_cache(maxsize=None)(lambda run: sentence_scores(_metric(CHRF, texts.reference), lines(run)))
-    by_kind: dict[str, list[_Piece]] = {}
-    for piece in task.pieces:
-        by_kind.setdefault(piece.kind, []).append(piece)
+    """What a task asks for, by its keys."""
+    texts, options, keys = task
+    reference, first = texts.reference, texts.hypotheses[0]
+    scored = [index for index, line in enumerate(_lines(reference)) if line.strip()]
     values: dict[str, Any] = {}
-    if options.metric and (tested := by_kind.get("p_values")):
-        metric = _metric(options.metric, texts.reference)
-        others = [lines(piece.run) for piece in tested]
-        found = significance.paired_p_values(options.metric, metric, lines(0), others, options.samples)
-        values |= {piece.key: p_value for piece, p_value in zip(tested, found, strict=True)}
-    for piece in by_kind.get("worst", ()):
-        hypotheses = lines(piece.run)
-        said = [index for index in _not_empty(texts.reference) if hypotheses[index].strip()]
-        values[piece.key] = lowest(chrf(piece.run), said)
-    for piece in by_kind.get("losses", ()):
-        changes = [later - first for first, later in zip(chrf(0), chrf(piece.run), strict=True)]
-        values[piece.key] = lowest(changes, _not_empty(texts.reference))
-    for piece in by_kind.get("wrong", ()):
-        values[piece.key] = off_target.count_wrong(options.judges[texts.direction.target], lines(piece.run))
+    for (kind, run), key in keys.items():
+        own = texts.hypotheses[run]
+        if kind == "bootstrap" and options.metric:
+            base, later = (_resampled(options.metric, options.samples, reference, file) for file in (first, own))
+            values[key] = significance.p_value(base, later)
+        elif kind == "worst":
+            values[key] = lowest(_chrf(reference, own), [index for index in scored if _lines(own)[index].strip()])
+        elif kind == "losses":
+            before, after = _chrf(reference, first), _chrf(reference, own)
+            values[key] = lowest([new - old for old, new in zip(before, after, strict=True)], scored)
+        elif kind == "wrong":
+            values[key] = off_target.count_wrong(options.judges[texts.direction.target], _lines(own))
     return values
 
 
-@lru_cache(maxsize=2)
+# Three at a time are in use: the references, which the next direction may share, the first run and another.
+_lines = lru_cache(maxsize=3)(TextFile.read)
+
+
+@lru_cache(maxsize=2)  # the tested metric and chrF++
 def _metric(settings: MetricSettings, references: TextFile) -> Any:
-    return settings.build(references.read())
+    return settings.build(_lines(references))
 
 
-@lru_cache(maxsize=2)
-def _not_empty(references: TextFile) -> tuple[int, ...]:
-    return tuple(index for index, line in enumerate(references.read()) if line.strip())
+@lru_cache(maxsize=3)
+def _resampled(settings: MetricSettings, samples: int, reference: TextFile, hypotheses: TextFile) -> Resampled:
+    return significance.resample(settings, _metric(settings, reference), _lines(hypotheses), samples)
 
 
-def sentence_scores(metric: Any, hypotheses: Sequence[str]) -> list[float]:
-    """chrF++ of each sentence, as ``sacrebleu --sentence-level`` prints it.
-
-    Args:
-        metric: :data:`CHRF`, built with the references.
-        hypotheses: as many sentences as there are references.
-    """
-    statistics = metric._extract_corpus_statistics(hypotheses, None)
+@lru_cache(maxsize=3)
+def _chrf(reference: TextFile, hypotheses: TextFile) -> list[float]:
+    """chrF++ of each sentence, as ``sacrebleu --sentence-level`` prints it."""
+    metric = _metric(CHRF, reference)
+    statistics = metric._extract_corpus_statistics(_lines(hypotheses), None)
     return [metric._compute_score_from_stats(counts).score for counts in statistics]
 
 
@@ -288,13 +255,7 @@ def lowest(values: Sequence[float], among: Iterable[int]) -> Ranked:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of a list.
-
-    Attributes:
-        direction: its direction.
-        index: its position in the test set, from 0.
-        value: chrF++, or the difference of two runs' chrF++.
-    """
+    """One sentence of a list: its position in the test set, from 0, and its chrF++, or how much two runs' differ."""
 
     direction: Direction
     index: int
@@ -307,14 +268,13 @@ def merge(by_direction: Mapping[Direction, Ranked]) -> list[Sentence]:
     Where sentences share a value (many have nothing in common with their reference), every direction has its turn
     before one has its second, and the turns go round the sources and the targets at once.
     """
-    languages = list(dict.fromkeys(language for direction in by_direction for language in direction))
-    places = {language: place for place, language in enumerate(languages)}
+    places = {language: place for place, language in enumerate(dict.fromkeys(chain.from_iterable(by_direction)))}
     candidates = []
     for direction, ranked in by_direction.items():
         source, target = places[direction.source], places[direction.target]
-        place = ((target - source) % len(languages), source)
-        turns: dict[float, int] = {}
+        turns: Counter[float] = Counter()
         for value, index in ranked:
-            turns[value] = turns.get(value, 0) + 1
-            candidates.append((value, turns[value], place, Sentence(direction, index, value)))
-    return [candidate[-1] for candidate in sorted(candidates, key=lambda c: c[:3])[:SHOWN]]
+            turns[value] += 1
+            order = (value, turns[value], (target - source) % len(places), source)
+            candidates.append((order, Sentence(direction, index, value)))
+    return [sentence for _, sentence in sorted(candidates, key=itemgetter(0))[:SHOWN]]

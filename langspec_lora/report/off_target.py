@@ -77,11 +77,7 @@ def count_wrong(judge: Judge, hypotheses: Sequence[str]) -> tuple[int, int]:
 
 
 def build_judges(texts: Mapping[str, Sequence[str]]) -> dict[str, Judge]:
-    """Decides for each language how hypotheses in it are judged.
-
-    Args:
-        texts: sentences in each language of the evaluation, known to be in that language.
-    """
+    """Decides for each language of an evaluation how hypotheses are judged, from sentences known to be in it."""
     known = identifier_languages()
     evaluated = {code(language) for language in texts}
     judged = {language: lines for language, lines in texts.items() if code(language) in known}

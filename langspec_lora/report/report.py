@@ -43,13 +43,6 @@ def terminal_text(analysis: Analysis) -> str:
 def write_files(analysis: Analysis, out: Path) -> list[Path]:
     """Writes ``report.html``, ``.md`` and ``.csv``, ``report.directions.csv`` and the heat maps as PNG and SVG.
 
-    Args:
-        analysis: what there is to say.
-        out: the folder to write into.
-
-    Returns:
-        The files.
-
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
     """
@@ -65,14 +58,11 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
         "report.csv": tables.group_table(analysis).csv(),
         "report.directions.csv": tables.directions_table(analysis, full=True).csv(),
     }
-    files = []
     for name, text in texts.items():
         write_whole(out / name, text)
-        files.append(out / name)
+    files = [out / name for name in texts]
     for name, matrix in maps.items():
-        paths = [out / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")]
-        draw(matrix, paths, f"{analysis.label}: {matrix.title}")
-        files += paths
+        files += draw(matrix, out / f"heatmap.{name}", f"{analysis.label}: {matrix.title}")
     return files
 
 

@@ -24,30 +24,26 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
                 f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
             )
         return list(names)
-    short = [folder.resolve().name for folder in folders]
-    if len(set(short)) == len(short):
-        return short
-    longer = ["/".join(folder.resolve().parts[-2:]) for folder in folders]
-    if len(set(longer)) == len(longer):
-        return longer
-    raise UserError(f"the folders {', '.join(short)} have the same names; give --names")
+    for depth in (1, 2):
+        found = ["/".join(folder.resolve().parts[-depth:]) for folder in folders]
+        if len(set(found)) == len(found):
+            return found
+    raise UserError(
+        f"the folders {', '.join(folder.resolve().name for folder in folders)} have the same names; give --names"
+    )
 
 
-def common_scores(runs: Sequence[Run], metric: str) -> tuple[list[dict[Direction, float]], int]:
-    """Restricts the runs to the directions that all of them have.
-
-    Returns:
-        Each run's scores, and how many directions of the runs were left out.
+def common_directions(runs: Sequence[Run], metric: str) -> tuple[list[Direction], int]:
+    """The directions that all runs have, in the order of the first, and how many directions of others there are.
 
     Raises:
         UserError: no direction is common to all, or a run lacks the metric.
     """
-    scores = [run.metric(metric) for run in runs]
-    common = [direction for direction in scores[0] if all(direction in other for other in scores)]
+    first, *others = (run.metric(metric) for run in runs)
+    common = [direction for direction in first if all(direction in other for other in others)]
     if not common:
         raise UserError(f"{', '.join(str(run.folder) for run in runs)} have no direction in common; nothing to compare")
-    left_out = len({direction for run in scores for direction in run} - set(common))
-    return [{direction: run[direction] for direction in common} for run in scores], left_out
+    return common, len(set(first).union(*others)) - len(common)
 
 
 def require_comparable(runs: Sequence[Run], metric: str) -> None:

@@ -11,7 +11,8 @@ holds each sentence, so that the sums of all resamples are a product of matrices
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.results import Run
@@ -26,6 +28,9 @@ from langspec_lora.evaluation.results import Run
 ALPHA = 0.05
 SEED = 12345
 """sacrebleu's own, so that its command line draws the same resamples."""
+
+Resampled = tuple[float, NDArray]
+"""A score, and the scores of its resamples, ``(samples,)``."""
 
 _CHUNK = 1000  # resamples drawn at a time
 
@@ -47,6 +52,26 @@ class MetricSettings:
     def build(self, references: Sequence[str]) -> Any:
         """Sacrebleu's metric, which prepares the references once for any number of runs."""
         return SACREBLEU_METRICS[self.name].build(dict(self.arguments), references)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One later run against the first, direction by direction.
+
+    Attributes:
+        p_values: of sacrebleu's paired bootstrap.
+        corrected: the same by Holm over these directions.
+        verdicts: ``win``, ``tie`` or ``loss`` of the later run.
+    """
+
+    p_values: Mapping[Direction, float]
+    corrected: Mapping[Direction, float]
+    verdicts: Mapping[Direction, str]
+
+    def count(self, members: Collection[Direction]) -> str:
+        """Wins, ties and losses among some directions: ``3 / 1 / 0``."""
+        found = Counter(self.verdicts[direction] for direction in members if direction in self.verdicts)
+        return f"{found['win']} / {found['tie']} / {found['loss']}"
 
 
 def comparable(signature: str) -> str:
@@ -110,68 +135,48 @@ def _draws(sentences: int, samples: int) -> list[NDArray]:
 
 
 def resampled_sums(statistics: Sequence[Sequence[float]], samples: int) -> NDArray:
-    """Sums of the sentences' counts over each resample.
-
-    Args:
-        statistics: what a metric of sacrebleu counted in each sentence, ``(sentences, counts)``.
-        samples: number of resamples.
-
-    Returns:
-        ``(samples, counts)``.
-    """
+    """Sums over resamples, ``(samples, counts)``, of what a metric counted in sentences, ``(sentences, counts)``."""
     # Whole numbers, of which single precision holds sums up to 16 million exactly: characters of a test set.
     table = np.array(statistics, dtype=np.float32)
     sums = [counts.astype(np.float32) @ table for counts in _draws(len(table), samples)]
     return np.concatenate(sums).astype(np.float64)
 
 
-def paired_p_values(
-    settings: MetricSettings, metric: Any, base: Sequence[str], others: Sequence[Sequence[str]], samples: int
-) -> list[float]:
-    """Tests other hypotheses of the same sentences against those of a base.
+def resample(settings: MetricSettings, metric: Any, hypotheses: Sequence[str], samples: int) -> Resampled:
+    """Scores hypotheses, and so many resamples of them, by ``metric``: that of the settings, built with references."""
+    statistics = metric._extract_corpus_statistics(hypotheses, None)
+    sums = resampled_sums(statistics, samples)
+    return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
 
-    Args:
-        settings: the metric.
-        metric: the same, built with the references.
-        base: hypotheses to compare with.
-        others: hypotheses of each other run.
-        samples: number of resamples.
+
+def p_value(base: Resampled, later: Resampled) -> float:
+    """Tests two runs' hypotheses of the same sentences against each other.
 
     Returns:
-        One p-value for each of the others. It is 1 where both score the same: sacrebleu's formula, which compares the
-        spread of equal scores with a difference of nothing, would call that significant.
+        The p-value. It is 1 where both score the same: sacrebleu's formula, which compares the spread of equal scores
+        with a difference of nothing, would call that significant.
     """
     from sacrebleu.significance import _compute_p_value
 
-    def scored(hypotheses: Sequence[str]) -> tuple[float, NDArray]:
-        statistics = metric._extract_corpus_statistics(hypotheses, None)
-        sums = resampled_sums(statistics, samples)
-        return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
-
-    base_score, base_scores = scored(base)
-    p_values = []
-    for score, scores in map(scored, others):
-        difference, spread = abs(score - base_score), np.abs(scores - base_scores)
-        p_values.append(_compute_p_value(spread - spread.mean(), difference) if difference else 1.0)
-    return p_values
+    difference, spread = abs(later[0] - base[0]), np.abs(later[1] - base[1])
+    return _compute_p_value(spread - spread.mean(), difference) if difference else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Corrects p-values for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Returns:
-        The corrected values in the same order: what is significant at a level has a value below that level.
+    What is significant at a level has a corrected value below that level.
     """
-    corrected = list(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
+    corrected = np.array(p_values, dtype=float)
+    order = corrected.argsort()
+    scaled = corrected[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.maximum.accumulate(scaled).clip(max=1.0)
+    return corrected.tolist()
 
 
-def verdict(difference: float, corrected: float) -> str:
-    """``win`` or ``loss`` of the later run where the difference is significant, else ``tie``."""
-    if corrected >= ALPHA:
-        return "tie"
-    return "win" if difference > 0 else "loss"
+def compare(p_values: Mapping[Direction, float], differences: Mapping[Direction, float]) -> Comparison:
+    """Corrects the p-values of a run, and says where its differences from the first are more than chance."""
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    signs = {direction: "win" if difference > 0 else "loss" for direction, difference in differences.items()}
+    verdicts = {direction: signs[direction] if value < ALPHA else "tie" for direction, value in corrected.items()}
+    return Comparison(p_values, corrected, verdicts)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.analysis import Analysis, Comparison
-from langspec_lora.report.groups import GroupRow
+from langspec_lora.report.analysis import Analysis
+from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text.
-
-    Attributes:
-        header: the columns' names.
-        cells: the lines.
-    """
+    """A table of text: the names of its columns, and its lines."""
 
     header: Sequence[str]
     cells: Sequence[Sequence[str]]
@@ -50,60 +45,45 @@ class Table:
 
 def overview_table(analysis: Analysis) -> Table:
     """One line a run: mean, difference, wins, ties and losses, wrong language."""
-    runs, found = analysis.runs, analysis.off_target
-    total = analysis.groups[analysis.metric][-1]
-    header = ["run", analysis.label]
-    columns = [[run.name for run in runs], [f"{mean:.2f}" for mean in total.means]]
-    if len(runs) > 1:
-        header.append(f"against {runs[0].name}")
-        columns.append(["", *(f"{value:+.2f}" for value in total.differences[1:])])
+    names, found = [run.name for run in analysis.runs], analysis.off_target
+    means = [cells[0] for _, cells in _figures(analysis, [analysis.directions])]
+    columns = [("run", names), (analysis.label, means[: len(names)])]
+    if len(names) > 1:
+        columns.append((f"against {names[0]}", ["", *means[len(names) :]]))
     if analysis.comparisons:
-        header.append("wins / ties / losses")
-        columns.append(["", *(_counts(comparison, analysis.directions) for comparison in analysis.comparisons)])
+        counts = [comparison.count(analysis.directions) for comparison in analysis.comparisons]
+        columns.append(("wins / ties / losses", ["", *counts]))
     if found:
-        header += ["wrong language", "no text"]
-        columns.append([percent(found.mean(run), bool(found.bounds)) for run in range(len(runs))])
-        columns.append([percent(silent / found.sentences) for silent in found.silent])
-    return Table(header, list(zip(*columns, strict=True)))
+        shares = [percent(mean(own, analysis.directions), bool(found.bounds)) for own in found.shares]
+        columns += [("wrong language", shares), ("no text", list(map(percent, found.silent)))]
+    return _table(columns)
 
 
 def group_table(analysis: Analysis, metric: str | None = None) -> Table:
     """From level to level: directions, each run's mean, each later run's difference."""
-    rows = analysis.groups[metric or analysis.metric]
-    columns = _run_columns(analysis)
-    cells = [[row.label, str(row.directions), *_figures(row, len(columns))] for row in rows]
-    return Table(["group", "directions", *columns], cells)
+    groups = analysis.groups
+    columns = [("group", list(groups)), ("directions", [str(len(members)) for members in groups.values()])]
+    return _table([*columns, *_figures(analysis, groups.values(), metric)])
 
 
 def language_table(analysis: Analysis, differences: bool = True) -> Table:
-    """Each language's level, and the figures of the group table for the directions from it and into it.
-
-    Args:
-        analysis: what there is to say.
-        differences: False leaves the differences out.
-    """
-    columns = _run_columns(analysis)[: None if differences else len(analysis.runs)]
-    header = ["language", "level", *(f"from: {column}" for column in columns), *(f"into: {name}" for name in columns)]
-    cells = [
-        [
-            row.language,
-            row.level or "—",
-            *_figures(row.source, len(columns)),
-            *_figures(row.target, len(columns)),
-        ]
-        for row in analysis.languages
-    ]
-    return Table(header, cells)
+    """Each language's level, and the figures of the group table for the directions from it and into it."""
+    languages = analysis.languages
+    columns = [("language", languages), ("level", [analysis.levels.get(name, "—") for name in languages])]
+    for side, word in enumerate(("from", "into")):
+        members = _by_language(analysis, side).values()
+        figures = _figures(analysis, members)[: None if differences else len(analysis.runs)]
+        columns += [(f"{word}: {name}", cells) for name, cells in figures]
+    return _table(columns)
 
 
 def verdict_table(analysis: Analysis) -> Table:
     """Wins, ties and losses of each later run from level to level."""
-    header = ["group", *(f"{run.name}: wins / ties / losses" for run in analysis.runs[1:])]
-    cells = [
-        [label, *(_counts(comparison, members) for comparison in analysis.comparisons)]
-        for label, members in analysis.members.items()
-    ]
-    return Table(header, cells)
+    columns = [("group", list(analysis.groups))]
+    for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
+        counts = [comparison.count(members) for members in analysis.groups.values()]
+        columns.append((f"{run.name}: wins / ties / losses", counts))
+    return _table(columns)
 
 
 def off_target_table(analysis: Analysis) -> Table:
@@ -111,51 +91,38 @@ def off_target_table(analysis: Analysis) -> Table:
     found = analysis.off_target
     if found is None:
         return Table([], [])
-    header = ["into", "told by", "references", *(run.name for run in analysis.runs)]
-    runs = range(len(analysis.runs))
-    cells = [
-        [
-            language,
-            judge.method,
-            percent(judge.error) if judge.identified else "—",
-            *(percent(found.mean(run, language), language in found.bounds) for run in runs),
-        ]
-        for language, judge in ((row.language, found.judges.get(row.language)) for row in analysis.languages)
-        if judge
+    into = _by_language(analysis, 1)
+    targets = [language for language in into if language in found.judges]
+    judges = [found.judges[target] for target in targets]
+    columns = [
+        ("into", [*targets, "all"]),
+        ("told by", [*(judge.method for judge in judges), ""]),
+        ("references", [*(percent(judge.error if judge.identified else None) for judge in judges), ""]),
     ]
-    cells.append(["all", "", "", *(percent(found.mean(run), bool(found.bounds)) for run in runs)])
-    return Table(header, cells)
+    for run, shares in zip(analysis.runs, found.shares, strict=True):
+        cells = [percent(mean(shares, into[target]), target in found.bounds) for target in targets]
+        columns.append((run.name, [*cells, percent(mean(shares, analysis.directions), bool(found.bounds))]))
+    return _table(columns)
 
 
 def directions_table(analysis: Analysis, full: bool = False) -> Table:
-    """Everything of every direction.
-
-    Args:
-        analysis: what there is to say.
-        full: with uncorrected p-values as well, and two more digits; for other programs.
-    """
-    digits = 4 if full else 2
-    later, levels, found = analysis.runs[1:], analysis.levels, analysis.off_target
-    header = ["source", "target", "group", *_run_columns(analysis)]
-    for run, _ in zip(later, analysis.comparisons, strict=False):
-        header += [f"{run.name}: p"] if full else []
-        header += [f"{run.name}: p (Holm)", f"{run.name}: verdict"]
-    header += [f"{run.name}: wrong language" for run in analysis.runs] if found else []
-    cells = []
-    for direction in analysis.directions:
-        scores = [run[direction] for run in analysis.scores]
-        group = f"{levels[direction.source]}→{levels[direction.target]}" if levels else "—"
-        line = [direction.source, direction.target, group]
-        line += [f"{score:.{digits}f}" for score in scores]
-        line += [f"{score - scores[0]:+.{digits}f}" for score in scores[1:]]
-        for comparison in analysis.comparisons:
-            tested = direction in comparison.p_values
-            for p_values in (comparison.p_values, comparison.corrected) if full else (comparison.corrected,):
-                line.append(f"{p_values[direction]:.{digits + 2}f}" if tested else "")
-            line.append(comparison.verdicts.get(direction, ""))
-        line += [percent(shares.get(direction)) for shares in found.shares] if found else []
-        cells.append(line)
-    return Table(header, cells)
+    """Everything of every direction; in full, for other programs, with uncorrected p-values and two more digits."""
+    directions, levels, digits = analysis.directions, analysis.levels, 4 if full else 2
+    columns = [
+        ("source", [direction.source for direction in directions]),
+        ("target", [direction.target for direction in directions]),
+        ("group", [group_of(direction, levels) if levels else "—" for direction in directions]),
+        *_figures(analysis, [[direction] for direction in directions], digits=digits),
+    ]
+    for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
+        for name, values in (("p", comparison.p_values), ("p (Holm)", comparison.corrected))[0 if full else 1 :]:
+            cells = [f"{values[d]:.{digits + 2}f}" if d in values else "" for d in directions]
+            columns.append((f"{run.name}: {name}", cells))
+        columns.append((f"{run.name}: verdict", [comparison.verdicts.get(d, "") for d in directions]))
+    if analysis.off_target:
+        for run, shares in zip(analysis.runs, analysis.off_target.shares, strict=True):
+            columns.append((f"{run.name}: wrong language", [percent(shares.get(d)) for d in directions]))
+    return _table(columns)
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
@@ -183,21 +150,35 @@ def percent(share: float | None, bound: bool = False) -> str:
     return "—" if share is None else f"{'≥ ' if bound else ''}{100 * share:.1f} %"
 
 
-def _run_columns(analysis: Analysis) -> list[str]:
-    """Each run's name, then each later run's difference."""
-    first, *later = [run.name for run in analysis.runs]
-    return [first, *later, *(f"{name} − {first}" for name in later)]
+def _by_language(analysis: Analysis, side: int) -> dict[str, list[Direction]]:
+    """The directions from each language (side 0), or into it (side 1)."""
+    members: dict[str, list[Direction]] = {language: [] for language in analysis.languages}
+    for direction in analysis.directions:
+        members[direction[side]].append(direction)
+    return members
 
 
-def _counts(comparison: Comparison, members: Collection[Direction]) -> str:
-    return " / ".join(map(str, comparison.count(members)))
+def _figures(
+    analysis: Analysis, groups: Iterable[Sequence[Direction]], metric: str | None = None, digits: int = 2
+) -> list[tuple[str, list[str]]]:
+    """A column of each run's means over the groups, one a line, then one of each later run's less the first run's."""
+    names = [run.name for run in analysis.runs]
+    rows = [[mean(run, members) for run in analysis.metrics[metric or analysis.metric]] for members in groups]
+
+    def cell(value: float | None, base: float | None = None) -> str:
+        if value is None:
+            return "—"
+        return f"{value:.{digits}f}" if base is None else f"{value - base:+.{digits}f}"
+
+    columns = [(name, [cell(row[run]) for row in rows]) for run, name in enumerate(names)]
+    for run, name in enumerate(names[1:], start=1):
+        columns.append((f"{name} − {names[0]}", [cell(row[run], row[0]) for row in rows]))
+    return columns
 
 
-def _figures(row: GroupRow | None, columns: int) -> list[str]:
-    """As many of a row's means and differences as there are columns."""
-    if row is None:
-        return ["—"] * columns
-    return [*(f"{mean:.2f}" for mean in row.means), *(f"{value:+.2f}" for value in row.differences[1:])][:columns]
+def _table(columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    """A table of columns, each a name and its cells."""
+    return Table([name for name, _ in columns], list(map(list, zip(*(cells for _, cells in columns), strict=True))))
 
 
 def significance_note(analysis: Analysis) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,14 +30,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class DirectionTexts:
-    """The texts of one direction.
-
-    Attributes:
-        direction: the direction.
-        reference: the references, the same for all runs.
-        hypotheses: those of each run, as long as the references.
-        source: the source sentences, where they were found.
-    """
+    """The texts of one direction: references for all runs, hypotheses of each, and the source, where it was found."""
 
     direction: Direction
     reference: TextFile
@@ -49,13 +43,8 @@ def find_texts(
 ) -> tuple[dict[Direction, DirectionTexts], list[str]]:
     """Finds the texts of every direction and checks that they are those that were scored.
 
-    References and sources come from ``texts/`` of any of the runs, then from ``folder``, then from where ``evaluate``
-    had read them.
-
-    Args:
-        runs: the runs of a report.
-        directions: the directions that all of them have.
-        folder: a folder with ``SPLIT.LANG``.
+    References and sources come from ``texts/`` of any of the runs, then from ``SPLIT.LANG`` in ``folder``, then from
+    where ``evaluate`` had read them.
 
     Returns:
         The texts of each direction that has them, and why the others have not, in sentences.
@@ -66,42 +55,37 @@ def find_texts(
     """
     finder = _Finder(runs, folder)
     found: dict[Direction, DirectionTexts] = {}
-    lacking: dict[str, list[Direction]] = {}
+    lacking: dict[str, list[Direction]] = defaultdict(list)
     for direction in directions:
-        texts = _direction_texts(runs, direction, finder)
-        if isinstance(texts, str):
-            lacking.setdefault(texts, []).append(direction)
+        without = [run.name for run in runs if not run.hypotheses(direction).is_file()]
+        if without:
+            why = f"{without[0]} has no hypotheses beside its scores; put them back, or evaluate again"
+            lacking[why].append(direction)
+        elif reference := finder.reference(direction):
+            hypotheses = tuple(_scored_hypotheses(run, direction, reference) for run in runs)
+            source = finder.source(direction, reference)
+            found[direction] = DirectionTexts(direction, reference, hypotheses, source)
         else:
-            found[direction] = texts
+            why = "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
+            lacking[why].append(direction)
     return found, [
         f"{why}: {members[0]}" + (f" and {len(members) - 1} more" if len(members) > 1 else "")
         for why, members in lacking.items()
     ]
 
 
-def _direction_texts(runs: Sequence[Run], direction: Direction, finder: _Finder) -> DirectionTexts | str:
-    """The texts of one direction, or what is lacking."""
-    for run in runs:
-        if not run.hypotheses(direction).is_file():
-            return f"{run.name} has no hypotheses beside its scores; put them back, or evaluate again"
-    reference = finder.reference(direction)
-    if reference is None:
-        return "no references; give the folder with SPLIT.LANG as --references, or evaluate again"
-    hypotheses = []
-    for run in runs:
-        path = run.hypotheses(direction)
-        text = describe(path)
-        if text.lines != reference.lines:
-            raise UserError(
-                f"{path} has {text.lines} lines but its references {reference.path} have {reference.lines}; "
-                "give the references of the sentences that were translated, or evaluate again"
-            )
-        if text.sha256 != run.entries.get(direction, {}).get("hypotheses_sha256", text.sha256):
-            raise UserError(
-                f"{path} has changed since it was scored; run 'langspec-lora evaluate' again on this folder"
-            )
-        hypotheses.append(text)
-    return DirectionTexts(direction, reference, tuple(hypotheses), finder.source(direction, reference))
+def _scored_hypotheses(run: Run, direction: Direction, reference: TextFile) -> TextFile:
+    text = describe(run.hypotheses(direction))
+    if text.lines != reference.lines:
+        raise UserError(
+            f"{text.path} has {text.lines} lines but its references {reference.path} have {reference.lines}; "
+            "give the references of the sentences that were translated, or evaluate again"
+        )
+    if text.sha256 != run.entries.get(direction, {}).get("hypotheses_sha256", text.sha256):
+        raise UserError(
+            f"{text.path} has changed since it was scored; run 'langspec-lora evaluate' again on this folder"
+        )
+    return text
 
 
 def describe(path: Path) -> TextFile:
@@ -121,7 +105,11 @@ class _Finder:
         self._raw = list(dict.fromkeys([*([folder] if folder else []), *recorded]))
 
     def reference(self, direction: Direction) -> TextFile | None:
-        """The references that all runs were scored against."""
+        """The references that all runs were scored against.
+
+        Of runs that have no hash of them: those in the folder that was given, or else those that
+        ``scripts/evaluate.sh`` has taken from the data.
+        """
         hashes = self._hashes(direction, "references_sha256")
         if len(hashes) > 1:
             one, other = list(hashes.values())[:2]
@@ -129,28 +117,22 @@ class _Finder:
                 f"{one} and {other} were scored against different references in {direction}, so their scores cannot "
                 "be compared; evaluate both on the same test set, or report them separately"
             )
-        if not hashes:
-            return self._given(self._folder, direction.target) if self._folder else self._of_loop(direction)
-        ((wanted, run),) = hashes.items()
-        text = self._by_hash(direction.target, wanted)
-        if text is None and self._folder and (other_text := self._named(self._folder, direction.target)):
-            raise UserError(f"{other_text.path} is not the text that {run} was scored against in {direction}")
-        return text
-
-    def _given(self, folder: Path, language: str) -> TextFile:
-        """The references in the folder that was given, of runs that have no hash of them."""
-        text = self._named(folder, language)
+        if hashes:
+            ((wanted, run),) = hashes.items()
+            text = self._by_hash(direction.target, wanted)
+            if text is None and self._folder and (given := self._named(self._folder, direction.target)):
+                raise UserError(f"{given.path} is not the text that {run} was scored against in {direction}")
+            return text
+        if self._folder is None:
+            files = (run.folder / f"{direction}.ref" for run in self._runs)
+            return next((self._describe(path) for path in files if path.is_file()), None)
+        text = self._named(self._folder, direction.target)
         if text is None:
             raise UserError(
-                f"{folder / f'{self._subset}.{language}'} is missing; put the references of {language} there as plain "
-                "text, or leave --references out"
+                f"{self._folder / f'{self._subset}.{direction.target}'} is missing; put the references of "
+                f"{direction.target} there as plain text, or leave --references out"
             )
         return text
-
-    def _of_loop(self, direction: Direction) -> TextFile | None:
-        """The references that ``scripts/evaluate.sh`` has taken from the data."""
-        files = (run.folder / f"{direction}.ref" for run in self._runs)
-        return next((self._describe(path) for path in files if path.is_file()), None)
 
     def source(self, direction: Direction, reference: TextFile) -> TextFile | None:
         """The source sentences; of a folder that has no hash of them, those beside the references."""

@@ -14,7 +14,6 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import read_run
 from langspec_lora.evaluation.scores_file import parse_scores
 from langspec_lora.evaluation.settings import held_sources
-from langspec_lora.report.groups import group_rows
 from tests.reports import change_scores, invented_texts, noisy, write_results
 
 TEXTS = invented_texts(("aa_Latn", "bb_Latn", "cc_Latn"), 6)
@@ -244,9 +243,3 @@ def test_runs_that_differ_in_levels_are_told(tmp_path, capsys) -> None:
     assert "other has other levels of aa_Latn than the runs before it, which count" in said
     assert "| low→high" in said
     assert "| med→high" not in said
-
-
-def test_without_levels_all_directions_are_one_group() -> None:
-    scores = {("x", "y"): 3.0, ("y", "x"): 5.0}
-    rows = group_rows([scores], {})
-    assert [(row.label, row.directions, row.means) for row in rows] == [("all", 2, (4.0,))]

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import pytest
 import sacrebleu
+from matplotlib.colors import to_hex, to_rgb
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_map import STEPS, contrast, step, stylesheet
+from langspec_lora.report.heat_map import DIFFERENCES, SCORES, STEPS, ink_on, step
 from langspec_lora.report.html import cell_shape, html_report, map_table
 from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.measure import Sentence
@@ -205,7 +206,7 @@ def test_a_map_fits_a_screen_of_1280_pixels(languages, figures) -> None:
     levels = {f"l{number}": "low" for number in range(languages)}
     values = {Direction(a, b): 1.0 for a, b in permutations(levels, 2)}
     titles = dict.fromkeys(values, "x")
-    described = map_table(direction_map("t", "s", values, levels, (0.0, 2.0), titles=titles))
+    described = map_table(direction_map("t", "s", values, levels, limits=(0.0, 2.0), titles=titles))
     assert (described["cell"], described["tall"]) == (cell, tall)
     assert bool(described["rows"][0]["cells"][1]["text"]) == figures
     assert sum(shown for _, shown, _ in described["languages"]) * 16 <= 1280
@@ -216,7 +217,9 @@ def test_a_map_names_its_languages_levels_and_ends() -> None:
     values = {Direction("aa", "bb"): 12.34, Direction("bb", "cc"): None, Direction("cc", "aa"): -3.0}
     titles = {direction: f"{direction}!" for direction in values}
     bold = {Direction("cc", "aa")}
-    described = map_table(direction_map("t", "s", values, levels, (-5.0, 5.0), True, titles, bold))
+    described = map_table(
+        direction_map("t", "s", values, levels, limits=(-5.0, 5.0), signed=True, titles=titles, bold=bold)
+    )
     assert [row["name"] for row in described["rows"]] == ["aa", "bb", "cc"]
     assert described["languages"] == [("aa", True, False), ("bb", True, False), ("cc", True, True)]
     assert described["levels"] == [("into high", 2), ("low", 1)]  # one cell is too narrow for more
@@ -232,12 +235,41 @@ def test_a_map_names_its_languages_levels_and_ends() -> None:
     assert (described["low"], described["high"], described["kind"]) == ("−5.0", "+5.0", "d")
 
 
-def test_figures_can_be_read_on_every_colour_of_the_scales() -> None:
-    rules = [line for line in stylesheet().splitlines() if line.startswith(".heat")]
-    assert len(rules) == 4 * (STEPS + 1)  # scores and differences, light and dark
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours, 1 to 21 (W3C, Web Content Accessibility Guidelines 2.1)."""
+    lights = []
+    for colour in (one, other):
+        parts = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour)]
+        lights.append(sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), parts, strict=True)) + 0.05)
+    return max(lights) / min(lights)
+
+
+def test_figures_can_be_read_on_every_colour_of_the_scales(html) -> None:
+    rules = re.findall(r"\.heat \.([sd]\d+)\{background:(#\w+);color:(#?\w+)\}", html)
+    names = [f"{letter}{number}" for letter in "sd" for number in range(STEPS + 1)]
+    assert [name for name, *_ in rules] == names * 2  # light and dark
     for rule in rules:
-        background, ink = rule.partition("background:")[2].rstrip("}").split(";color:")
-        assert contrast(ink, background) >= 4.5, rule  # level AA of WCAG 2.1
+        assert contrast(*rule[1:]) >= 4.5, rule  # level AA of WCAG 2.1
+    for scale in (SCORES, DIFFERENCES):
+        for number in range(scale.N):
+            ink = ink_on(scale(number))
+            assert contrast(ink, to_hex(scale(number))) == max(
+                contrast(i, to_hex(scale(number))) for i in ("white", ink)
+            )
+
+
+def test_the_page_has_the_colours_of_the_pictures(html) -> None:
+    for letter, scale in (("s", SCORES), ("d", DIFFERENCES)):
+        shades = [scale(number / STEPS) for number in range(STEPS + 1)]
+        for number, shade in enumerate(shades):
+            assert f".heat .{letter}{number}{{background:{to_hex(shade)};color:{ink_on(shade)}}}\n" in html
+        gradient = ",".join(map(to_hex, shades[::4]))
+        assert f".legend .{letter}{{background:linear-gradient(to right,{gradient})}}\n" in html
+    # On a dark page each legend is as its cells.
+    dark = html.partition("(prefers-color-scheme: dark) {\n.heat")[2]
+    for letter in "sd":
+        cells = re.findall(rf"\.{letter}\d+\{{background:(#\w+)", dark)
+        assert f".legend .{letter}{{background:linear-gradient(to right,{','.join(cells[::4])})}}\n" in dark
 
 
 def test_steps_run_from_one_end_of_the_scale_to_the_other() -> None:
@@ -390,7 +422,7 @@ def test_the_page_tells_of_wrong_language_where_it_can(analysis, made) -> None:
 
 
 def test_one_run_has_one_map_of_wrong_language(analysis) -> None:
-    found = replace(analysis.off_target, shares=analysis.off_target.shares[:1], silent=(1,))
+    found = replace(analysis.off_target, shares=analysis.off_target.shares[:1], silent=(0.5,))
     page = Sections(html_report(replace(only_the_first_run(analysis), off_target=found, texts=analysis.texts)))
     assert page.texts["off-target"][-4:] == ["base", "% of hypotheses; told in 2 of 3 directions", "0.0", "100.0"]
     assert len(page.tables["off-target"]) == 2
@@ -458,7 +490,7 @@ def test_every_control_character_is_shown_as_one_that_cannot_be_shown(analysis, 
 
 def test_a_map_without_levels_names_its_sides() -> None:
     values = {Direction(a, b): 1.04 for a, b in permutations(("aa", "bb", "cc"), 2)}
-    described = map_table(direction_map("t", "s", values, {}, (0.0, 2.0), titles=dict.fromkeys(values, "x")))
+    described = map_table(direction_map("t", "s", values, {}, limits=(0.0, 2.0), titles=dict.fromkeys(values, "x")))
     assert (described["title"], described["subtitle"]) == ("t", "s")
     assert described["levels"] == [("into", 3)]
     assert [row["level"] for row in described["rows"]] == [("from", 3), None, None]
@@ -472,7 +504,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
     first, *others = names = [f"{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(count)]
     levels = dict.fromkeys(names, "low")
     values = {Direction(first, name): None for name in others}
-    described = map_table(direction_map("t", "s", values, levels, (0.0, 2.0)))
+    described = map_table(direction_map("t", "s", values, levels, limits=(0.0, 2.0)))
     expected = [number % every == 0 for number in range(count)]
     assert described["languages"] == [(name, named, False) for name, named in zip(levels, expected, strict=True)]
     assert [row["name"] for row in described["rows"]] == [
@@ -485,7 +517,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
 def test_names_that_are_wider_than_their_column_stand_upright() -> None:
     for name, upright in (("en", False), ("fr_XX", False), ("eng_Latn", True)):
         values = {Direction(name, "wo"): 1.0}
-        described = map_table(direction_map("t", "s", values, {}, (0.0, 2.0), titles=dict.fromkeys(values, "x")))
+        described = map_table(direction_map("t", "s", values, {}, limits=(0.0, 2.0), titles=dict.fromkeys(values, "x")))
         assert described["upright"] == upright
         assert described["name"] >= 8 * len(name)  # pixels, on the left
 
@@ -495,7 +527,7 @@ def test_levels_begin_with_a_line_and_a_difference_of_nothing_has_no_sign() -> N
     values = {Direction("dd", "aa"): -0.04, Direction("dd", "bb"): 0.04, Direction("aa", "dd"): 1.0}
     values[Direction("cc", "dd")] = 0.5
     titles = dict.fromkeys(values, "x")
-    described = map_table(direction_map("t", "s", values, levels, (-1.0, 1.0), True, titles))
+    described = map_table(direction_map("t", "s", values, levels, limits=(-1.0, 1.0), signed=True, titles=titles))
     assert [row["first"] for row in described["rows"]] == [False, False, False, True]
     assert [row["level"] for row in described["rows"]] == [("from high", 3), None, None, ("low", 1)]
     assert described["levels"] == [("into high", 3), ("low", 1)]

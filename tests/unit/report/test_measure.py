@@ -19,11 +19,11 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.progress import Progress
 from langspec_lora.report import measure, off_target
-from langspec_lora.report.measure import Cache, Measured, MeasureOptions
+from langspec_lora.report.measure import Cache, MeasureOptions
 from langspec_lora.report.off_target import Judge
-from langspec_lora.report.significance import MetricSettings, paired_p_values
+from langspec_lora.report.significance import MetricSettings
 from langspec_lora.report.texts import DirectionTexts, TextFile, describe
-from tests.reports import write_lines
+from tests.reports import p_values, write_lines
 
 EN_WO = Direction("en", "wo")
 JUDGES = {"wo": Judge("wo", ("Latn",)), "en": Judge("en", ("Latn",), True), "fr": Judge("fr", ("Latn",), True)}
@@ -41,23 +41,23 @@ def texts_of(direction: Direction = EN_WO, reference: str = "reference", runs=("
 
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The tasks that were given; each piece is measured as its kind and its run."""
+    """The tasks that were given: texts, options and keys; the result of each measurement is its kind and its run."""
     given: list = []
 
     def remember(task) -> dict[str, object]:
         given.append(task)
-        return {piece.key: [piece.kind, piece.run] for piece in task.pieces}
+        return {key: [kind, run] for (kind, run), key in task[2].items()}
 
     monkeypatch.setattr(measure, "_measure_direction", remember)
     return given
 
 
-def pieces_of(tasks: list) -> dict[str, list[int]]:
+def runs_of(tasks: list) -> dict[str, list[int]]:
     """The runs of each kind of measurement."""
     found: dict[str, list[int]] = {}
-    for task in tasks:
-        for piece in task.pieces:
-            found.setdefault(piece.kind, []).append(piece.run)
+    for *_, keys in tasks:
+        for kind, run in keys:
+            found.setdefault(kind, []).append(run)
     return found
 
 
@@ -65,52 +65,56 @@ LATER, ALL = [1, 2], [0, 1, 2]
 
 
 def test_each_run_is_measured_by_itself_and_the_later_ones_against_the_first(tasks, tmp_path) -> None:
-    (measured,) = measure.measure({EN_WO: texts_of()}, OPTIONS, Cache(tmp_path / "cache"), 1).values()
-    expected = {"p_values": LATER, "worst": ALL, "losses": LATER, "wrong": ALL}
-    assert pieces_of(tasks) == expected
-    assert measured == Measured(**{kind: tuple([kind, run] for run in runs) for kind, runs in expected.items()})
-    (task,) = tasks
-    assert task.texts == texts_of()
-    assert task.options == replace(OPTIONS, judges={"wo": JUDGES["wo"]})
+    measured = measure.measure({EN_WO: texts_of()}, OPTIONS, Cache(tmp_path / "cache"), 1)
+    expected = {"bootstrap": LATER, "worst": ALL, "losses": LATER, "wrong": ALL}
+    assert runs_of(tasks) == expected
+    assert measured == {(kind, run): {EN_WO: [kind, run]} for kind, runs in expected.items() for run in runs}
+    ((texts, options, _),) = tasks
+    assert texts == texts_of()
+    assert options == replace(OPTIONS, judges={"wo": JUDGES["wo"]})
 
 
 @pytest.mark.parametrize(
     ("options", "kinds"),
     [
         (replace(OPTIONS, metric=None), {"worst", "losses", "wrong"}),
-        (replace(OPTIONS, sentences=False), {"p_values", "wrong"}),
-        (replace(OPTIONS, judges={}), {"p_values", "worst", "losses"}),
+        (replace(OPTIONS, sentences=False), {"bootstrap", "wrong"}),
+        (replace(OPTIONS, judges={}), {"bootstrap", "worst", "losses"}),
     ],
 )
 def test_what_the_options_leave_out_is_not_measured(tasks, tmp_path, options, kinds) -> None:
-    (measured,) = measure.measure({EN_WO: texts_of()}, options, Cache(tmp_path / "cache"), 1).values()
-    assert set(pieces_of(tasks)) == kinds
-    assert all(getattr(measured, kind) == () for kind in {"p_values", "worst", "losses", "wrong"} - kinds)
-    assert (tasks[0].options.judges == {}) == (options.judges == {})
+    measured = measure.measure({EN_WO: texts_of()}, options, Cache(tmp_path / "cache"), 1)
+    assert set(runs_of(tasks)) == kinds == {kind for kind, _ in measured}
+    assert (tasks[0][1].judges == {}) == (options.judges == {})
 
 
 @pytest.mark.parametrize(
     ("texts", "options", "patch", "again"),
     [
         (texts_of(), OPTIONS, None, {}),
-        (texts_of(reference="other"), OPTIONS, None, {"p_values": LATER, "worst": ALL, "losses": LATER}),
+        (texts_of(reference="other"), OPTIONS, None, {"bootstrap": LATER, "worst": ALL, "losses": LATER}),
         (
             texts_of(runs=("x", "b", "c")),
             OPTIONS,
             None,
-            {"worst": [0], "wrong": [0], "p_values": LATER, "losses": LATER},
+            {"worst": [0], "wrong": [0], "bootstrap": LATER, "losses": LATER},
         ),
-        (texts_of(runs=("a", "x", "c")), OPTIONS, None, {"p_values": [1], "worst": [1], "losses": [1], "wrong": [1]}),
-        (texts_of(), replace(OPTIONS, samples=2000), None, {"p_values": LATER}),
-        (texts_of(), replace(OPTIONS, metric=replace(OPTIONS.metric, signature="tok:char")), None, {"p_values": LATER}),
-        (texts_of(), replace(OPTIONS, metric=replace(OPTIONS.metric, arguments=())), None, {"p_values": LATER}),
-        (texts_of(), OPTIONS, (measure, "SEED", 1), {"p_values": LATER}),
-        (texts_of(), OPTIONS, (sacrebleu, "__version__", "0"), {"p_values": LATER, "worst": ALL, "losses": LATER}),
+        (texts_of(runs=("a", "x", "c")), OPTIONS, None, {"bootstrap": [1], "worst": [1], "losses": [1], "wrong": [1]}),
+        (texts_of(), replace(OPTIONS, samples=2000), None, {"bootstrap": LATER}),
+        (
+            texts_of(),
+            replace(OPTIONS, metric=replace(OPTIONS.metric, signature="tok:char")),
+            None,
+            {"bootstrap": LATER},
+        ),
+        (texts_of(), replace(OPTIONS, metric=replace(OPTIONS.metric, arguments=())), None, {"bootstrap": LATER}),
+        (texts_of(), OPTIONS, (measure, "SEED", 1), {"bootstrap": LATER}),
+        (texts_of(), OPTIONS, (sacrebleu, "__version__", "0"), {"bootstrap": LATER, "worst": ALL, "losses": LATER}),
         (
             texts_of(),
             OPTIONS,
             (measure, "_FORMAT", 0),
-            {"p_values": LATER, "worst": ALL, "losses": LATER, "wrong": ALL},
+            {"bootstrap": LATER, "worst": ALL, "losses": LATER, "wrong": ALL},
         ),
         (texts_of(), replace(OPTIONS, judges={"wo": Judge("wo", ("Arab",))}), None, {"wrong": ALL}),
         (texts_of(), OPTIONS, (off_target, "identifier_version", lambda: "0"), {}),
@@ -128,7 +132,7 @@ def test_what_a_change_can_alter_is_measured_again_and_nothing_else(
     if patch:
         monkeypatch.setattr(*patch)
     measure.measure({EN_WO: texts}, options, Cache(tmp_path / "cache"), 1)
-    assert pieces_of(tasks) == again
+    assert runs_of(tasks) == again
 
 
 def test_another_version_of_the_identifier_judges_again_what_it_judges(tasks, tmp_path, monkeypatch) -> None:
@@ -137,8 +141,8 @@ def test_another_version_of_the_identifier_judges_again_what_it_judges(tasks, tm
     tasks.clear()
     monkeypatch.setattr(off_target, "identifier_version", lambda: "0")
     measure.measure(texts, OPTIONS, Cache(tmp_path / "cache"), 1)
-    assert [task.texts.direction for task in tasks] == [("wo", "en")]
-    assert pieces_of(tasks) == {"wrong": ALL}
+    assert [texts.direction for texts, *_ in tasks] == [("wo", "en")]
+    assert runs_of(tasks) == {"wrong": ALL}
 
 
 def test_directions_into_one_language_follow_each_other(tasks, tmp_path, monkeypatch) -> None:
@@ -155,8 +159,8 @@ def test_directions_into_one_language_follow_each_other(tasks, tmp_path, monkeyp
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda answer=terminal: answer)
         found = measure.measure(texts, OPTIONS, Cache(tmp_path / str(terminal)), 1)
-        assert list(found) == directions
-    assert [str(task.texts.direction) for task in tasks[:5]] == ["fr-en", "wo-en", "en-fr", "wo-fr", "en-wo"]
+        assert list(found["wrong", 0]) == directions
+    assert [str(own.direction) for own, *_ in tasks[:5]] == ["fr-en", "wo-en", "en-fr", "wo-fr", "en-wo"]
     elsewhere, on_a_terminal = bars
     assert elsewhere.n == elsewhere.total == 5
     assert (elsewhere.unit, elsewhere.desc) == ("direction", "sentences")
@@ -169,10 +173,10 @@ class Pool:
 
     made: ClassVar[list[Pool]] = []
 
-    def __init__(self, processes: int, mp_context=None, initializer: Callable = lambda: None) -> None:
+    def __init__(self, processes: int, mp_context, initializer: Callable, initargs: tuple) -> None:
         self.processes, self.method, self.cancelled = processes, mp_context.get_start_method(), None
         Pool.made.append(self)
-        initializer()
+        initializer(*initargs)
 
     def submit(self, function: Callable, task) -> concurrent.futures.Future:
         future: concurrent.futures.Future = concurrent.futures.Future()
@@ -196,7 +200,7 @@ def test_many_directions_are_shared_out_to_other_processes(
     monkeypatch.setattr(signal, "signal", lambda *words: handlers.append(words))
     texts = {Direction(f"l{number}", "wo"): texts_of(runs=(f"h{number}",)) for number in range(directions)}
     found = measure.measure(texts, OPTIONS, Cache(tmp_path / "cache"), processes)
-    assert [own.worst for own in found.values()] == [(["worst", 0],)] * directions
+    assert found["worst", 0] == {direction: ["worst", 0] for direction in texts}
     if used is None:
         assert Pool.made == []
     else:
@@ -346,7 +350,7 @@ def test_what_is_measured_is_what_sacrebleu_and_a_loop_find(tmp_path) -> None:
     texts = {EN_WO: DirectionTexts(EN_WO, describe(tmp_path / "reference"), hypotheses)}
     metric = MetricSettings("bleu", "x", (("tokenize", "none"), ("force", True)))
     judges = {"wo": Judge("wo", ("Arab",))}
-    found = measure.measure(texts, MeasureOptions(metric, 200, True, judges), Cache(tmp_path / "cache"), 1)[EN_WO]
+    found = measure.measure(texts, MeasureOptions(metric, 200, True, judges), Cache(tmp_path / "cache"), 1)
     chrf = [
         [sacrebleu.sentence_chrf(own, [line], word_order=2).score for own, line in zip(run, reference, strict=True)]
         for run in runs
@@ -354,16 +358,16 @@ def test_what_is_measured_is_what_sacrebleu_and_a_loop_find(tmp_path) -> None:
     for run in ALL:  # without the empty reference and the run's own empty hypotheses
         indices = [index for index in (0, 2, 3, 4) if runs[run][index].strip()]
         expected = sorted((chrf[run][index], index) for index in indices)
-        assert [index for _, index in found.worst[run]] == [index for _, index in expected]
-        assert [value for value, _ in found.worst[run]] == pytest.approx([value for value, _ in expected])
+        assert [index for _, index in found["worst", run][EN_WO]] == [index for _, index in expected]
+        assert [value for value, _ in found["worst", run][EN_WO]] == pytest.approx([value for value, _ in expected])
     for run in LATER:
         expected = sorted((chrf[run][index] - chrf[0][index], index) for index in (0, 2, 3, 4))
-        assert [index for _, index in found.losses[run - 1]] == [index for _, index in expected]
-        assert [value for value, _ in found.losses[run - 1]] == pytest.approx([value for value, _ in expected])
-    p_values = paired_p_values(metric, metric.build(reference), runs[0], runs[1:], 200)
-    assert list(found.p_values) == p_values
-    assert len(set(p_values)) == 2
-    assert [tuple(counts) for counts in found.wrong] == [(4, 1), (5, 0), (4, 1)]
+        assert [index for _, index in found["losses", run][EN_WO]] == [index for _, index in expected]
+        assert [value for value, _ in found["losses", run][EN_WO]] == pytest.approx([value for value, _ in expected])
+    tested = [found["bootstrap", run][EN_WO] for run in LATER]
+    assert tested == p_values(metric, reference, runs[0], runs[1:], 200)
+    assert len(set(tested)) == 2
+    assert [found["wrong", run][EN_WO] for run in ALL] == [(4, 1), (5, 0), (4, 1)]
 
 
 def test_a_list_holds_the_twenty_lowest_of_some_sentences() -> None:

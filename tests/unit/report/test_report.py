@@ -16,11 +16,11 @@ from langspec_lora.data.directions import Direction, choose_directions, find_dir
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run, read_run
 from langspec_lora.languages import PAPER_LEVELS, read_resources
-from langspec_lora.report.groups import group_rows, language_rows, order_by_level
+from langspec_lora.report.groups import group_members, order_by_level
 from langspec_lora.report.heat_map import draw
 from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.report import terminal_text
-from langspec_lora.report.tables import Table, settings_table
+from langspec_lora.report.tables import Table, group_table, language_table, settings_table
 from tests import ROOT
 from tests.reports import report
 
@@ -44,73 +44,64 @@ def write_published(folder: Path, scores: dict[Direction, float]) -> Path:
     return folder
 
 
-def test_group_means_are_those_of_a_loop_over_all_directions() -> None:
-    runs = [random_scores(1), random_scores(2)]
-    rows = {row.label: row for row in group_rows(runs, LEVELS)}
+def test_groups_hold_the_directions_of_a_loop_over_all_languages() -> None:
+    directions = list(random_scores(1))
+    groups = group_members(directions, LEVELS)
     for source_level in ("high", "med", "low"):
         for target_level in ("high", "med", "low"):
-            for run_number, run in enumerate(runs):
-                total, count = 0.0, 0
-                for source in LEVELS:
-                    for target in LEVELS:
-                        if source == target or (LEVELS[source], LEVELS[target]) != (source_level, target_level):
-                            continue
-                        total += run[Direction(source, target)]
-                        count += 1
-                label = f"{source_level}→{target_level}"
-                if count == 0:
-                    assert label not in rows
-                    continue
-                assert rows[label].directions == count
-                assert rows[label].means[run_number] == pytest.approx(total / count, abs=1e-12)
-    assert rows["all"].directions == 20
-    assert rows["all"].means[0] == pytest.approx(np.mean(list(runs[0].values())))
-    assert rows["all"].differences[1] == pytest.approx(
-        np.mean([runs[1][direction] - runs[0][direction] for direction in runs[0]])
-    )
+            members = [
+                (source, target)
+                for source in LEVELS
+                for target in LEVELS
+                if source != target and (LEVELS[source], LEVELS[target]) == (source_level, target_level)
+            ]
+            assert groups.get(f"{source_level}→{target_level}", []) == members
+    assert groups["all"] == directions
+    assert list(groups)[-1] == "all"
 
 
-def test_means_by_language_are_those_of_a_loop_over_its_directions() -> None:
+def test_means_of_groups_and_languages_are_those_of_a_loop_over_all_directions(tmp_path) -> None:
     runs = [random_scores(1), random_scores(2)]
-    del runs[0][Direction("sd", "en")], runs[1][Direction("sd", "en")]
-    rows = language_rows(runs, LEVELS)
-    assert [(row.language, row.level) for row in rows] == list(LEVELS.items())
-    for row in rows:
-        for side, found in (("source", row.source), ("target", row.target)):
-            for run, mean in zip(runs, found.means, strict=True):
-                own = [score for direction, score in run.items() if getattr(direction, side) == row.language]
-                assert found.directions == len(own)
-                assert mean == pytest.approx(sum(own) / len(own))
+    for scores in runs:
+        del scores[Direction("sd", "en")]
+    folders = [write_published(tmp_path / name, scores) for name, scores in zip("ab", runs, strict=True)]
+    analysis, _ = report(folders, LEVELS, tmp_path / "out")
+
+    def figures(members: list[Direction]) -> list[float]:
+        one, two = (float(np.mean([scores[direction] for direction in members])) for scores in runs)
+        return [one, two, two - one]
+
+    def printed(cells: list[str]) -> object:
+        return pytest.approx([float(cell) for cell in cells], abs=0.005001)
+
+    for label, count, *cells in group_table(analysis).cells:
+        own = [d for d in runs[0] if label in ("all", f"{LEVELS[d.source]}→{LEVELS[d.target]}")]
+        assert int(count) == len(own)
+        assert figures(own) == printed(cells)
+    assert {line[0]: line[1] for line in language_table(analysis).cells} == LEVELS
+    for language, _, *cells in language_table(analysis).cells:
+        sides = ([d for d in runs[0] if d[side] == language] for side in (0, 1))
+        assert [figure for members in sides for figure in figures(members)] == printed(cells)
 
 
-def test_a_language_that_is_only_translated_from_has_no_mean_into_it() -> None:
-    rows = language_rows([{Direction("en", "fr"): 1.0}], LEVELS)
-    assert [(row.language, row.source is None, row.target is None) for row in rows] == [
-        ("en", False, True),
-        ("fr", True, False),
-    ]
+def test_a_language_that_is_only_translated_from_has_no_mean_into_it(tmp_path) -> None:
+    folder = write_published(tmp_path / "run", {Direction("en", "fr"): 1.0})
+    analysis, _ = report([folder], LEVELS, tmp_path / "out")
+    assert [line[2:] for line in language_table(analysis).cells] == [["1.00", "—"], ["—", "1.00"]]
 
 
 def test_the_papers_twelve_languages_make_groups_of_12_and_16_directions() -> None:
-    rows = group_rows([random_scores(1, tuple(PAPER_LEVELS))], PAPER_LEVELS)
-    assert [row.label for row in rows] == [
-        *("high→high", "high→med", "high→low", "med→high", "med→med", "med→low", "low→high", "low→med", "low→low"),
-        "all",
-    ]
-    assert [row.directions for row in rows] == [12, 16, 16, 16, 12, 16, 16, 16, 12, 132]
+    groups = group_members(list(random_scores(1, tuple(PAPER_LEVELS))), PAPER_LEVELS)
+    assert {label: len(members) for label, members in groups.items()} == {
+        **{"high→high": 12, "high→med": 16, "high→low": 16, "med→high": 16, "med→med": 12, "med→low": 16},
+        **{"low→high": 16, "low→med": 16, "low→low": 12, "all": 132},
+    }
 
 
 def test_languages_are_ordered_from_high_to_low_and_as_the_file_names_them() -> None:
     assert order_by_level(["wo", "en", "nl", "sd", "fr", "en"], LEVELS) == ["en", "fr", "nl", "wo", "sd"]
     with pytest.raises(UserError, match="no resource level for xx"):
         order_by_level(["en", "xx"], LEVELS)
-
-
-def test_runs_with_other_directions_are_not_averaged() -> None:
-    other = random_scores(2)
-    del other[Direction("en", "fr")]
-    with pytest.raises(UserError, match="same directions"):
-        group_rows([random_scores(1), other], LEVELS)
 
 
 def test_report_compares_the_runs_on_their_common_directions(tmp_path) -> None:
@@ -203,8 +194,10 @@ def test_heat_maps_show_every_cell_where_it_belongs(tmp_path, name, differences)
     corner = Direction(languages[-1], languages[0])  # bottom left: sources run down, targets to the right
     scores[corner] = 30.0
     path = tmp_path / "map.png"
-    matrix = direction_map("", "subtitle", scores, levels, (-30.0 if differences else 0.0, 30.0), differences)
-    draw(matrix, [path, path.with_suffix(".svg")], "title")
+    matrix = direction_map(
+        "", "subtitle", scores, levels, limits=(-30.0 if differences else 0.0, 30.0), signed=differences
+    )
+    assert draw(matrix, path.with_suffix(""), "title") == [path, path.with_suffix(".svg")]
     assert "<svg" in path.with_suffix(".svg").read_text()
     picture = matplotlib.image.imread(path)[..., :3]
     assert picture.shape[1] > 1280

@@ -10,8 +10,8 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
-from langspec_lora.report.groups import group_members, group_rows, known_levels, language_rows
-from langspec_lora.report.runs import common_scores, require_comparable, run_names, shared_metrics
+from langspec_lora.report.groups import group_members, known_levels, mean, order_by_level
+from langspec_lora.report.runs import common_directions, require_comparable, run_names, shared_metrics
 
 EN_FR, EN_WO, FR_WO = (Direction.parse(name) for name in ("en-fr", "en-wo", "fr-wo"))
 SPM = "nrefs:1|case:mixed|eff:no|tok:flores101|smooth:exp|version:2.4.0"
@@ -53,15 +53,11 @@ def test_a_metric_is_called_as_the_field_calls_it(metric, signature, label) -> N
 
 def test_runs_are_restricted_to_what_all_of_them_have() -> None:
     runs = [run("a", {FR_WO: 1.0, EN_WO: 2.0}), run("b", {EN_FR: 3.0, EN_WO: 4.0, FR_WO: 5.0})]
-    scores, left_out = common_scores(runs, "bleu")
-    assert [list(own.items()) for own in scores] == [[(FR_WO, 1.0), (EN_WO, 2.0)], [(FR_WO, 5.0), (EN_WO, 4.0)]]
-    assert left_out == 1
-    scores, left_out = common_scores(runs[::-1], "bleu")
-    assert list(scores[0]) == [EN_WO, FR_WO]
-    assert left_out == 1
-    assert common_scores(runs[:1], "bleu") == ([{FR_WO: 1.0, EN_WO: 2.0}], 0)
+    assert common_directions(runs, "bleu") == ([FR_WO, EN_WO], 1)
+    assert common_directions(runs[::-1], "bleu") == ([EN_WO, FR_WO], 1)
+    assert common_directions(runs[:1], "bleu") == ([FR_WO, EN_WO], 0)
     with pytest.raises(UserError, match="of/a, of/c have no direction in common; nothing to compare"):
-        common_scores([runs[0], run("c", {EN_FR: 3.0})], "bleu")
+        common_directions([runs[0], run("c", {EN_FR: 3.0})], "bleu")
 
 
 def test_runs_that_say_nothing_of_how_they_were_scored_compare_with_any() -> None:
@@ -131,15 +127,19 @@ def test_levels_that_are_not_stored_are_the_papers_or_not_known() -> None:
 
 
 def test_a_language_without_a_level_is_named_and_without_any_levels_there_is_one_group() -> None:
-    scores = {EN_FR: 1.0, EN_WO: 2.0}
-    for averages in (group_rows, language_rows):
+    directions = [EN_FR, EN_WO]
+    for sort, names in ((group_members, directions), (order_by_level, ["en", "fr", "wo"])):
         with pytest.raises(UserError, match="no resource level for fr, wo; put every language under high, med or low"):
-            averages([scores], {"en": "high"})
-    with pytest.raises(UserError, match="no resource level for fr, wo"):
-        group_members(list(scores), {"en": "high"})
-    assert group_members(list(scores), {}) == {"all": [EN_FR, EN_WO]}
+            sort(names, {"en": "high"})
+    assert group_members(directions, {}) == {"all": directions}
 
 
-def test_languages_without_levels_come_as_in_the_first_run() -> None:
-    runs = [{FR_WO: 1.0, EN_FR: 2.0}, {EN_FR: 2.0, FR_WO: 1.0}]
-    assert [(row.language, row.level) for row in language_rows(runs, {})] == [("fr", ""), ("wo", ""), ("en", "")]
+def test_languages_without_levels_come_as_they_are_named() -> None:
+    assert order_by_level(["fr", "wo", "en", "fr", "wo"], {}) == ["fr", "wo", "en"]
+
+
+def test_a_mean_is_that_of_the_directions_that_have_a_value() -> None:
+    values = {EN_FR: 1.0, EN_WO: 4.0}
+    assert mean(values, [EN_FR, EN_WO]) == mean(values, [EN_FR, FR_WO, EN_WO]) == 2.5
+    assert mean(values, [FR_WO]) is None
+    assert mean(values, []) is None

@@ -11,23 +11,25 @@ import pytest
 from sacrebleu import metrics as sacrebleu_metrics
 from sacrebleu.significance import PairedTest
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics.bleu import Bleu
 from langspec_lora.evaluation.metrics.chrf import Chrf
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.significance import (
     ALPHA,
+    Comparison,
     MetricSettings,
     comparable,
+    compare,
     default_samples,
     holm,
     metric_settings,
-    paired_p_values,
     resampled_sums,
-    verdict,
 )
-from tests.reports import invented_texts, noisy, sacrebleu, write_lines
+from tests.reports import invented_texts, noisy, p_values, sacrebleu, write_lines
 
+EN_FR, EN_WO, WO_EN = (Direction.parse(name) for name in ("en-fr", "en-wo", "wo-en"))
 BLEU = MetricSettings("bleu", "", (("tokenize", "13a"), ("force", True)))
 CHRF = MetricSettings("chrf", "", (("word_order", 2),))
 TEXTS = invented_texts(("en", "fr"), 60)
@@ -49,7 +51,7 @@ def test_p_values_are_those_of_the_sacrebleu_command_line(settings, flags, tmp_p
     for path, lines in zip(files, [REFERENCES, base, *others], strict=True):
         write_lines(path, lines)
     # More than one chunk of resamples, and a last one that is not full.
-    found = paired_p_values(settings, settings.build(REFERENCES), base, others, 2500)
+    found = p_values(settings, REFERENCES, base, others, 2500)
     printed = sacrebleu(files[0], "-i", *files[1:], *flags, "--paired-bs", "--paired-bs-n", 2500, "-f", "text")
     assert [f"{p:.4f}" for p in found] == re.findall(r"p = ([0-9.]+)", printed)
     assert len(set(found)) == 3
@@ -60,7 +62,7 @@ def test_p_values_are_those_of_sacrebleus_own_test(settings) -> None:
     # Runs on both sides of the base, and longer ones.
     longer = [f"{line} {line.split()[0]}" if number % 4 else line for number, line in enumerate(REFERENCES)]
     runs = [hypotheses(0.7, 1), hypotheses(0.72, 2), hypotheses(0.68, 3), longer]
-    found = paired_p_values(settings, settings.build(REFERENCES), runs[0], runs[1:], 150)
+    found = p_values(settings, REFERENCES, runs[0], runs[1:], 150)
     named = list(zip(("base", "one", "two", "three"), runs, strict=True))
     test = PairedTest(named, {"x": settings.build(REFERENCES)}, None, test_type="bs", n_samples=150)
     (results,) = (own for name, own in test()[1].items() if name != "System")
@@ -107,23 +109,22 @@ def test_no_hypothesis_at_all_scores_nothing() -> None:
 
 def test_equal_runs_do_not_differ() -> None:
     base = hypotheses(0.7, 1)
-    assert paired_p_values(BLEU, BLEU.build(REFERENCES), base, [list(base)], 1000) == [1.0]
-    assert verdict(0.0, 1.0) == "tie"
+    assert p_values(BLEU, REFERENCES, base, [list(base)], 1000) == [1.0]
 
 
 def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
     draw = random.Random(7)
     for size in (1, 2, 5, 40):
-        p_values = [round(draw.random() ** 4, 3) for _ in range(size)]  # with ties
-        corrected = holm(p_values)
+        own = [round(draw.random() ** 4, 3) for _ in range(size)]  # with ties
+        corrected = holm(own)
         for alpha in (0.001, 0.01, 0.05, 0.2, 0.9):
             rejected = set()
-            for step, index in enumerate(sorted(range(size), key=lambda i: p_values[i])):
-                if p_values[index] > alpha / (size - step):
+            for step, index in enumerate(sorted(range(size), key=lambda i: own[i])):
+                if own[index] > alpha / (size - step):
                     break
                 rejected.add(index)
             assert {i for i in range(size) if corrected[i] <= alpha + 1e-12} == rejected
-        assert all(p <= c <= 1 for p, c in zip(p_values, corrected, strict=True))
+        assert all(p <= c <= 1 for p, c in zip(own, corrected, strict=True))
 
 
 def test_holm_multiplies_the_least_by_all_and_never_falls() -> None:
@@ -145,9 +146,27 @@ def test_the_default_resamples_leave_room_for_significance_in_every_direction(di
     assert samples >= 1000  # sacrebleu's own
 
 
-def test_verdicts_follow_the_sign_of_what_is_significant() -> None:
-    assert [verdict(1.0, 0.01), verdict(-1.0, 0.01), verdict(5.0, 0.05)] == ["win", "loss", "tie"]
-    assert [verdict(0.01, 0.0499), verdict(-0.01, 0.0), verdict(-5.0, 0.06)] == ["win", "loss", "tie"]
+@pytest.mark.parametrize(
+    ("difference", "p_value", "verdict"),
+    [
+        *((1.0, 0.01, "win"), (-1.0, 0.01, "loss"), (5.0, 0.05, "tie")),
+        *((0.01, 0.0499, "win"), (-0.01, 0.0, "loss"), (-5.0, 0.06, "tie"), (0.0, 1.0, "tie")),
+    ],
+)
+def test_verdicts_follow_the_sign_of_what_is_significant(difference, p_value, verdict) -> None:
+    assert compare({EN_FR: p_value}, {EN_FR: difference, EN_WO: 9.0}).verdicts == {EN_FR: verdict}
+
+
+def test_verdicts_are_of_corrected_values() -> None:
+    found = compare({EN_FR: 0.03, EN_WO: 0.02, WO_EN: 0.01}, {EN_WO: 1.0, EN_FR: 1.0, WO_EN: -1.0})
+    assert found.corrected == pytest.approx({EN_FR: 0.04, EN_WO: 0.04, WO_EN: 0.03})
+    assert found.verdicts == {EN_FR: "win", EN_WO: "win", WO_EN: "loss"}
+
+
+def test_verdicts_are_counted_where_there_are_any() -> None:
+    comparison = Comparison({}, {}, {EN_FR: "win", EN_WO: "loss", WO_EN: "win"})
+    assert comparison.count([EN_FR, EN_WO, WO_EN, Direction("fr", "wo")]) == "2 / 0 / 1"
+    assert comparison.count([]) == "0 / 0 / 0"
 
 
 def run_with(metric: str, signature: str, tokenize: str = "") -> Run:

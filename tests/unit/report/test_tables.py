@@ -12,7 +12,6 @@ from langspec_lora.evaluation.results import Run
 from langspec_lora.report import heat_map as matrix
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.groups import GroupRow
 from langspec_lora.report.map_list import difference_maps, off_target_maps, score_maps
 from langspec_lora.report.report import make_folder, terminal_text, write_files
 from langspec_lora.report.tables import (
@@ -67,7 +66,7 @@ def test_the_overview_has_a_line_for_each_run(analysis) -> None:
         ["one & 1", "19.75", "+1.75"],
         ["two", "16.25", "-1.75"],
     ]
-    two = replace(bare(analysis), runs=analysis.runs[:2], groups={"bleu": [GroupRow("all", 4, (18.0, 19.75))]})
+    two = replace(bare(analysis), runs=analysis.runs[:2], metrics={"bleu": analysis.scores[:2]})
     assert lines_of(overview_table(two))[2] == ["one & 1", "19.75", "+1.75"]
     assert lines_of(overview_table(only_the_first_run(analysis))) == [["run", "BLEU (13a)"], ["base", "18.00"]]
 
@@ -84,6 +83,7 @@ def test_groups_have_means_and_differences_in_any_metric(analysis) -> None:
     ]
     assert lines_of(group_table(analysis, "chrf")) == [
         ["group", "directions", *names],
+        *([label, "1", "35.00", "37.50", "34.00", "+2.50", "-1.00"] for label in list(analysis.groups)[:4]),
         ["all", "4", "35.00", "37.50", "34.00", "+2.50", "-1.00"],
     ]
 
@@ -191,7 +191,7 @@ def test_maps_of_scores_share_their_colours_and_say_their_mean(analysis) -> None
     assert [m.subtitle for m in maps] == [
         f"mean {mean} over 4 directions, source × target" for mean in ("18.00", "19.75", "16.25")
     ]
-    nothing = replace(analysis, scores=tuple(dict.fromkeys(scores, 0.0) for scores in analysis.scores))
+    nothing = replace(analysis, metrics={"bleu": [dict.fromkeys(scores, 0.0) for scores in analysis.scores]})
     low, high = score_maps(nothing)[0].limits  # a scale needs two ends
     assert low == 0 < high < 1
 
@@ -204,7 +204,7 @@ def test_maps_of_differences_share_their_colours_and_say_where_a_run_is_better(a
     assert two.values == {EN_FR: 0.0, EN_WO: -2.0, WO_EN: -6.0, WO_FR: 1.0}
     assert one.subtitle == "mean +1.75; higher in 2 of 4 directions"
     assert two.subtitle == "mean -1.75; higher in 1 of 4 directions"
-    equal = replace(analysis, scores=(analysis.scores[0],) * 3)
+    equal = replace(analysis, metrics={"bleu": analysis.scores[:1] * 3})
     assert -1 < difference_maps(equal)[0].limits[0] < 0
     assert difference_maps(only_the_first_run(analysis)) == []
 
@@ -274,7 +274,7 @@ def test_the_terminal_shows_all_but_what_is_too_long_for_it(analysis) -> None:
     assert terminal_text(analysis).split("\n\n") == summary(analysis) + languages
     # As many languages as a terminal holds, and one more.
     for count, shown in ((40, True), (41, False)):
-        many = replace(analysis, languages=[analysis.languages[0]] * count)
+        many = replace(analysis, languages=[*analysis.languages, *map(str, range(3, count))])
         assert ("## From and into" in terminal_text(many)) == shown
 
 
@@ -284,7 +284,7 @@ def test_the_terminal_shows_no_part_that_there_is_nothing_for(analysis) -> None:
     assert titles == ["# BLEU (13a)", "- BLEU (13a), means over directions", "## From and into each language"]
     found = replace(analysis.off_target, bounds=frozenset())
     for some, title in (
-        (replace(plain, comparisons=analysis.comparisons, members={}), "## Wins, ties and losses"),
+        (replace(plain, comparisons=analysis.comparisons), "## Wins, ties and losses"),
         (replace(plain, off_target=found), "## From and into each language"),
     ):
         parts = terminal_text(some).split("\n\n")
@@ -293,18 +293,18 @@ def test_the_terminal_shows_no_part_that_there_is_nothing_for(analysis) -> None:
 
 def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeypatch) -> None:
     drawn = []
-    monkeypatch.setattr(matrix, "draw", lambda *words: drawn.append(words))
+    monkeypatch.setattr(matrix, "draw", lambda *words: drawn.append(words) or [words[1]])
     files = write_files(analysis, tmp_path)
     names = ("base", "one___1", "two", "one___1-minus-base", "two-minus-base")
-    pictures = [[tmp_path / f"heatmap.{name}.{suffix}" for suffix in ("png", "svg")] for name in names]
+    pictures = [tmp_path / f"heatmap.{name}" for name in names]
     written = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".csv", ".directions.csv")]
-    assert files == [*written, *(path for paths in pictures for path in paths)]
+    assert files == [*written, *pictures]
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (tmp_path / "report.csv").read_text(encoding="utf-8") == group_table(analysis).csv()
     directions = directions_table(analysis, full=True).csv()
     assert (tmp_path / "report.directions.csv").read_text(encoding="utf-8") == directions
     maps = [*score_maps(analysis), *difference_maps(analysis)]
-    assert drawn == [(m, paths, f"BLEU (13a): {m.title}") for m, paths in zip(maps, pictures, strict=True)]
+    assert drawn == [(m, stem, f"BLEU (13a): {m.title}") for m, stem in zip(maps, pictures, strict=True)]
     titles = ("base", "one & 1", "two", "one & 1 − base", "two − base")
     parts = [
         *summary(analysis),
@@ -329,13 +329,13 @@ def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeyp
 
 
 def test_pictures_of_runs_with_like_names_have_names_of_their_own(analysis, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(matrix, "draw", lambda *words: None)
+    monkeypatch.setattr(matrix, "draw", lambda matrix, stem, title: [stem])
     names = ("a_b-1.5", "a b-1.5", "a − b")
     runs = tuple(replace(run, name=name) for run, name in zip(analysis.runs, names, strict=True))
     files = write_files(replace(bare(analysis), runs=runs), tmp_path)
-    assert [path.name for path in files if path.suffix == ".svg"] == [
-        *("heatmap.a_b-1.5.svg", "heatmap.a_b-1.5.1.svg", "heatmap.a___b.svg"),
-        *("heatmap.a_b-1.5-minus-a_b-1.5.svg", "heatmap.a-minus-b-minus-a_b-1.5.svg"),
+    assert [path.name for path in files[4:]] == [
+        *("heatmap.a_b-1.5", "heatmap.a_b-1.5.1", "heatmap.a___b"),
+        *("heatmap.a_b-1.5-minus-a_b-1.5", "heatmap.a-minus-b-minus-a_b-1.5"),
     ]
     assert "## Wrong language" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
