@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from langspec_lora.files import write_whole
@@ -26,10 +26,15 @@ EMPTY = "#f0f2f4"
 _BLACK = "#0a0f14"  # of figures on colours: with a lighter one neither it nor white would do on those in between
 _MIDDLE = 0.1894  # relative luminance of a colour on which white and _BLACK have the same contrast
 
-# templates/heat.css holds the same scales in steps, and darker ones.
 SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
 DIFFERENCES = LinearSegmentedColormap.from_list(
     "differences", ["#7f2704", "#d9713c", "#f6c9a8", "#fafafa", "#a9d3e0", "#3f8fb0", "#0b3c5d"]
+)
+_DARK_SCORES = LinearSegmentedColormap.from_list(
+    "dark", ["#1b262e", "#1c4251", "#1f6674", "#38969f", "#86cbc5", "#e3f6f1"]
+)
+_DARK_DIFFERENCES = LinearSegmentedColormap.from_list(
+    "dark differences", ["#ffcfae", "#e0814c", "#7b3d1c", "#1f272e", "#1d5069", "#4aa0c2", "#bfe6f3"]
 )
 
 STEPS = 32
@@ -186,3 +191,20 @@ def ink_on(colour: ColorType) -> str:
 def step(value: float, low: float, high: float) -> int:
     """The step of a value on a scale from ``low`` to ``high``."""
     return round(STEPS * min(1.0, max(0.0, (value - low) / (high - low))))
+
+
+def stylesheet() -> str:
+    """CSS of the classes ``s0`` … (scores) and ``d0`` … (differences), and of their legends."""
+    light = _classes("s", SCORES) + _classes("d", DIFFERENCES)
+    dark = _classes("s", _DARK_SCORES) + _classes("d", _DARK_DIFFERENCES)
+    return f"{light}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n"
+
+
+def _classes(letter: str, colours: Colormap) -> str:
+    shades = [colours(number / STEPS) for number in range(STEPS + 1)]
+    rules = [
+        f".heat .{letter}{number}{{background:{to_hex(shade)};color:{ink_on(shade)}}}"
+        for number, shade in enumerate(shades)
+    ]
+    gradient = ",".join(to_hex(shade) for shade in shades[::4])
+    return "\n".join([*rules, f".legend .{letter}{{background:linear-gradient(to right,{gradient})}}\n"])

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_map import Matrix, spans, step
+from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
 from langspec_lora.report.map_list import arrow, difference_maps, off_target_maps, score_maps
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
@@ -35,6 +36,7 @@ def html_report(analysis: Analysis) -> str:
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         tables=tables,
+        colours=Markup(stylesheet()),
         names=[run.name for run in analysis.runs],
         shown=SHOWN,
         groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
