@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import warnings
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.notes import is_quiet
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 
@@ -39,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.benchmark.compare import Measurements
     from langspec_lora.benchmark.compare import run as compare
     from langspec_lora.benchmark.report import to_markdown, write
+    from langspec_lora.progress import StatusLine
 
     parts = args.parts or Measurements.parts
     unknown = [part for part in parts if part not in Measurements.parts]
@@ -65,25 +64,9 @@ def run(args: argparse.Namespace) -> int:
         parts=parts,
     )
     warnings.simplefilter("ignore")  # deprecations in the libraries compared
-    progress = _Progress()
-    results = compare(asked, progress)
-    progress("")
+    line = StatusLine(sys.stderr)
+    results = compare(asked, line.show)
+    line.clear()
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
     return 0
-
-
-class _Progress:
-    """Shows what is being measured: one changing line on a terminal, else a line every 15 seconds."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if is_quiet():
-            return
-        if sys.stderr.isatty():
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif line and time.monotonic() - self._printed > 15:
-            self._printed = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
