@@ -26,20 +26,25 @@ class Shape:
     """Size of the model and of a batch.
 
     Attributes:
+        name: in ``--shape``.
         size: of encoder and decoder.
         vocabulary: entries of the dictionary.
         tokens: target tokens in a batch, padding included.
     """
 
+    name: str
     size: Size
     vocabulary: int
     tokens: int
 
 
 SHAPES = {
-    "tiny": Shape(Size(layers=2, width=64, ffn=128, heads=4), vocabulary=500, tokens=300),
-    "small": Shape(Size(layers=1, width=1024, ffn=4096), vocabulary=21_350, tokens=1000),
-    "615m": Shape(M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
+    shape.name: shape
+    for shape in (
+        Shape("tiny", Size(layers=2, width=64, ffn=128, heads=4), vocabulary=500, tokens=300),
+        Shape("small", Size(layers=1, width=1024, ffn=4096), vocabulary=21_350, tokens=1000),
+        Shape("615m", M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
+    )
 }
 """``615m`` is M2M100 615M. ``small`` is a twelfth of it, with its proportions: linears of its size in a twelfth of its
 layers, a twelfth of its dictionary. ``tiny`` only shows that everything runs."""
@@ -57,12 +62,11 @@ class Ranks:
         """The rank of each of so many languages."""
         return tuple((self.high, self.med, self.low)[number * 3 // languages] for number in range(languages))
 
-    def mean(self, languages: int) -> int:
-        """The mean rank, rounded."""
-        return round(sum(self.of(languages)) / languages)
-
     def __str__(self) -> str:
         return f"{self.high}/{self.med}/{self.low}"
+
+
+PAPER = Ranks(2, 2, 8)
 
 
 def build_model(
@@ -76,13 +80,8 @@ def build_model(
         device: where it is built; a GPU draws 615M weights much faster than a CPU.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in shape.size.arguments().items()]
-    flags += [
-        "--share-all-embeddings",
-        "--share-decoder-input-output-embed",
-        "--dropout=0.1",
-        f"--dim={shape.size.width}",
-    ]
-    flags += [f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
+    flags += ["--share-all-embeddings", "--share-decoder-input-output-embed", "--dropout=0.1"]
+    flags += [f"--dim={shape.size.width}", f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
     parser = options.get_training_parser(default_task="translation_multi_simple_epoch_lora")
     args = options.parse_args_and_arch(parser, flags)
     if ranks is not None:
@@ -114,10 +113,7 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
         device: where the batch goes.
     """
     draw = random.Random(seed)
-    lengths: list[int] = []
-    while (len(lengths) + 1) * LONGEST <= shape.tokens:
-        lengths.append(draw.randint(SHORTEST, LONGEST))
-    lengths.sort(reverse=True)
+    lengths = sorted((draw.randint(SHORTEST, LONGEST) for _ in range(shape.tokens // LONGEST)), reverse=True)
     generator = torch.Generator().manual_seed(seed)
 
     def sentences(left_pad: bool) -> Tensor:

@@ -34,15 +34,17 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints the results and writes them."""
     import torch
 
-    from langspec_lora.benchmark.compare import Measurements
+    from langspec_lora.benchmark.compare import PARTS
     from langspec_lora.benchmark.compare import run as compare
+    from langspec_lora.benchmark.contenders import Setting
     from langspec_lora.benchmark.report import to_markdown, write
+    from langspec_lora.benchmark.workload import SHAPES
     from langspec_lora.progress import StatusLine
 
-    parts = args.parts or Measurements.parts
-    unknown = [part for part in parts if part not in Measurements.parts]
+    parts = args.parts or PARTS
+    unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected {', '.join(Measurements.parts)}")
+        raise UserError(f"--parts {unknown[0]}: expected {', '.join(PARTS)}")
     if list(parts) == ["memory"]:
         raise UserError("--parts memory needs update or translation; name one of them too")
     for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
@@ -55,17 +57,13 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out {args.out}: {error.strerror}; give a folder that you can write to") from error
     gpu = torch.cuda.is_available() and not args.cpu
-    asked = Measurements(
-        shape=args.shape or ("615m" if gpu else "small"),
-        device="cuda" if gpu else "cpu",
-        amp=gpu if args.amp is None else args.amp,
-        rounds=args.rounds,
-        threads=args.threads or torch.get_num_threads(),
-        parts=parts,
-    )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    shape, device = SHAPES[args.shape or ("615m" if gpu else "small")], torch.device("cuda" if gpu else "cpu")
+    setting = Setting(shape, device, amp=gpu if args.amp is None else args.amp)
     warnings.simplefilter("ignore")  # deprecations in the libraries compared
     line = StatusLine(sys.stderr)
-    results = compare(asked, line.show)
+    results = compare(setting, args.rounds, parts, line.show)
     line.clear()
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
