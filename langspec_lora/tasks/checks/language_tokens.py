@@ -81,7 +81,9 @@ def unused_language_token_flags(args: Namespace) -> list[str]:
         return []
     unused = [f"--encoder-langtok {source}"] if source and source != main[0] else []
     unused += ["--decoder-langtok"] if target and target != main[1] else []
-    return [f"{', '.join(unused)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"] if unused else []
+    if not unused:
+        return []
+    return [f"{', '.join(unused)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"]
 
 
 def language_token_mismatches(args: Namespace, paths: Iterable[str]) -> list[str]:
