@@ -117,7 +117,7 @@ def decoding_progress(output: str) -> str:
     return f"{found[-1][0]}/{found[-1][1]} sentences" if found else ""
 
 
-def plan(out: Path) -> list[list[Stage]]:
+def all_stages(out: Path) -> list[list[Stage]]:
     """All stages in their order; those of one list run side by side.
 
     Args:
@@ -209,7 +209,7 @@ def run(out: Path, root: Path) -> int:
     # One thread each: two trainings side by side on two cores, and the same result on any number of cores.
     runner = Runner(out, root, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
     with runner.lock():
-        stages = plan(out)
+        stages = all_stages(out)
         for together in stages:
             runner.run(*together)
         results = {name: out / "results" / name for name in RUNS}
