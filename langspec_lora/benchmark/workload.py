@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from fairseq import options
-from fairseq.data import Dictionary, data_utils
-from torch import Tensor
+from fairseq import options, utils
+from fairseq.data import Dictionary
+from fairseq.data.language_pair_dataset import collate
 
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.sizes import M2M100, Size
@@ -96,9 +96,8 @@ def build_model(
 def dictionaries(shape: Shape) -> Namespace:
     """What a model and a criterion want of a task."""
     dictionary = Dictionary()
-    dictionary.symbols += [f"w{number}" for number in range(shape.vocabulary - len(dictionary))]
-    dictionary.indices = {symbol: index for index, symbol in enumerate(dictionary.symbols)}
-    dictionary.count = [1] * len(dictionary.symbols)
+    for number in range(shape.vocabulary - len(dictionary)):
+        dictionary.add_symbol(f"w{number}")
     return Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
 
 
@@ -115,28 +114,17 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
     draw = random.Random(seed)
     lengths = sorted((draw.randint(SHORTEST, LONGEST) for _ in range(shape.tokens // LONGEST)), reverse=True)
     generator = torch.Generator().manual_seed(seed)
-
-    def sentences(left_pad: bool) -> Tensor:
-        rows = [torch.randint(4, shape.vocabulary, (length,), generator=generator) for length in lengths]
-        return data_utils.collate_tokens(rows, pad_idx=1, eos_idx=2, left_pad=left_pad)
-
-    target = sentences(left_pad=False)
-    previous = target.roll(1, 1)
-    previous[:, 0] = 2  # fairseq starts with the end of a sentence
-    previous[target.eq(1)] = 1
-    ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
-    source_id, target_id = (side if mixed else side[:1] for side in ids)
-    net_input = {
-        "src_tokens": sentences(left_pad=True),
-        "src_lengths": torch.tensor(lengths),
-        "prev_output_tokens": previous,
-        "src_lang_id": source_id,
-        "tgt_lang_id": target_id,
-    }
-    return {
-        "languages": tuple(tuple(sorted(set(side.tolist()))) for side in (source_id, target_id)),
-        "net_input": {name: value.to(device) for name, value in net_input.items()},
-        "target": target.to(device),
-        "ntokens": int(target.ne(1).sum()),
-        "nsentences": len(lengths),
-    }
+    targets, sources = (
+        [torch.randint(4, shape.vocabulary, (length,), generator=generator) for length in lengths] for _ in range(2)
+    )
+    samples = [
+        {"id": number, "source": source, "target": target}
+        for number, (source, target) in enumerate(zip(sources, targets, strict=True))
+    ]
+    batch = collate(samples, pad_idx=1, eos_idx=2)
+    for side in ("src", "tgt"):
+        ids = torch.tensor([draw.randrange(languages) for _ in lengths])
+        batch["net_input"][f"{side}_lang_id"] = ids if mixed else ids[:1]
+    batch = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
+    ids_of_sides = (batch["net_input"][f"{side}_lang_id"].tolist() for side in ("src", "tgt"))
+    return {**batch, "languages": tuple(tuple(sorted(set(ids))) for ids in ids_of_sides)}
