@@ -70,6 +70,7 @@ setup(
     package_data={
         "langspec_lora": ["py.typed"],
         "langspec_lora.compat": [STARTUP.name],
+        "langspec_lora.example": ["languages.yaml"],
         "langspec_lora.report": ["templates/*"],
     },
     cmdclass={"build_py": BuildWithStartup, "editable_wheel": EditableWithStartup},

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import INITS, PruningFlags
+from langspec_lora.flags import PruningFlags
 from langspec_lora.languages import (
     LEVELS,
     PAPER_RESOURCES,
@@ -19,7 +19,7 @@ from langspec_lora.languages import (
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import check_numbers
-from langspec_lora.sites import POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
+from langspec_lora.sites import INITS, POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import names_of
 
 

@@ -8,10 +8,7 @@ from typing import Any
 from langspec_lora.languages import DEFAULT_RANKS
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
-from langspec_lora.sites import POSITIONS
-
-INITS = ("rank", "standard")
-"""How A is drawn, see :func:`~langspec_lora.lora.draw_a`."""
+from langspec_lora.sites import INITS, POSITIONS
 
 ABSENT = ("rest", "move")
 

@@ -1,10 +1,12 @@
-"""Progress bars; ``--quiet`` hides them."""
+"""How far a command is: progress bars, and a status line; ``--quiet`` hides them."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -24,3 +26,32 @@ class Progress(tqdm):
         interval = 0.5 if sys.stderr.isatty() else 20.0
         pace = {"mininterval": interval, "maxinterval": interval}
         super().__init__(iterable, disable=True if is_quiet() else disable, **{**pace, **settings})
+
+
+class StatusLine:
+    """What is going on now: a line that is rewritten on a terminal; elsewhere a new line every fifteen seconds.
+
+    Args:
+        stream: where it is shown.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._shown = time.monotonic()
+
+    def show(self, text: str) -> None:
+        """Shows another text, cut to the width of the terminal."""
+        if is_quiet():
+            return
+        if self._terminal:
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+            print(f"\r\033[K{text[: columns - 1]}", end="", file=self._stream, flush=True)
+        elif time.monotonic() - self._shown > 15:
+            print(text, file=self._stream, flush=True)
+            self._shown = time.monotonic()
+
+    def clear(self) -> None:
+        """Empties the line before something else is printed."""
+        if self._terminal and not is_quiet():
+            print("\r\033[K", end="", file=self._stream, flush=True)

@@ -33,6 +33,9 @@ SOURCE, TARGET = "src", "tgt"
 SIDES = (SOURCE, TARGET)
 """Whose language selects the adapter of a layer (the flags' activation direction)."""
 
+INITS: Mapping[str, int] = {"rank": 0, "standard": 1}
+"""How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis."""
+
 
 class Site(NamedTuple):
     """One linear that can be adapted.

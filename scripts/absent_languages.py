@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError, command_line
-from langspec_lora.example.quickstart import evaluate_command, finetune_command, plan
+from langspec_lora.example.quickstart import all_stages, evaluate_command, finetune_command
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -54,7 +54,7 @@ def main() -> int:
     with command_line():
         os.chdir(ROOT)
         out = args.out.resolve()
-        for (stage,) in plan(out)[:2]:
+        for (stage,) in all_stages(out)[:2]:
             if not stage.folder.exists():
                 run(stage.command, out / "logs" / f"{stage.name}.log")
         base, data = out / "base" / "checkpoint_last.pt", out / "example" / "finetune"

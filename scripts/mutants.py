@@ -69,7 +69,7 @@ def mutants_of(name: str, code: str) -> list[Mutant]:
     """
     original = _meaning(code)
     seen, found = {original}, []
-    for changed in (*_of_cosmic_ray(code), *_own(code)):
+    for changed in (*_of_cosmic_ray(code), *_omissions(code)):
         try:
             meaning = _meaning(changed)
         except SyntaxError:
@@ -88,7 +88,7 @@ def _of_cosmic_ray(code: str) -> Iterator[str]:
             yield mutate_code(code, operator, occurrence)
 
 
-def _own(code: str) -> Iterator[str]:
+def _omissions(code: str) -> Iterator[str]:
     """Leaves out a statement, an argument, an item, a part, a condition or an exception, each in its turn."""
     text = _Text(code)
     for node in ast.walk(ast.parse(code)):

@@ -363,8 +363,8 @@ def summary(work: Sequence[tuple[Module, Mutant]], explained: Sequence[dict[str,
             survivors.append(f"{name_of(module.path)}:{mutant.line}\n{mutant}")
     print("\n\n".join(survivors))
     print(f"\n{'module':50} killed survived explained not tried")
-    for name, own in counts.items():
-        print(f"{name:50} {own['killed']:6} {own['survived']:8} {own['explained']:9} {own['not tried']:9}")
+    for name, count in counts.items():
+        print(f"{name:50} {count['killed']:6} {count['survived']:8} {count['explained']:9} {count['not tried']:9}")
     total = sum(counts.values(), Counter())
     tried = total["killed"] + total["survived"]
     print(f"{total['killed']} of {tried} changes are noticed" + (f": {total['killed'] / tried:.1%}" if tried else ""))

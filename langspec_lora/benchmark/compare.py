@@ -2,67 +2,31 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from langspec_lora.benchmark import huggingface
-from langspec_lora.benchmark.contenders import TRANSLATIONS, UPDATES, Setting
-from langspec_lora.benchmark.measure import peak_cpu_memory, peak_gpu_memory, time_in_turns
-from langspec_lora.benchmark.workload import SHAPES, Ranks
+from langspec_lora.benchmark.contenders import TRANSLATIONS, UPDATES, Contender, Setting
+from langspec_lora.benchmark.measure import free_memory, peak_memory, time_in_turns
+from langspec_lora.benchmark.workload import PAPER, Ranks
 
+PARTS = ("update", "translation", "sweep", "memory")
 LANGUAGES = (2, 12, 30, 100, 200)
-RANKS = (Ranks(2, 2, 8), Ranks(8, 8, 32), Ranks(16, 16, 16))
-PAPER = (12, RANKS[0])
-PACKAGES = ("torch", "fairseq", "transformers", "peft")
+RANKS = (PAPER, Ranks(8, 8, 32), Ranks(16, 16, 16))
 SWEEP_ROUNDS = 3
 """At most so many repetitions of each of the sweep's settings, of which there are fifteen."""
 SWEPT = ("one shared adapter", "ours, mixed", "loop over languages")
 MOVE = "ours, absent languages move"
 """Swept with the paper's ranks only: whether absent languages rest does not depend on ranks."""
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What to measure.
-
-    Attributes:
-        shape: name of the shape.
-        device: ``cpu`` or ``cuda``.
-        amp: autocast.
-        rounds: repetitions.
-        threads: of the CPU.
-        languages: numbers of languages of the sweep.
-        ranks: ranks of the sweep.
-        parts: which of ``update``, ``translation``, ``sweep`` and ``memory`` to measure.
-    """
-
-    shape: str
-    device: str
-    amp: bool
-    rounds: int
-    threads: int
-    languages: Sequence[int] = LANGUAGES
-    ranks: Sequence[Ranks] = RANKS
-    parts: Sequence[str] = ("update", "translation", "sweep", "memory")
-
-    def settings(self, languages: int = PAPER[0], ranks: Ranks = PAPER[1]) -> dict[str, Any]:
-        """One comparison, as plain data."""
-        plain = {"shape": self.shape, "device": self.device, "amp": self.amp, "threads": self.threads}
-        return {**plain, "languages": languages, "ranks": [ranks.high, ranks.med, ranks.low]}
-
-
-def setting_from(settings: Mapping[str, Any]) -> Setting:
-    """Reads what :meth:`Measurements.settings` gives."""
-    device, ranks = torch.device(settings["device"]), Ranks(*settings["ranks"])
-    return Setting(SHAPES[settings["shape"]], settings["languages"], ranks, device, settings["amp"])
 
 
 @dataclass
@@ -83,86 +47,84 @@ class Results:
     sweep: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run(asked: Measurements, say: Callable[[str], None]) -> Results:
+def run(setting: Setting, rounds: int, parts: Collection[str], show: Callable[[str], None]) -> Results:
     """Measures what is asked for.
 
     Args:
-        asked: what to measure.
-        say: called with a line of what is going on.
+        setting: the comparison, with the paper's languages and ranks; the sweep changes them.
+        rounds: repetitions.
+        parts: which of :data:`PARTS` to measure.
+        show: called with a line of what is going on.
     """
-    torch.set_num_threads(asked.threads)
-    results = Results(machine(asked), {**asdict(asked), "ranks": [str(ranks) for ranks in asked.ranks]})
-    hugging_face = huggingface.is_usable()
-    for job, table in (("update", UPDATES), ("translation", TRANSLATIONS)):
-        if job not in asked.parts:
-            continue
-        names = [name for name in table if hugging_face or not name.startswith("Hugging Face")]
-        settings = asked.settings()
-        measured = _time(asked, {name: table[name] for name in names}, settings, asked.rounds, f"{job}: ", say)
-        for name in names:
-            if "memory" in asked.parts:
-                say(f"{job}: memory of {name}")
-                measured[name]["peak_bytes"] = _peak_memory(job, name, settings)
-        setattr(results, job, measured)
-    if "sweep" in asked.parts:
-        for ranks in asked.ranks:
-            for languages in asked.languages:
-                settings = asked.settings(languages, ranks)
-                prefix = f"{languages} languages, ranks {ranks}: "
-                swept = (*SWEPT, MOVE) if ranks == PAPER[1] else SWEPT
-                contenders = {name: UPDATES[name] for name in swept}
-                measured = _time(asked, contenders, settings, min(asked.rounds, SWEEP_ROUNDS), prefix, say)
-                results.sweep.append({"languages": languages, "ranks": str(ranks), **measured})
+    plan = {
+        **{"shape": setting.shape.name, "device": setting.device.type, "amp": setting.amp, "rounds": rounds},
+        **{"threads": torch.get_num_threads(), "languages": LANGUAGES, "ranks": list(map(str, RANKS)), "parts": parts},
+    }
+    results = Results(machine(setting.device), plan)
+    for job, contenders in all_contenders().items():
+        if job in parts:
+            measured = _time(contenders, setting, rounds, f"{job}: ", show)
+            setattr(results, job, measured)
+            for name in contenders if "memory" in parts else ():
+                show(f"{job}: memory of {name}")
+                measured[name]["peak_bytes"] = peak_memory(contenders[name], setting)
+    for ranks in RANKS if "sweep" in parts else ():
+        for languages in LANGUAGES:
+            contenders = {name: UPDATES[name] for name in (*SWEPT, *((MOVE,) if ranks == PAPER else ()))}
+            swept = replace(setting, languages=languages, ranks=ranks)
+            label = f"{languages} languages, ranks {ranks}: "
+            measured = _time(contenders, swept, min(rounds, SWEEP_ROUNDS), label, show)
+            results.sweep.append({"languages": languages, "ranks": str(ranks), **measured})
     return results
 
 
-def _time(
-    asked: Measurements,
-    table: Mapping[str, Callable],
-    settings: Mapping[str, Any],
-    rounds: int,
-    prefix: str,
-    say: Callable[[str], None],
-) -> dict[str, dict[str, Any]]:
-    setting = setting_from(settings)
-    contenders = {}
-    for name, prepare in table.items():
-        say(f"{prefix}building {name}")
-        contenders[name] = prepare(setting)
-    timings = time_in_turns(contenders, rounds, setting.device, lambda name: say(prefix + name))
-    measured = {
-        name: {"seconds": list(timing.seconds), "tokens": contenders[name].tokens} for name, timing in timings.items()
+def all_contenders() -> dict[str, Mapping[str, Contender]]:
+    """The contenders of each job, Hugging Face's among them where it can be used."""
+    if not hugging_face_is_usable():
+        return {"update": UPDATES, "translation": TRANSLATIONS}
+    from langspec_lora.benchmark import huggingface
+
+    name, update = "Hugging Face + PEFT", partial(huggingface.PeftUpdate, huggingface.build_model)
+    return {
+        "update": {**UPDATES, name: update},
+        "translation": {**TRANSLATIONS, name: huggingface.PeftTranslation},
     }
-    contenders.clear()
-    _free(setting.device)
+
+
+def hugging_face_is_usable() -> bool:
+    """Whether transformers and PEFT are installed, and this torch is new enough for them."""
+    if not all(map(find_spec, ("transformers", "peft"))):
+        return False
+    from transformers import is_torch_available
+
+    return is_torch_available()
+
+
+def _time(
+    contenders: Mapping[str, Contender], setting: Setting, rounds: int, label: str, show: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    built = {}
+    for name, build in contenders.items():
+        show(f"{label}building {name}")
+        built[name] = build(setting)
+    seconds = time_in_turns(built, rounds, lambda name: show(label + name))
+    measured = {name: {"seconds": seconds[name], "tokens": built[name].tokens} for name in contenders}
+    built.clear()
+    free_memory()
     return measured
 
 
-def _peak_memory(job: str, name: str, settings: Mapping[str, Any]) -> int:
-    setting = setting_from(settings)
-    if setting.device.type == "cpu":
-        return peak_cpu_memory(job, name, settings)
-    peak = peak_gpu_memory(lambda: (UPDATES if job == "update" else TRANSLATIONS)[name](setting), setting.device)
-    _free(setting.device)
-    return peak
-
-
-def _free(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-def machine(asked: Measurements) -> dict[str, Any]:
-    """Names the machine and the versions of what ran on it."""
+def machine(device: torch.device) -> dict[str, Any]:
+    """Names the machine and the versions of what runs on it."""
     # By the module: a fork of fairseq is installed under another name.
-    packages = PACKAGES if huggingface.is_usable() else PACKAGES[:2]
-    versions = {name: import_module(name).__version__ for name in packages}
-    cpu = platform.processor() or platform.machine()
+    packages = ("torch", "fairseq", *(("transformers", "peft") if hugging_face_is_usable() else ()))
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    gpu = torch.cuda.get_device_name() if asked.device == "cuda" else None
-    python = platform.python_version()
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "python": python, **versions, "load": os.getloadavg()[0]}
+    model = re.search(r"^model name\s*: (.+)", info.read_text(encoding="utf-8"), re.M) if info.exists() else None
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
+        "python": platform.python_version(),
+        **{name: import_module(name).__version__ for name in packages},
+        "load": os.getloadavg()[0],
+    }

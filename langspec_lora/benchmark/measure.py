@@ -1,45 +1,26 @@
-"""Times contenders in turns, and measures the peak memory of each in a process of its own."""
+"""Times contenders in turns, and measures the peak memory of each, on a CPU in a process of its own."""
 
 from __future__ import annotations
 
-import json
+import gc
+import logging
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from operator import truediv
 from pathlib import Path
 
 import torch
+from torch.utils.benchmark import timer  # waits for the GPU
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of each repetition of one contender.
-
-    Attributes:
-        seconds: in the order of the rounds; every contender has one of each round.
-    """
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Median seconds."""
-        return statistics.median(self.seconds)
-
-    def over(self, other: Timing) -> float:
-        """Median over the rounds of this contender's time as a multiple of another's in the same round."""
-        return statistics.median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True))
+from langspec_lora.benchmark.contenders import Contender, Setting
 
 
 def time_in_turns(
-    contenders: Mapping[str, Callable[[], None]],
-    rounds: int,
-    device: torch.device,
-    progress: Callable[[str], None] = lambda name: None,
-) -> dict[str, Timing]:
+    contenders: Mapping[str, Callable[[], None]], rounds: int, show: Callable[[str], None] = lambda name: None
+) -> dict[str, list[float]]:
     """Runs all contenders once to warm up, and then in every round one after the other.
 
     What the machine does besides then falls on all of them alike. Every second round goes backwards.
@@ -47,64 +28,71 @@ def time_in_turns(
     Args:
         contenders: what to run.
         rounds: how often.
-        device: the GPU to wait for, or a CPU.
-        progress: called with the contender's name before each run.
+        show: called with the contender's name before each run.
+
+    Returns:
+        The seconds of each contender in each round.
     """
     for name, run in contenders.items():
-        progress(name)
+        show(name)
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         order = list(contenders.items())
         for name, run in reversed(order) if number % 2 else order:
-            progress(name)
-            _wait(device)
-            start = time.perf_counter()
+            show(name)
+            start = timer()
             run()
-            _wait(device)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+            seconds[name].append(timer() - start)
+    return seconds
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def ratio(seconds: Sequence[float], other: Sequence[float]) -> float:
+    """Median over the rounds of one contender's time as a multiple of another's in the same round."""
+    return statistics.median(map(truediv, seconds, other))
 
 
-def peak_gpu_memory(prepare: Callable[[], Callable[[], None]], device: torch.device) -> int:
-    """Bytes that a contender holds at most in two runs, model included, on a GPU that this process does not use else.
+def peak_memory(contender: Contender, setting: Setting) -> int:
+    """Bytes that a contender holds at most in two runs, model included.
 
     Args:
-        prepare: builds the contender.
-        device: the GPU.
+        contender: builds what runs; a function of a module, so that another process can find it.
+        setting: the comparison.
     """
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run = prepare()
+    if setting.device.type == "cpu":
+        # An initializer runs before the imports, during which fairseq logs.
+        with ProcessPoolExecutor(1, get_context("spawn"), logging.disable, (logging.INFO,)) as process:
+            return process.submit(_peak_cpu_memory, contender, setting, torch.get_num_threads()).result()
+    before = torch.cuda.memory_allocated(setting.device)
+    torch.cuda.reset_peak_memory_stats(setting.device)
+    _run_twice(contender, setting)
+    peak = torch.cuda.max_memory_allocated(setting.device) - before
+    free_memory()
+    return peak
+
+
+def _peak_cpu_memory(contender: Contender, setting: Setting, threads: int) -> int:
+    """The bytes beyond what the imports hold."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    imported = _high_water_mark()
+    _run_twice(contender, setting)
+    return _high_water_mark() - imported
+
+
+def _run_twice(contender: Contender, setting: Setting) -> None:
+    run = contender(setting)
     for _ in range(2):
         run()
-    return torch.cuda.max_memory_allocated(device) - before
 
 
-def peak_cpu_memory(job: str, name: str, settings: Mapping[str, object]) -> int:
-    """Bytes that a contender holds at most in two runs, model included, measured in a new process.
-
-    Args:
-        job: ``update`` or ``translation``.
-        name: the contender.
-        settings: of the comparison, as :func:`langspec_lora.benchmark.compare.setting_from` reads them.
-
-    Raises:
-        RuntimeError: the process failed.
-    """
-    command = [sys.executable, "-m", "langspec_lora.benchmark.memory", job, name, json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory of {name} failed:\n{done.stderr[-2000:]}")
-    return int(done.stdout.split()[-1])
-
-
-def high_water_mark() -> int:
-    """Bytes of memory that this process has held at most since it started (Linux)."""
+def _high_water_mark() -> int:
+    """Bytes that this process has held at most (Linux); in getrusage's figure, its parent takes part."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def free_memory() -> None:
+    """Gives back what contenders held that are gone."""
+    gc.collect()
+    torch.cuda.empty_cache()

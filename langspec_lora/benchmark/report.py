@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from langspec_lora.benchmark.compare import MOVE, PAPER, SWEPT, Results
-from langspec_lora.benchmark.measure import Timing
-from langspec_lora.benchmark.workload import SHAPES
+from langspec_lora.benchmark.compare import MOVE, SWEPT, Results
+from langspec_lora.benchmark.contenders import Setting
+from langspec_lora.benchmark.measure import ratio
+from langspec_lora.benchmark.workload import PAPER, SHAPES
+from langspec_lora.files import write_json, write_whole
+from langspec_lora.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -38,88 +41,88 @@ class Target:
 def targets(results: Results) -> list[Target]:
     """What the benchmark must reach, and what it did."""
     gpu = results.machine["gpu"] is not None
-    sweep = {(row["languages"], row["ranks"]): row for row in results.sweep}
-    twelve, hundred, most = (sweep.get((count, str(PAPER[1]))) for count in (12, 100, 200))
+    sweep = {row["languages"]: row for row in results.sweep if row["ranks"] == str(PAPER)}
+    twelve, hundred, most = (sweep.get(languages, {}) for languages in (12, 100, 200))
     update, translation = results.update, results.translation
-    shared = "one shared adapter"
+    shared, ours, loop = SWEPT
+    full = "full fine-tuning"
 
-    def ratio(table: Mapping | None, name: str, other: str) -> float | None:
-        return _timing(table, name).over(_timing(table, other)) if table and {name, other} <= table.keys() else None
+    def over(table: Mapping, name: str, other: str) -> float | None:
+        return ratio(table[name]["seconds"], table[other]["seconds"]) if {name, other} <= table.keys() else None
 
-    memory = None
-    if "peak_bytes" in update.get("full fine-tuning", {}):
-        memory = update["ours, mixed"]["peak_bytes"] / update["full fine-tuning"]["peak_bytes"]
-    at_most, at_twelve = ratio(most, "ours, mixed", shared), ratio(twelve, "ours, mixed", shared)
+    at_most, at_twelve = over(most, ours, shared), over(twelve, ours, shared)
     growth = at_most / at_twelve if at_most and at_twelve else None
-    ours, loop = "ours, mixed", "loop over languages"
+    memory = None
+    if "peak_bytes" in update.get(full, {}):
+        memory = update[ours]["peak_bytes"] / update[full]["peak_bytes"]
     return [
-        Target("update: ours mixed / one shared adapter", 1.10, True, ratio(update, ours, shared)),
+        Target("update: ours mixed / one shared adapter", 1.10, True, over(update, ours, shared)),
         Target("update: ours mixed, 200 languages / 12", 1.10, True, growth),
-        Target("update: absent languages rest / move, 12 languages", 1.02, True, ratio(update, ours, MOVE)),
-        Target("update: absent languages rest / move, 200 languages", 1.02, True, ratio(most, ours, MOVE)),
-        Target("update: loop / ours, 12 languages", 3 if gpu else 1.3, False, ratio(update, loop, ours)),
-        Target("update: loop / ours, 100 languages", 10 if gpu else 2, False, ratio(hundred, loop, ours)),
-        Target("update: full fine-tuning / ours", 1.4, False, ratio(update, "full fine-tuning", ours)),
+        Target("update: absent languages rest / move, 12 languages", 1.02, True, over(update, ours, MOVE)),
+        Target("update: absent languages rest / move, 200 languages", 1.02, True, over(most, ours, MOVE)),
+        Target("update: loop / ours, 12 languages", 3 if gpu else 1.3, False, over(update, loop, ours)),
+        Target("update: loop / ours, 100 languages", 10 if gpu else 2, False, over(hundred, loop, ours)),
+        Target("update: full fine-tuning / ours", 1.4, False, over(update, full, ours)),
         Target("peak training memory: ours / full fine-tuning", 0.5, True, memory),
-        Target("decoding: ours merged / base", 1.02, True, ratio(translation, "ours, merged", "base model")),
-        Target("update: HF + PEFT / ours", 1.0, False, ratio(update, "Hugging Face + PEFT", ours)),
+        Target("decoding: ours merged / base", 1.02, True, over(translation, "ours, merged", "base model")),
+        Target("update: HF + PEFT / ours", 1.0, False, over(update, "Hugging Face + PEFT", ours)),
     ]
-
-
-def _timing(table: Mapping, name: str) -> Timing:
-    return Timing(tuple(table[name]["seconds"]))
 
 
 def to_markdown(results: Results) -> str:
     """The readable tables."""
     machine, plan, shape = results.machine, results.plan, SHAPES[results.plan["shape"]]
-    size = shape.size
     where = machine["gpu"] or f"{machine['cpu']}, {plan['threads']} threads"
-    versions = ", ".join(
-        f"{name} {machine[name]}" for name in ("torch", "fairseq", "transformers", "peft") if name in machine
-    )
-    lines = [
-        f"{where}; {versions}; {'amp' if plan['amp'] else 'fp32'}; load {machine['load']:.1f} at the start.",
-        f"Model: {size.layers}+{size.layers} layers, {size.width}, {size.ffn}, vocabulary {shape.vocabulary:,}; "
-        f"{shape.tokens:,} tokens a batch; {PAPER[0]} languages, ranks {PAPER[1]}; {plan['rounds']} rounds.",
+    packages = [name for name in ("torch", "fairseq", "transformers", "peft") if name in machine]
+    versions = ", ".join(f"{name} {machine[name]}" for name in packages)
+    blocks = [
+        f"{where}; {versions}; {'amp' if plan['amp'] else 'fp32'}; load {machine['load']:.1f} at the start.\n"
+        f"Model: {shape.size.layers}+{shape.size.layers} layers, {shape.size.width}, {shape.size.ffn}, vocabulary "
+        f"{shape.vocabulary:,}; {shape.tokens:,} tokens a batch; {Setting.languages} languages, ranks {PAPER}; "
+        f"{plan['rounds']} rounds."
     ]
     for title, table, reference in (
         ("Training update", results.update, "one shared adapter"),
         ("Translation, beam 5", results.translation, "base model"),
     ):
         if table:
-            lines += ["", f"| {title} | seconds | over {reference} | tokens/s | peak memory |", "|---|---|---|---|---|"]
-            lines += [_row(table, name, reference) for name in table]
+            header = [title, "seconds", f"over {reference}", "tokens/s", "peak memory"]
+            blocks.append(_table(header, (_contender_row(table, name, reference) for name in table)))
     if results.sweep:
-        lines += [
-            "",
-            "| Languages | Ranks | one shared adapter, s | ours / shared | loop / ours |",
-            "|---|---|---|---|---|",
-        ]
-        for row in results.sweep:
-            shared, ours, loop = (_timing(row, name) for name in SWEPT)
-            cells = row["languages"], row["ranks"], f"{shared.median:.3f}", f"{ours.over(shared):.2f}"
-            lines.append(f"| {' | '.join(map(str, cells))} | {loop.over(ours):.2f} |")
-    lines += ["", "| Must reach | | measured | |", "|---|---|---|---|"]
-    for target in targets(results):
-        value = "not measured" if target.value is None else f"{target.value:.2f}"
-        verdict = "" if target.value is None else "yes" if target.reached else "**no**"
-        lines.append(f"| {target.text} | {'≤' if target.at_most else '≥'} {target.limit:g} | {value} | {verdict} |")
-    return "\n".join(lines)
+        header = ["Languages", "Ranks", "one shared adapter, s", "ours / shared", "loop / ours"]
+        blocks.append(_table(header, map(_sweep_row, results.sweep)))
+    blocks.append(_table(["Must reach", "", "measured", ""], map(_target_row, targets(results))))
+    return "\n\n".join(blocks)
 
 
-def _row(table: Mapping[str, Mapping], name: str, reference: str) -> str:
-    timing = _timing(table, name)
-    memory = f"{table[name]['peak_bytes'] / 2**30:.2f} GiB" if "peak_bytes" in table[name] else ""
-    speed = table[name]["tokens"] / timing.median
-    return f"| {name} | {timing.median:.3f} | {timing.over(_timing(table, reference)):.2f} | {speed:.0f} | {memory} |"
+def _table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+    return Table(header, list(cells)).markdown()
+
+
+def _contender_row(table: Mapping[str, Mapping], name: str, reference: str) -> list[str]:
+    row, seconds = table[name], statistics.median(table[name]["seconds"])
+    memory = f"{row['peak_bytes'] / 2**30:.2f} GiB" if "peak_bytes" in row else ""
+    over = ratio(row["seconds"], table[reference]["seconds"])
+    return [name, f"{seconds:.3f}", f"{over:.2f}", f"{row['tokens'] / seconds:.0f}", memory]
+
+
+def _sweep_row(row: Mapping) -> list[str]:
+    shared, ours, loop = (row[name]["seconds"] for name in SWEPT)
+    figures = [f"{statistics.median(shared):.3f}", f"{ratio(ours, shared):.2f}", f"{ratio(loop, ours):.2f}"]
+    return [str(row["languages"]), row["ranks"], *figures]
+
+
+def _target_row(target: Target) -> list[str]:
+    bound = f"{'≤' if target.at_most else '≥'} {target.limit:g}"
+    if target.value is None:
+        return [target.text, bound, "not measured", ""]
+    return [target.text, bound, f"{target.value:.2f}", "yes" if target.reached else "**no**"]
 
 
 def write(results: Results, folder: Path) -> tuple[Path, Path]:
     """Writes ``bench.json`` and ``bench.md``."""
-    folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    data = {"written": stamp, **asdict(results), "targets": [asdict(target) for target in targets(results)]}
-    (folder / "bench.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "bench.md").write_text(to_markdown(results) + "\n", encoding="utf-8")
+    found = [asdict(target) for target in targets(results)]
+    write_json(folder / "bench.json", {"written": stamp, **asdict(results), "targets": found})
+    write_whole(folder / "bench.md", to_markdown(results) + "\n")
     return folder / "bench.json", folder / "bench.md"

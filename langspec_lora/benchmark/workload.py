@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from fairseq import options
-from fairseq.data import Dictionary, data_utils
-from torch import Tensor
+from fairseq import options, utils
+from fairseq.data import Dictionary
+from fairseq.data.language_pair_dataset import collate
 
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.sizes import M2M100, Size
@@ -26,20 +26,25 @@ class Shape:
     """Size of the model and of a batch.
 
     Attributes:
+        name: in ``--shape``.
         size: of encoder and decoder.
         vocabulary: entries of the dictionary.
         tokens: target tokens in a batch, padding included.
     """
 
+    name: str
     size: Size
     vocabulary: int
     tokens: int
 
 
 SHAPES = {
-    "tiny": Shape(Size(layers=2, width=64, ffn=128, heads=4), vocabulary=500, tokens=300),
-    "small": Shape(Size(layers=1, width=1024, ffn=4096), vocabulary=21_350, tokens=1000),
-    "615m": Shape(M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
+    shape.name: shape
+    for shape in (
+        Shape("tiny", Size(layers=2, width=64, ffn=128, heads=4), vocabulary=500, tokens=300),
+        Shape("small", Size(layers=1, width=1024, ffn=4096), vocabulary=21_350, tokens=1000),
+        Shape("615m", M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
+    )
 }
 """``615m`` is M2M100 615M. ``small`` is a twelfth of it, with its proportions: linears of its size in a twelfth of its
 layers, a twelfth of its dictionary. ``tiny`` only shows that everything runs."""
@@ -57,12 +62,11 @@ class Ranks:
         """The rank of each of so many languages."""
         return tuple((self.high, self.med, self.low)[number * 3 // languages] for number in range(languages))
 
-    def mean(self, languages: int) -> int:
-        """The mean rank, rounded."""
-        return round(sum(self.of(languages)) / languages)
-
     def __str__(self) -> str:
         return f"{self.high}/{self.med}/{self.low}"
+
+
+PAPER = Ranks(2, 2, 8)
 
 
 def build_model(
@@ -76,13 +80,8 @@ def build_model(
         device: where it is built; a GPU draws 615M weights much faster than a CPU.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in shape.size.arguments().items()]
-    flags += [
-        "--share-all-embeddings",
-        "--share-decoder-input-output-embed",
-        "--dropout=0.1",
-        f"--dim={shape.size.width}",
-    ]
-    flags += [f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
+    flags += ["--share-all-embeddings", "--share-decoder-input-output-embed", "--dropout=0.1"]
+    flags += [f"--dim={shape.size.width}", f"--add-lora={ranks is not None}", "--arch=langspec_m2m100_lora_base", "."]
     parser = options.get_training_parser(default_task="translation_multi_simple_epoch_lora")
     args = options.parse_args_and_arch(parser, flags)
     if ranks is not None:
@@ -97,9 +96,8 @@ def build_model(
 def dictionaries(shape: Shape) -> Namespace:
     """What a model and a criterion want of a task."""
     dictionary = Dictionary()
-    dictionary.symbols += [f"w{number}" for number in range(shape.vocabulary - len(dictionary))]
-    dictionary.indices = {symbol: index for index, symbol in enumerate(dictionary.symbols)}
-    dictionary.count = [1] * len(dictionary.symbols)
+    for number in range(shape.vocabulary - len(dictionary)):
+        dictionary.add_symbol(f"w{number}")
     return Namespace(source_dictionary=dictionary, target_dictionary=dictionary)
 
 
@@ -114,33 +112,19 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
         device: where the batch goes.
     """
     draw = random.Random(seed)
-    lengths: list[int] = []
-    while (len(lengths) + 1) * LONGEST <= shape.tokens:
-        lengths.append(draw.randint(SHORTEST, LONGEST))
-    lengths.sort(reverse=True)
+    lengths = sorted((draw.randint(SHORTEST, LONGEST) for _ in range(shape.tokens // LONGEST)), reverse=True)
     generator = torch.Generator().manual_seed(seed)
-
-    def sentences(left_pad: bool) -> Tensor:
-        rows = [torch.randint(4, shape.vocabulary, (length,), generator=generator) for length in lengths]
-        return data_utils.collate_tokens(rows, pad_idx=1, eos_idx=2, left_pad=left_pad)
-
-    target = sentences(left_pad=False)
-    previous = target.roll(1, 1)
-    previous[:, 0] = 2  # fairseq starts with the end of a sentence
-    previous[target.eq(1)] = 1
-    ids = [torch.tensor([draw.randrange(languages) for _ in lengths]) for _ in range(2)]
-    source_id, target_id = (side if mixed else side[:1] for side in ids)
-    net_input = {
-        "src_tokens": sentences(left_pad=True),
-        "src_lengths": torch.tensor(lengths),
-        "prev_output_tokens": previous,
-        "src_lang_id": source_id,
-        "tgt_lang_id": target_id,
-    }
-    return {
-        "languages": tuple(tuple(sorted(set(side.tolist()))) for side in (source_id, target_id)),
-        "net_input": {name: value.to(device) for name, value in net_input.items()},
-        "target": target.to(device),
-        "ntokens": int(target.ne(1).sum()),
-        "nsentences": len(lengths),
-    }
+    targets, sources = (
+        [torch.randint(4, shape.vocabulary, (length,), generator=generator) for length in lengths] for _ in range(2)
+    )
+    samples = [
+        {"id": number, "source": source, "target": target}
+        for number, (source, target) in enumerate(zip(sources, targets, strict=True))
+    ]
+    batch = collate(samples, pad_idx=1, eos_idx=2)
+    for side in ("src", "tgt"):
+        ids = torch.tensor([draw.randrange(languages) for _ in lengths])
+        batch["net_input"][f"{side}_lang_id"] = ids if mixed else ids[:1]
+    batch = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
+    ids_of_sides = (batch["net_input"][f"{side}_lang_id"].tolist() for side in ("src", "tgt"))
+    return {**batch, "languages": tuple(tuple(sorted(set(ids))) for ids in ids_of_sides)}

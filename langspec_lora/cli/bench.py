@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import warnings
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.notes import is_quiet
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 
@@ -36,14 +34,17 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints the results and writes them."""
     import torch
 
-    from langspec_lora.benchmark.compare import Measurements
+    from langspec_lora.benchmark.compare import PARTS
     from langspec_lora.benchmark.compare import run as compare
+    from langspec_lora.benchmark.contenders import Setting
     from langspec_lora.benchmark.report import to_markdown, write
+    from langspec_lora.benchmark.workload import SHAPES
+    from langspec_lora.progress import StatusLine
 
-    parts = args.parts or Measurements.parts
-    unknown = [part for part in parts if part not in Measurements.parts]
+    parts = args.parts or PARTS
+    unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected {', '.join(Measurements.parts)}")
+        raise UserError(f"--parts {unknown[0]}: expected {', '.join(PARTS)}")
     if list(parts) == ["memory"]:
         raise UserError("--parts memory needs update or translation; name one of them too")
     for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
@@ -56,34 +57,14 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out {args.out}: {error.strerror}; give a folder that you can write to") from error
     gpu = torch.cuda.is_available() and not args.cpu
-    asked = Measurements(
-        shape=args.shape or ("615m" if gpu else "small"),
-        device="cuda" if gpu else "cpu",
-        amp=gpu if args.amp is None else args.amp,
-        rounds=args.rounds,
-        threads=args.threads or torch.get_num_threads(),
-        parts=parts,
-    )
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    shape, device = SHAPES[args.shape or ("615m" if gpu else "small")], torch.device("cuda" if gpu else "cpu")
+    setting = Setting(shape, device, amp=gpu if args.amp is None else args.amp)
     warnings.simplefilter("ignore")  # deprecations in the libraries compared
-    progress = _Progress()
-    results = compare(asked, progress)
-    progress("")
+    line = StatusLine(sys.stderr)
+    results = compare(setting, args.rounds, parts, line.show)
+    line.clear()
     print(to_markdown(results))
     print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
     return 0
-
-
-class _Progress:
-    """Shows what is being measured: one changing line on a terminal, else a line every 15 seconds."""
-
-    def __init__(self) -> None:
-        self._printed = time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        if is_quiet():
-            return
-        if sys.stderr.isatty():
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif line and time.monotonic() - self._printed > 15:
-            self._printed = time.monotonic()
-            print(line, file=sys.stderr, flush=True)

@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.example.grammar import CODES, LANGUAGES
 
     started = time.monotonic()
-    example = make_example(args.out, seed=args.seed)
-    if not example.made:
+    if not make_example(args.out, seed=args.seed):
         print(f"{args.out}: complete, made with the same settings")
         return 0
     levels = {level: [one.code for one in LANGUAGES if one.level == level] for level in ("high", "med", "low")}

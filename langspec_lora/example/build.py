@@ -10,10 +10,9 @@ OUT/example.json                what the example was made from
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import permutations
 from pathlib import Path
 
 from langspec_lora.data.binarise import Bitext, binarise, multi_parallel
@@ -21,27 +20,15 @@ from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.errors import UserError
 from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
 from langspec_lora.example.grammar import CODES, LANGUAGES, Meaning
+from langspec_lora.files import whole_folder
 
 VOCABULARY = 900
 RECIPE = "example.json"
 
-_LANGUAGES = {language.code: language for language in LANGUAGES}
+_LANGUAGES = dict(zip(CODES, LANGUAGES, strict=True))
 
 
-@dataclass(frozen=True)
-class Example:
-    """Where the example's files are.
-
-    Attributes:
-        folder: all of it.
-        made: whether this call made it; otherwise it was there.
-    """
-
-    folder: Path
-    made: bool
-
-
-def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Example:
+def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1) -> bool:
     """Makes the example, or finds it made; the same arguments give the same bytes.
 
     The folder appears under its name when all of it is there.
@@ -51,25 +38,22 @@ def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Exampl
         sizes: how much text.
         seed: of the meanings; the languages are always the same.
 
-    Raises:
-        UserError: ``out`` is there and holds something else.
-    """
-    out = Path(out)
-    recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        _require_same(out, recipe)
-        return Example(out, made=False)
+    Returns:
+        Whether this call made it; otherwise it was there.
 
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{partial}: {error.strerror}; give a folder that can be written") from error
-    _fill(partial, draw_corpus(sizes, seed))
-    (partial / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    os.rename(partial, out)  # noqa: PTH104  Path.rename has no word on replacing an empty folder
-    return Example(out, made=True)
+    Raises:
+        UserError: ``out`` is there and holds something else, or cannot be written.
+    """
+    recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
+    if out.exists():
+        if not out.is_dir() or any(out.iterdir()):
+            _require_same(out, recipe)
+            return False
+        out.rmdir()
+    with whole_folder(out, ()) as folder:
+        _fill(folder, draw_corpus(sizes, seed))
+        (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    return True
 
 
 def _require_same(out: Path, recipe: dict) -> None:
@@ -83,14 +67,13 @@ def _require_same(out: Path, recipe: dict) -> None:
 
 
 def _fill(folder: Path, corpus: Corpus) -> None:
-    bitexts = []
-    for (first, second), meanings in corpus.pretrain.items():
-        sides = [_write(folder / "text" / f"{first}-{second}.{code}", code, meanings) for code in (first, second)]
-        bitexts.append(Bitext("train", first, second, *sides))
-    splits = {"train": corpus.finetune, "valid": corpus.valid, "test": corpus.test}
+    crawled = [
+        Bitext("train", *pair, *(_write(folder / "text" / f"{'-'.join(pair)}.{code}", code, meanings) for code in pair))
+        for pair, meanings in corpus.pretrain.items()
+    ]
     files = {
         split: {code: _write(folder / "mono" / f"{split}.{code}", code, meanings) for code in CODES}
-        for split, meanings in splits.items()
+        for split, meanings in (("train", corpus.finetune), ("valid", corpus.valid), ("test", corpus.test))
     }
     model = train_sentencepiece(
         [language.render(meaning) for language in LANGUAGES for meaning in corpus.vocabulary], VOCABULARY
@@ -99,25 +82,17 @@ def _fill(folder: Path, corpus: Corpus) -> None:
     (folder / "dict.txt").write_text(dictionary_text(model, CODES), encoding="utf-8")
 
     # fairseq-train opens the validation data even where it does not validate.
-    valid = multi_parallel("valid", files["valid"], corpus.pretrain)
-    _binarise([*bitexts, *valid], folder, "pretrain")
-    _binarise([bitext for split in files for bitext in multi_parallel(split, files[split])], folder, "finetune")
-    _write_pairs(
-        folder / "pretrain.pairs", [(a, b) for a in CODES for b in CODES if {(a, b), (b, a)} & set(corpus.pretrain)]
-    )
-    _write_pairs(folder / "finetune.pairs", [(a, b) for a in CODES for b in CODES if a != b])
-
-
-def _write_pairs(path: Path, directions: Iterable[tuple[str, str]]) -> None:
-    path.write_text(",".join(f"{source}-{target}" for source, target in directions) + "\n", encoding="utf-8")
-
-
-def _binarise(bitexts: Iterable[Bitext], folder: Path, name: str) -> None:
-    binarise(bitexts, folder / "dict.txt", folder / name, spm_model=folder / "spm.model", languages=CODES)
+    pretrain = [*crawled, *multi_parallel("valid", files["valid"], corpus.pretrain)]
+    finetune = [bitext for split in files for bitext in multi_parallel(split, files[split])]
+    for name, bitexts, pairs in (
+        ("pretrain", pretrain, [pair for pair in permutations(CODES, 2) if {pair, pair[::-1]} & set(corpus.pretrain)]),
+        ("finetune", finetune, permutations(CODES, 2)),
+    ):
+        binarise(bitexts, folder / "dict.txt", folder / name, spm_model=folder / "spm.model", languages=CODES)
+        (folder / f"{name}.pairs").write_text(",".join(map("-".join, pairs)) + "\n", encoding="utf-8")
 
 
 def _write(path: Path, code: str, meanings: Iterable[Meaning]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    render = _LANGUAGES[code].render
-    path.write_text("".join(f"{render(meaning)}\n" for meaning in meanings), encoding="utf-8")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{_LANGUAGES[code].render(meaning)}\n" for meaning in meanings), encoding="utf-8")
     return path

@@ -5,21 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations, islice
 
-from langspec_lora.example.grammar import (
-    ADJECTIVES,
-    INTRANSITIVE,
-    LANGUAGES,
-    LINKS,
-    NOUNS,
-    PLACES,
-    TENSES,
-    TRANSITIVE,
-    Clause,
-    Meaning,
-    NounPhrase,
-    pick,
-)
+from langspec_lora.example.grammar import CONCEPTS, LANGUAGES, TENSES, Clause, Meaning, NounPhrase, pick
 
 
 @dataclass(frozen=True)
@@ -54,15 +42,7 @@ SIZES = Sizes(
 
 @dataclass(frozen=True)
 class Corpus:
-    """The meanings of every text.
-
-    Attributes:
-        pretrain: for each language pair meanings of its own, as pairs crawled from different places have.
-        finetune: said in all languages, as are the following.
-        valid: held out from training.
-        test: held out from training.
-        vocabulary: for the SentencePiece model.
-    """
+    """The meanings of every text of :class:`Sizes`; in ``pretrain``, each language pair has meanings of its own."""
 
     pretrain: Mapping[tuple[str, str], list[Meaning]]
     finetune: list[Meaning]
@@ -81,14 +61,13 @@ def draw_corpus(sizes: Sizes = SIZES, seed: int = 1) -> Corpus:
     new = _distinct_meanings(random.Random(f"meanings {seed}"))
     # The held-out texts come first: training text of another size leaves them as they are.
     test, valid, finetune, vocabulary = (
-        [next(new) for _ in range(count)] for count in (sizes.test, sizes.valid, sizes.finetune, sizes.vocabulary)
+        list(islice(new, count)) for count in (sizes.test, sizes.valid, sizes.finetune, sizes.vocabulary)
     )
-    pretrain = {}
-    for index, first in enumerate(LANGUAGES):
-        for second in LANGUAGES[index + 1 :]:
-            count = sizes.pretrain.get(f"{first.level}-{second.level}", 0)
-            if count:
-                pretrain[first.code, second.code] = [next(new) for _ in range(count)]
+    pretrain = {
+        (first.code, second.code): list(islice(new, sizes.pretrain[f"{first.level}-{second.level}"]))
+        for first, second in combinations(LANGUAGES, 2)
+        if f"{first.level}-{second.level}" in sizes.pretrain
+    }
     return Corpus(pretrain, finetune, valid, test, vocabulary)
 
 
@@ -105,24 +84,24 @@ def _meaning(rng: random.Random) -> Meaning:
     main = _clause(rng)
     if rng.random() < 0.8:
         return Meaning(main)
-    return Meaning(main, pick(rng, LINKS), _clause(rng))
+    return Meaning(main, pick(rng, CONCEPTS["links"]), _clause(rng))
 
 
 def _clause(rng: random.Random) -> Clause:
     transitive = rng.random() < 0.7
     return Clause(
         subject=_noun_phrase(rng),
-        verb=pick(rng, TRANSITIVE if transitive else INTRANSITIVE),
+        verb=pick(rng, CONCEPTS["transitive" if transitive else "intransitive"]),
         tense=pick(rng, TENSES),
         negated=rng.random() < 0.2,
         object=_noun_phrase(rng) if transitive else None,
-        place=(pick(rng, PLACES), _noun_phrase(rng)) if rng.random() < 0.3 else None,
+        place=(pick(rng, CONCEPTS["places"]), _noun_phrase(rng)) if rng.random() < 0.3 else None,
     )
 
 
 def _noun_phrase(rng: random.Random) -> NounPhrase:
     return NounPhrase(
-        noun=pick(rng, NOUNS),
+        noun=pick(rng, CONCEPTS["nouns"]),
         plural=rng.random() < 0.4,
-        adjective=pick(rng, ADJECTIVES) if rng.random() < 0.35 else None,
+        adjective=pick(rng, CONCEPTS["adjectives"]) if rng.random() < 0.35 else None,
     )

@@ -4,37 +4,28 @@ A :class:`Meaning` is rendered by each :class:`Language` with its own words, wor
 come in three families, whose members share roots that regular sound changes have drawn apart, so that a language with
 little text can profit from its relatives, as Occitan does from French. Nothing here is a substitution word by word:
 verbs move, clauses of reason change places, adjectives agree with the class of their noun, tense is a suffix here and a
-particle there, suffixes harmonise with the vowels of their stem.
+particle there, suffixes harmonise with the vowels of their stem. ``languages.yaml`` lists words and languages.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import TypeVar
+
+import yaml
 
 T = TypeVar("T")
 
+_DATA = yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text(encoding="utf-8"))
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-NOUNS = _words(
-    "dog cat horse bird fish wolf child woman man king farmer teacher friend thief tree river "
-    "mountain house road bridge stone fire bread apple knife boat book letter song garden moon village"
-)
-ADJECTIVES = _words("big small old young red white dark good strong quiet hungry broken")
-TRANSITIVE = _words("see hear find carry eat love fear follow bring paint break call")
-INTRANSITIVE = _words("sleep run fall laugh wait sing")
-PLACES = _words("in on under near behind")
-LINKS = _words("and because before")
+CONCEPTS: Mapping[str, tuple[str, ...]] = {kind: tuple(words.split()) for kind, words in _DATA["concepts"].items()}
+"""All that can be said, by kind."""
 TENSES = ("past", "present", "future")
-GRAMMATICAL = ("plural", "object", "past", "present", "future", "subject-plural", "not", "class-1", "class-2")
-"""Concepts that are affixes in some languages and particles in others."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +66,8 @@ class Language:
         code: its name in ``--langs``.
         level: resource level, ``high``, ``med`` or ``low``.
         family: languages of a family share roots.
-        sounds: sound changes from the family's roots, applied in order, such as ``p>f``.
         order: of subject, verb and object.
+        sounds: sound changes from the family's roots, applied in order: ``p: f`` turns every p into f.
         loans: every how manieth concept has a root of the language's own rather than the family's; 0 for none.
         adjective_first: adjective before its noun.
         postpositions: ``in`` and its like follow their noun phrase, and a clause of reason or time goes first.
@@ -93,8 +84,8 @@ class Language:
     code: str
     level: str
     family: str
-    sounds: str
     order: str
+    sounds: Mapping[str, str] = field(default_factory=dict)
     loans: int = 0
     adjective_first: bool = False
     postpositions: bool = False
@@ -107,10 +98,10 @@ class Language:
     classes: int = 1
     harmony: bool = False
 
-    @cached_property
-    def lexicon(self) -> dict[str, str]:
+    @property
+    def lexicon(self) -> Mapping[str, str]:
         """This language's form of every concept."""
-        return _LEXICONS[self.family][self.code]
+        return _lexicons(self.family)[self.code]
 
     def render(self, meaning: Meaning) -> str:
         """Says a meaning in this language, words separated by spaces, with a full stop at the end."""
@@ -183,81 +174,9 @@ class Language:
         return stem + suffix
 
 
-_PHONOLOGY = {
-    "north": (_words("p t k b d g s m n l r v"), _words("a e i o u"), ("CV", "CVC")),
-    "east": (_words("t k h s m n y r w z b g"), _words("a i u o"), ("CV", "CV", "V")),
-    "south": (_words("p k q t f l m n d j x s"), _words("a e i u"), ("CV", "CVC")),
-}
-"""Consonants, vowels and syllables of each family."""
-
-LANGUAGES: tuple[Language, ...] = (
-    Language("du", "high", "north", "", "SVO", adjective_first=True, verb_number=True),
-    Language("le", "high", "north", "p>f k>h o>u", "SVO", loans=9, classes=2),
-    Language(
-        *("va", "high", "east", "", "SOV"),
-        adjective_first=True,
-        postpositions=True,
-        place_first=True,
-        plural="word",
-        negation="suffix",
-        case=True,
-    ),
-    Language("ni", "high", "south", "", "VSO", plural="prefix", tense="word", classes=3),
-    Language(
-        *("pe", "med", "north", "b>v d>z e>i", "SVO"),
-        loans=8,
-        place_first=True,
-        plural="word",
-        tense="word",
-        negation="final",
-        classes=2,
-    ),
-    Language(
-        *("go", "med", "east", "t>d k>g u>o", "SOV"),
-        loans=9,
-        adjective_first=True,
-        postpositions=True,
-        negation="suffix",
-        case=True,
-        harmony=True,
-    ),
-    Language(
-        *("zi", "med", "east", "h>f s>sh w>v", "OVS"), loans=8, postpositions=True, place_first=True, tense="word"
-    ),
-    Language(
-        *("bu", "med", "south", "q>k f>p x>s", "VSO"),
-        loans=9,
-        adjective_first=True,
-        plural="prefix",
-        negation="final",
-        verb_number=True,
-    ),
-    Language(
-        *("fu", "low", "north", "g>j l>r v>w", "SOV"), loans=12, adjective_first=True, place_first=True, case=True
-    ),
-    Language(
-        *("re", "low", "east", "m>n r>l z>j", "SOV"),
-        loans=12,
-        postpositions=True,
-        plural="word",
-        tense="word",
-        negation="final",
-        case=True,
-    ),
-    Language("ye", "low", "south", "t>d p>b j>y", "SVO", loans=12, plural="prefix", tense="word", classes=3),
-    Language(
-        *("po", "low", "south", "i>e d>r u>o", "VSO"),
-        loans=12,
-        place_first=True,
-        negation="suffix",
-        verb_number=True,
-        harmony=True,
-    ),
-)
+LANGUAGES = tuple(Language(**settings) for settings in _DATA["languages"])
 """The twelve, in the order of their ids: four of each level."""
-
 CODES = tuple(language.code for language in LANGUAGES)
-CONCEPTS = (*NOUNS, *ADJECTIVES, *TRANSITIVE, *INTRANSITIVE, *PLACES, *LINKS, *GRAMMATICAL)
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
@@ -270,25 +189,14 @@ def noun_class_of(family: str, noun: str) -> int:
     return pick(random.Random(f"class {family} {noun}"), range(6))
 
 
-def _root(rng: random.Random, family: str, syllables: int) -> str:
-    consonants, vowels, shapes = _PHONOLOGY[family]
-    sounds = {"C": consonants, "V": vowels}
-    return "".join(pick(rng, sounds[kind]) for _ in range(syllables) for kind in pick(rng, shapes))
-
-
-def _change(root: str, sounds: str) -> str:
-    for rule in sounds.split():
-        old, _, new = rule.partition(">")
-        root = root.replace(old, new)
-    return root
-
-
-def _family_lexicons(family: str) -> dict[str, dict[str, str]]:
-    """Draws the roots of a family; a root that would make two concepts of a language alike is drawn again."""
+@cache
+def _lexicons(family: str) -> Mapping[str, Mapping[str, str]]:
+    """Draws the words of a family's languages; draws again where two concepts of a language would be alike."""
     members = [language for language in LANGUAGES if language.family == family]
     lexicons: dict[str, dict[str, str]] = {language.code: {} for language in members}
-    for number, concept in enumerate(CONCEPTS, start=1):
-        for forms in _candidates(family, members, concept, number):
+    for number, concept in enumerate((concept for kind in CONCEPTS.values() for concept in kind), start=1):
+        for attempt in count():
+            forms = {language.code: _form(language, concept, number, attempt) for language in members}
             if all(form not in lexicons[code].values() for code, form in forms.items()):
                 break
         for code, form in forms.items():
@@ -296,20 +204,18 @@ def _family_lexicons(family: str) -> dict[str, dict[str, str]]:
     return lexicons
 
 
-def _candidates(family: str, members: Sequence[Language], concept: str, number: int) -> Iterator[dict[str, str]]:
-    """Draws forms of one concept for all languages of a family, again and again."""
-    syllables = 1 if concept in (*GRAMMATICAL, *PLACES, *LINKS) else 2
-    for attempt in count():
-        common = _root(random.Random(f"root {family} {concept} {attempt}"), family, syllables)
-        forms = {}
-        for language in members:
-            if language.loans and number % language.loans == 0:
-                forms[language.code] = _root(
-                    random.Random(f"loan {language.code} {concept} {attempt}"), family, syllables
-                )
-            else:
-                forms[language.code] = _change(common, language.sounds)
-        yield forms
+def _form(language: Language, concept: str, number: int, attempt: int) -> str:
+    if language.loans and number % language.loans == 0:
+        return _root(f"loan {language.code} {concept} {attempt}", language.family, concept)
+    root = _root(f"root {language.family} {concept} {attempt}", language.family, concept)
+    for old, new in language.sounds.items():
+        root = root.replace(old, new)
+    return root
 
 
-_LEXICONS = {family: _family_lexicons(family) for family in _PHONOLOGY}
+def _root(seed: str, family: str, concept: str) -> str:
+    rng, phonology = random.Random(seed), _DATA["families"][family]
+    sounds = {"C": phonology["consonants"].split(), "V": phonology["vowels"].split()}
+    short = any(concept in CONCEPTS[kind] for kind in ("grammatical", "places", "links"))
+    syllables = (pick(rng, phonology["syllables"].split()) for _ in range(1 if short else 2))
+    return "".join(pick(rng, sounds[kind]) for syllable in syllables for kind in syllable)

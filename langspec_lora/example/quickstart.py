@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -24,135 +25,72 @@ from langspec_lora.languages import read_resources
 from langspec_lora.report.groups import group_members
 from langspec_lora.values import read_strictly
 
-PRETRAIN_EPOCHS = 15
-FINETUNE_EPOCHS = 15
-LAYERS = 2
-MODEL = {
-    "encoder-embed-dim": 64,
-    "decoder-embed-dim": 64,
-    "encoder-ffn-embed-dim": 128,
-    "decoder-ffn-embed-dim": 128,
-    "encoder-attention-heads": 4,
-    "decoder-attention-heads": 4,
-}
 LEVELS = Path("configs/languages/example.yaml")
 RUNS = ("base", "finetuned", "pruned")
+EPOCHS = 15
+
+_LANGS = ",".join(CODES)
+_MODEL = """
+    --encoder-embed-dim 64 --decoder-embed-dim 64 --encoder-ffn-embed-dim 128 --decoder-ffn-embed-dim 128
+    --encoder-attention-heads 4 --decoder-attention-heads 4
+"""
+_OUTPUT = """
+    --required-batch-size-multiple 1 --num-workers 0 --disable-validation --no-epoch-checkpoints
+    --log-interval 20 --log-format simple --cpu --save-dir {out}
+"""
+_MAKE = "langspec-lora make-example {out}"
+_PRETRAIN = f"""
+fairseq-train {{data}} --task translation_multi_simple_epoch --langs {_LANGS} --lang-pairs {{data}}.pairs
+    --encoder-langtok src --decoder-langtok
+    --sampling-method temperature --sampling-temperature 2.0 --virtual-data-size 6000
+    --arch transformer {_MODEL} --encoder-layers 2 --encoder-normalize-before
+    --decoder-layers 2 --decoder-normalize-before --share-all-embeddings --dropout 0.0
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1
+    --optimizer adam --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt --lr 0.008 --warmup-updates 200
+    --max-tokens 1000 --max-epoch {EPOCHS} --seed 1 {_OUTPUT}
+"""
+_FINETUNE = f"""
+fairseq-train {{data}} --update-freq 1 --ddp-backend no_c10d --user-dir langspec_lora --finetune-from-model {{base}}
+    --arch langspec_m2m100_lora_tiny --task translation_multi_simple_epoch_lora
+    --sampling-method temperature --sampling-temperature 5.0 --virtual-data-size 2500
+    --encoder-langtok src --decoder-langtok --langs {_LANGS} --lang-pairs {{data}}.pairs
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1
+    --optimizer adam --adam-eps 1e-08 --adam-betas '(0.9, 0.98)' --lr-scheduler inverse_sqrt --lr 0.01
+    --warmup-updates 100 --max-tokens 1000 --max-epoch {EPOCHS} --seed 2
+    {_MODEL} --decoder-layerdrop 0 --decoder-layers 2 --decoder-normalize-before --dropout 0.0
+    --encoder-layerdrop 0 --encoder-layers 2 --encoder-normalize-before
+    --share-all-embeddings --share-decoder-input-output-embed
+    --add-lora True --freeze-original-parameters True
+    --encoder-lora-layer 0_1 --encoder-lora-position q_k_v_fc1_fc2
+    --decoder-lora-layer 0_1 --decoder-lora-position q_k_v_crossq_crossk_crossv_fc1_fc2
+    --dim 64 --high-rank 8 --med-rank 8 --low-rank 16 --lang-resources {LEVELS}
+    --encoder-activation-direction src_tgt --decoder-activation-direction tgt_tgt --language-num {len(CODES)}
+"""
+_WITH_PRUNING = "--pruning True --pruning-t1 2 --pruning-t2 10 --target-pruning-ratio 0.9"
+_WITHOUT_PRUNING = "--pruning False"
+_EVALUATE = "langspec-lora evaluate {data} --checkpoint {checkpoint} --out {out} --beam 5 --tokenize 13a --cpu"
+_REPORT = f"langspec-lora report {{base}} {{finetuned}} {{pruned}} --lang-resources {LEVELS} --out {{out}}"
 
 
-def flags(options: Mapping[str, object]) -> list[str]:
-    """Command-line flags of a mapping; the value None stands for a flag without value."""
-    return [word for name, value in options.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
-
-
-def pretrain_command(example: Path, out: Path) -> list[str]:
+def pretrain_command(data: Path, out: Path) -> list[str]:
     """Trains the base model with the stock command."""
-    options = {
-        "task": "translation_multi_simple_epoch",
-        "langs": ",".join(CODES),
-        "lang-pairs": f"{example}.pairs",
-        "encoder-langtok": "src",
-        "decoder-langtok": None,
-        "sampling-method": "temperature",
-        "sampling-temperature": 2.0,
-        "virtual-data-size": 6000,
-        "arch": "transformer",
-        **MODEL,
-        "encoder-layers": LAYERS,
-        "encoder-normalize-before": None,
-        "decoder-layers": LAYERS,
-        "decoder-normalize-before": None,
-        "share-all-embeddings": None,
-        "dropout": 0.0,
-        "criterion": "label_smoothed_cross_entropy",
-        "label-smoothing": 0.1,
-        "optimizer": "adam",
-        "adam-betas": "(0.9, 0.98)",
-        "lr-scheduler": "inverse_sqrt",
-        "lr": 8e-3,
-        "warmup-updates": 200,
-        "max-tokens": 1000,
-        "max-epoch": PRETRAIN_EPOCHS,
-        "seed": 1,
-        **_housekeeping(out),
-    }
-    return [_program("fairseq-train"), str(example), *flags(options)]
+    return _command(_PRETRAIN, data=data, out=out)
 
 
-def finetune_command(example: Path, base: Path, out: Path, pruning: bool) -> list[str]:
+def finetune_command(data: Path, base: Path, out: Path, pruning: bool) -> list[str]:
     """The published training command with small sizes."""
-    options = {
-        "update-freq": 1,
-        "ddp-backend": "no_c10d",
-        "user-dir": "langspec_lora",
-        "finetune-from-model": base,
-        "arch": "langspec_m2m100_lora_tiny",
-        "task": "translation_multi_simple_epoch_lora",
-        "sampling-method": "temperature",
-        "sampling-temperature": 5.0,
-        "virtual-data-size": 2500,
-        "encoder-langtok": "src",
-        "decoder-langtok": None,
-        "langs": ",".join(CODES),
-        "lang-pairs": f"{example}.pairs",
-        "criterion": "label_smoothed_cross_entropy",
-        "label-smoothing": 0.1,
-        "optimizer": "adam",
-        "adam-eps": 1e-8,
-        "adam-betas": "(0.9, 0.98)",
-        "lr-scheduler": "inverse_sqrt",
-        "lr": 1e-2,
-        "warmup-updates": 100,
-        "max-tokens": 1000,
-        "max-epoch": FINETUNE_EPOCHS,
-        "seed": 2,
-        **MODEL,
-        "decoder-layerdrop": 0,
-        "decoder-layers": LAYERS,
-        "decoder-normalize-before": None,
-        "dropout": 0.0,
-        "encoder-layerdrop": 0,
-        "encoder-layers": LAYERS,
-        "encoder-normalize-before": None,
-        "share-all-embeddings": None,
-        "share-decoder-input-output-embed": None,
-        "add-lora": True,
-        "freeze-original-parameters": True,
-        "encoder-lora-layer": "0_1",
-        "encoder-lora-position": "q_k_v_fc1_fc2",
-        "decoder-lora-layer": "0_1",
-        "decoder-lora-position": "q_k_v_crossq_crossk_crossv_fc1_fc2",
-        "dim": MODEL["encoder-embed-dim"],
-        "high-rank": 8,
-        "med-rank": 8,
-        "low-rank": 16,
-        "lang-resources": LEVELS,
-        "encoder-activation-direction": "src_tgt",
-        "decoder-activation-direction": "tgt_tgt",
-        "language-num": len(CODES),
-        "pruning": pruning,
-        **({"pruning-t1": 2, "pruning-t2": 10, "target-pruning-ratio": 0.9} if pruning else {}),
-        **_housekeeping(out),
-    }
-    return [_program("fairseq-train"), str(example), *flags(options)]
+    template = f"{_FINETUNE} {_WITH_PRUNING if pruning else _WITHOUT_PRUNING} {_OUTPUT}"
+    return _command(template, data=data, base=base, out=out)
 
 
-def _housekeeping(out: Path) -> dict[str, object]:
-    return {
-        "required-batch-size-multiple": 1,
-        "num-workers": 0,
-        "disable-validation": None,
-        "no-epoch-checkpoints": None,
-        "log-interval": 20,
-        "log-format": "simple",
-        "cpu": None,
-        "save-dir": out,
-    }
-
-
-def evaluate_command(example: Path, checkpoint: Path, out: Path) -> list[str]:
+def evaluate_command(data: Path, checkpoint: Path, out: Path) -> list[str]:
     """Translates and scores all 132 directions in one process."""
-    options = {"checkpoint": checkpoint, "out": out, "beam": 5, "tokenize": "13a", "cpu": None}
-    return [_program("langspec-lora"), "evaluate", str(example), *flags(options)]
+    return _command(_EVALUATE, data=data, checkpoint=checkpoint, out=out)
+
+
+def _command(template: str, **paths: Path) -> list[str]:
+    program, *arguments = shlex.split(template)
+    return [_program(program), *(argument.format(**paths) for argument in arguments)]
 
 
 def _program(name: str) -> str:
@@ -163,16 +101,76 @@ def _program(name: str) -> str:
     return str(_relative(path))
 
 
-def training_progress(epochs: int, output: str) -> str:
+def _relative(path: Path) -> Path:
+    """A path as seen from the folder in which the commands run, where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def training_progress(output: str) -> str:
     """Epoch and loss from the end of fairseq-train's log."""
     found = re.findall(r"train_inner \| epoch (\d+):.*? loss=([\d.]+)", output)
-    return f"epoch {int(found[-1][0])}/{epochs}, loss {float(found[-1][1]):.2f}" if found else ""
+    return f"epoch {int(found[-1][0])}/{EPOCHS}, loss {float(found[-1][1]):.2f}" if found else ""
 
 
 def decoding_progress(output: str) -> str:
     """Sentences from the end of the evaluation's progress bar."""
     found = re.findall(r"(\d+)/(\d+) \[", output)
     return f"{found[-1][0]}/{found[-1][1]} sentences" if found else ""
+
+
+def all_stages(out: Path) -> list[list[Stage]]:
+    """All stages in their order; those of one list run side by side.
+
+    Args:
+        out: folder of all results.
+    """
+    example, base, report = out / "example", out / "base", out / "report"
+    checkpoints = {name: out / name / "checkpoint_last.pt" for name in RUNS}
+    results = {name: out / "results" / name for name in RUNS}
+    make = Stage(
+        "example",
+        "1/5 Example: text in twelve invented languages, SentencePiece model, binarised data",
+        _command(_MAKE, out=example),
+        example,
+    )
+    pretrain = Stage(
+        "base",
+        "2/5 Base model: stock fairseq-train, on much text of high, some of medium, little of low languages",
+        pretrain_command(example / "pretrain", base),
+        base,
+        [example / "example.json", example / "dict.txt"],
+        training_progress,
+    )
+    finetune = [
+        Stage(
+            name,
+            f"3/5 Fine-tuning with language-specific LoRA, {'with' if pruning else 'without'} pruning",
+            finetune_command(example / "finetune", checkpoints["base"], out / name, pruning),
+            out / name,
+            [checkpoints["base"], LEVELS],
+            training_progress,
+        )
+        for name, pruning in (("finetuned", False), ("pruned", True))
+    ]
+    evaluate = [
+        Stage(
+            f"evaluate-{name}",
+            f"4/5 Held-out text in all {len(CODES) * (len(CODES) - 1)} directions, translated by the {name} model",
+            evaluate_command(example / "finetune", checkpoints[name], results[name]),
+            results[name],
+            [checkpoints[name]],
+            decoding_progress,
+        )
+        for name in RUNS
+    ]
+    tables = Stage(
+        "report",
+        "5/5 Table by resource group and heat maps",
+        _command(_REPORT, **results, out=report),
+        report,
+        [folder / SCORES for folder in results.values()],
+    )
+    return [[make], [pretrain], finetune, evaluate, [tables]]
 
 
 def verdict(results: Mapping[str, Path], levels: Path) -> tuple[bool, str]:
@@ -196,74 +194,6 @@ def verdict(results: Mapping[str, Path], levels: Path) -> tuple[bool, str]:
     return not worse and held > gain / 2, text
 
 
-def plan(out: Path) -> list[list[Stage]]:
-    """All stages in their order; those of one list run side by side.
-
-    Args:
-        out: folder of all results.
-    """
-    example = out / "example"
-    checkpoints = {name: out / name / "checkpoint_last.pt" for name in RUNS}
-    results = {name: out / "results" / name for name in RUNS}
-    make = Stage(
-        "example",
-        "1/5 Example: text in twelve invented languages, SentencePiece model, binarised data",
-        [_program("langspec-lora"), "make-example", str(example)],
-        example,
-    )
-    pretrain = Stage(
-        "base",
-        "2/5 Base model: stock fairseq-train, on much text of high, some of medium, little of low languages",
-        pretrain_command(example / "pretrain", out / "base"),
-        out / "base",
-        [example / "example.json", example / "dict.txt"],
-        partial(training_progress, PRETRAIN_EPOCHS),
-    )
-    finetune = [
-        Stage(
-            name,
-            f"3/5 Fine-tuning with language-specific LoRA, {'with' if pruning else 'without'} pruning",
-            finetune_command(example / "finetune", checkpoints["base"], out / name, pruning),
-            out / name,
-            [checkpoints["base"], LEVELS],
-            partial(training_progress, FINETUNE_EPOCHS),
-        )
-        for name, pruning in (("finetuned", False), ("pruned", True))
-    ]
-    evaluate = [
-        Stage(
-            f"evaluate-{name}",
-            f"4/5 Held-out text in all {len(CODES) * (len(CODES) - 1)} directions, translated by the {name} model",
-            evaluate_command(example / "finetune", checkpoints[name], results[name]),
-            results[name],
-            [checkpoints[name]],
-            decoding_progress,
-        )
-        for name in RUNS
-    ]
-    report = Stage(
-        "report",
-        "5/5 Table by resource group and heat maps",
-        [
-            *(_program("langspec-lora"), "report", *(str(folder) for folder in results.values())),
-            *flags({"lang-resources": LEVELS, "out": out / "report"}),
-        ],
-        out / "report",
-        [folder / SCORES for folder in results.values()],
-    )
-    return [[make], [pretrain], finetune, evaluate, [report]]
-
-
-def _relative(path: Path) -> Path:
-    """A path as seen from the folder in which the commands run, where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _made(out: Path) -> list[Path]:
-    folders = [out / "example", *(out / name / "checkpoint_last.pt" for name in RUNS)]
-    return [*folders, *(out / "results" / name for name in RUNS), out / "logs"]
-
-
 def run(out: Path, root: Path) -> int:
     """Runs what is missing and prints the table.
 
@@ -281,13 +211,13 @@ def run(out: Path, root: Path) -> int:
     # One thread each: two trainings side by side on two cores, and the same result on any number of cores.
     runner = Runner(out, root, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
     with runner.lock():
-        stages = plan(out)
+        stages = all_stages(out)
         for together in stages:
             runner.run(*together)
-        report = stages[-1][0]
-        print(f"\n{runner.output(report).strip()}\nand:")
-        print(*(f"  {path}" for path in _made(out)), sep="\n")
-        holds, text = verdict({name: out / "results" / name for name in RUNS}, LEVELS)
+        results = {name: out / "results" / name for name in RUNS}
+        made = [out / "example", *(out / name / "checkpoint_last.pt" for name in RUNS), *results.values(), out / "logs"]
+        print(f"\n{runner.output(stages[-1][0]).strip()}\nand:", *(f"  {path}" for path in made), sep="\n")
+        holds, text = verdict(results, LEVELS)
         print(text)
         print(f"{time.monotonic() - started:.0f} s" if runner.ran else f"all is there, in {out}; nothing was run")
     return 0 if holds else 1
@@ -303,6 +233,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     read_strictly(parser)
     args = parser.parse_args(argv)
+    # SIGTERM unwinds the stack, as an interruption from the keyboard does, so that the commands end too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with command_line("stopped; run the same command again to go on from here"):
         root = Path(__file__).resolve().parents[2]
         out = args.out.resolve()

@@ -17,16 +17,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import sha256, write_json
+from langspec_lora.progress import StatusLine
 
-_SECONDS_BETWEEN_LINES = 15.0
 _LINES_OF_A_FAILURE = 15
 _LIBC = ctypes.CDLL(None)
 
@@ -41,7 +40,7 @@ class Stage:
         command: program and arguments.
         folder: where its results go; while the folder is not there, the stage has not been run.
         inputs: files that it depends on, made by earlier stages.
-        progress: how far it is, read from the end of its output.
+        progress: how far it is, read from its output.
     """
 
     name: str
@@ -105,33 +104,27 @@ class Runner:
         Raises:
             UserError: a stage failed, or has been made from another command or input.
         """
-        missing = [stage for stage in stages if not self._is_finished(stage)]
+        seconds = {stage.name: self._seconds_taken(stage) for stage in stages}
+        missing = [stage for stage in stages if seconds[stage.name] is None]
         for stage in stages:
             if stage not in missing:
-                seconds = json.loads(self._record(stage).read_text(encoding="utf-8"))["seconds"]
-                print(f"{stage.title}: is there (took {seconds:.0f} s)", flush=True)
-        if not missing:
-            return
-        self.ran += len(missing)
+                print(f"{stage.title}: is there (took {seconds[stage.name]:.0f} s)", flush=True)
         for stage in missing:
             print(f"{stage.title}:\n{textwrap.indent(stage.text(), '    ')}", flush=True)
-        started = time.monotonic()
-        with _handled_signals():
-            processes: dict[str, subprocess.Popen] = {}
-            try:
-                for stage in missing:
-                    processes[stage.name] = self._start(stage)
-                self._watch(missing, processes, started)
-            finally:
-                _end(list(processes.values()))
+        self.ran += len(missing)
+        processes: dict[str, subprocess.Popen] = {}
+        try:
+            for stage in missing:
+                processes[stage.name] = self._start(stage)
+            self._watch(missing, processes)
+        finally:
+            _end(processes.values())
 
     def _start(self, stage: Stage) -> subprocess.Popen:
-        for path in (self._log(stage), self._record(stage)):
-            path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self._record(stage), {**self._identity(stage), "seconds": None})
+        self._log(stage).parent.mkdir(exist_ok=True)
         with self._log(stage).open("a", encoding="utf-8") as log:
-            log.write(f"{stage.text()}\n\n")
-            log.flush()
+            print(f"{stage.text()}\n", file=log, flush=True)
             return subprocess.Popen(
                 list(stage.command),
                 cwd=self.root,
@@ -143,24 +136,23 @@ class Runner:
                 preexec_fn=_die_with_parent,
             )
 
-    def _watch(self, stages: Sequence[Stage], processes: dict[str, subprocess.Popen], started: float) -> None:
-        line = _ProgressLine()
+    def _watch(self, stages: Sequence[Stage], processes: Mapping[str, subprocess.Popen]) -> None:
+        started = time.monotonic()
+        line = StatusLine(sys.stdout)
         running = list(stages)
         while running:
             time.sleep(0.2)
-            for stage in list(running):
-                code = processes[stage.name].poll()
-                if code is None:
-                    continue
-                running.remove(stage)
-                seconds = time.monotonic() - started
+            seconds = time.monotonic() - started
+            for stage in [stage for stage in running if processes[stage.name].poll() is not None]:
                 line.clear()
-                if code:
+                if code := processes[stage.name].returncode:
                     raise UserError(self._failure(stage, code))
+                running.remove(stage)
                 write_json(self._record(stage), {**self._identity(stage), "seconds": round(seconds, 1)})
                 print(f"    {stage.name}: done in {seconds:.0f} s", flush=True)
-            states = [f"{stage.name} {stage.progress(_tail(self._log(stage)))}".strip() for stage in running]
-            line.show(f"    {' | '.join(states)} | {time.monotonic() - started:.0f} s")
+            if running:
+                states = [f"{stage.name} {stage.progress(self.output(stage))}".strip() for stage in running]
+                line.show(f"    {' | '.join(states)} | {seconds:.0f} s")
 
     def _failure(self, stage: Stage, code: int) -> str:
         end = self.output(stage).rstrip().splitlines()[-_LINES_OF_A_FAILURE:]
@@ -168,9 +160,10 @@ class Runner:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"{stage.name} failed ({reason}); its output is in {self._log(stage)}; run again to go on from there"
 
-    def _is_finished(self, stage: Stage) -> bool:
+    def _seconds_taken(self, stage: Stage) -> float | None:
+        """How long a finished stage took; None for one that is missing or was interrupted."""
         if not stage.folder.exists() or not self._record(stage).exists():
-            return False
+            return None
         record = json.loads(self._record(stage).read_text(encoding="utf-8"))
         identity = self._identity(stage)
         changed = [key for key, value in identity.items() if record.get(key) != value]
@@ -179,14 +172,12 @@ class Runner:
                 f"{stage.folder} was made from another {' and another '.join(changed)} ({self._record(stage)} says "
                 f"which); remove {stage.folder} to make it again, or give another folder"
             )
-        return record["seconds"] is not None
+        return record["seconds"]
 
     def _identity(self, stage: Stage) -> dict:
         program, *arguments = stage.command
-        return {
-            "command": [Path(program).name, *arguments],
-            "input": {str(path): sha256(path) for path in stage.inputs},
-        }
+        inputs = {str(path): sha256(path) for path in stage.inputs}
+        return {"command": [Path(program).name, *arguments], "input": inputs}
 
     def _record(self, stage: Stage) -> Path:
         return self.folder / "stages" / f"{stage.name}.json"
@@ -195,50 +186,13 @@ class Runner:
         return self.folder / "logs" / f"{stage.name}.log"
 
 
-class _ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a line now and then."""
-
-    def __init__(self, stream: IO[str] = sys.stdout) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
-        self._shown = time.monotonic()
-
-    def show(self, text: str) -> None:
-        if self._terminal:
-            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
-            self._stream.write(f"\r\033[K{text[: columns - 1]}")
-        elif time.monotonic() - self._shown > _SECONDS_BETWEEN_LINES:
-            self._stream.write(f"{text}\n")
-            self._shown = time.monotonic()
-        self._stream.flush()
-
-    def clear(self) -> None:
-        if self._terminal:
-            self._stream.write("\r\033[K")
-
-
-@contextmanager
-def _handled_signals() -> Iterator[None]:
-    """Lets SIGTERM unwind the stack as an interruption from the keyboard does, so that the commands end too."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _die_with_parent() -> None:
     """Has Linux end the command when this process is killed: its next run would meet it at work."""
-    prctl = getattr(_LIBC, "prctl", None)
-    if prctl is not None:
-        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
-def _end(processes: Sequence[subprocess.Popen]) -> None:
+def _end(processes: Collection[subprocess.Popen]) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -248,9 +202,3 @@ def _end(processes: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _tail(path: Path, size: int = 1 << 16) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return file.read().decode(errors="replace")

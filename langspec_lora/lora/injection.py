@@ -34,7 +34,8 @@ def inject(
     Args:
         model: any model whose linears get ``(time, batch, features)``.
         sides: the linears by their path in the model (as ``named_modules`` gives it), each with ``"src"`` or ``"tgt"``:
-            whose language selects the adapter.
+            whose language selects the adapter. A linear that the model has under several paths gets one adapter for all
+            of them.
         ranks: rank of each language's adapter; a language's id is its position.
         dim: 0 adapts whole layers; otherwise the adapters read ``dim`` features of each input, and add to the same
             features of the output.
@@ -45,17 +46,26 @@ def inject(
         The routing of the model, which has to be told the languages of every batch.
 
     Raises:
-        ValueError: a path names no plain linear of the model, or a side is neither ``src`` nor ``tgt``.
+        ValueError: a path names no plain linear of the model, a side is neither ``src`` nor ``tgt``, or one linear is
+            given both.
     """
+    side_of: dict[nn.Module, str] = {}
     for path, side in sides.items():
         if side not in SIDES:
             raise ValueError(f"side {side!r} of {path}: expected src or tgt")
-        if not isinstance(_module(model, path), nn.Linear) or isinstance(_module(model, path), LanguageSpecificLinear):
+        linear = _module(model, path)
+        if not isinstance(linear, nn.Linear) or isinstance(linear, LanguageSpecificLinear):
             raise ValueError(f"{path} is not a plain linear of the model")
+        if side_of.setdefault(linear, side) != side:
+            raise ValueError(f"side {side} of {path}: another path of the same linear has side {side_of[linear]}")
     routing = LanguageRouting(PackedLayout(tuple(ranks)))
-    for path, side in sides.items():
-        linear = cast(nn.Linear, model.get_submodule(path))
-        _replace(model, path, LanguageSpecificLinear(linear, routing, side, dim, start, init))
+    _replace(
+        model,
+        {
+            linear: LanguageSpecificLinear(cast(nn.Linear, linear), routing, side, dim, start, init)
+            for linear, side in side_of.items()
+        },
+    )
     return routing
 
 
@@ -64,8 +74,7 @@ def remove(model: nn.Module) -> None:
 
     The base weights were never written to, so the model computes what it computed before :func:`inject`, bit for bit.
     """
-    for path, linear in list(_adapted(model)):
-        _replace(model, path, linear.without_adapters())
+    _replace(model, {linear: linear.without_adapters() for linear in adapted_linears(model)})
 
 
 @torch.no_grad()
@@ -83,19 +92,21 @@ def merge(model: nn.Module, source: int, target: int) -> None:
     Raises:
         ValueError: there is no language of an id.
     """
-    for path, linear in list(_adapted(model)):
+    plain_of: dict[nn.Module, nn.Module] = {}
+    for linear in adapted_linears(model):
         languages = len(linear.routing.layout.ranks)
         if not (0 <= source < languages and 0 <= target < languages):
             raise ValueError(f"languages {source} and {target}: expected ids from 0 to {languages - 1}")
         merged = merged_weight(linear, source if linear.side == SOURCE else target)
         plain = linear.without_adapters()
         plain.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)
-        _replace(model, path, plain)
+        plain_of[linear] = plain
+    _replace(model, plain_of)
 
 
 def adapted_linears(model: nn.Module) -> Iterator[LanguageSpecificLinear]:
     """All adapted linears of a model."""
-    return (linear for _, linear in _adapted(model))
+    return (module for module in model.modules() if isinstance(module, LanguageSpecificLinear))
 
 
 def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
@@ -111,10 +122,6 @@ def mark_trainable(model: nn.Module) -> None:
         parameter.requires_grad_(id(parameter) in trainable)
 
 
-def _adapted(model: nn.Module) -> Iterator[tuple[str, LanguageSpecificLinear]]:
-    return ((path, module) for path, module in model.named_modules() if isinstance(module, LanguageSpecificLinear))
-
-
 def _module(model: nn.Module, path: str) -> nn.Module | None:
     try:
         return model.get_submodule(path)
@@ -122,6 +129,9 @@ def _module(model: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
+def _replace(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Puts other modules in the place of some, wherever the model has them."""
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if module in replacements:
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, replacements[module])

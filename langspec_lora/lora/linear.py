@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from langspec_lora.lora.functional import LanguageSpecificLinearFunction
 from langspec_lora.lora.routing import LanguageRouting
+from langspec_lora.sites import INITS
 
 
 def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> None:
@@ -21,9 +22,9 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
             U(-1/√d, 1/√d) with d the number of features that A reads.
         generator: where the numbers come from.
     """
-    if init not in ("rank", "standard"):
-        raise ValueError(f"init {init!r}: expected rank or standard")
-    bound = 1 / math.sqrt(a.size(0) if init == "rank" else a.size(1))
+    if init not in INITS:
+        raise ValueError(f"init {init!r}: expected {' or '.join(INITS)}")
+    bound = 1 / math.sqrt(a.size(INITS[init]))
     a.uniform_(-bound, bound, generator=generator)
 
 

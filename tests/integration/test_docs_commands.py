@@ -29,7 +29,8 @@ def after_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``quickstart/``, as small as it can be, and ``checkpoints/`` with three epochs of a training."""
     home = tmp_path_factory.mktemp("docs")
     quickstart = home / "quickstart"
-    example = make_example(quickstart / "example", SMALL).folder
+    example = quickstart / "example"
+    make_example(example, SMALL)
     base = quickstart / "base" / "checkpoint_last.pt"
     _train(pretrain_command(example / "pretrain", base.parent), "--max-epoch", "1")
     for path in (example / "finetune").glob("test.*"):

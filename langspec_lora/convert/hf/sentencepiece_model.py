@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
 from langspec_lora.errors import UserError
 
 try:
+    from google.protobuf.message import DecodeError
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 except Exception as error:  # each protobuf has its own way to refuse classes of another one
     raise UserError(

@@ -28,7 +28,7 @@ _FAIRSEQ_EMBEDDINGS = (
     "decoder.output_projection.weight",
 )
 _POSITIONS = re.compile(r"model\.(encoder|decoder)\.embed_positions\.weights")  # stored by early transformers
-_NOT_WEIGHTS = {  # fairseq's, with their values
+_FAIRSEQ_BUFFERS = {  # with their values
     **{f"{stack}.version": 3.0 for stack in ("encoder", "decoder")},  # up to 2 there were no final norms
     **{f"{stack}.embed_positions._float_tensor": 1.0 for stack in ("encoder", "decoder")},
 }
@@ -95,7 +95,7 @@ def to_fairseq(tensors: Mapping[str, Tensor], args: Namespace, order: Sequence[i
         embedding = embedding[torch.tensor(order)]
     state = dict.fromkeys(_FAIRSEQ_EMBEDDINGS, embedding)
     state |= {name: tensors[other] for name, (other, _) in expected.items()}
-    return state | {name: torch.tensor([value]) for name, value in _NOT_WEIGHTS.items()}
+    return state | {name: torch.tensor([value]) for name, value in _FAIRSEQ_BUFFERS.items()}
 
 
 def to_huggingface(state: Mapping[str, Tensor], args: Namespace, label: str) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def to_huggingface(state: Mapping[str, Tensor], args: Namespace, label: str) -> 
     assert embedding is not None
     expected = dict(weight_shapes(args))
     _check({name: tuple(tensor.shape) for name, tensor in state.items()}, expected, label)
-    known = {*expected, *_FAIRSEQ_EMBEDDINGS, *_NOT_WEIGHTS}
+    known = {*expected, *_FAIRSEQ_EMBEDDINGS, *_FAIRSEQ_BUFFERS}
     _refuse_unknown((name for name in state if name not in known), label)
     return {EMBEDDING: embedding, **{PREFIX + name: state[name] for name in expected}}
 

@@ -79,9 +79,11 @@ def unused_language_token_flags(args: Namespace) -> list[str]:
     main, (source, target) = _table(args), _flags(args)
     if main is None:
         return []
-    idle = [f"--encoder-langtok {source}"] if source and source != main[0] else []
-    idle += ["--decoder-langtok"] if target and target != main[1] else []
-    return [f"{', '.join(idle)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"] if idle else []
+    unused = [f"--encoder-langtok {source}"] if source and source != main[0] else []
+    unused += ["--decoder-langtok"] if target and target != main[1] else []
+    if not unused:
+        return []
+    return [f"{', '.join(unused)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"]
 
 
 def language_token_mismatches(args: Namespace, paths: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from langspec_lora.adapters.entries import BASE
 from langspec_lora.checkpoints.arguments import stored_languages
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.config import AdapterConfig
-from langspec_lora.flags import INITS
+from langspec_lora.sites import INITS
 
 
 def unused_with_checkpoint(args: Namespace, config: AdapterConfig | None, outline: Outline, resumes: bool) -> list[str]:

@@ -14,24 +14,12 @@ from langspec_lora.errors import UserError
 from langspec_lora.example import build
 from langspec_lora.example.build import make_example
 from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
-from langspec_lora.example.grammar import (
-    ADJECTIVES,
-    CODES,
-    GRAMMATICAL,
-    INTRANSITIVE,
-    LANGUAGES,
-    NOUNS,
-    TRANSITIVE,
-    Clause,
-    Language,
-    Meaning,
-    NounPhrase,
-)
+from langspec_lora.example.grammar import CODES, CONCEPTS, LANGUAGES, Clause, Language, Meaning, NounPhrase
 from langspec_lora.languages import read_resources
 from tests import ROOT
 
 SMALL = Sizes(pretrain={"high-high": 30, "high-low": 5}, finetune=40, valid=5, test=8, vocabulary=60)
-CONTENT = (*NOUNS, *ADJECTIVES, *TRANSITIVE, *INTRANSITIVE)
+CONTENT = [word for kind in ("nouns", "adjectives", "transitive", "intransitive") for word in CONCEPTS[kind]]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +29,12 @@ def corpus() -> Corpus:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory) -> Path:
-    return make_example(tmp_path_factory.mktemp("made") / "example", SMALL).folder
+    return made(tmp_path_factory.mktemp("made") / "example")
+
+
+def made(folder: Path, seed: int = 1) -> Path:
+    assert make_example(folder, SMALL, seed)
+    return folder
 
 
 def content_words(meaning: Meaning) -> Counter:
@@ -66,7 +59,7 @@ class Reader:
     """Recognises the content words of a sentence by their stems, with any affixes that the language has."""
 
     def __init__(self, language: Language) -> None:
-        affixes = {language.lexicon[name] for name in GRAMMATICAL}
+        affixes = {language.lexicon[name] for name in CONCEPTS["grammatical"]}
         affixes |= {affix.translate(str.maketrans("aou", "eei")) for affix in affixes if language.harmony}
         affix = "|".join(map(re.escape, affixes))
         prefix = re.escape(language.lexicon["plural"]) if language.plural == "prefix" else ""
@@ -91,12 +84,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_makes_give_the_same_bytes_in_every_file(example, tmp_path):
-    again = make_example(tmp_path / "again", SMALL).folder
+    again = made(tmp_path / "again")
     assert files(again) == files(example)
 
 
 def test_another_seed_gives_other_sentences_in_the_same_languages(example, tmp_path):
-    other = make_example(tmp_path / "other", SMALL, seed=2).folder
+    other = made(tmp_path / "other", seed=2)
     assert (other / "mono" / "test.du").read_text() != (example / "mono" / "test.du").read_text()
     assert (other / "mono" / "test.du").read_text() == "".join(
         f"{LANGUAGES[0].render(meaning)}\n" for meaning in draw_corpus(SMALL, seed=2).test
@@ -228,7 +221,7 @@ def test_the_levels_file_names_the_languages_in_their_order():
 
 def test_a_folder_that_is_made_is_found_and_left_as_it_is(example, capsys):
     before = files(example)
-    assert not make_example(example, SMALL).made
+    assert not make_example(example, SMALL)
     assert files(example) == before
 
 
@@ -250,7 +243,7 @@ def test_an_interrupted_make_leaves_no_folder_and_the_next_one_succeeds(tmp_path
         with pytest.raises(KeyboardInterrupt):
             make_example(tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
-    assert files(make_example(tmp_path / "out", SMALL).folder) == files(example)
+    assert files(made(tmp_path / "out")) == files(example)
 
 
 def test_the_command_says_that_a_made_example_is_there(tmp_path, monkeypatch, capsys):

@@ -209,8 +209,8 @@ def test_progress_is_read_from_what_the_programs_print():
         "2026-01-01 | INFO | train_inner | epoch 002:     56 / 95 loss=5.622, nll_loss=4.824, ppl=28.33\n"
         "2026-01-01 | INFO | train_inner | epoch 003:      1 / 95 loss=4.017, nll_loss=3.824, ppl=8.33\n"
     )
-    assert training_progress(12, log) == "epoch 3/12, loss 4.02"
-    assert training_progress(12, "loading") == ""
+    assert training_progress(log) == "epoch 3/15, loss 4.02"
+    assert training_progress("loading") == ""
     bar = "decoding:   0%| | 0/6600 [00:00<?, ?sentence/s]\rdecoding:  53%|#| 3498/6600 [00:23<00:20, 0/132 directions]"
     assert decoding_progress(bar) == "3498/6600 sentences"
 

@@ -170,3 +170,45 @@ def test_languages_that_do_not_exist_are_not_merged(model, ids) -> None:
     inject(model, SIDES, RANKS)
     with pytest.raises(ValueError, match="expected ids from 0 to 2"):
         merge(model, *ids)
+
+
+class Tied(Model):
+    """A model that has its last linear a second time in the same module, and once in another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = self.last
+        self.inner.append(nn.Sequential(self.last))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = self.inner[:2](torch.relu(self.first(x)))
+        return self.last(features) + self.again(features) + self.inner[2](features)
+
+
+@pytest.mark.parametrize("sides", [{"again": "tgt"}, {"inner.2.0": "tgt", "last": "tgt"}])
+def test_a_linear_with_several_paths_has_one_adapter_under_all_of_them(x, sides) -> None:
+    torch.manual_seed(3)
+    model = Tied()
+    plain = model.last
+    features = model.inner[:2](torch.relu(model.first(x)))
+    routing = inject(model, sides, RANKS)
+    assert model.last is model.again is model.inner[2][0] is not plain
+    assert len(list(adapted_linears(model))) == 1
+    train(model)
+    routing.set_batch(torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.long))
+    expected = 3 * nn.functional.linear(features, weight(plain, model.last, 1), plain.bias)
+    torch.testing.assert_close(model(x), expected)
+    merged = deepcopy(model)
+    merge(merged, 0, 1)
+    assert type(merged.last) is nn.Linear
+    assert merged.last is merged.again is merged.inner[2][0]
+    torch.testing.assert_close(merged(x), expected)
+    remove(model)
+    assert model.last is model.again is model.inner[2][0] is plain
+
+
+def test_a_linear_cannot_be_given_both_sides() -> None:
+    model = Tied()
+    with pytest.raises(ValueError, match="side src of again: another path of the same linear has side tgt"):
+        inject(model, {"last": "tgt", "again": "src"}, RANKS)
+    assert not list(adapted_linears(model))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import runpy
 import struct
+import sys
 
 import pytest
 
+from langspec_lora.convert.hf import sentencepiece_model
 from langspec_lora.convert.hf.sentencepiece_model import BPE, CHAR, UNIGRAM, WORD, read_pieces
 from langspec_lora.errors import UserError
 
@@ -126,3 +129,28 @@ def test_real_models_are_read_as_sentencepiece_reads_them(kind, number) -> None:
         for n in ids
         if n not in others and "<sep>" not in processor.id_to_piece(n)
     }
+
+
+@pytest.mark.parametrize("name", ["google.protobuf.message", "sentencepiece.sentencepiece_model_pb2"])
+def test_what_to_install_is_said_if_the_classes_of_sentencepiece_cannot_be_loaded(monkeypatch, name) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r"do not fit .*; run pip install --upgrade sentencepiece protobuf"):
+        runpy.run_path(sentencepiece_model.__file__)
+
+
+def test_what_to_install_is_said_if_protobuf_refuses_the_classes_of_sentencepiece(monkeypatch) -> None:
+    """As protobuf before 7.36 refuses those of sentencepiece 0.2.3, by an error of its own."""
+    from google.protobuf import message
+
+    class Refusal(message.Error):
+        pass
+
+    class Finder:
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "sentencepiece.sentencepiece_model_pb2":
+                raise Refusal("gencode 7.36.1\nruntime 5.29.5")
+
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(UserError, match=r"do not fit \(gencode 7.36.1 runtime 5.29.5\); run pip install --upgrade"):
+        runpy.run_path(sentencepiece_model.__file__)

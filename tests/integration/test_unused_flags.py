@@ -1,4 +1,4 @@
-"""Flags that do nothing: one warning that names them; refused where nothing at all would happen."""
+"""Unused flags: one warning that names them; refused where nothing at all would happen."""
 
 from __future__ import annotations
 
