@@ -1,4 +1,4 @@
-"""``langspec-lora evaluate``: translates and scores all directions in one process.
+"""``langspec-lora evaluate``: translates and scores all directions.
 
 What loads a model imports torch and fairseq, and is imported where it is used.
 """
@@ -59,22 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
-    from langspec_lora.evaluation import evaluate
-    from langspec_lora.evaluation.share import Share
+    from langspec_lora.evaluation import evaluate, torchrun
 
-    with Share.together() as share:
-        evaluations = share.in_first(lambda: _prepare(args))
+    with torchrun.one_message():
+        evaluations = _prepare(args)
         for model, evaluation in evaluations.items():
-            scores = evaluate.run(evaluation, share)
+            scores = evaluate.run(evaluation)
             if scores:
                 means = evaluate.mean_scores(scores)
                 words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
                 label = f"{model}: " if len(evaluations) > 1 else ""
                 print(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
-        if share.rank == 0 and not is_quiet():
-            folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
-            # Without quotes around it: a folder with a space has its own.
-            print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
+    if torchrun.rank() == 0 and not is_quiet():
+        folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
+        # Without quotes around it: a folder with a space has its own.
+        print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
 
 

@@ -81,30 +81,36 @@ class Decoder:
     def translate(
         self, directions: Sequence[Direction], progress: Callable[[int], object] = lambda sentences: None
     ) -> Iterator[tuple[Direction, list[str]]]:
-        """Translates directions; each is yielded as soon as it is complete.
+        """Translates directions in batches that they share.
 
         Args:
-            directions: what to translate.
+            directions: a group, or a part of one.
             progress: called with the number of sentences after each batch.
 
-        Yields:
-            A direction and its hypotheses in the order of the data.
+        Returns:
+            The directions, each with its hypotheses in the order of the data.
         """
-        for group in self._groups(directions):
-            datasets, merge = list(group.items()), len(group) == 1
-            yield from zip(group, self._loaded.decode(datasets, merge, progress), strict=True)
+        datasets = [(direction, self.load(direction)) for direction in directions]
+        return zip(directions, self._loaded.decode(datasets, len(datasets) == 1, progress), strict=True)
 
-    def _groups(self, directions: Sequence[Direction]) -> Iterator[dict[Direction, FairseqDataset]]:
-        """The data of those directions that share batches, one group after the other."""
-        group: dict[Direction, FairseqDataset] = {}
+    def groups(self, directions: Sequence[Direction]) -> Iterator[dict[Direction, int]]:
+        """Checks the data of all directions, and says which of them are decoded together.
+
+        Yields:
+            The directions that share batches, each with its number of sentences.
+
+        Raises:
+            UserError: see :meth:`load`.
+        """
+        group: dict[Direction, int] = {}
         batches = 0.0
         for direction in directions:
             dataset = self.load(direction)
             filled = self._batches_of(dataset)
             if self._batching == "direction" or (self._batching == "auto" and filled >= 1):
-                yield {direction: dataset}
+                yield {direction: len(dataset)}
                 continue
-            group[direction] = dataset
+            group[direction] = len(dataset)
             batches += filled
             if batches >= _BATCHES_IN_A_GROUP:
                 yield group

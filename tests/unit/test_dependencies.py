@@ -18,6 +18,7 @@ ROOMS = (
     "values",
     "settings",
     "files",
+    "locks",
     "notes",
     "progress",
     "sites",
