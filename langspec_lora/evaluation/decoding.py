@@ -103,25 +103,19 @@ class Decoder:
             UserError: see :meth:`load`.
         """
         group: dict[Direction, int] = {}
-        batches = 0.0
+        batches, limits = 0.0, self._loaded.limits
         for direction in directions:
             dataset = self.load(direction)
-            filled = self._batches_of(dataset)
-            if self._batching == "direction" or (self._batching == "auto" and filled >= 1):
+            filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / limits.max_tokens]
+            if limits.batch_size is not None:
+                filled.append(len(dataset) / limits.batch_size)
+            if self._batching == "direction" or (self._batching == "auto" and max(filled) >= 1):
                 yield {direction: len(dataset)}
                 continue
             group[direction] = len(dataset)
-            batches += filled
+            batches += max(filled)
             if batches >= _BATCHES_IN_A_GROUP:
                 yield group
                 group, batches = {}, 0.0
         if group:
             yield group
-
-    def _batches_of(self, dataset: FairseqDataset) -> float:
-        """About how many batches a direction fills by itself."""
-        limits = self._loaded.limits
-        filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / limits.max_tokens]
-        if limits.batch_size is not None:
-            filled.append(len(dataset) / limits.batch_size)
-        return max(filled)

@@ -7,7 +7,7 @@ that those of a process that ends early are free for the others. Nothing else pa
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,10 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import torchrun
 from langspec_lora.evaluation.decoding import Decoder
-from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
+from langspec_lora.evaluation.metrics import MODEL_METRICS
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
-from langspec_lora.evaluation.results import (
-    LOCK,
-    PUBLISHED,
-    SCORES,
-    SCORES_TABLE,
-    SETTINGS,
-    decoded,
-    hypotheses_path,
-    look_again,
-    text_path,
-)
+from langspec_lora.evaluation.results import LOCK, RESULT_FILES, SETTINGS, decoded, hypotheses_path, look_again
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import file_state, held_sources
 from langspec_lora.files import write_json, write_whole
@@ -79,12 +69,6 @@ def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
         return board.complete()
 
 
-def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
-    """The mean of each metric over all directions."""
-    metrics = [name for name in METRICS if all(name in score for score in scores.values())]
-    return {metric: sum(score[metric] for score in scores.values()) / len(scores) for metric in metrics}
-
-
 def counted(directions: int) -> str:
     """``1 direction``, ``132 directions``."""
     return f"{directions} direction{'' if directions == 1 else 's'}"
@@ -106,7 +90,7 @@ def _begin(evaluation: Evaluation, locks: Locks) -> None:
         if options.overwrite:
             # A process of torchrun that came first has removed the old results, and may have ended since.
             if alone and file_state(out / SETTINGS) == evaluation.found:
-                for path in _result_files(out):
+                for path in [path for pattern in RESULT_FILES for path in out.glob(pattern)]:
                     path.unlink()
             elif torchrun.count() == 1:
                 raise UserError(
@@ -120,14 +104,6 @@ def _begin(evaluation: Evaluation, locks: Locks) -> None:
             raise UserError(f"another process has removed the hypotheses of {min(gone)} from {out}; start again")
         sources = dict(sorted({**held, **evaluation.settings["sources"]}.items()))
         write_json(out / SETTINGS, {**evaluation.settings, "sources": sources})
-
-
-def _result_files(out: Path) -> Iterator[Path]:
-    for name in (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED):
-        if (out / name).is_file():
-            yield out / name
-    yield from list(out.glob("*-*.hyp.txt"))
-    yield from list(out.glob(str(text_path(Path(), "*", "?" * 12))))
 
 
 def _decode(

@@ -41,6 +41,9 @@ TEXTS = "texts"
 
 _HYPOTHESES = ".hyp.txt"
 
+RESULT_FILES = (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED, f"*-*{_HYPOTHESES}", f"{TEXTS}/*.{'?' * 12}.txt")
+"""Patterns of all results, in the order of their removal: hypotheses without settings are refused."""
+
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
     """The file of a direction's hypotheses in a results folder."""
@@ -57,10 +60,7 @@ def decoded(folder: Path) -> set[str]:
 
 
 def look_again(folder: Path) -> None:
-    """Lets an NFS client ask the server which files there are: it remembers those that were missing.
-
-    It does so until the folder changes, here its time of change, or about half a minute has passed.
-    """
+    """Lets an NFS client ask the server which files there are; until the folder changes, it may remember."""
     with suppress(OSError):
         os.utime(folder)
 

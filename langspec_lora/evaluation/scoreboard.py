@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from langspec_lora import __version__
 from langspec_lora.data.directions import Direction
-from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS, ModelScorer
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, ModelScorer
 from langspec_lora.evaluation.prepare import Evaluation, by_target
 from langspec_lora.evaluation.results import (
     PUBLISHED,
@@ -23,7 +23,7 @@ from langspec_lora.evaluation.results import (
     scores_csv,
     text_path,
 )
-from langspec_lora.evaluation.scores_file import TEXT_HASHES, ScoresFile, parse_scores
+from langspec_lora.evaluation.scores_file import TEXT_HASHES, parse_scores
 from langspec_lora.evaluation.scoring import ENTRY_KEYS, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import languages_of
 from langspec_lora.files import read_json, read_lines, write_json, write_whole
@@ -31,8 +31,6 @@ from langspec_lora.locks import Locks
 from langspec_lora.progress import Progress
 
 _SECONDS_BETWEEN_FILES = 30.0
-
-_NOTHING = ScoresFile({}, {}, {"tokenize": ""}, (), {}, "", {})
 
 
 class Scoreboard:
@@ -47,15 +45,16 @@ class Scoreboard:
     """
 
     def __init__(self, evaluation: Evaluation, scorers: Sequence[ModelScorer], locks: Locks) -> None:
-        self._evaluation, self._locks = evaluation, locks
+        self._evaluation, self._scorers, self._locks = evaluation, scorers, locks
         self._out, self._texts = evaluation.options.out, evaluation.texts
-        self._scorers = {scorer.name: scorer for scorer in scorers}
         self._versions = _versions()
         # What sacrebleu's scores depend on, besides hypotheses and references.
         packages = {name: self._versions[name] for name in ("sacrebleu", "sentencepiece")}
         self._scoring = {"tokenize": evaluation.options.scoring.tokenize, **packages}
         self._scores: dict[Direction, dict[str, Any]] = {}
+        self._added: set[Direction] = set()  # the scores of the others may be of other texts
         self._signatures: dict[str, str] = {}
+        self._levels: dict[str, str] = dict(evaluation.levels)
         self._references: tuple[tuple, TargetScorer] | None = None
         self._sources: tuple[tuple, list[str]] | None = None
         self._written, self._pause = time.monotonic(), _SECONDS_BETWEEN_FILES
@@ -64,7 +63,7 @@ class Scoreboard:
 
     def add(self, direction: Direction) -> None:
         """Scores the hypotheses of a direction by sacrebleu's metrics, unless that has been done."""
-        if direction in self._scores:
+        if direction in self._added:
             return
         start = time.monotonic()
         hypotheses = read_lines(hypotheses_path(self._out, direction))
@@ -74,19 +73,19 @@ class Scoreboard:
             "references_sha256": self._keep(direction.target, scorer.references),
             "source_text_sha256": self._keep(direction.source, sources),
         }
-        held = self._held.entries.get(direction, {})
-        if self._held.scoring == self._scoring and held.keys() >= ENTRY_KEYS and hashes.items() <= held.items():
-            score = {name: value for name, value in held.items() if name not in MODEL_METRICS}
-            self._signatures = {**self._held.signatures, **self._signatures}
-        else:
-            score = {**scorer.score(direction, hypotheses), **hashes}
+        score = self._scores.get(direction, {})
+        if not hashes.items() <= score.items():
+            score = {}
+        if not score.keys() >= ENTRY_KEYS:
+            score = {**scorer.score(direction, hypotheses), **hashes, **score}
             self._signatures |= scorer.signatures()
-        self._scores[direction] = {**score, **self._by_models(direction, score)}
+        self._scores[direction] = score
+        self._added.add(direction)
         self.seconds += time.monotonic() - start
         self._write_now_and_then()
 
     def complete(self) -> dict[Direction, dict[str, Any]]:
-        """Scores what no process has scored, also by models, and writes the files.
+        """Scores what no process has scored, then by models, and writes the files.
 
         Returns:
             The scores of the directions that were asked for.
@@ -98,41 +97,33 @@ class Scoreboard:
         # One process scores by models; those that come after it find its scores.
         with self._locks.held("scores by models"):
             self._read()
-            for scorer in self._scorers.values():
+            for scorer in self._scorers:
                 for direction in Progress(directions, desc=scorer.label, unit="direction"):
-                    self.add_by_model(direction, scorer)
+                    if scorer.name not in self._scores[direction]:
+                        texts = self._sources_of(direction), read_lines(hypotheses_path(self._out, direction))
+                        score = scorer.score(*texts, self._scorer_for(direction).references)
+                        self._scores[direction][scorer.name] = score
+                        self._signatures[scorer.name] = scorer.signature
+                        self._write_now_and_then()
             scores = self.write()
         return {direction: scores[direction] for direction in self._evaluation.directions}
-
-    def add_by_model(self, direction: Direction, scorer: ModelScorer) -> None:
-        """Scores a direction, which :meth:`add` has scored, by a metric's model, unless that has been done."""
-        if scorer.name in self._scores[direction]:
-            return
-        hypotheses = read_lines(hypotheses_path(self._out, direction))
-        references = self._scorer_for(direction).references
-        self._scores[direction][scorer.name] = scorer.score(self._sources_of(direction), hypotheses, references)
-        self._signatures[scorer.name] = scorer.signature
-        self._write_now_and_then()
 
     def write(self) -> dict[Direction, dict[str, Any]]:
         """Adds the scores to those that other processes have written, and returns all in the order of the file."""
         start = time.monotonic()
         with self._locks.held(SCORES):
             self._read()
-            known = {**self._of_others(), **self._scores}
-            order = dict.fromkeys((*self._evaluation.to_score, *known))
-            scores = {direction: known[direction] for direction in order if direction in known}
+            there = decoded(self._out)
+            order = dict.fromkeys((*self._evaluation.to_score, *self._scores))
+            known = {direction: self._scores[direction] for direction in order if direction in self._scores}
+            scores = {d: score for d, score in known.items() if score.keys() >= ENTRY_KEYS and str(d) in there}
             if not scores:
                 return {}
-            metrics = set().union(*scores.values())
-            languages, levels = set(languages_of(list(scores))), self._evaluation.levels
-            others = {name: level for name, level in self._held.levels.items() if name in languages}
-            levels = {**levels, **others, **levels}
+            languages, metrics = languages_of([*scores]), set().union(*scores.values())
+            levels = {name: level for name, level in self._levels.items() if name in languages}
             content = {
                 "scoring": self._scoring,
-                "signatures": {
-                    name: self._signatures[name] for name in METRICS if name in metrics & self._signatures.keys()
-                },
+                "signatures": {name: self._signatures[name] for name in METRICS if name in metrics},
                 "references": self._texts.origin,
                 "versions": self._versions,
                 "settings": read_json(self._out / SETTINGS),
@@ -148,37 +139,28 @@ class Scoreboard:
         return scores
 
     def _read(self) -> None:
-        """Reads what all processes have written; scores by models are taken over."""
-        path = self._out / SCORES
-        self._held = parse_scores(read_json(path), path) if path.is_file() else _NOTHING
-        for direction, score in self._scores.items():
-            self._scores[direction] = {**score, **self._by_models(direction, score), **score}
+        """Takes over what ``scores.json`` holds: earlier scores, and those of other processes.
 
-    def _of_others(self) -> dict[Direction, dict[str, Any]]:
-        """What ``scores.json`` holds of directions that this process has not scored."""
-        if self._held.scoring != self._scoring:
-            return {}
-        there, found = decoded(self._out), {}
-        for direction, entry in self._held.entries.items():
-            if direction not in self._scores and str(direction) in there:
-                score = {name: value for name, value in entry.items() if name not in MODEL_METRICS}
-                found[direction] = {**score, **self._by_models(direction, score)}
-        self._signatures = {**self._held.signatures, **self._signatures}
-        return found
-
-    def _by_models(self, direction: Direction, score: Mapping) -> dict[str, Any]:
-        """Scores by models that ``scores.json`` holds of the same texts.
-
-        They are kept if they name their model, and no other model is asked for now.
+        Scores are left out that another tokenizer, version or model has made than is asked for now.
         """
-        entry, signatures = self._held.entries.get(direction, {}), self._held.signatures
-        if any(entry.get(key) != score.get(key) for key in TEXT_HASHES):
-            return {}
-        kept = {}
-        for name in MODEL_METRICS.keys() & entry.keys() & signatures.keys():
-            if name not in self._scorers or self._scorers[name].signature == signatures[name]:
-                kept[name], self._signatures[name] = entry[name], signatures[name]
-        return kept
+        path = self._out / SCORES
+        if not path.is_file():
+            return
+        held = parse_scores(read_json(path), path)
+        models = {**held.signatures, **{scorer.name: scorer.signature for scorer in self._scorers}}
+        outdated = {name for name in METRICS if name not in held.signatures or held.signatures[name] != models[name]}
+        if held.scoring != self._scoring:
+            outdated |= {*SACREBLEU_METRICS, "bleu_json"}
+        for direction, entry in held.entries.items():
+            kept = {name: value for name, value in entry.items() if name not in outdated}
+            own = self._scores.get(direction, {})
+            if direction not in self._added:
+                self._scores[direction] = kept
+            elif all(kept.get(key) == own[key] for key in TEXT_HASHES):
+                self._scores[direction] = {**own, **kept, **own}
+        kept_signatures = {name: text for name, text in held.signatures.items() if name not in outdated}
+        self._signatures = {**kept_signatures, **self._signatures}
+        self._levels = {**self._levels, **held.levels, **self._evaluation.levels}
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() - self._written > self._pause:

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from langspec_lora.cli.evaluate import mean_scores
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.evaluation import evaluate as evaluation
 from langspec_lora.evaluation import scoreboard
-from langspec_lora.evaluation.evaluate import counted, evaluate, mean_scores, run
+from langspec_lora.evaluation.evaluate import counted, evaluate, run
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.scoring import TargetScorer

@@ -51,7 +51,9 @@ def board_of(folder: Path, tokenize: str = "13a", to_score=(EN_WO, OTHER), score
     texts = SplitText(folder, "test", languages, folder / "mono", None, None)
     (folder / "out" / "settings.json").write_text(json.dumps(more.pop("settings", {"checkpoint": []})))
     options = SimpleNamespace(out=folder / "out", scoring=SimpleNamespace(tokenize=tokenize))
-    evaluation = SimpleNamespace(options=options, texts=texts, to_score=to_score, **{"levels": {}, **more})
+    evaluation = SimpleNamespace(
+        options=options, texts=texts, to_score=to_score, **{"levels": {}, "directions": to_score, **more}
+    )
     return Scoreboard(evaluation, scorers, Locks(folder / "out" / ".lock"))
 
 
@@ -234,7 +236,7 @@ def test_what_several_processes_have_scored_is_joined(folder) -> None:
 class Comet:
     """Stands in for a COMET scorer."""
 
-    name = "comet"
+    name = label = "comet"
 
     def __init__(self, signature: str, value: float) -> None:
         self.signature, self._value, self.given = signature, value, []
@@ -249,9 +251,7 @@ def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tupl
     board = board_of(folder, tokenize, scorers=[comet] if comet else ())
     for direction in (EN_WO, OTHER):
         board.add(direction)
-        if comet is not None:
-            board.add_by_model(direction, comet)
-    board.write()
+    board.complete()
     content = json.loads((folder / "out" / "scores.json").read_text())
     return [entry.get("comet") for entry in content["directions"].values()], content["signatures"].get("comet")
 
@@ -259,7 +259,8 @@ def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tupl
 def test_comet_is_scored_once_for_each_text_and_model(folder) -> None:
     first = Comet("model:a", 70.0)
     assert with_comet(folder, first) == ([70.0, 70.0], "model:a")
-    assert first.given == [(TEXTS["en"], HYPOTHESES, TEXTS["wo"]), (TEXTS["wo"], TEXTS["en"], TEXTS["en"])]
+    by_target = [(TEXTS["wo"], TEXTS["en"], TEXTS["en"]), (TEXTS["en"], HYPOTHESES, TEXTS["wo"])]
+    assert first.given == by_target
     for tokenize in ("13a", "char", "char"):
         assert with_comet(folder, None, tokenize) == ([70.0, 70.0], "model:a")
     again = Comet("model:a", 60.0)
@@ -287,9 +288,17 @@ def test_comet_scores_are_written_now_and_then(folder, clock) -> None:
     board = board_of(folder, scorers=[comet])
     for direction in (EN_WO, OTHER):
         board.add(direction)
-    clock.now += 100
-    board.add_by_model(EN_WO, comet)
-    assert "comet" in json.loads((folder / "out" / "scores.json").read_text())["directions"]["en-wo"]
+    found = []
+
+    def slow(*texts) -> float:
+        content = json.loads((folder / "out" / "scores.json").read_text())["directions"]
+        found.append([name for name, entry in content.items() if "comet" in entry])
+        clock.now += 100
+        return 70.0
+
+    comet.score = slow
+    board.complete()
+    assert found == [[], ["wo-en"]]  # by target
 
 
 SETTINGS = {
