@@ -101,7 +101,7 @@ class Process:
         (self._folder / f"{os.getpid()}.result").write_text(json.dumps(result))
 
     def wait_until_it_decodes(self) -> None:
-        wait_for(self.decoded_path.exists)
+        wait_for(lambda: bool(self.decoded))
 
     @property
     def decoded(self) -> list[str]:
@@ -249,15 +249,19 @@ def test_of_two_evaluations_with_other_settings_one_is_refused(
 def test_of_two_evaluations_with_other_settings_that_start_at_once_one_is_refused(
     start, asked, toy_data, checkpoint, tmp_path
 ) -> None:
-    for trial in range(4):
-        out = tmp_path / f"out{trial}"
-        both = [
-            options(toy_data, checkpoint, out, generation=GenerationSettings(beam=beam), lang_pairs="en-fr,fr-en")
-            for beam in (2, 3)
-        ]
-        results = [process.result() for process in [start(each) for each in both]]
-        (refused,) = (beam for beam, result in zip((2, 3), results, strict=True) if isinstance(result, str))
-        assert json.loads((out / "settings.json").read_text())["generation"]["beam"] == 5 - refused
+    compare, out = evaluation.held_sources, tmp_path / "out"
+
+    def take_long() -> None:
+        evaluation.held_sources = lambda *args, **more: (compare(*args, **more), time.sleep(0.5))[0]
+
+    both = [
+        options(toy_data, checkpoint, out, generation=GenerationSettings(beam=beam), lang_pairs="en-fr,fr-en")
+        for beam in (2, 3)
+    ]
+    results = [process.result() for process in [start(each, first=take_long) for each in both]]
+    (refused,) = (number for number, result in enumerate(results) if isinstance(result, str))
+    assert f"other generation settings; beam was {3 - refused} and is {2 + refused};" in results[refused]
+    assert json.loads((out / "settings.json").read_text())["generation"]["beam"] == 3 - refused
 
 
 def test_evaluations_of_other_directions_into_one_folder_leave_the_scores_of_all(
@@ -289,12 +293,14 @@ def overwriting(toy_data, checkpoint, tmp_path, **more) -> EvaluationOptions:
 def test_results_that_another_process_works_at_are_not_overwritten(
     start, asked, toy_data, checkpoint, tmp_path
 ) -> None:
-    one = start(asked, held=True)
-    one.wait_until_it_decodes()
+    both = [start(asked, held=True) for _ in range(2)]
+    for process in both:
+        process.wait_until_it_decodes()
     other = overwriting(toy_data, checkpoint, tmp_path)
     words = f"another process is evaluating into {tmp_path / 'out'}; wait until it has ended, or leave --overwrite out"
-    assert words in start(other).result()
-    one.kill()
+    for process in both:
+        assert words in start(other).result()
+        process.kill()
     again = start(other)
     assert sorted(again.result()) == sorted(again.decoded) == sorted(toy.PAIRS)
 
@@ -374,6 +380,7 @@ def test_one_of_several_processes_scores_by_a_model(
     def counted(*args: object) -> float:
         with calls.open("a") as file:
             file.write("x")
+        time.sleep(0.03)
         return score(*args)
 
     monkeypatch.setattr(CometScorer, "score", counted)
