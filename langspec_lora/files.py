@@ -201,7 +201,7 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
         for written, path in zip(partial, paths, strict=True):
             written.replace(path)
     except OSError as error:
-        raise _unwritable(paths[0], error) from error
+        raise unwritable(paths[0], error) from error
     finally:
         for written in partial:
             with suppress(OSError):
@@ -238,7 +238,7 @@ def whole_folder(folder: Path, names: Sequence[str], overwrite: bool = False) ->
         for name in set(names) - set(new):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -256,6 +256,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def unwritable(path: Path, error: OSError) -> UserError:
+    """How a program ends that cannot write a file."""
+    reason = error.strerror or error
+    return UserError(f"{path} cannot be written: {reason}; choose a writable location with enough space")
+
+
 def _check_parents(path: Path) -> None:
     for parent in path.parents:
         if os.path.isfile(parent):  # noqa: PTH113  as above
@@ -265,8 +271,3 @@ def _check_parents(path: Path) -> None:
 def _partial(path: Path) -> Path:
     """A temporary path: unique among processes and machines, and hidden from patterns such as ``*.pt``."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    reason = error.strerror or error
-    return UserError(f"{path} cannot be written: {reason}; choose a writable location with enough space")

@@ -1,4 +1,4 @@
-"""``langspec-lora evaluate``: translates and scores all directions in one process.
+"""``langspec-lora evaluate``: translates and scores all directions.
 
 What loads a model imports torch and fairseq, and is imported where it is used.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from langspec_lora.notes import is_quiet
 from langspec_lora.settings import add_flags, read_flags
 
 if TYPE_CHECKING:
+    from langspec_lora.data.directions import Direction
     from langspec_lora.evaluation.prepare import Evaluation
 
 EXAMPLE = "data-bin --checkpoint checkpoints/checkpoint_best.pt --base --out results"
@@ -59,23 +60,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates and prints where the results are."""
-    from langspec_lora.evaluation import evaluate
-    from langspec_lora.evaluation.share import Share
+    from langspec_lora.evaluation import evaluate, torchrun
 
-    with Share.together() as share:
-        evaluations = share.in_first(lambda: _prepare(args))
+    with torchrun.one_message():
+        evaluations = _prepare(args)
         for model, evaluation in evaluations.items():
-            scores = evaluate.run(evaluation, share)
+            scores = evaluate.run(evaluation)
             if scores:
-                means = evaluate.mean_scores(scores)
+                means = mean_scores(scores)
                 words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
                 label = f"{model}: " if len(evaluations) > 1 else ""
                 print(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
-        if share.rank == 0 and not is_quiet():
-            folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
-            # Without quotes around it: a folder with a space has its own.
-            print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
+    if torchrun.rank() == 0 and not is_quiet():
+        folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
+        # Without quotes around it: a folder with a space has its own.
+        print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
+
+
+def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
+    """The mean of each metric over all directions."""
+    metrics = [name for name in METRICS if all(name in score for score in scores.values())]
+    return {metric: sum(score[metric] for score in scores.values()) / len(scores) for metric in metrics}
 
 
 def _prepare(args: argparse.Namespace) -> dict[str, Evaluation]:

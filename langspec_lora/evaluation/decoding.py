@@ -81,41 +81,41 @@ class Decoder:
     def translate(
         self, directions: Sequence[Direction], progress: Callable[[int], object] = lambda sentences: None
     ) -> Iterator[tuple[Direction, list[str]]]:
-        """Translates directions; each is yielded as soon as it is complete.
+        """Translates directions in batches that they share.
 
         Args:
-            directions: what to translate.
+            directions: a group, or a part of one.
             progress: called with the number of sentences after each batch.
 
-        Yields:
-            A direction and its hypotheses in the order of the data.
+        Returns:
+            The directions, each with its hypotheses in the order of the data.
         """
-        for group in self._groups(directions):
-            datasets, merge = list(group.items()), len(group) == 1
-            yield from zip(group, self._loaded.decode(datasets, merge, progress), strict=True)
+        datasets = [(direction, self.load(direction)) for direction in directions]
+        return zip(directions, self._loaded.decode(datasets, len(datasets) == 1, progress), strict=True)
 
-    def _groups(self, directions: Sequence[Direction]) -> Iterator[dict[Direction, FairseqDataset]]:
-        """The data of those directions that share batches, one group after the other."""
-        group: dict[Direction, FairseqDataset] = {}
-        batches = 0.0
+    def groups(self, directions: Sequence[Direction]) -> Iterator[dict[Direction, int]]:
+        """Checks the data of all directions, and says which of them are decoded together.
+
+        Yields:
+            The directions that share batches, each with its number of sentences.
+
+        Raises:
+            UserError: see :meth:`load`.
+        """
+        group: dict[Direction, int] = {}
+        batches, limits = 0.0, self._loaded.limits
         for direction in directions:
             dataset = self.load(direction)
-            filled = self._batches_of(dataset)
-            if self._batching == "direction" or (self._batching == "auto" and filled >= 1):
-                yield {direction: dataset}
+            filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / limits.max_tokens]
+            if limits.batch_size is not None:
+                filled.append(len(dataset) / limits.batch_size)
+            if self._batching == "direction" or (self._batching == "auto" and max(filled) >= 1):
+                yield {direction: len(dataset)}
                 continue
-            group[direction] = dataset
-            batches += filled
+            group[direction] = len(dataset)
+            batches += max(filled)
             if batches >= _BATCHES_IN_A_GROUP:
                 yield group
                 group, batches = {}, 0.0
         if group:
             yield group
-
-    def _batches_of(self, dataset: FairseqDataset) -> float:
-        """About how many batches a direction fills by itself."""
-        limits = self._loaded.limits
-        filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / limits.max_tokens]
-        if limits.batch_size is not None:
-            filled.append(len(dataset) / limits.batch_size)
-        return max(filled)

@@ -1,81 +1,72 @@
-"""The evaluation: decodes what is missing, scores everything, and leaves a results folder."""
+"""The evaluation: decodes what is missing, scores everything, and leaves a results folder.
+
+Any number of processes may do so together. Each takes the directions that it decodes by locks in the results folder, so
+that those of a process that ends early are free for the others. Nothing else passes between them but the files.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
+from langspec_lora.evaluation import torchrun
 from langspec_lora.evaluation.decoding import Decoder
-from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
+from langspec_lora.evaluation.metrics import MODEL_METRICS
 from langspec_lora.evaluation.options import EvaluationOptions
-from langspec_lora.evaluation.prepare import Evaluation, by_target, check, prepare
-from langspec_lora.evaluation.results import PUBLISHED, SCORES, SCORES_TABLE, SETTINGS, hypotheses_path, text_path
+from langspec_lora.evaluation.prepare import Evaluation, check, prepare
+from langspec_lora.evaluation.results import LOCK, RESULT_FILES, SETTINGS, decoded, hypotheses_path, look_again
 from langspec_lora.evaluation.scoreboard import Scoreboard
-from langspec_lora.evaluation.settings import source_size
-from langspec_lora.evaluation.share import Share
+from langspec_lora.evaluation.settings import file_state, held_sources
 from langspec_lora.files import write_json, write_whole
+from langspec_lora.locks import Locks
 from langspec_lora.notes import note
 from langspec_lora.progress import Progress
 
+_SECONDS_BETWEEN_LOOKS = 10.0
+"""How often the folder is listed, to see what other processes have done; it may hold tens of thousands of files."""
 
-def evaluate(options: EvaluationOptions, share: Share | None = None) -> dict[Direction, Mapping]:
-    """Evaluates a model; what an earlier call with the same settings has done is kept.
 
-    Args:
-        options: what to evaluate and how.
-        share: which process this is of those that evaluate together; by default the only one.
+def evaluate(options: EvaluationOptions) -> dict[Direction, dict[str, Any]]:
+    """Evaluates a model; what other calls with the same settings have done, or are doing, is left to them.
 
     Returns:
-        The scores of each direction, as in ``scores.json``; empty in all processes but the first.
+        The scores of each direction, as in ``scores.json``; empty in all processes of torchrun but the first.
 
     Raises:
         UserError: before anything is decoded, if something is missing or does not fit.
     """
-    share = share or Share()
-    return run(share.in_first(lambda: prepare(check(options))), share)
+    return run(prepare(check(options)))
 
 
-def run(evaluation: Evaluation, share: Share) -> dict[Direction, Mapping]:
+def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
     """Decodes and scores what an evaluation has left to do; see :func:`evaluate`."""
-    options, scoring = evaluation.options, evaluation.options.scoring
-    if scoring.models and share.count > 1:
-        flags = ", ".join(MODEL_METRICS[name].flag for name in scoring.models)
-        raise UserError(f"{flags} is computed by one process; call it without torchrun once all directions are decoded")
+    options, start = evaluation.options, time.monotonic()
     cpu = options.model.device == "cpu"
-    scorers = [MODEL_METRICS[name].load(model, cpu) for name, model in scoring.models.items()]
-    board = Scoreboard(
-        options.out,
-        evaluation.texts,
-        scoring.tokenize,
-        evaluation.settings,
-        evaluation.to_score,
-        scorers,
-        share.rank == 0,
-        evaluation.levels,
-    )
+    scorers = [MODEL_METRICS[name].load(model, cpu) for name, model in options.scoring.models.items()]
     if evaluation.to_decode:
-        _decode(evaluation, share, board)
-    parts = share.in_each(board.part)
-    if share.rank:
-        return {}
-    board.join(parts)
-    directions = by_target(evaluation.to_score)
-    for direction in directions:
-        board.add(direction)
-    for scorer in scorers:
-        for direction in Progress(directions, desc=scorer.label, unit="direction"):
-            board.add_by_model(direction, scorer)
-    written = board.write()
-    return {direction: written[direction] for direction in evaluation.directions}
-
-
-def mean_scores(scores: Mapping[Direction, Mapping]) -> dict[str, float]:
-    """The mean of each metric over all directions."""
-    metrics = [name for name in METRICS if all(name in score for score in scores.values())]
-    return {metric: sum(score[metric] for score in scores.values()) / len(scores) for metric in metrics}
+        processes = f", by {torchrun.count()} processes" if torchrun.count() > 1 else ""
+        _say(f"{counted(len(evaluation.to_decode))} to decode{processes}, loading {options.model}")
+        torchrun.take_gpu()
+        decoder = Decoder(options, evaluation.model, evaluation.to_decode)
+        if not decoder.has_adapters:
+            _say(f"{options.model} has no language-specific adapters; it is evaluated as it is")
+        loaded = time.monotonic()
+        groups = list(decoder.groups(evaluation.to_decode))
+    with Locks(options.out / LOCK) as locks:
+        _begin(evaluation, locks)
+        board = Scoreboard(evaluation, scorers, locks)
+        if evaluation.to_decode:
+            _decode(options.out, groups, decoder, locks, board)
+            decoding = time.monotonic() - loaded - board.seconds
+            _say(f"loading {loaded - start:.1f} s, decoding {decoding:.1f} s, scoring {board.seconds:.1f} s")
+        if torchrun.rank() > 0:
+            board.write()
+            return {}
+        return board.complete()
 
 
 def counted(directions: int) -> str:
@@ -83,47 +74,81 @@ def counted(directions: int) -> str:
     return f"{directions} direction{'' if directions == 1 else 's'}"
 
 
-def _decode(evaluation: Evaluation, share: Share, board: Scoreboard) -> None:
-    options, to_decode, start = evaluation.options, evaluation.to_decode, time.monotonic()
-    mine = share.part(to_decode, [source_size(options, direction) for direction in to_decode])
-    processes = f", by {share.count} processes" if share.count > 1 else ""
-    _say(share, f"{counted(len(to_decode))} to decode{processes}, loading {options.model}")
-    decoder = Decoder(options, evaluation.model, to_decode)
-    if not decoder.has_adapters:
-        _say(share, f"{options.model} has no language-specific adapters; it is evaluated as it is")
-    loaded = time.monotonic()
-    sentences = share.in_each(lambda: sum(len(decoder.load(direction)) for direction in mine))[share.rank]
-    share.in_first(lambda: _begin(evaluation))
-    if not (options.out / SETTINGS).is_file():
-        raise UserError(f"--out {options.out} is not one folder for all processes; give one that all machines share")
-    process = f" (process {share.rank + 1} of {share.count})" if share.count > 1 else ""
-    with Progress(total=sentences, desc=f"decoding{process}", unit="sentence", disable=share.rank > 0) as bar:
-        bar.set_postfix_str(f"0/{len(mine)} directions")
-        for number, (direction, hypotheses) in enumerate(decoder.translate(mine, bar.update), start=1):
-            write_whole(hypotheses_path(options.out, direction), "".join(f"{line}\n" for line in hypotheses))
-            board.add(direction)
-            bar.set_postfix_str(f"{number}/{len(mine)} directions", refresh=False)
-    decoding = time.monotonic() - loaded - board.seconds
-    _say(share, f"loading {loaded - start:.1f} s, decoding {decoding:.1f} s, scoring {board.seconds:.1f} s")
-
-
-def _say(share: Share, sentence: str) -> None:
-    """Tells the user something, once for all processes."""
-    if share.rank == 0:
+def _say(sentence: str) -> None:
+    """Tells the user something, once for all processes of torchrun."""
+    if torchrun.rank() == 0:
         note(sentence)
 
 
-def _begin(evaluation: Evaluation) -> None:
+def _begin(evaluation: Evaluation, locks: Locks) -> None:
     """Starts the results folder: all checks have passed, so that ``--overwrite`` may remove what it replaces."""
-    if evaluation.options.overwrite:
-        for path in _result_files(evaluation.options.out):
-            path.unlink()
-    write_json(evaluation.options.out / SETTINGS, evaluation.settings)
+    options, out = evaluation.options, evaluation.options.out
+    if not locks.supported and torchrun.count() > 1:
+        raise UserError(f"--out {out} is on a file system without locks, which several processes need; give another")
+    with locks.held("beginning"):
+        alone = locks.take("at work")
+        if options.overwrite:
+            # A process of torchrun that came first has removed the old results, and may have ended since.
+            if alone and file_state(out / SETTINGS) == evaluation.found:
+                for path in [path for pattern in RESULT_FILES for path in out.glob(pattern)]:
+                    path.unlink()
+            elif torchrun.count() == 1:
+                raise UserError(
+                    f"another process is evaluating into {out}; wait until it has ended, "
+                    "or leave --overwrite out to share its work"
+                )
+        locks.take("at work", shared=True)  # until this process ends
+        held = held_sources(out, evaluation.settings, at_work=not alone)
+        gone = {*map(str, evaluation.to_score)} - {*map(str, evaluation.to_decode)} - decoded(out)
+        if gone:
+            raise UserError(f"another process has removed the hypotheses of {min(gone)} from {out}; start again")
+        sources = dict(sorted({**held, **evaluation.settings["sources"]}.items()))
+        write_json(out / SETTINGS, {**evaluation.settings, "sources": sources})
 
 
-def _result_files(out: Path) -> Iterator[Path]:
-    for name in (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED):
-        if (out / name).is_file():
-            yield out / name
-    yield from list(out.glob("*-*.hyp.txt"))
-    yield from list(out.glob(str(text_path(Path(), "*", "?" * 12))))
+def _decode(
+    out: Path, groups: Sequence[Mapping[Direction, int]], decoder: Decoder, locks: Locks, board: Scoreboard
+) -> None:
+    """Decodes the directions that no other process decodes, until all have hypotheses.
+
+    Args:
+        out: the results folder.
+        groups: the directions that are decoded together, each with its number of sentences.
+        decoder: decodes them.
+        locks: those of the folder; a direction's lock is held by the process that decodes it.
+        board: scores them.
+    """
+    sentences = {direction: count for group in groups for direction, count in group.items()}
+    missing = [list(group) for group in groups]
+    with Progress(total=sum(sentences.values()), desc="decoding", unit="sentence", disable=torchrun.rank() > 0) as bar:
+        bar.set_postfix_str(f"0/{len(sentences)} directions")
+        while missing:
+            looked, before = time.monotonic(), missing
+            for group in before:
+                if not (taken := _take(group, out, locks)):
+                    continue
+                for direction, hypotheses in decoder.translate(taken, bar.update):
+                    write_whole(hypotheses_path(out, direction), "".join(f"{line}\n" for line in hypotheses))
+                    board.add(direction)
+                    locks.release(str(direction))
+                if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                    break
+            there = decoded(out)
+            done = [direction for direction in sentences if str(direction) in there]
+            bar.update(sum(sentences[direction] for direction in done) - bar.n)  # other processes decode some of them
+            bar.set_postfix_str(f"{len(done)}/{len(sentences)} directions", refresh=False)
+            left = ([direction for direction in group if str(direction) not in there] for group in before)
+            missing = [group for group in left if group]
+            if missing == before:
+                with locks.held(str(missing[0][0])):  # until it is decoded, or its process has ended without
+                    pass
+
+
+def _take(directions: Sequence[Direction], out: Path, locks: Locks) -> list[Direction]:
+    """Locks those directions that no process decodes and none has decoded meanwhile."""
+    free = [direction for direction in directions if locks.take(str(direction))]
+    look_again(out)
+    for direction in [direction for direction in free if hypotheses_path(out, direction).is_file()]:
+        locks.release(str(direction))
+        free.remove(direction)
+    return free

@@ -13,7 +13,8 @@ from langspec_lora.data.directions import Direction, choose_directions, find_dir
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.options import EvaluationOptions
-from langspec_lora.evaluation.settings import held_sources, settings_of, sha256, source_side
+from langspec_lora.evaluation.results import SETTINGS
+from langspec_lora.evaluation.settings import file_state, held_sources, settings_of, sha256, source_side
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.evaluation.tokenizers import require_tokenizer
 from langspec_lora.inference.model_files import ModelFiles, read_outlines
@@ -51,6 +52,7 @@ class Evaluation:
         settings: what the hypotheses depend on.
         texts: source texts and references.
         levels: resource level of each language, where a checkpoint has adapters.
+        found: which ``settings.json`` lay in the folder; see :func:`~langspec_lora.evaluation.settings.file_state`.
     """
 
     options: EvaluationOptions
@@ -61,6 +63,7 @@ class Evaluation:
     settings: dict
     texts: SplitText
     levels: Mapping[str, str]
+    found: object
 
 
 def check(options: EvaluationOptions) -> Inputs:
@@ -97,7 +100,7 @@ def prepare(inputs: Inputs) -> Evaluation:
     """
     options, directions = inputs.options, inputs.directions
     model = ModelFiles.of(options.model, inputs.dictionary, languages_of(directions))
-    settings = settings_of(options, model, directions)
+    settings, found = settings_of(options, model, directions), file_state(options.out / SETTINGS)
     held = {} if options.overwrite else held_sources(options.out, settings)
     settings["sources"] = dict(sorted({**held, **settings["sources"]}.items()))
     asked = set(directions)
@@ -115,6 +118,7 @@ def prepare(inputs: Inputs) -> Evaluation:
         settings,
         texts,
         _levels(inputs.outlines, languages_of(to_score)),
+        found,
     )
 
 

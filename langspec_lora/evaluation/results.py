@@ -7,6 +7,7 @@
     DIR/texts/LANG.SHA.txt     its sources and references, each text once; SHA: the first digits of its hash
     DIR/scores.json, .csv      scores of every direction, with signatures, settings and versions
     DIR/all_direction.spbleu   the same in the format of the published evaluation loop
+    DIR/.lock                  always empty: which directions and files a process is working at (see evaluate.py)
 
 Every file appears whole or not at all: it is written under another name, then renamed.
 """
@@ -16,8 +17,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +35,34 @@ SETTINGS = "settings.json"
 SCORES = "scores.json"
 SCORES_TABLE = "scores.csv"
 PUBLISHED = "all_direction.spbleu"
+LOCK = ".lock"
 
 TEXTS = "texts"
+
+_HYPOTHESES = ".hyp.txt"
+
+RESULT_FILES = (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED, f"*-*{_HYPOTHESES}", f"{TEXTS}/*.{'?' * 12}.txt")
+"""Patterns of all results, in the order of their removal: hypotheses without settings are refused."""
 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
     """The file of a direction's hypotheses in a results folder."""
-    return folder / f"{direction}.hyp.txt"
+    return folder / f"{direction}{_HYPOTHESES}"
+
+
+def decoded(folder: Path) -> set[str]:
+    """Names of the directions that a results folder has hypotheses of; empty if there is no folder."""
+    look_again(folder)
+    with suppress(OSError):
+        names = os.listdir(folder)  # noqa: PTH208  half the time, for tens of thousands of files
+        return {name.removesuffix(_HYPOTHESES) for name in names if name.endswith(_HYPOTHESES) and "-" in name}
+    return set()
+
+
+def look_again(folder: Path) -> None:
+    """Lets an NFS client ask the server which files there are; until the folder changes, it may remember."""
+    with suppress(OSError):
+        os.utime(folder)
 
 
 def text_path(folder: Path, language: str, digest: str) -> Path:

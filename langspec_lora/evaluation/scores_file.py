@@ -14,7 +14,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.languages import LEVELS
 
-_HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
+TEXT_HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
+"""Keys of an entry: hashes of the texts that it scores."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ScoresFile:
     Attributes:
         entries: scores, hashes and number of sentences of each direction.
         signatures: of each metric.
-        tokenize: sacrebleu's name of the BLEU tokenizer.
+        scoring: what sacrebleu's scores depend on besides the texts: its name of the BLEU tokenizer, and versions.
         checkpoints: path and hash of each checkpoint of the model.
         settings: how the hypotheses were made.
         references: the folder that the references came from.
@@ -33,11 +34,16 @@ class ScoresFile:
 
     entries: Mapping[Direction, Mapping[str, Any]]
     signatures: Mapping[str, str]
-    tokenize: str
+    scoring: Mapping[str, Any]
     checkpoints: tuple[tuple[str, str], ...]
     settings: Mapping[str, Any]
     references: str
     levels: Mapping[str, str]
+
+    @property
+    def tokenize(self) -> str:
+        """Sacrebleu's name of the BLEU tokenizer."""
+        return self.scoring["tokenize"]
 
     def scores(self) -> dict[str, dict[Direction, float]]:
         """For each metric the score of each direction that has it."""
@@ -68,6 +74,8 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     checkpoints = settings.get("checkpoint")
     if not isinstance(checkpoints, list):
         raise reader.damaged("lacks settings.checkpoint")
+    scoring = reader.mapping(content, "scoring")
+    reader.text(scoring, "tokenize")
     levels = reader.mapping(content, "levels") if "levels" in content else {}
     if not all(level in LEVELS for level in levels.values()):
         raise reader.damaged(f"holds levels other than {', '.join(LEVELS)}")
@@ -77,7 +85,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     return ScoresFile(
         entries,
         {metric: reader.text(signatures, metric) for metric in signatures},
-        reader.text(reader.mapping(content, "scoring"), "tokenize"),
+        scoring,
         tuple((reader.text(one, "path"), reader.text(one, "sha256")) for one in checkpoints),
         settings,
         reader.text(content, "references") if "references" in content else "",
@@ -121,7 +129,7 @@ class _Reader:
                 raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")
         if "sentences" in entry and not _is_count(entry["sentences"]):
             raise self.damaged(f"says that {direction} has {_shown(entry['sentences'])} sentences")
-        for key in _HASHES:
+        for key in TEXT_HASHES:
             if key in entry and not re.fullmatch("[0-9a-f]{64}", str(entry[key])):
                 raise self.damaged(f"holds no hash as {key} of {direction}")
         return entry

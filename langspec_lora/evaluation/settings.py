@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -11,7 +12,7 @@ from langspec_lora import files
 from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.options import EvaluationOptions
-from langspec_lora.evaluation.results import SETTINGS
+from langspec_lora.evaluation.results import SETTINGS, decoded
 from langspec_lora.files import read_json
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
@@ -44,17 +45,22 @@ def settings_of(options: EvaluationOptions, model: ModelFiles, directions: Seque
     }
 
 
-def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
+def held_sources(out: Path, settings: Mapping, at_work: bool = False) -> dict[str, str]:
     """Makes sure that the hypotheses in ``out`` were made with the same settings.
 
+    Args:
+        out: the results folder.
+        settings: what the hypotheses of this evaluation depend on.
+        at_work: whether another process is making hypotheses there.
+
     Returns:
-        Hash of the source text of each direction that ``out`` has hypotheses of.
+        Hash of the source text of each direction that ``out`` has hypotheses of, or may get them from that process.
 
     Raises:
         UserError: they were made with other settings, or of other text.
     """
-    present = {path.name.removesuffix(".hyp.txt") for path in out.glob("*-*.hyp.txt")}
-    if not present:
+    present = decoded(out)
+    if not present and not at_work:
         return {}
     keep = f"give another --out, or --overwrite to replace the results in {out}"
     if not (out / SETTINGS).is_file():
@@ -65,7 +71,7 @@ def held_sources(out: Path, settings: Mapping) -> dict[str, str]:
         then, now = _compared(held, key), _compared(settings, key)
         if then != now:
             raise UserError(f"{out} holds results of {words}; {_difference(then, now)}; {keep}")
-    sources = {direction: digest for direction, digest in held["sources"].items() if direction in present}
+    sources = {direction: digest for direction, digest in held["sources"].items() if at_work or direction in present}
     changed = [name for name, digest in settings["sources"].items() if sources.get(name, digest) != digest]
     if changed:
         raise UserError(f"{out} holds results of other data: the source text of {changed[0]} has changed; {keep}")
@@ -83,6 +89,16 @@ def _check_whole(held: Mapping, path: Path, keep: str) -> None:
     )
     if not whole:
         raise UserError(f"{path} is damaged: it lacks the settings of the hypotheses; {keep}")
+
+
+def file_state(path: Path) -> object:
+    """Another value whenever a file was written anew; None if there is none."""
+    try:
+        with path.open() as file:  # NFS asks the server when a file is opened
+            status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def sha256(path: Path) -> str:
@@ -108,11 +124,6 @@ def source_side(options: EvaluationOptions, direction: Direction) -> Path:
     if side is None:
         raise UserError(f"no {options.subset} data of {direction} found in {options.data_bin}; binarise it first")
     return side
-
-
-def source_size(options: EvaluationOptions, direction: Direction) -> int:
-    """Bytes of the binarised source of a direction: about proportional to the time that it takes."""
-    return _data_file(options, direction).stat().st_size
 
 
 def _data_file(options: EvaluationOptions, direction: Direction) -> Path:

@@ -194,11 +194,23 @@ def torchrun(processes: int, arguments: list[str]) -> subprocess.CompletedProces
     return subprocess.run([str(word) for word in [*program, *arguments]], capture_output=True, text=True, check=False)
 
 
-def test_two_processes_leave_what_one_does(toy_data, adapted, results, tmp_path) -> None:
+def twice(arguments: list[str]) -> subprocess.CompletedProcess:
+    """The same command started two times, as in two terminals."""
+    program = [sys.executable, "-m", "langspec_lora.cli.main", *arguments]
+    pipe = subprocess.PIPE
+    started = [subprocess.Popen(program, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    said = [process.communicate() for process in started]
+    codes = max(process.returncode for process in started)
+    return subprocess.CompletedProcess(program, codes, *map("".join, zip(*said, strict=True)))
+
+
+@pytest.mark.parametrize("by_torchrun", [True, False])
+def test_two_processes_leave_what_one_does(toy_data, adapted, results, tmp_path, by_torchrun) -> None:
     out = tmp_path / "out"
-    done = torchrun(2, command(toy_data, out, "--checkpoint", adapted))
+    arguments = command(toy_data, out, "--checkpoint", adapted)
+    done = torchrun(2, arguments) if by_torchrun else twice(arguments)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("20 directions") == 1
+    assert done.stdout.count("20 directions: ") == (1 if by_torchrun else 2)
     expected = contents(results)
     settings = json.loads(expected.pop("settings.json"))
     actual = contents(out)
@@ -260,6 +272,6 @@ def test_a_full_disk_loses_nothing_that_is_finished(toy_data, adapted, results, 
     assert "Traceback" not in done.stderr
     assert hypotheses(out) == hypotheses(results)
     assert not (out / "scores.json").exists()
-    assert not list(out.glob(".*"))
+    assert not list(out.glob("*.partial")) + list(out.glob(".*.partial"))
     evaluate(options(toy_data, adapted, out))
     assert json.loads((out / "scores.json").read_text()) == json.loads((results / "scores.json").read_text())

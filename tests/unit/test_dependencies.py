@@ -18,6 +18,7 @@ ROOMS = (
     "values",
     "settings",
     "files",
+    "locks",
     "notes",
     "progress",
     "sites",
@@ -116,7 +117,18 @@ def test_the_mathematics_knows_no_fairseq(room) -> None:
 def test_the_ground_needs_no_torch() -> None:
     ground = [
         f"langspec_lora.{name}"
-        for name in ("errors", "values", "settings", "files", "sites", "sizes", "languages", "config", "generation")
+        for name in (
+            "errors",
+            "values",
+            "settings",
+            "files",
+            "locks",
+            "sites",
+            "sizes",
+            "languages",
+            "config",
+            "generation",
+        )
     ]
     code = f"import sys, {', '.join(ground)}; print(*{{'torch', 'fairseq', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

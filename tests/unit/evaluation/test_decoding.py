@@ -79,7 +79,10 @@ def sizes(loaded: Loaded) -> list[int]:
 def translated(decoder: Decoder) -> dict[Direction, list[str]]:
     """All directions, and a check that they come in their order, each with the sentences in theirs."""
     done = []
-    found = list(decoder.translate(SIDES, done.append))
+    found = []
+    for group in decoder.groups(SIDES):
+        assert set(group.values()) == {len(LENGTHS)}
+        found += decoder.translate(list(group), done.append)
     assert [direction for direction, _ in found] == SIDES
     for direction, lines in found:
         assert lines == [f"{direction} {number}" for number in range(len(LENGTHS))]

@@ -6,22 +6,20 @@ import json
 import re
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
+from langspec_lora.cli.evaluate import mean_scores
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.evaluation import evaluate as evaluation
 from langspec_lora.evaluation import scoreboard
-from langspec_lora.evaluation.evaluate import counted, evaluate, mean_scores, run
+from langspec_lora.evaluation.evaluate import counted, evaluate, run
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.scoring import TargetScorer
-from langspec_lora.evaluation.share import Share
 from langspec_lora.files import read_lines
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from tests import toy
@@ -67,8 +65,8 @@ def decoders(monkeypatch, toy_data) -> SimpleNamespace:
             seen.given.append(args)
             seen.clock.now += 3
 
-        def load(self, direction: Direction) -> range:
-            return range(toy.SIZES["test"])
+        def groups(self, directions) -> list[dict[Direction, int]]:
+            return [dict.fromkeys(directions, toy.SIZES["test"])]
 
         def translate(self, directions, progress):
             seen.asked.append(list(map(str, directions)))
@@ -151,7 +149,7 @@ def test_flags_reach_the_model_and_its_decoder(toy_data, checkpoint, tmp_path, d
     assert (model.tokens.source, model.tokens.target, spec.dtype) == ("tgt", None, "bf16")
     assert (spec.device, spec.adapters, spec.base_checkpoint) == (None, False, "base.pt")
     assert (asked.limits, asked.batching, asked.subset) == (BatchLimits(77, 5), "mixed", "valid")
-    run(planned, Share())
+    run(planned)
     assert decoders.given == [(asked, model, planned.to_decode)]
 
 
@@ -193,8 +191,8 @@ def test_progress_is_no_line_for_each_direction_in_a_file(toy_data, checkpoint, 
 def test_scores_are_there_before_all_is_decoded(toy_data, checkpoint, tmp_path, decoders) -> None:
     decoders.file = tmp_path / "scores.json"
     evaluate(options(toy_data, checkpoint, tmp_path))
-    # Loading takes 3 seconds and each direction 7; the file is written where the last time is more than 30 ago.
-    assert decoders.scored == [False] * 4 + [4] * 5 + [9] * 5 + [14] * 5 + [19]
+    # Each direction takes 7 seconds; the file is written where the last time is more than 30 ago.
+    assert decoders.scored == [False] * 5 + [5] * 5 + [10] * 5 + [15] * 5
 
 
 def test_called_again_only_what_is_missing_is_decoded_and_everything_is_scored(
@@ -248,7 +246,7 @@ def test_overwriting_replaces_results_and_nothing_else(toy_data, checkpoint, tmp
     planned = prepared(other)
     assert names(planned.to_score) == ["sd-nl"]
     assert (tmp_path / "wo-en.hyp.txt").is_file()  # until there is something to put in its place
-    run(planned, Share())
+    run(planned)
     assert {path.name for path in tmp_path.glob("*-*.hyp.txt")} == {"sd-nl.hyp.txt"}
     assert all((tmp_path / name).read_text() == "own" for name in own)
     assert directions_in(tmp_path) == ["sd-nl"]
@@ -266,47 +264,7 @@ def test_overwriting_begins_by_removing_all_that_an_evaluation_leaves(
     write = evaluation.write_json
     monkeypatch.setattr(evaluation, "write_json", lambda *args: seen.extend(sorted(contents(tmp_path))) or write(*args))
     evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr", overwrite=True))
-    assert seen == []
-
-
-def in_processes(count: int, asked: EvaluationOptions) -> list[dict]:
-    """What each of several processes that evaluate together returns; threads stand in for them."""
-    store = torch.distributed.HashStore()
-    with ThreadPoolExecutor(count) as pool:
-        calls = [pool.submit(evaluate, asked, Share(rank, count, store)) for rank in range(count)]
-        return [call.result(timeout=120) for call in calls]
-
-
-@pytest.mark.parametrize("count", [2, 4])  # more than there are directions
-def test_several_processes_leave_what_one_does_and_the_first_speaks(
-    toy_data, checkpoint, tmp_path, decoders, capsys, count
-) -> None:
-    evaluate(options(toy_data, checkpoint, tmp_path / "one", lang_pairs=THREE))
-    decoders.asked.clear()
-    decoders.given.clear()
-    capsys.readouterr()
-    decoders.has_adapters = False
-    scores, *others = in_processes(count, options(toy_data, checkpoint, tmp_path / "all", lang_pairs=THREE))
-    assert names(scores) == THREE.split(",")
-    assert others == [{}] * (count - 1)
-    one, all_of_them = contents(tmp_path / "one"), contents(tmp_path / "all")
-    assert all_of_them == one
-    asked = [direction for part in decoders.asked for direction in part]
-    assert sorted(asked) == sorted(BY_TARGET)
-    assert len(decoders.asked) == count
-    assert all(names(args[2]) == BY_TARGET for args in decoders.given)  # even one that has none of its own to decode
-    said = capsys.readouterr().err
-    assert said.count(f"3 directions to decode, by {count} processes, loading") == 1
-    assert said.count("it is evaluated as it is") == 1
-    assert said.count("langspec-lora: loading") == 1
-    assert f"decoding (process 1 of {count}): " in said
-    assert "(process 2" not in said
-
-
-def test_processes_without_a_folder_in_common_are_told(toy_data, checkpoint, tmp_path, decoders, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "_begin", lambda evaluation: None)
-    with pytest.raises(UserError, match=rf"--out {tmp_path} is not one folder for all processes; give one that"):
-        evaluate(options(toy_data, checkpoint, tmp_path, lang_pairs="en-fr"))
+    assert seen == [".lock"]
 
 
 def test_comet_is_computed_by_one_process_after_everything_else(
@@ -314,8 +272,6 @@ def test_comet_is_computed_by_one_process_after_everything_else(
 ) -> None:
     out = tmp_path / "out"
     asked = options(toy_data, checkpoint, out, lang_pairs=THREE, models={"comet": "Some/model"})
-    with pytest.raises(UserError, match="--comet is computed by one process; call it without torchrun once all"):
-        run(prepared(asked), Share(0, 2))
     evaluate(options(toy_data, checkpoint, out, lang_pairs="sd-en"))
     scores = evaluate(asked)
     assert all(0 < score["comet"] < 100 for score in scores.values())

@@ -24,6 +24,7 @@ from langspec_lora.evaluation.split_text import SplitText
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
 from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.locks import Locks
 from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 from tests.reports import change_scores, sacrebleu, write_lines
 
@@ -44,10 +45,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def board_of(folder: Path, tokenize: str = "13a", to_score=(EN_WO, OTHER), scorers=(), **more) -> Scoreboard:
+    """The scores of an evaluation into a folder's ``out``."""
+    languages = tuple(path.suffix[1:] for path in (folder / "mono").iterdir())
+    texts = SplitText(folder, "test", languages, folder / "mono", None, None)
+    (folder / "out" / "settings.json").write_text(json.dumps(more.pop("settings", {"checkpoint": []})))
+    options = SimpleNamespace(out=folder / "out", scoring=SimpleNamespace(tokenize=tokenize))
+    evaluation = SimpleNamespace(
+        options=options, texts=texts, to_score=to_score, **{"levels": {}, "directions": to_score, **more}
+    )
+    return Scoreboard(evaluation, scorers, Locks(folder / "out" / ".lock"))
+
+
 def score(folder: Path, tokenize: str = "13a", directions=(EN_WO, OTHER)) -> dict:
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    settings = {"checkpoint": [{"path": "model.pt", "sha256": "0"}]}
-    board = Scoreboard(folder / "out", texts, tokenize, settings, (EN_WO, OTHER))
+    board = board_of(folder, tokenize)
     for direction in directions:
         board.add(direction)
     board.write()
@@ -113,9 +124,8 @@ def digest(path: Path) -> str:
 
 def test_the_file_says_what_made_the_scores(folder) -> None:
     assert "levels" not in json.loads((folder / "out" / "scores.json").read_text())
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     settings, levels = {"checkpoint": [], "beam": 5}, {"en": "high", "wo": "low"}
-    board = Scoreboard(folder / "out", texts, "13a", settings, (OTHER, EN_WO), levels=levels)
+    board = board_of(folder, to_score=(OTHER, EN_WO), settings=settings, levels=levels)
     for direction in (EN_WO, OTHER):
         board.add(direction)
     written = board.write()
@@ -162,18 +172,17 @@ def test_references_of_a_target_are_read_once_and_sources_once(folder, monkeypat
     write_lines(folder / "mono" / "test.nl", TEXTS["en"])
     write_lines(folder / "out" / "nl-wo.hyp.txt", HYPOTHESES)
     write_lines(folder / "out" / "nl-en.hyp.txt", TEXTS["en"])
-    texts, read = SplitText(folder, "test", ("en", "nl", "wo"), folder / "mono", None, None), []
+    read = []
     lines = SplitText.lines
     monkeypatch.setattr(SplitText, "lines", lambda *given: read.append(given[-1]) or lines(*given))
     directions = (EN_WO, Direction("nl", "wo"), Direction("nl", "en"))
-    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, directions)
+    board = board_of(folder, to_score=directions)
     for direction in (*directions, *directions):
         board.add(direction)
     assert sorted(read) == ["en", "en", "nl", "wo"]  # English as a source, and as references
-    assert [round(entry["bleu"]) for entry in board.write().values()] == [
-        *[round(score(folder)["en-wo"]["bleu"])] * 2,
-        100,
-    ]
+    written = board.write()
+    same = round(score(folder)["en-wo"]["bleu"])
+    assert [round(written[direction]["bleu"]) for direction in directions] == [same, same, 100]
 
 
 @pytest.fixture
@@ -189,8 +198,7 @@ class Clock:
     now = 1000.0
 
 
-@pytest.mark.parametrize("writes", [True, False])
-def test_scores_are_written_now_and_then(folder, monkeypatch, clock, writes) -> None:
+def test_scores_are_written_now_and_then(folder, monkeypatch, clock) -> None:
     path = folder / "out" / "scores.json"
     path.unlink()
     write_lines(folder / "out" / "wo-wo.hyp.txt", TEXTS["wo"])
@@ -201,35 +209,34 @@ def test_scores_are_written_now_and_then(folder, monkeypatch, clock, writes) -> 
         return score_one(*given)
 
     monkeypatch.setattr(TargetScorer, "score", slow)
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     directions = (EN_WO, OTHER, Direction("wo", "wo"))
-    board = Scoreboard(
-        folder / "out", texts, "13a", {"checkpoint": []}, directions, **({} if writes else {"writes": False})
-    )
+    board = board_of(folder, to_score=directions)
     found = []
     for direction in directions:
         board.add(direction)
         found.append(len(json.loads(path.read_text())["directions"]) if path.is_file() else 0)
-    assert found == ([0, 2, 2] if writes else [0, 0, 0])
+    assert found == [0, 2, 2]
     assert board.seconds == 60
 
 
 def test_what_several_processes_have_scored_is_joined(folder) -> None:
     before = score(folder)
     (folder / "out" / "scores.json").unlink()
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    boards = [Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER)) for _ in range(3)]
+    boards = [board_of(folder) for _ in range(3)]
+    assert boards[0].write() == {}
+    assert not (folder / "out" / "scores.json").exists()  # a file without scores would be damaged
     for board, direction in zip(boards[1:], (OTHER, EN_WO), strict=True):
         board.add(direction)
-    boards[0].join([board.part() for board in boards])
+        board.write()
     assert {str(direction): entry for direction, entry in boards[0].write().items()} == before
+    assert list(json.loads((folder / "out" / "scores.json").read_text())["directions"]) == ["en-wo", "wo-en"]
     assert set(json.loads((folder / "out" / "scores.json").read_text())["signatures"]) == {"bleu", "chrf"}
 
 
 class Comet:
     """Stands in for a COMET scorer."""
 
-    name = "comet"
+    name = label = "comet"
 
     def __init__(self, signature: str, value: float) -> None:
         self.signature, self._value, self.given = signature, value, []
@@ -241,13 +248,10 @@ class Comet:
 
 def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tuple[list[float | None], str | None]:
     """The COMET scores of both directions after a call, and their signature."""
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
-    board = Scoreboard(folder / "out", texts, tokenize, {"checkpoint": []}, (EN_WO, OTHER), [comet] if comet else ())
+    board = board_of(folder, tokenize, scorers=[comet] if comet else ())
     for direction in (EN_WO, OTHER):
         board.add(direction)
-        if comet is not None:
-            board.add_by_model(direction, comet)
-    board.write()
+    board.complete()
     content = json.loads((folder / "out" / "scores.json").read_text())
     return [entry.get("comet") for entry in content["directions"].values()], content["signatures"].get("comet")
 
@@ -255,7 +259,8 @@ def with_comet(folder: Path, comet: Comet | None, tokenize: str = "13a") -> tupl
 def test_comet_is_scored_once_for_each_text_and_model(folder) -> None:
     first = Comet("model:a", 70.0)
     assert with_comet(folder, first) == ([70.0, 70.0], "model:a")
-    assert first.given == [(TEXTS["en"], HYPOTHESES, TEXTS["wo"]), (TEXTS["wo"], TEXTS["en"], TEXTS["en"])]
+    by_target = [(TEXTS["wo"], TEXTS["en"], TEXTS["en"]), (TEXTS["en"], HYPOTHESES, TEXTS["wo"])]
+    assert first.given == by_target
     for tokenize in ("13a", "char", "char"):
         assert with_comet(folder, None, tokenize) == ([70.0, 70.0], "model:a")
     again = Comet("model:a", 60.0)
@@ -279,14 +284,21 @@ def test_comet_scores_that_do_not_say_their_model_are_not_kept(folder) -> None:
 
 
 def test_comet_scores_are_written_now_and_then(folder, clock) -> None:
-    texts = SplitText(folder, "test", ("en", "wo"), folder / "mono", None, None)
     comet = Comet("model:a", 70.0)
-    board = Scoreboard(folder / "out", texts, "13a", {"checkpoint": []}, (EN_WO, OTHER), [comet])
+    board = board_of(folder, scorers=[comet])
     for direction in (EN_WO, OTHER):
         board.add(direction)
-    clock.now += 100
-    board.add_by_model(EN_WO, comet)
-    assert "comet" in json.loads((folder / "out" / "scores.json").read_text())["directions"]["en-wo"]
+    found = []
+
+    def slow(*texts) -> float:
+        content = json.loads((folder / "out" / "scores.json").read_text())["directions"]
+        found.append([name for name, entry in content.items() if "comet" in entry])
+        clock.now += 100
+        return 70.0
+
+    comet.score = slow
+    board.complete()
+    assert found == [[], ["wo-en"]]  # by target
 
 
 SETTINGS = {

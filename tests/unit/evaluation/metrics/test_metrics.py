@@ -10,9 +10,9 @@ import pytest
 
 from langspec_lora.cli import evaluate as evaluate_command
 from langspec_lora.cli import report as report_command
+from langspec_lora.cli.evaluate import mean_scores
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import ErrorCollector, UserError
-from langspec_lora.evaluation.evaluate import mean_scores
 from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS, SACREBLEU_METRICS, ModelMetric
 from langspec_lora.evaluation.results import read_run, scores_csv
 from langspec_lora.report.analysis import PARTS
