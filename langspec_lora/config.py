@@ -69,7 +69,7 @@ class AdapterConfig:
         stacks = check_adapter_flags(args)
         if not any(stack.layers for stack in stacks.values()):
             raise UserError(
-                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
+                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or give --add-lora False"
             )
         return cls(_languages(args), stacks, args.dim, args.start_idx, args.lora_init)
 
@@ -270,7 +270,7 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
         if args.start_idx + args.dim > width:
             raise UserError(
                 f"--dim {args.dim} --start-idx {args.start_idx} reaches feature {args.start_idx + args.dim}, "
-                f"but the narrowest adapted {stack} layer has {width}; lower them, or --dim 0 for whole layers"
+                f"but the narrowest adapted {stack} layer has {width}; lower them, or give --dim 0 for whole layers"
             )
 
 
@@ -291,7 +291,7 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
             raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
         if args.cross_language and scope != "layer":
             raise UserError(
-                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one"
+                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"
             )
     if not (args.pruning or args.global_pruning):
         return None

@@ -217,7 +217,7 @@ def _matrices(
     else:
         values = state.pop(f"{key}.B.values")
         if values.numel() != int(mask.sum()):
-            raise ValueError(f"{key}.B.values does not have one value for each living entry")
+            raise ValueError(f"{key}.B.values does not have one value for each entry that is kept")
         b = torch.zeros(shape, dtype=values.dtype)
         b[mask != 0] = values
     if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:

@@ -81,7 +81,7 @@ def to_markdown(results: Results) -> str:
     lines = [
         f"{where}; {versions}; {'amp' if plan['amp'] else 'fp32'}; load {machine['load']:.1f} at the start.",
         f"Model: {size.layers}+{size.layers} layers, {size.width}, {size.ffn}, vocabulary {shape.vocabulary:,}; "
-        f"{shape.tokens:,} tokens a batch; {PAPER[0]} languages, ranks {PAPER[1]}; {plan['rounds']} rounds.",
+        f"{shape.tokens:,} tokens per batch; {PAPER[0]} languages, ranks {PAPER[1]}; {plan['rounds']} rounds.",
     ]
     for title, table, reference in (
         ("Training update", results.update, "one shared adapter"),

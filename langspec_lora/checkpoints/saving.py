@@ -47,12 +47,12 @@ def settle_base(args: Namespace, frozen: bool) -> None:
         )
     if wanted and base is None:
         raise UserError(
-            "--save-adapters-only True needs a base in a file that stays; start with --finetune-from-model"
+            "--save-adapters-only True needs a permanent base file; start with --finetune-from-model"
             + (", since the checkpoint to resume from holds its base" if resumes else "")
         )
     if wanted and not stays:
         raise UserError(
-            f"--save-adapters-only True needs a base in a file that stays, but {base} is in --save-dir, where fairseq "
+            f"--save-adapters-only True needs a permanent base file, but {base} is in --save-dir, where fairseq "
             "may overwrite or delete it; move it, or give another --save-dir"
         )
     args.save_adapters_only = frozen and stays if wanted is None else wanted

@@ -2,9 +2,9 @@
 
 OUT/text/FIRST-SECOND.LANG      text of a language pair for the base model
 OUT/mono/SPLIT.LANG             multi-parallel text for fine-tuning (train) and held out (valid, test)
-OUT/spm.model, OUT/dict.txt     of all languages; the dictionary ends with the language tokens, as M2M100's does
-OUT/pretrain, OUT/finetune      binarised, for the stock commands
-OUT/example.json                what the example was made from
+OUT/spm.model, OUT/dict.txt     for all languages; the dictionary ends with the language tokens, as M2M100's does
+OUT/pretrain, OUT/finetune      binarised data for the stock commands
+OUT/example.json                the settings that the example was made with
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Example:
     """Where the example's files are.
 
     Attributes:
-        folder: all of it.
-        made: whether this call made it; otherwise it was there.
+        folder: the folder of the example.
+        made: whether this call made it; otherwise it already existed.
     """
 
     folder: Path
@@ -42,17 +42,17 @@ class Example:
 
 
 def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Example:
-    """Makes the example, or finds it made; the same arguments give the same bytes.
+    """Makes the example unless it already exists; the same arguments give the same bytes.
 
-    The folder appears under its name when all of it is there.
+    The folder appears under its name only when it is complete.
 
     Args:
         out: the folder to make.
-        sizes: how much text.
-        seed: of the meanings; the languages are always the same.
+        sizes: how much text to make.
+        seed: random seed of the meanings; the languages are always the same.
 
     Raises:
-        UserError: ``out`` is there and holds something else.
+        UserError: ``out`` exists and contains something else.
     """
     out = Path(out)
     recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
@@ -65,10 +65,10 @@ def make_example(out: str | Path, sizes: Sizes = SIZES, seed: int = 1) -> Exampl
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{partial}: {error.strerror}; give a folder that can be written") from error
+        raise UserError(f"{partial}: {error.strerror}; give a writable folder") from error
     _fill(partial, draw_corpus(sizes, seed))
     (partial / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    os.rename(partial, out)  # noqa: PTH104  Path.rename has no word on replacing an empty folder
+    os.rename(partial, out)  # noqa: PTH104  Path.rename does not document that it replaces an empty folder
     return Example(out, made=True)
 
 
@@ -76,10 +76,10 @@ def _require_same(out: Path, recipe: dict) -> None:
     try:
         present = json.loads((out / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{out} is there and is no example; give a folder that is not there yet") from None
+        raise UserError(f"{out} already exists and is not an example; give a new folder") from None
     changed = [key for key, value in recipe.items() if present.get(key) != value]
     if changed:
-        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it or give another folder")
+        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it, or give another folder")
 
 
 def _fill(folder: Path, corpus: Corpus) -> None:
@@ -98,7 +98,7 @@ def _fill(folder: Path, corpus: Corpus) -> None:
     (folder / "spm.model").write_bytes(model)
     (folder / "dict.txt").write_text(dictionary_text(model, CODES), encoding="utf-8")
 
-    # fairseq-train opens the validation data even where it does not validate.
+    # fairseq-train opens the validation data even if it does not validate.
     valid = multi_parallel("valid", files["valid"], corpus.pretrain)
     _binarise([*bitexts, *valid], folder, "pretrain")
     _binarise([bitext for split in files for bitext in multi_parallel(split, files[split])], folder, "finetune")

@@ -145,7 +145,9 @@ class Translator:
         sides = [[names] * count if isinstance(names, str) else list(names) for names in (source, target)]
         for side, names in zip(("source", "target"), sides, strict=True):
             if len(names) != count:
-                raise UserError(f"{len(names)} {side} languages were given for {count} lines; give one, or one a line")
+                raise UserError(
+                    f"{len(names)} {side} languages were given for {count} lines; give one, or one per line"
+                )
         directions = list(zip(*sides, strict=True))
         for direction in dict.fromkeys(directions):
             self._files.check_direction(*direction)

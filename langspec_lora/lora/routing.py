@@ -137,7 +137,7 @@ class LanguageRouting(nn.Module):
             raise UserError(f"{name} is of type {ids.dtype}; expected whole numbers, the positions in --langs")
         ids = ids.view(-1).long()
         if batch is not None and len(ids) not in (1, batch):
-            raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one a sentence")
+            raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one per sentence")
         # Asked of a GPU, this would wait for it in every batch; there a lookup behind the table's end fails by itself.
         unknown = [number for number in _known(ids) if not 0 <= number < len(self.model_id)]
         if unknown:

@@ -88,7 +88,7 @@ class SavedBase:
         if self._file is None or self._fingerprint is None:
             return state
         if self._file.has_changed():  # whoever loads such a checkpoint would not find the base again
-            logger.warning("%s has changed: checkpoints hold the base from now on", self._file.path)
+            logger.warning("%s has changed; from now on, checkpoints include the base", self._file.path)
             self._file = None
             return state
         return without_base(state, self._fingerprint)

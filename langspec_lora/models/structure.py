@@ -49,6 +49,6 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
     several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     if drops and several and args.ddp_backend in ("pytorch_ddp", "c10d") and not args.find_unused_parameters:
         raise UserError(
-            f"--{drops[0]}-layerdrop leaves adapters out of an update, which --ddp-backend {args.ddp_backend} takes "
-            "only with --find-unused-parameters; give that, or --ddp-backend no_c10d"
+            f"--{drops[0]}-layerdrop leaves adapters out of an update, which --ddp-backend {args.ddp_backend} allows "
+            "only with --find-unused-parameters; give it too, or use --ddp-backend no_c10d"
         )

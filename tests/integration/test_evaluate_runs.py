@@ -82,7 +82,7 @@ def test_checkpoints_of_one_name_in_two_folders_are_told_apart(toy_data, adapted
         (("--comet", "nothing.ckpt"), "unbabel-comet"),
         (("--sampling", "--match-source-len"), "--sampling and --match-source-len"),
         (("--sampling-topk", "3"), "give --sampling too"),
-        (("--diverse-beam-groups", "2"), "do not divide --beam 5"),
+        (("--diverse-beam-groups", "2"), "--beam 5 is not divisible by"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_before_any_model_is_loaded(

@@ -346,7 +346,7 @@ DAMAGE = [
     (store("decoder.1.fc1.B.mask", lambda tensors: tensors["decoder.1.fc1.B.mask"][None]), MASK),
     (lose("decoder.1.fc1.B.mask"), "decoder.1.fc1.B does not have the described shape"),
     (lose("decoder.1.fc1.A"), r"is damaged \(KeyError: 'decoder.1.fc1.A'\)"),
-    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not have one value for each living entry"),
+    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not have one value for each entry that is kept"),
     (store(VALUES, lambda tensors: tensors[VALUES][:, None]), "RuntimeError: shape"),
     (store("decoder.1.fc1.B", lambda tensors: torch.ones(7, 22)), "fc1 does not have the described shape or dtype"),
 ]  # fmt: skip

@@ -180,7 +180,11 @@ HOLDING = "but the dictionary (with the language tokens of --langs) has"
     ("langs", "vocabulary", "words"),
     [
         ("en,wo", 8, "after the tokens of its 2 languages, such as <mask>; append them to a copy of the dictionary"),
-        (["en", "wo", "fr"], 8, "it lacks 1 tokens, those its training appended after the tokens of its 3 languages"),
+        (
+            ["en", "wo", "fr"],
+            8,
+            "it lacks 1 tokens, those that its training appended after the tokens of its 3 languages",
+        ),
         (None, 7, "it lacks 2 tokens, those that its training appended: a token __xx__ for each of its --langs"),
         ("en,wo", 10, None),
     ],

@@ -84,7 +84,7 @@ def test_layer_drop_in_several_processes_needs_a_backend_that_takes_it(toy_data,
     with pytest.raises(UserError) as refusal:
         checked(toy_data, *flags.split())
     assert str(refusal.value).startswith(f"{dropped} leaves adapters out of an update, which --ddp-backend ")
-    assert "takes only with --find-unused-parameters; give that, or --ddp-backend no_c10d" in str(refusal.value)
+    assert "allows only with --find-unused-parameters; give it too, or use --ddp-backend no_c10d" in str(refusal.value)
     monkeypatch.setattr(distributed, "is_available", lambda: False)  # then torch has none of the other two
     monkeypatch.delattr(distributed, "is_initialized")
     checked(toy_data, *flags.split())

@@ -325,7 +325,7 @@ def test_a_base_that_has_changed_is_saved_from_then_on(lean, caplog) -> None:
     base.write_bytes(content + b" ")
     with caplog.at_level(logging.WARNING):
         whole = model.state_dict()
-    assert f"{base} has changed: checkpoints hold the base from now on" in caplog.text
+    assert f"{base} has changed; from now on, checkpoints include the base" in caplog.text
     assert torch.equal(whole["decoder.layers.1.fc2.weight"], state["decoder.layers.1.fc2.weight"])
     base.write_bytes(content)
     caplog.clear()
