@@ -1,16 +1,16 @@
 """The adapter folder: ``adapter.safetensors`` and ``adapter_config.json``, without the base.
 
-The JSON text describes the tensors; the safetensors file holds the same text, so that it can be read alone, and a pair
-of files that do not belong together is noticed. For each site, ``SITE`` being ``encoder.0.q``::
+The JSON text describes the tensors. The safetensors file holds the same text, so that it can be read alone, and so that
+files that do not belong together are noticed. For each site, such as ``encoder.0.q``::
 
     SITE.A             (R, f_in)   dense: A is never pruned
     SITE.B             (R, f_out)  dense
-    SITE.B.values      (n,)        in place of SITE.B: the entries whose bit below is 1, row by row
+    SITE.B.values      (n,)        instead of SITE.B: only the entries with a 1 in the mask, row by row
     SITE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
-                                    1 where the entry lives, 0 where pruning has removed it. Absent: all live.
+                                    1 if the entry is kept, 0 if it is pruned. Without a mask, all are kept.
 
-``SITE.B.values`` is used if entries are pruned and all of them are zero; it is then always smaller. Rows are ordered by
-language, as in the JSON text; each language has as many as its rank.
+``SITE.B.values`` is used if entries are pruned and all pruned entries are zero; it is then always smaller. The rows are
+in the order of the languages in the JSON text; each language has as many rows as its rank.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class AdapterFile:
     Attributes:
         adapters: the adapters.
         base: fingerprint of the base model; see :func:`~langspec_lora.checkpoints.fingerprint.base_fingerprint`.
-        settings: settings of the training that the model depends on beside its adapters: the architecture, and where
-            the language tokens are.
+        settings: further settings of the training that the model depends on: the architecture, and where the language
+            tokens are.
     """
 
     adapters: Adapters
@@ -164,7 +164,7 @@ def _tensors(adapters: Adapters) -> dict[str, Tensor]:
 
 
 def _all_bits_zero(values: Tensor) -> bool:
-    """Whether all values are +0; a -0 would not come back."""
+    """Whether all values are +0; a -0 would not be restored."""
     return not values.view(torch.uint8).any()
 
 

@@ -34,7 +34,7 @@ class PackedMatrices(NamedTuple):
     Attributes:
         a: ``(R, f_in)``.
         b: ``(R, f_out)``.
-        mask: uint8, ``(R, f_out)``: 1 where an entry of ``b`` lives, 0 where pruning has removed it.
+        mask: uint8, ``(R, f_out)``: 1 for entries of ``b`` that are kept, 0 for pruned entries.
     """
 
     a: Tensor
@@ -48,7 +48,7 @@ class Adapters:
 
     Attributes:
         languages: names, levels and ranks, in the order of the rows.
-        sides: ``src`` or ``tgt`` for each layer of ``encoder`` and ``decoder``: whose language selects its adapter.
+        sides: for each layer of ``encoder`` and ``decoder``, ``src`` or ``tgt``: which language selects the adapter.
         dim: number of features of input and output that the adapters cover; 0 for all.
         start: first of these features.
         packed: the matrices by site.

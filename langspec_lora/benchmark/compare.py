@@ -1,4 +1,4 @@
-"""The comparisons of the benchmark, and what they measured."""
+"""Runs the comparisons of the benchmark and collects their results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ RANKS = (Ranks(2, 2, 8), Ranks(8, 8, 32), Ranks(16, 16, 16))
 PAPER = (12, RANKS[0])
 PACKAGES = ("torch", "fairseq", "transformers", "peft")
 SWEEP_ROUNDS = 3
-"""At most so many repetitions of each of the sweep's settings, of which there are fifteen."""
+"""At most this many rounds for each setting of the sweep, because it has fifteen settings."""
 SWEPT = ("one shared adapter", "ours, mixed", "loop over languages")
 MOVE = "ours, absent languages move"
-"""Swept with the paper's ranks only: whether absent languages rest does not depend on ranks."""
+"""Part of the sweep only with the paper's ranks, because the cost of resting does not depend on ranks."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Measurements:
     Attributes:
         shape: name of the shape.
         device: ``cpu`` or ``cuda``.
-        amp: autocast.
-        rounds: repetitions.
-        threads: of the CPU.
-        languages: numbers of languages of the sweep.
-        ranks: ranks of the sweep.
+        amp: whether to use autocast.
+        rounds: number of repetitions.
+        threads: number of CPU threads.
+        languages: numbers of languages in the sweep.
+        ranks: ranks in the sweep.
         parts: which of ``update``, ``translation``, ``sweep`` and ``memory`` to measure.
     """
 
@@ -54,25 +54,25 @@ class Measurements:
     parts: Sequence[str] = ("update", "translation", "sweep", "memory")
 
     def settings(self, languages: int = PAPER[0], ranks: Ranks = PAPER[1]) -> dict[str, Any]:
-        """One comparison, as plain data."""
+        """The settings of one comparison, as plain data."""
         plain = {"shape": self.shape, "device": self.device, "amp": self.amp, "threads": self.threads}
         return {**plain, "languages": languages, "ranks": [ranks.high, ranks.med, ranks.low]}
 
 
 def setting_from(settings: Mapping[str, Any]) -> Setting:
-    """Reads what :meth:`Measurements.settings` gives."""
+    """Reads what :meth:`Measurements.settings` returned."""
     device, ranks = torch.device(settings["device"]), Ranks(*settings["ranks"])
     return Setting(SHAPES[settings["shape"]], settings["languages"], ranks, device, settings["amp"])
 
 
 @dataclass
 class Results:
-    """What was measured.
+    """The results of the benchmark.
 
     Attributes:
-        machine: names and versions.
-        plan: what was asked for.
-        update, translation: by contender: seconds of each round, tokens of a batch, peak bytes.
+        machine: names of the hardware and versions of the software.
+        plan: what was measured, as plain data.
+        update, translation: for each contender, the seconds of each round, the tokens per batch and the peak bytes.
         sweep: rows of languages, ranks, and the seconds of each contender.
     """
 
@@ -84,11 +84,11 @@ class Results:
 
 
 def run(asked: Measurements, say: Callable[[str], None]) -> Results:
-    """Measures what is asked for.
+    """Runs the benchmark.
 
     Args:
         asked: what to measure.
-        say: called with a line of what is going on.
+        say: called with a line of progress.
     """
     torch.set_num_threads(asked.threads)
     results = Results(machine(asked), {**asdict(asked), "ranks": [str(ranks) for ranks in asked.ranks]})
@@ -154,8 +154,8 @@ def _free(device: torch.device) -> None:
 
 
 def machine(asked: Measurements) -> dict[str, Any]:
-    """Names the machine and the versions of what ran on it."""
-    # By the module: a fork of fairseq is installed under another name.
+    """The machine and the versions of the software."""
+    # From the module, because a fork of fairseq is installed under another name.
     packages = PACKAGES if huggingface.is_usable() else PACKAGES[:2]
     versions = {name: import_module(name).__version__ for name in packages}
     cpu = platform.processor() or platform.machine()

@@ -22,11 +22,11 @@ from langspec_lora.tasks.present_languages import PresentLanguages
 
 BEAM = 5
 HYPOTHESIS = 30
-"""Tokens of every hypothesis: random models seldom end a sentence, and all must do the same work."""
+"""Number of tokens of every hypothesis, because random models rarely end a sentence and all must do the same work."""
 
 
 class SharedAdapter(LanguageSpecificLinear):
-    """One adapter for all languages, written as LoRA usually is: what language-specific adapters are held against."""
+    """One adapter for all languages, written as LoRA usually is; language-specific adapters are compared with it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer to ``(time, batch, d_in)``."""
@@ -38,7 +38,7 @@ class SharedAdapter(LanguageSpecificLinear):
 
 
 class LoopOverLanguages(LanguageSpecificLinear):
-    """A plain loop over all languages, each applied to its own sentences: the reference for how it is usually done."""
+    """A plain loop that applies the adapter of each language to its sentences, as implementations usually do."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer to ``(time, batch, d_in)``."""
@@ -63,14 +63,14 @@ class LoopOverLanguages(LanguageSpecificLinear):
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders of one comparison share.
+    """The settings that all contenders of a comparison share.
 
     Attributes:
         shape: size of model and batch.
         languages: number of languages.
         ranks: ranks by level.
-        device: where they run.
-        amp: autocast to half precision with a scaled loss, as ``--amp`` does.
+        device: the device that they run on.
+        amp: whether to use autocast to half precision with a scaled loss, as ``--amp`` does.
     """
 
     shape: Shape
@@ -85,10 +85,10 @@ class Update:
 
     Args:
         setting: the comparison.
-        model: the model; what requires gradients trains.
+        model: the model; parameters that require gradients are trained.
         loss: computes the loss of a batch.
-        mixed: whether its batches mix languages.
-        rest: whether languages rest that are absent from a batch, as our task has it.
+        mixed: whether batches mix languages.
+        rest: whether languages that are absent from a batch rest, as in our task.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Update:
 
     @property
     def tokens(self) -> int:
-        """Target tokens of a batch."""
+        """Number of target tokens per batch."""
         return sum(batch["ntokens"] for batch in self._batches) // len(self._batches)
 
     def __call__(self) -> None:
@@ -137,7 +137,7 @@ def _fairseq_update(setting: Setting, model: nn.Module, mixed: bool = True, rest
 
 
 def frozen_base(setting: Setting) -> Update:
-    """The frozen base model; two bias vectors train, so that the backward pass goes all the way."""
+    """The frozen base model; two bias vectors train, so that the backward pass covers all layers."""
     model = _model(setting, None).requires_grad_(False)
     for stack in (model.encoder, model.decoder):
         stack.layers[0].self_attn_layer_norm.bias.requires_grad_(True)
@@ -155,7 +155,7 @@ def shared_adapter(setting: Setting) -> Update:
 
 
 def ours(setting: Setting, mixed: bool = True, rest: bool = True) -> Update:
-    """Language-specific adapters; those of languages that a batch lacks rest."""
+    """Language-specific adapters; adapters of languages that are absent from a batch rest."""
     return _fairseq_update(setting, _model(setting, setting.ranks.of(setting.languages)), mixed, rest)
 
 
@@ -166,7 +166,7 @@ def loop(setting: Setting) -> Update:
 
 
 def peft(setting: Setting) -> Update:
-    """Hugging Face's M2M100 of the same shape with one LoRA by PEFT, of the mean rank, at the same positions."""
+    """Hugging Face's M2M100 of the same shape, with one LoRA of the mean rank by PEFT at the same positions."""
     from langspec_lora.benchmark.huggingface import build_peft_model
 
     model = build_peft_model(setting.shape, _mean(setting), setting.device)
@@ -194,7 +194,7 @@ UPDATES: Mapping[str, Callable[[Setting], Update]] = {
     "full fine-tuning": full_fine_tuning,
     "Hugging Face + PEFT": peft,
 }
-"""Training contenders by name."""
+"""The contenders in training, by name."""
 
 
 class Translation:
@@ -203,8 +203,8 @@ class Translation:
     Args:
         setting: the comparison.
         model: the model.
-        mixed: whether its batches mix languages.
-        merges: whether it merges the adapter of a direction into the weights first.
+        mixed: whether batches mix languages.
+        merges: whether the adapters of a direction are merged into the weights first.
     """
 
     def __init__(self, setting: Setting, model: Any, mixed: bool = False, merges: bool = False) -> None:
@@ -222,7 +222,7 @@ class Translation:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the hypotheses of a batch."""
+        """Number of tokens in the hypotheses of a batch."""
         return self._batch["nsentences"] * HYPOTHESIS
 
     @torch.no_grad()
@@ -236,7 +236,7 @@ class Translation:
 
 
 class PeftTranslation:
-    """Translates batches at beam 5 with Hugging Face's generation, LoRA beside the weights.
+    """Translates batches at beam 5 with Hugging Face's generation, without merging the LoRA.
 
     Args:
         setting: the comparison.
@@ -274,11 +274,11 @@ TRANSLATIONS: Mapping[str, Callable[[Setting], Callable[[], None]]] = {
     ),
     "Hugging Face + PEFT": PeftTranslation,
 }
-"""Translating contenders by name."""
+"""The contenders in translation, by name."""
 
 
 def _as(linear_class: type[LanguageSpecificLinear], model: Any) -> Any:
-    """The model with its adapted linears computing in another way."""
+    """Makes the adapted linears of a model compute in another way."""
     for linear in model.adapters.linears.values():
         linear.__class__ = linear_class
     return model

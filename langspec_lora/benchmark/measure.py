@@ -1,4 +1,4 @@
-"""Times contenders in turns, and measures the peak memory of each in a process of its own."""
+"""Times contenders in turns, and measures the peak memory of each in a separate process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repetition of one contender.
+    """How long one contender took in each round.
 
     Attributes:
-        seconds: in the order of the rounds; every contender has one of each round.
+        seconds: the seconds of each round, in order.
     """
 
     seconds: tuple[float, ...]
@@ -30,7 +30,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def over(self, other: Timing) -> float:
-        """Median over the rounds of this contender's time as a multiple of another's in the same round."""
+        """The median, over the rounds, of this contender's time divided by another's time in the same round."""
         return statistics.median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True))
 
 
@@ -40,13 +40,13 @@ def time_in_turns(
     device: torch.device,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Timing]:
-    """Runs all contenders once to warm up, and then in every round one after the other.
+    """Runs all contenders once to warm up, and then one after the other in every round.
 
-    What the machine does besides then falls on all of them alike. Every second round goes backwards.
+    This way, other work on the machine affects all of them equally. Every second round is in reverse order.
 
     Args:
-        contenders: what to run.
-        rounds: how often.
+        contenders: the contenders by name.
+        rounds: the number of rounds.
         device: the GPU to wait for, or a CPU.
         progress: called with the contender's name before each run.
     """
@@ -72,7 +72,7 @@ def _wait(device: torch.device) -> None:
 
 
 def peak_gpu_memory(prepare: Callable[[], Callable[[], None]], device: torch.device) -> int:
-    """Bytes that a contender holds at most in two runs, model included, on a GPU that this process does not use else.
+    """A contender's peak memory in two runs, in bytes, including the model, on a GPU that nothing else here uses.
 
     Args:
         prepare: builds the contender.
@@ -87,12 +87,12 @@ def peak_gpu_memory(prepare: Callable[[], Callable[[], None]], device: torch.dev
 
 
 def peak_cpu_memory(job: str, name: str, settings: Mapping[str, object]) -> int:
-    """Bytes that a contender holds at most in two runs, model included, measured in a new process.
+    """A contender's peak memory in two runs, in bytes, including the model, measured in a new process.
 
     Args:
         job: ``update`` or ``translation``.
         name: the contender.
-        settings: of the comparison, as :func:`langspec_lora.benchmark.compare.setting_from` reads them.
+        settings: the settings that :func:`langspec_lora.benchmark.compare.setting_from` reads.
 
     Raises:
         RuntimeError: the process failed.
@@ -105,6 +105,6 @@ def peak_cpu_memory(job: str, name: str, settings: Mapping[str, object]) -> int:
 
 
 def high_water_mark() -> int:
-    """Bytes of memory that this process has held at most since it started (Linux)."""
+    """The peak memory of this process since it started, in bytes (Linux)."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])

@@ -13,7 +13,7 @@ from langspec_lora.benchmark.measure import high_water_mark
 
 
 def main() -> None:
-    """Prints the bytes beyond what the imports hold."""
+    """Prints the peak memory in bytes, without the memory of the imports."""
     job, name, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     setting = setting_from(settings)
     if name.startswith("Hugging Face"):

@@ -1,4 +1,4 @@
-"""What the benchmark must reach, and the tables of what it measured."""
+"""The targets of the benchmark, and the tables of its results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from langspec_lora.benchmark.workload import SHAPES
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that must be reached.
+    """A target for a measured ratio.
 
     Attributes:
-        text: what it compares.
-        limit: its bound.
-        at_most: whether the bound is an upper one.
-        value: what was measured, or None where it was not.
+        text: what is compared.
+        limit: the bound.
+        at_most: whether it is an upper bound; otherwise it is a lower bound.
+        value: the measured ratio; None if it was not measured.
     """
 
     text: str
@@ -31,12 +31,12 @@ class Target:
 
     @property
     def reached(self) -> bool:
-        """Whether the measured value keeps the bound."""
+        """Whether the measured ratio is within the bound."""
         return self.value is not None and (self.value <= self.limit if self.at_most else self.value >= self.limit)
 
 
 def targets(results: Results) -> list[Target]:
-    """What the benchmark must reach, and what it did."""
+    """The targets of the benchmark, with the measured ratios."""
     gpu = results.machine["gpu"] is not None
     sweep = {(row["languages"], row["ranks"]): row for row in results.sweep}
     twelve, hundred, most = (sweep.get((count, str(PAPER[1]))) for count in (12, 100, 200))
@@ -71,7 +71,7 @@ def _timing(table: Mapping, name: str) -> Timing:
 
 
 def to_markdown(results: Results) -> str:
-    """The readable tables."""
+    """The results as Markdown tables."""
     machine, plan, shape = results.machine, results.plan, SHAPES[results.plan["shape"]]
     size = shape.size
     where = machine["gpu"] or f"{machine['cpu']}, {plan['threads']} threads"
@@ -100,7 +100,7 @@ def to_markdown(results: Results) -> str:
             shared, ours, loop = (_timing(row, name) for name in SWEPT)
             cells = row["languages"], row["ranks"], f"{shared.median:.3f}", f"{ours.over(shared):.2f}"
             lines.append(f"| {' | '.join(map(str, cells))} | {loop.over(ours):.2f} |")
-    lines += ["", "| Must reach | | measured | |", "|---|---|---|---|"]
+    lines += ["", "| Target | | measured | reached |", "|---|---|---|---|"]
     for target in targets(results):
         value = "not measured" if target.value is None else f"{target.value:.2f}"
         verdict = "" if target.value is None else "yes" if target.reached else "**no**"

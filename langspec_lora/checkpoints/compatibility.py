@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the model of a command, checked before anything is built."""
+"""Checks that a checkpoint fits the model of a command, before anything is built."""
 
 from __future__ import annotations
 

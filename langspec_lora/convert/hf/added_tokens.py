@@ -1,4 +1,4 @@
-"""Tokens that a Hugging Face tokenizer has beside its vocabulary, and which of them name languages.
+"""Tokens that a Hugging Face tokenizer has in addition to its vocabulary, and which of them name languages.
 
 transformers writes their ids into ``tokenizer.json`` (fast tokenizers), ``tokenizer_config.json``
 (``added_tokens_decoder``) and ``added_tokens.json`` (slow tokenizers).
