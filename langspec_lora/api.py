@@ -1,4 +1,4 @@
-"""The functions that ``import langspec_lora`` offers beside :class:`~langspec_lora.inference.translator.Translator`.
+"""The functions that ``import langspec_lora`` offers besides :class:`~langspec_lora.inference.translator.Translator`.
 
 Each does the same as the command of its name. Imports are inside the functions, so that a program that only loads a
 checkpoint does not import fairseq's models, and a program that only makes a report does not import torch.

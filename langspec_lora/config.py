@@ -80,7 +80,7 @@ class AdapterConfig:
         return sites_of({s: stacks[s].layers for s in stacks}, {s: stacks[s].positions for s in stacks})
 
     def side(self, site: Site) -> str:
-        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
+        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
         return self.stacks[site.stack].sides[site.layer]
 
 

@@ -185,7 +185,7 @@ def equivalents() -> list[dict[str, str]]:
 
 
 def reason(explained: Sequence[dict[str, str]], module: Module, mutant: Mutant) -> str | None:
-    """Why a change is no wrong one, where that is so."""
+    """Why no test can notice a change; None if nothing explains it."""
     for entry in explained:
         fits = entry["module"] == name_of(module.path) and entry["was"].strip() in mutant.was
         if fits and ("now" not in entry or entry["now"].strip() == mutant.now.strip()):

@@ -170,12 +170,12 @@ def _all_bits_zero(values: Tensor) -> bool:
 
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     languages = _languages(config["languages"])
-    directions = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
-    if any(word not in SIDES for words in directions.values() for word in words):
+    sides = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
+    if any(word not in SIDES for words in sides.values() for word in words):
         raise ValueError("a side is neither src nor tgt")
     dtype = getattr(torch, config["dtype"])
     packed = {}
-    for site in sites_of({stack: range(len(directions[stack])) for stack in STACKS}):
+    for site in sites_of({stack: range(len(sides[stack])) for stack in STACKS}):
         if str(site) in config["places"]:
             packed[site] = _matrices(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
     if len(packed) != len(config["places"]) or not packed:
@@ -186,7 +186,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
         raise ValueError("dim, start and mask_epoch must be whole numbers")
     dim, start, mask_epoch = numbers
-    adapters = Adapters(languages, directions, dim, start, packed, mask_epoch)
+    adapters = Adapters(languages, sides, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
 
 

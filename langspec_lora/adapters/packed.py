@@ -92,7 +92,7 @@ class Adapters:
         return slice(self.start, self.start + self.dim) if self.dim else None
 
     def side(self, site: Site) -> str:
-        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
+        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
         return self.sides[site.stack][site.layer]
 
 
@@ -110,6 +110,6 @@ def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
         site: PackedMatrices(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask")))
         for site in config.sites
     }
-    directions = {stack: settings.sides for stack, settings in config.stacks.items()}
+    sides = {stack: settings.sides for stack, settings in config.stacks.items()}
     languages = read_manifest(state[MANIFEST])
-    return Adapters(languages, directions, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))
+    return Adapters(languages, sides, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))

@@ -25,7 +25,7 @@ def build_peft_model(shape: Shape, rank: int, device: torch.device) -> Any:
     Args:
         shape: size of the model.
         rank: rank of the LoRA.
-        device: where it is built.
+        device: the device to build it on.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import M2M100Config, M2M100ForConditionalGeneration

@@ -90,7 +90,7 @@ def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) 
 
 
 def _optimizer_class(args: Namespace) -> str | None:
-    """The class whose name fairseq's trainer saves; None if it depends on more than these arguments."""
+    """The class that fairseq's trainer saves by name; None if it depends on more than these arguments."""
     if getattr(args, "use_bmuf", False) or args.ddp_backend == "fully_sharded":
         return None
     if args.fp16 or args.bf16 or args.amp:

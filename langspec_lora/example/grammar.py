@@ -284,7 +284,7 @@ def _change(root: str, sounds: str) -> str:
 
 
 def _family_lexicons(family: str) -> dict[str, dict[str, str]]:
-    """Draws the roots of a family; a root that would make two concepts of a language alike is drawn again."""
+    """Draws the roots of a family; a root that would give two concepts of a language the same form is drawn again."""
     members = [language for language in LANGUAGES if language.family == family]
     lexicons: dict[str, dict[str, str]] = {language.code: {} for language in members}
     for number, concept in enumerate(CONCEPTS, start=1):

@@ -64,7 +64,7 @@ class Runner:
     """Runs stages within one folder.
 
     Args:
-        folder: where records and logs go.
+        folder: the folder for records and logs.
         root: the working directory of the commands.
         environment: environment variables of the commands.
     """

@@ -42,7 +42,7 @@ class LanguageSpecificLinear(nn.Linear):
     Args:
         linear: the layer to adapt; its parameters are taken over, not copied.
         routing: the languages of the current batch and the layout of the adapters.
-        side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
+        side: ``"src"`` or ``"tgt"``: which language selects the adapter.
         dim: 0 adapts the whole layer; otherwise the adapter reads features ``start`` to ``start + dim`` of the input
             and adds to the same features of the output.
         start: first feature of that slice.

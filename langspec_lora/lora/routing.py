@@ -166,7 +166,7 @@ class LanguageRouting(nn.Module):
         """Returns the rows that the sentences of a batch use.
 
         Args:
-            side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
+            side: ``"src"`` or ``"tgt"``: which language selects the adapter.
             batch: number of sentences of the tensor to adapt. It is the batch of the routing, or that batch divided by
                 the beam size: fairseq projects cross-attention's keys and values once per sentence, not per beam.
 

@@ -40,7 +40,7 @@ class InjectedAdapters(nn.Module):
         super().__init__()
         self.config = config
         self.routing = routing
-        self.linears = dict(linears)  # no ModuleDict: they are registered where they compute
+        self.linears = dict(linears)  # no ModuleDict: the model's layers register them
         self.register_buffer("manifest", language_manifest(config.languages))
         self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
         self._merged = MergedWeights(self.linears.values())

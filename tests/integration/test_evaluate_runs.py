@@ -37,7 +37,7 @@ def command(toy_data: Path, out: Path, *flags: object) -> list[str]:
 
 
 def without_pairs(checkpoint: Path, path: Path) -> Path:
-    """A checkpoint whose pairs add nothing."""
+    """A checkpoint with adapters that have no effect."""
     state = torch.load(checkpoint, weights_only=False)
     for name, value in state["model"].items():
         if name.endswith("lora_B"):

@@ -69,7 +69,7 @@ def test_trained_parameters_are_those_of_each_contender() -> None:
 @pytest.mark.skipif(
     not huggingface.is_usable(), reason="transformers and peft: pip install .[hf], with a torch that they take"
 )
-def test_peft_contender_has_one_shared_pair_of_the_same_rank_at_the_same_positions() -> None:
+def test_peft_contender_has_one_shared_adapter_of_the_same_rank_at_the_same_positions() -> None:
     update = contenders.peft(SETTING)
     adapted = {name for name, parameter in update.model.named_parameters() if parameter.requires_grad}
     assert len(adapted) == 2 * (2 * 5 + 2 * 8)

@@ -70,7 +70,7 @@ def test_a_command_may_leave_settings_out(capsys) -> None:
         read("--beam", "3", without=("beam",))
 
 
-def test_values_may_be_given_in_place_of_those_that_were_read() -> None:
+def test_given_values_replace_those_that_were_read() -> None:
     args = argparse.Namespace(beam=3, sampling=True, other=1)
     assert read_flags(args, Example, sampling=False) == Example(beam=3)
 

@@ -177,7 +177,7 @@ def test_argument_of_the_model_that_fairseq_refuses_ends_in_one_sentence(monkeyp
     )
     for arch in (None, "y" * 100):
         args.arch = arch
-        with pytest.raises(UserError, match=f"argument arch is '{str(arch)[:80]}', which this fairseq"):
+        with pytest.raises(UserError, match=f"argument arch is '{str(arch)[:80]}', which the installed fairseq"):
             replace_outdated(args)
 
 

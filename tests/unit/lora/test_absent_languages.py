@@ -374,7 +374,7 @@ def test_training_equals_a_parameter_for_each_language_stepped_by_stock_adam(toy
     task, model = toy.build(flags)
     toy.randomise_adapters(model)
     reference = toy.PerLanguageReference(task, model, flags).train(True)
-    parts = [part for _, _, _, pairs in reference.sites.values() for pair in pairs for part in pair]
+    parts = [part for _, _, _, adapters in reference.sites.values() for adapter in adapters for part in adapter]
     stock = Adam(parts, lr=0.01, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01)
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     for update in UPDATES:

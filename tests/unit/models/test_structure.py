@@ -129,7 +129,7 @@ def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp
         ),
     ],
 )
-def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, flags, words) -> None:
+def test_flag_that_removes_adapted_layers_ends_a_training(toy_data, flags, words) -> None:
     assert words in refusal_of(toy.build, toy.plugin_flags(toy_data, *flags))
     with pytest.raises(UserError) as refusal:  # which the task asks for, before the model does
         checked(toy_data, *flags)
@@ -146,7 +146,7 @@ def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, fla
         "--no-cross-attention --decoder-layers 0",
     ],
 )
-def test_what_leaves_every_adapter_its_place_is_taken(toy_data, flags) -> None:
+def test_flags_that_keep_every_adapted_layer_are_accepted(toy_data, flags) -> None:
     checked(toy_data, *flags.split())
 
 

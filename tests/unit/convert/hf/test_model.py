@@ -93,9 +93,9 @@ def home(tmp_path_factory) -> Home:
     (theirs / "config.json").write_text(json.dumps({**CONFIG, "vocab_size": len(tokens)}))
     save_file(random_weights(len(tokens)), theirs / "model.safetensors")
     name = "base_model.model.model.{}.layers.1.fc1.lora_{}.weight"
-    pairs = {name.format(stack, "A"): torch.randn(2, 6) for stack in ("encoder", "decoder")}
-    pairs |= {name.format(stack, "B"): torch.randn(size, 2) for stack, size in (("encoder", 5), ("decoder", 7))}
-    save_file(pairs, lora / "adapter_model.safetensors")
+    matrices = {name.format(stack, "A"): torch.randn(2, 6) for stack in ("encoder", "decoder")}
+    matrices |= {name.format(stack, "B"): torch.randn(size, 2) for stack, size in (("encoder", 5), ("decoder", 7))}
+    save_file(matrices, lora / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "theirs/model"}
     (lora / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.MonkeyPatch.context() as patch:
@@ -368,10 +368,10 @@ def test_the_directions_of_an_imported_lora_are_those_that_are_given_and_else_th
     assert adapters.sides == {"encoder": ("tgt", "src"), "decoder": ("tgt", "tgt")}
     rows = {name: adapters.rows(name) for name in ("en", "wo")}
     living = {
-        (place.stack, name)
-        for place, pairs in adapters.packed.items()
+        (site.stack, name)
+        for site, matrices in adapters.packed.items()
         for name in rows
-        if pairs.b[rows[name]].any() and place[1:] == (1, "fc1")
+        if matrices.b[rows[name]].any() and site[1:] == (1, "fc1")
     }
     assert living == {("encoder", "en"), ("decoder", "wo")}
     command = ("import", home.lora, "--from", "peft", "-s", "en", "-t", "wo", "--base", home.ours / "model.pt")
