@@ -407,12 +407,12 @@ def test_evaluation_loop_refuses_a_folder_of_other_settings(loop, tmp_path, chan
     assert done.returncode == 1
     assert "results of other settings" in done.stderr
     (tmp_path / "mono" / "test.fr").write_text("another\n")
-    assert "(references differ)" in loop().stderr
-    assert "(references differ)" in loop(FLORES_MONO="data").stderr
+    assert "(different: references)" in loop().stderr
+    assert "(different: references)" in loop(FLORES_MONO="data").stderr
     shutil.copy(tmp_path / "first.fr", tmp_path / "mono" / "test.fr")
     assert loop().returncode == 0
     (tmp_path / "a checkpoint.pt").write_text("another")
-    assert "(checkpoint differ)" in loop().stderr
+    assert "(different: checkpoint)" in loop().stderr
 
 
 def test_evaluation_loop_names_the_error_of_fairseq_and_leaves_no_half_direction(loop, tmp_path) -> None:
