@@ -81,7 +81,7 @@ def test_checkpoints_of_one_name_in_two_folders_are_told_apart(toy_data, adapted
         (("--names", "a,../b"), "leave '/' out"),
         (("--comet", "nothing.ckpt"), "unbabel-comet"),
         (("--sampling", "--match-source-len"), "--sampling and --match-source-len"),
-        (("--sampling-topk", "3"), "give --sampling too"),
+        (("--sampling-topk", "3"), "need --sampling; give it too"),
         (("--diverse-beam-groups", "2"), "--beam 5 is not divisible by"),
     ],
 )
