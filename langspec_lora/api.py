@@ -1,7 +1,7 @@
-"""The functions that ``import langspec_lora`` offers beside :class:`~langspec_lora.inference.translator.Translator`.
+"""The functions that ``import langspec_lora`` offers besides :class:`~langspec_lora.inference.translator.Translator`.
 
-Each does what the command of its name does, for other programs. The imports inside functions let a program that only
-loads a checkpoint do without fairseq's models, and one that only reports without torch.
+Each does the same as the command of its name. Imports are inside the functions, so that a program that only loads a
+checkpoint does not import fairseq's models, and a program that only makes a report does not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def load(path: str | Path, base_checkpoint: str | Path | None = None) -> StoredM
 
     Args:
         path: a fairseq checkpoint, or an ``adapter.safetensors`` or its folder.
-        base_checkpoint: base of a checkpoint that holds adapters only; by default where it was in training.
+        base_checkpoint: base of a checkpoint that holds adapters only; by default the file that training used.
 
     Raises:
         UserError: the file is missing, damaged or hostile.
@@ -51,7 +51,7 @@ def evaluate(
         The scores of each direction, as in ``scores.json``.
 
     Raises:
-        UserError: a file or a setting is wrong; before anything is decoded.
+        UserError: a file or a setting is wrong; raised before anything is decoded.
         TypeError: there is no setting of that name.
     """
     from langspec_lora.evaluation.evaluate import evaluate as evaluate_options
@@ -76,7 +76,7 @@ def make_report(folders: Paths, out: str | Path, **options: Any) -> list[Path]:
     """Writes tables, significance and heat maps of evaluations, as ``langspec-lora report`` does.
 
     Args:
-        folders: the results folder, or several, of which the first is what the others are compared with.
+        folders: the results folder, or several; the others are compared with the first.
         out: the folder to write.
         **options: other fields of :class:`~langspec_lora.report.analysis.Request`, such as ``metric="chrf"``.
 
@@ -84,7 +84,7 @@ def make_report(folders: Paths, out: str | Path, **options: Any) -> list[Path]:
         The files.
 
     Raises:
-        UserError: a folder holds no results, or the results do not compare.
+        UserError: a folder holds no results, or the results cannot be compared.
     """
     from langspec_lora.report.analysis import Request, analyse
     from langspec_lora.report.report import CACHE, make_folder, write_files

@@ -40,7 +40,7 @@ class StackConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """Everything that decides which adapters a model has.
+    """Which adapters a model has.
 
     Attributes:
         languages: names, levels and ranks.
@@ -64,12 +64,12 @@ class AdapterConfig:
             args: fairseq's arguments, architecture defaults filled in.
 
         Raises:
-            UserError: a flag has a wrong value; the message names the flag, what it holds and what it may hold.
+            UserError: a flag has a wrong value; the message names the flag, its value and what was expected.
         """
         stacks = check_adapter_flags(args)
         if not any(stack.layers for stack in stacks.values()):
             raise UserError(
-                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or --add-lora False"
+                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or give --add-lora False"
             )
         return cls(_languages(args), stacks, args.dim, args.start_idx, args.lora_init)
 
@@ -80,12 +80,12 @@ class AdapterConfig:
         return sites_of({s: stacks[s].layers for s in stacks}, {s: stacks[s].positions for s in stacks})
 
     def side(self, site: Site) -> str:
-        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
+        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
         return self.stacks[site.stack].sides[site.layer]
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
-    """Parses and checks the flags of adapters that do not depend on the languages.
+    """Parses and checks the adapter flags that do not depend on the languages.
 
     Args:
         args: fairseq's arguments, architecture defaults filled in.
@@ -113,7 +113,7 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
 
 
 def check_language_number(args: Namespace, names: Sequence[str]) -> None:
-    """Compares ``--language-num``, where it is given, with the number of languages.
+    """Checks that ``--language-num``, if given, is the number of languages.
 
     Raises:
         UserError: they differ.
@@ -152,7 +152,7 @@ def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, .
         languages: those of its model.
 
     Raises:
-        UserError: ``--train-languages`` names unknown languages, or the base would train beside them.
+        UserError: ``--train-languages`` names unknown languages, or the base would train too.
     """
     names = getattr(args, "train_languages", None)
     if names is None:
@@ -224,14 +224,14 @@ def _without_repeats(items: Sequence, flag: str) -> Sequence:
 
 
 def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
-    """For each layer of a stack whether the source or the target language selects the adapter.
+    """For each layer of a stack, whether the source or the target language selects the adapter.
 
     Args:
         args: fairseq's arguments.
         stack: ``encoder`` or ``decoder``.
 
     Raises:
-        UserError: the flag has other words, or not one for each layer.
+        UserError: the flag has other words than ``src`` and ``tgt``, or not one for each layer.
     """
     count = getattr(args, f"{stack}_layers")
     text = getattr(args, f"{stack}_activation_direction")
@@ -270,15 +270,15 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
         if args.start_idx + args.dim > width:
             raise UserError(
                 f"--dim {args.dim} --start-idx {args.start_idx} reaches feature {args.start_idx + args.dim}, "
-                f"but the narrowest adapted {stack} layer has {width}; lower them, or --dim 0 for whole layers"
+                f"but the narrowest adapted {stack} layer has {width}; lower them, or give --dim 0 for whole layers"
             )
 
 
 def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
-    """Parses and checks the pruning flags, even where pruning is off.
+    """Parses and checks the pruning flags, even if pruning is off.
 
     Returns:
-        The schedule and the scope, or None where pruning is off.
+        The schedule and the scope, or None if pruning is off.
 
     Raises:
         UserError: flags have wrong values; all of them are listed.
@@ -291,7 +291,7 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
             raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
         if args.cross_language and scope != "layer":
             raise UserError(
-                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; drop one"
+                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"
             )
     if not (args.pruning or args.global_pruning):
         return None

@@ -1,4 +1,4 @@
-"""Label-smoothed cross-entropy over a vocabulary that does not train, a few sentences' logits at a time."""
+"""Label-smoothed cross-entropy over a vocabulary that does not train; computes the logits a few sentences at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from langspec_lora.lora.functional import compute_type
 from langspec_lora.models.transformer import language_specific
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**28}
-"""Size of the single-precision logits that are held at once, by device; a batch of 4,000 tokens of M2M100 has 4 GB of
-them. A GPU needs more rows at once to be busy for longer than it takes to read the vocabulary's matrix."""
+"""Bytes of single-precision logits that are held at once, by device; 4,000 tokens of M2M100 have 4 GB of logits. A GPU
+needs more rows at once, so that it computes for longer than it takes to read the vocabulary matrix."""
 
 LEAST_ROWS = 64
-"""Rows of logits that are held at once at least: each time the vocabulary's matrix is read whole."""
+"""The least number of rows of logits per chunk, because each chunk reads the whole vocabulary matrix."""
 
 HALF_SCALE = 4096.0
-"""Lifts probabilities over the smallest number of half precision (6e-8) on their way through a matrix product."""
+"""Scales probabilities above the smallest number of half precision (6e-8) before a matrix product."""
 
 
 class FrozenVocabularyLoss(torch.autograd.Function):
@@ -42,7 +42,7 @@ class FrozenVocabularyLoss(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, smoothing: float, ignored: int
     ) -> tuple[Tensor, Tensor]:
-        """Computes both sums, and the gradient of the features if it will be asked for."""
+        """Computes both sums, and the gradient of the features if it is needed."""
         size = weight.size(0)
         spread = smoothing / (size - 1)
         certain = 1.0 - smoothing - spread
@@ -78,21 +78,22 @@ class FrozenVocabularyLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, grad_likelihood: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the gradient that :meth:`forward` left."""
+        """Scales the gradient that :meth:`forward` computed."""
         (gradient,) = ctx.saved_tensors
         return (gradient * grad_loss).to(ctx.dtype), None, None, None, None
 
 
 class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterion):
-    """fairseq's criterion, which computes over a frozen vocabulary by :class:`FrozenVocabularyLoss`.
+    """fairseq's criterion, except that it uses :class:`FrozenVocabularyLoss` if the vocabulary is frozen.
 
-    Everything else it leaves to fairseq's: other models, a vocabulary that trains, adaptive softmax,
-    ``--report-accuracy``. It bears fairseq's name because checkpoints store it, and refuse to go on under another.
+    Everything else uses fairseq's code: other models, a vocabulary that trains, adaptive softmax,
+    ``--report-accuracy``. It has the name of fairseq's class because checkpoints store the name, and training cannot
+    resume under another.
     """
 
     @classmethod
     def convert(cls, criterion: nn.Module) -> None:
-        """Turns fairseq's criterion into this one in place; any other criterion stays as it is."""
+        """Converts fairseq's criterion to this class, in place; any other criterion stays unchanged."""
         if type(criterion) is stock.LabelSmoothedCrossEntropyCriterion:
             criterion.__class__ = cls
 
@@ -119,7 +120,7 @@ class LabelSmoothedCrossEntropyCriterion(stock.LabelSmoothedCrossEntropyCriterio
         )
 
     def _weight(self, model: nn.Module) -> Tensor | None:
-        """The vocabulary matrix ``(V, width)`` where this criterion can compute with it."""
+        """The vocabulary matrix ``(V, width)`` if :class:`FrozenVocabularyLoss` can be used, else None."""
         ours = language_specific(model)
         if ours is None or self.report_accuracy or ours.decoder.adaptive_softmax is not None:
             return None

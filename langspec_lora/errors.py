@@ -1,4 +1,4 @@
-"""The error type for mistakes of the user, and how it ends a program."""
+"""The error type for the user's mistakes, and how it ends a program."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ class ErrorCollector:
 
     @contextmanager
     def check(self) -> Iterator[None]:
-        """Notes the mistake in which a check ends, and goes on after it."""
+        """Records the mistake that ends a check, and continues after it."""
         try:
             yield
         except UserError as error:
             self._note(error)
 
     def attempt(self, compute: Callable[[], Value], otherwise: Value) -> Value:
-        """What is computed, or a stand-in with which the other checks go on where that is a mistake."""
+        """What ``compute`` returns; if it raises a mistake, ``otherwise``, so that other checks can continue."""
         with self.check():
             return compute()
         return otherwise
 
     def raise_found(self) -> None:
-        """Ends the checks where one has failed: those that follow depend on it, or take long.
+        """Ends the checks here if one has failed, because the checks that follow depend on it or take long.
 
         Raises:
             UserError: the mistake, or all of them as one :class:`SeveralErrors`.
@@ -75,7 +75,7 @@ class ErrorCollector:
 
 @contextmanager
 def collect_errors() -> Iterator[ErrorCollector]:
-    """Lists all mistakes of a command together, in place of one a run.
+    """Collects all mistakes of a command, so that they are reported together.
 
     ::
 
@@ -98,13 +98,13 @@ def collect_errors() -> Iterator[ErrorCollector]:
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """Ends the program with exit code 1 and a line for each mistake on a :class:`UserError`, in place of a traceback.
+    """On a :class:`UserError`, ends the program with exit code 1 and a line for each mistake instead of a traceback.
 
-    It stands where fairseq or our command line calls into the package. ``SystemExit`` is raised because fairseq's
-    trainer replaces every ``Exception`` met while loading a checkpoint by its own.
+    Use it where fairseq or our command line calls into the package. It raises ``SystemExit`` because fairseq's trainer
+    replaces every ``Exception`` that is raised while a checkpoint is loaded.
 
     Raises:
-        SystemExit: in place of a :class:`UserError`.
+        SystemExit: instead of a :class:`UserError`.
     """
     try:
         yield
@@ -114,14 +114,14 @@ def exit_on_user_error() -> Iterator[None]:
 
 @contextmanager
 def command_line(stopped: str = "stopped") -> Iterator[None]:
-    """Wraps a whole program: :func:`exit_on_user_error`, and one line on Ctrl-C or a full disk too.
+    """Wraps a whole program: like :func:`exit_on_user_error`, and Ctrl-C and a full disk also end in one line.
 
     Args:
         stopped: what to print on Ctrl-C.
 
     Raises:
-        SystemExit: in place of a :class:`UserError`, of an OSError, of a KeyboardInterrupt (exit code 130, as in a
-            shell), or, without a message, when the reader of the output has closed it (141).
+        SystemExit: instead of a :class:`UserError`, an OSError or a KeyboardInterrupt (exit code 130, as in a shell);
+            without a message if the reader of the output has closed it (141).
     """
     try:
         with exit_on_user_error(), _output():

@@ -1,4 +1,4 @@
-"""Reading of text and JSON; files and folders written completely or not at all, overwriting only when told to."""
+"""Reads text and JSON, and writes files and folders completely or not at all; overwrites only on request."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def read_json(
 
 
 def parse_json(text: str, label: object, again: str) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """Parses a JSON text that holds an object.
 
     Args:
         text: the text.
@@ -167,12 +167,12 @@ def parse_json(text: str, label: object, again: str) -> dict[str, Any]:
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """JSON as we write it: readable, in any script."""
+    """A value as readable JSON, with all scripts unescaped."""
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole, for reading by people too.
+    """Writes a readable JSON file, completely or not at all.
 
     Raises:
         UserError: it cannot be written.

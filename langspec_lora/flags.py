@@ -28,14 +28,14 @@ def _positions(stack: str) -> Any:
 
 
 def _sides(stack: str, default: str) -> Any:
-    help = f"for each {stack} layer whether the source or the target language selects the adapter"
+    help = f"for each {stack} layer, whether the source (src) or the target (tgt) language selects the adapter"
     return flag(None, help, "src_…_tgt", default_text=default)
 
 
 def base_flag() -> Any:
     """``--base-checkpoint`` as a field, for every command that reads checkpoints."""
     return flag(
-        None, "the base of checkpoints that hold adapters only", "FILE", default_text="where it was in training"
+        None, "the base of checkpoints that hold adapters only", "FILE", default_text="the file that training used"
     )
 
 
@@ -45,15 +45,15 @@ class AdapterFlags:
 
     add_lora: bool = flag(
         True,
-        "add the language-specific adapters; False is the plain model, for full fine-tuning with the same task",
+        "add language-specific adapters; False keeps the plain model, for full fine-tuning with the same task",
         "BOOL",
     )
     freeze_original_parameters: bool | None = flag(
-        None, "train the adapters only", "BOOL", default_text="True with --add-lora True"
+        None, "train only the adapters", "BOOL", default_text="True with --add-lora True"
     )
     train_languages: str | None = flag(
         None,
-        "train the adapters of these languages only; all others, and so every direction between them, stay as they are",
+        "train only the adapters of these languages; all others, and so all directions between them, stay the same",
         "A,B",
         default_text="all",
     )
@@ -68,9 +68,9 @@ class AdapterFlags:
     low_rank: int = _rank("low")
     save_adapters_only: bool | None = flag(
         None,
-        "save checkpoints without the frozen base, which is loaded from where it was in training",
+        "save checkpoints without the frozen base, which is then read from its own file",
         "BOOL",
-        default_text="True where the base is frozen and came from --finetune-from-model",
+        default_text="True if the base is frozen and came from --finetune-from-model",
     )
     encoder_lora_layer: str | None = _layers("encoder")
     encoder_lora_position: str | None = _positions("encoder")
@@ -80,20 +80,20 @@ class AdapterFlags:
     decoder_activation_direction: str | None = _sides("decoder", "tgt")
     language_num: int | None = flag(None, "number of languages; checked against --langs", "N")
     dim: int = flag(
-        0, "adapt features S to S+D of each layer's input and output", "D", default_text="0, the whole layer"
+        0, "adapt only D features, from S on, of each layer's input and output", "D", default_text="0, the whole layer"
     )
-    start_idx: int = flag(0, "first feature of that slice", "S")
+    start_idx: int = flag(0, "first feature that --dim adapts", "S")
     lora_init: str = flag(
         "rank",
-        "draw A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs, or from standard "
-        "LoRA's U(-1/√d, 1/√d)",
+        "rank draws A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs; standard "
+        "draws it from U(-1/√d, 1/√d), as LoRA usually does",
         "|".join(INITS),
     )
 
 
 @dataclass(frozen=True)
 class PruningFlags:
-    """The task's flags of pruning."""
+    """The task's flags for pruning."""
 
     pruning: bool = flag(False, "prune the adapters gradually while training", "BOOL")
     pruning_t1: int = flag(
@@ -119,12 +119,12 @@ class PruningFlags:
     )
     pruning_scope: str | None = flag(
         None,
-        "where entries compete: all B of a language, of a layer, or of each matrix",
+        "which entries of B compete: those of a language, of a layer, or of one matrix",
         "|".join(SCOPES),
         default_text="language",
     )
-    global_pruning: bool = flag(False, "the released code's name of --pruning True", "BOOL")
-    cross_language: bool = flag(False, "the released code's name of --pruning-scope layer", "BOOL")
+    global_pruning: bool = flag(False, "the released code's name for --pruning True", "BOOL")
+    cross_language: bool = flag(False, "the released code's name for --pruning-scope layer", "BOOL")
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ class AbsentFlag:
 
     absent_languages: str = flag(
         "rest",
-        "what happens to the adapters of languages that have no sentence in an update: they rest, with their state in "
-        "the optimizer (Adam's), or move with the others by momentum and weight decay",
+        "for languages that have no sentence in an update: rest leaves their adapters and Adam's state unchanged; move "
+        "lets momentum and weight decay change the adapters",
         choices=ABSENT,
     )
 

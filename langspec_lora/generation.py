@@ -1,4 +1,4 @@
-"""What decides the hypotheses besides the model and the text, and how much a batch holds; knows no torch."""
+"""The settings of a search and of its batches; does not import torch."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _size(default: int | None, help: str, default_text: str | None = None) -> An
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much a batch holds, with ``fairseq-generate``'s names.
+    """How large a batch may be; names and defaults are those of ``fairseq-generate``.
 
     Raises:
-        UserError: a limit is out of its range.
+        UserError: a limit is out of range.
     """
 
-    max_tokens: int = _size(MAX_TOKENS, "tokens in a batch, padding included")
-    batch_size: int | None = _size(None, "sentences in a batch at most", "no limit")
+    max_tokens: int = _size(MAX_TOKENS, "at most N tokens per batch, including padding")
+    batch_size: int | None = _size(None, "at most N sentences per batch", "no limit")
 
     def __post_init__(self) -> None:
         check_numbers(BatchLimits, self)
@@ -53,24 +53,24 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """What decides the hypotheses besides model and data; names and defaults are those of ``fairseq-generate``.
+    """How hypotheses are searched; names and defaults are those of ``fairseq-generate``.
 
     Raises:
-        UserError: a setting is out of its range, or settings contradict each other.
+        UserError: a setting is out of range, or settings contradict each other.
     """
 
     beam: int = flag(5, "beam size", "N", valid=_at_least(1), expected="a number of hypotheses of at least 1")
     lenpen: float = flag(1.0, "length penalty", "X", valid=math.isfinite)
-    # Infinity keeps unknown words away.
+    # Infinity is valid: it excludes unknown words.
     unkpen: float = flag(0.0, "unknown word penalty", "X", valid=lambda value: not math.isnan(value))
     max_len_a: float = flag(
-        0.0, "at most A x + B tokens for a source of x", "A", valid=_at_least(0), expected="a number of at least 0"
+        0.0, "at most A x + B tokens for x source tokens", "A", valid=_at_least(0), expected="a number of at least 0"
     )
     max_len_b: int = flag(200, "see --max-len-a", "B", valid=_at_least(0), expected="a number of tokens of at least 0")
     min_len: int = flag(1, "at least N tokens", "N", valid=_at_least(0), expected="a number of tokens of at least 0")
     no_repeat_ngram_size: int = flag(
         0,
-        "no n-gram of this size twice",
+        "repeat no n-gram of N tokens",
         "N",
         default_text="off",
         valid=_at_least(0),
@@ -78,40 +78,40 @@ class GenerationSettings:
     )
     temperature: float = flag(
         1.0,
-        "divides the scores before they become probabilities",
+        "divide the logits by X before the softmax",
         "X",
         valid=lambda value: 0 < value < math.inf,
         expected="a number above 0",
     )
     unnormalized: bool = flag(False, "compare scores without dividing by length")
-    match_source_len: bool = flag(False, "as many tokens as the source has")
+    match_source_len: bool = flag(False, "generate as many tokens as the source has")
     prefix_size: int = flag(
         0,
-        "start with the reference's first N tokens",
+        "start with the first N tokens of the reference",
         "N",
         valid=_at_least(0),
         expected="a number of tokens of at least 0",
     )
-    sampling: bool = flag(False, "draw tokens in place of beam search")
+    sampling: bool = flag(False, "sample tokens instead of searching with a beam")
     sampling_topk: int = flag(
         -1,
-        "draw from the K likeliest",
+        "sample from the K most likely tokens",
         "K",
-        default_text="from all",
+        default_text="all tokens",
         valid=_off_or(_at_least(1)),
         expected="a number of tokens of at least 1, or -1 for all",
     )
     sampling_topp: float = flag(
         -1.0,
-        "draw from the likeliest that make up P",
+        "sample from the most likely tokens that together have probability P",
         "P",
-        default_text="from all",
+        default_text="all tokens",
         valid=_off_or(lambda value: 0 < value <= 1),
         expected="a share above 0 and up to 1, or -1 for all",
     )
     diverse_beam_groups: int = flag(
         -1,
-        "groups of diverse beam search",
+        "number of groups in diverse beam search",
         "N",
         default_text="off",
         valid=_off_or(_at_least(1)),
@@ -122,21 +122,21 @@ class GenerationSettings:
     )
     diversity_rate: float = flag(
         -1.0,
-        "penalty of diverse siblings",
+        "penalty of diverse siblings search",
         "X",
         default_text="off",
         valid=_off_or(_at_least(0)),
         expected="a number of at least 0, or -1 for off",
     )
-    retain_dropout: bool = flag(False, "leave dropout on")
+    retain_dropout: bool = flag(False, "keep dropout on")
     seed: int = flag(
         1,
-        "seed of what is drawn",
+        "random seed",
         "N",
         valid=lambda value: 0 <= value <= _MOST_SEED,
         expected=f"a number from 0 to {_MOST_SEED}",
     )
-    remove_bpe: str = flag("sentencepiece", "what to undo in the hypotheses", "METHOD")
+    remove_bpe: str = flag("sentencepiece", "which word splitting to undo in the hypotheses", "METHOD")
 
     def __post_init__(self) -> None:
         check_numbers(GenerationSettings, self)
@@ -148,8 +148,8 @@ class GenerationSettings:
     def _check_lengths(self) -> None:
         if not self.max_len_a and self.min_len > self.max_len_b:
             raise UserError(
-                f"--min-len {self.min_len} is above --max-len-b {self.max_len_b}, the most tokens that a hypothesis "
-                "may have; change one of them"
+                f"--min-len {self.min_len} is above --max-len-b {self.max_len_b}, the maximum length of a hypothesis; "
+                "change one of them"
             )
 
     def _check_search(self) -> None:
@@ -165,24 +165,26 @@ class GenerationSettings:
 
     def _check_sampling(self) -> None:
         if (self.sampling_topk >= 0 or self.sampling_topp >= 0) and not self.sampling:
-            raise UserError(
-                "--sampling-topk and --sampling-topp say how to draw; give --sampling too, or leave them out"
-            )
+            raise UserError("--sampling-topk and --sampling-topp need --sampling; give it too, or leave them out")
         if self.sampling_topk > 0 and self.sampling_topp > 0:
-            raise UserError("--sampling-topk and --sampling-topp are two ways to draw; give one of them")
+            raise UserError("--sampling-topk and --sampling-topp are two ways to sample; give one of them")
 
     def _check_groups(self) -> None:
         if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
             raise UserError(
-                f"--diverse-beam-groups {self.diverse_beam_groups} do not divide --beam {self.beam}; change one of them"
+                f"--beam {self.beam} is not divisible by --diverse-beam-groups {self.diverse_beam_groups}; "
+                "change one of them"
             )
 
     @property
     def depends_on_batch(self) -> bool:
-        """Whether a hypothesis depends on its batch: its limit on the longest source there, its draws on the order."""
+        """Whether a hypothesis depends on the other sentences of its batch.
+
+        Its length limit then depends on the longest source of the batch, or the tokens drawn for it on the order.
+        """
         return self.max_len_a != 0 or self.match_source_len or self.draws
 
     @property
     def draws(self) -> bool:
-        """Whether chance decides."""
+        """Whether the hypotheses are random."""
         return self.sampling or self.retain_dropout

@@ -13,7 +13,7 @@ class TrainingHook:
     """
 
     def begin_epoch(self, epoch: int) -> None:
-        """Called before the first update of an epoch, or of its rest if a run resumes within it; the model is loaded.
+        """Called before the first update of an epoch, also if a run resumes within the epoch; the model is loaded.
 
         Args:
             epoch: fairseq's epoch, counted from 1.

@@ -1,4 +1,4 @@
-"""Lines on the standard error that are neither an error nor a result; ``--quiet`` leaves them out."""
+"""Notes for the user on standard error, which are neither errors nor results; ``--quiet`` hides them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings as dataclasses whose fields carry their flag: declared once, listed and read from there."""
+"""Settings as dataclasses with a flag for each field; parsers, tables and defaults are made from them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Flag:
-    """How a command line asks for a setting.
+    """The command-line flag of a setting.
 
     Attributes:
         help: what the setting does, without its default.
-        metavar: what the help calls the value; a truth value without one is a switch, which takes none.
-        names: the flag and its other names; by default the field's name.
-        default_text: how the help calls the default, where the value does not say it.
+        metavar: the name of the value in the help; a truth value without a name is a switch, which takes no value.
+        names: the flag and its aliases; by default the field's name.
+        default_text: the default in the help, if the value itself does not explain it.
         choices: the words that may be given.
-        convert: makes the setting of the text that was given.
-        switches: flags that take no value, with the setting that each one stands for and its help; only one of them
-            may be given.
+        convert: converts the given text to the setting.
+        switches: flags without a value, each with the setting that it selects and its help; only one of them may be
+            given.
         valid: tells whether a number is in its range.
-        expected: what a message calls a valid number.
+        expected: how messages describe a valid number.
     """
 
     help: str
@@ -43,7 +43,7 @@ class Flag:
 
 
 def flag(default: Any, help: str, metavar: str | None = None, **more: Any) -> Any:
-    """A field of a dataclass with its flag.
+    """Declares a field of a dataclass with its flag.
 
     Args:
         default: the setting's default.
@@ -55,7 +55,7 @@ def flag(default: Any, help: str, metavar: str | None = None, **more: Any) -> An
 
 
 class FlagRow(NamedTuple):
-    """A flag in a table of flags, all as text."""
+    """A row in a table of flags, as text."""
 
     flag: str
     metavar: str
@@ -108,7 +108,7 @@ def read_flags(args: Namespace, settings: type[Settings], **values: Any) -> Sett
     Args:
         args: what a parser has read, ours or fairseq's.
         settings: a dataclass.
-        **values: settings to take in place of those in ``args``.
+        **values: settings that replace those in ``args``.
 
     Raises:
         UserError: a value is wrong.
@@ -140,10 +140,10 @@ def split_settings(values: Mapping[str, Any], *settings: type) -> list[dict[str,
 
 
 def check_numbers(settings: type, values: object) -> None:
-    """Makes sure that numbers are of their type and in their range.
+    """Checks that numbers have the right type and are in range.
 
     Args:
-        settings: the dataclass that says which range.
+        settings: the dataclass that declares the ranges.
         values: an object of it, or a namespace with attributes of the same names.
 
     Raises:
@@ -162,7 +162,7 @@ def check_numbers(settings: type, values: object) -> None:
 
 
 def given_flags(settings: object) -> list[str]:
-    """Settings as the flags that ask for them."""
+    """The command-line flags that give these settings."""
     words = []
     for setting in _flagged(type(settings)):
         value = getattr(settings, setting.name)
@@ -184,7 +184,7 @@ def _names(setting: Field) -> Sequence[str]:
 
 
 def _type(hint: Any) -> type | None:
-    """The type of a field that may be None; None where a command line gives it as text."""
+    """The type of a field that may be None; None if the command line gives it as text."""
     types = [part for part in get_args(hint) or (hint,) if part is not type(None)]
     return types[0] if types in ([bool], [int], [float], [Path]) else None
 
@@ -199,7 +199,7 @@ def _default_text(setting: Field) -> str:
 
 
 def _argument(setting: Field, hint: Any, in_fairseq: bool) -> dict[str, Any]:
-    """What argparse's ``add_argument`` is told."""
+    """The keyword arguments for argparse's ``add_argument``."""
     declared, default = _flag(setting), _default_text(setting)
     value_type = None if declared.convert else _type(hint)
     text = f"{declared.help} (default: {default})" if default else declared.help
@@ -221,7 +221,7 @@ _READERS: Mapping[type | None, tuple[Callable[[str], Any], str]] = {
 
 
 class _Reader:
-    """Reads a flag's value for fairseq's parser and ends with one line where it is wrong.
+    """Reads a flag's value for fairseq's parser; a wrong value ends the program with one line.
 
     Args:
         flag: the flag.

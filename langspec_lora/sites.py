@@ -1,4 +1,4 @@
-"""Which linears of a Transformer can be adapted: their names, module paths and widths, and the one loop over them."""
+"""The linear layers of a Transformer that can be adapted: their names, module paths and widths."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ POSITIONS: Mapping[str, Mapping[str, str]] = {
         "fc2": "fc2",
     },
 }
-"""The positions that can be adapted, by stack, and the linear of a fairseq layer that each one names."""
+"""The positions that can be adapted, by stack, each with its linear layer's path in a fairseq layer."""
 
 STACKS = tuple(POSITIONS)
 
 SOURCE, TARGET = "src", "tgt"
 SIDES = (SOURCE, TARGET)
-"""Whose language selects the adapter of a layer (the flags' activation direction)."""
+"""Whether the source or the target language selects the adapter of a layer (the flags' activation direction)."""
 
 INITS: Mapping[str, int] = {"rank": 0, "standard": 1}
 """How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis."""

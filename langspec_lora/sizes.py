@@ -1,4 +1,4 @@
-"""The published sizes of M2M100, known in this one place."""
+"""The published sizes of M2M100."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from langspec_lora.sites import STACKS
 
 
 class Size(NamedTuple):
-    """A Transformer whose encoder and decoder are of one size.
+    """The size of a Transformer with equal encoder and decoder.
 
     Attributes:
         layers: number of layers of each stack.
@@ -24,7 +24,7 @@ class Size(NamedTuple):
     heads: int = 16
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of fairseq that say so."""
+        """fairseq's arguments for this size."""
         values = {
             "layers": self.layers,
             "embed_dim": self.width,
@@ -39,4 +39,4 @@ M2M100: Mapping[str, Size] = {
     "langspec_m2m100_lora_175m": Size(layers=6, width=512, ffn=2048),
     "langspec_m2m100_lora_1_2b": Size(layers=24, width=1024, ffn=8192),
 }
-"""By our name of the architecture. All are pre-norm, with ReLU and 1,024 positions."""
+"""The sizes by the name of our architecture. All are pre-norm, with ReLU and 1,024 positions."""

@@ -1,7 +1,7 @@
-"""Numbers, truth values, lists of names and paths, read strictly from the text of a command line or a settings file.
+"""Parses numbers, truth values, lists of names and paths strictly, from a command line or a settings file.
 
-Python's own readers take too much: ``int`` takes ``1_0`` for ten and reads the digits of any script, and an empty list
-of names is a list of one empty name.
+Python's own functions accept too much: ``int`` reads ``1_0`` as ten and accepts the digits of any script, and splitting
+an empty list of names gives one empty name.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def check_once(names: Iterable[str], flag: str, item: str = "one") -> None:
 
 
 def content_of(text: str) -> str:
-    """The text of a file, where a value is the name of one, as fairseq reads ``--lang-pairs``; or the value itself.
+    """The text of a file if the value is the name of one, else the value itself, as fairseq reads ``--lang-pairs``.
 
-    A file may have each direction on a line of its own.
+    A file may have each direction on a separate line.
 
     Args:
         text: the value or the file's name.

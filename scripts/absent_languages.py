@@ -1,10 +1,10 @@
-"""Whether languages that are absent from an update should rest or move: the quickstart's example, several seeds.
+"""Compares ``--absent-languages rest`` and ``move`` on the quickstart's example, with several seeds.
 
     python scripts/absent_languages.py OUT
 
-Trains the quickstart's fine-tuning command with ``--absent-languages rest`` and ``move``, for each seed and each size
-of batch, translates all 132 directions with each checkpoint, and prints mean BLEU. The base is the quickstart's; it is
-trained first where OUT lacks it. Run again, it goes on where it was.
+Runs the quickstart's fine-tuning command with both settings for each seed and each batch size, translates all 132
+directions with each checkpoint, and prints mean BLEU. The base is the quickstart's; if OUT does not have it, it is
+trained first. Run it again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def run(command: Sequence[str], log: Path) -> None:
-    """Runs a command, which takes up by itself where it was.
+    """Runs a command; if it was interrupted before, it continues where it stopped.
 
     Raises:
         UserError: it fails.
@@ -47,9 +47,9 @@ def mean_bleu(folder: Path) -> float:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder of all results")
+    parser.add_argument("out", type=Path, help="folder for all results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--max-tokens", type=int, nargs="+", default=[1000, 100], help="tokens of a batch")
+    parser.add_argument("--max-tokens", type=int, nargs="+", default=[1000, 100], help="batch sizes in tokens")
     args = parser.parse_args()
     with command_line():
         os.chdir(ROOT)
@@ -71,7 +71,9 @@ def main() -> int:
                         run(evaluate_command(data, checkpoint, results), out / "logs" / f"{name}.evaluate.log")
                     scores.append(mean_bleu(results))
                 each = ", ".join(f"{score:.2f}" for score in scores)
-                print(f"{tokens} tokens a batch, {mode}: mean BLEU {statistics.mean(scores):.2f} ({each})", flush=True)
+                print(
+                    f"{tokens} tokens per batch, {mode}: mean BLEU {statistics.mean(scores):.2f} ({each})", flush=True
+                )
     return 0
 
 

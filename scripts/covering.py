@@ -1,4 +1,4 @@
-"""Which tests run which lines of the package, and how long each takes: what :mod:`mutation` chooses its tests by."""
+"""Measures which tests run which lines of the package and how long each takes, so that :mod:`mutation` can choose."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import coverage
 import pytest
 
 IMPORT = "import"
-"""The context of what runs while a test file is read."""
+"""The context of code that runs while a test file is imported."""
 
 
 @dataclass
 class Measured:
-    """What the tests of a file ran.
+    """What the tests of one file ran.
 
     Attributes:
-        seconds: of each test by itself and, as ``fixture:NAME``, of what was set up for it or for several.
-        fixtures: those that a test takes, directly or not.
-        lines: for each module, a line's contexts: tests, fixtures, or :data:`IMPORT`.
-        digests: of every module that was run, and of the tests; where one has changed, this no longer holds.
+        seconds: of each test without its fixtures, and of each fixture, as ``fixture:NAME``.
+        fixtures: for each test, the fixtures that it uses, directly or not.
+        lines: for each module and line, what ran it: tests, fixtures, or :data:`IMPORT`.
+        digests: hashes of the modules that were run and of the tests; if one has changed, the measurement is outdated.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -34,11 +34,11 @@ class Measured:
     digests: dict[str, str] = field(default_factory=dict)
 
     def is_current(self, root: Path) -> bool:
-        """Whether nothing that it was measured on has changed."""
+        """Whether the modules and tests that were measured have not changed."""
         return all(digest(root / name) == known for name, known in self.digests.items())
 
     def covering(self, module: str, lines: Iterable[int]) -> dict[str, dict[str, float]]:
-        """The tests that ran one of the lines, or whose fixtures did, and the seconds of all that a test takes."""
+        """The tests that ran one of the lines, by themselves or in a fixture, with the seconds of test and fixtures."""
         contexts = {context for line in lines for context in self.lines.get(module, {}).get(line, ())}
         tests = [
             test
@@ -52,13 +52,13 @@ class Measured:
         return {name: self.seconds.get(name, 0.0) for name in names}
 
     def write(self, path: Path) -> None:
-        """Keeps it in a file."""
+        """Writes the measurement to a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(vars(self)), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Measured | None:
-        """What such a file holds, where there is one."""
+        """Reads a file that :meth:`write` wrote; None if there is none."""
         if not path.exists():
             return None
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -67,11 +67,11 @@ class Measured:
 
 
 class Tracer:
-    """A pytest plugin that measures, in a process that does nothing else.
+    """A pytest plugin that measures; it needs a process of its own.
 
     Args:
-        package: the folder of the package that is traced.
-        tests: that of the tests.
+        package: the folder of the package to trace.
+        tests: the folder of the tests.
     """
 
     def __init__(self, package: Path, tests: Path) -> None:
@@ -83,7 +83,7 @@ class Tracer:
         self._measured = Measured()
 
     def _timed(self, context: str):
-        """Counts what runs until the end of a hook to a context, but for what others count within it."""
+        """Counts what runs during a hook for a context, except for what nested hooks count for theirs."""
         before = self._context
         self._switch(context)
         try:
@@ -100,13 +100,13 @@ class Tracer:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item):
-        """Notes a test's fixtures and what it runs."""
+        """Records the fixtures of a test and what it runs."""
         self._measured.fixtures[item.nodeid] = list(item.fixturenames)
         return (yield from self._timed(item.nodeid))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef):
-        """Notes what is run for all tests that take a fixture."""
+        """Records what a fixture runs."""
         return (yield from self._timed(f"fixture:{fixturedef.argname}"))
 
     def finish(self, root: Path, file: str) -> Measured:
@@ -114,7 +114,7 @@ class Tracer:
 
         Args:
             root: the project's folder.
-            file: the test file, in the project.
+            file: the path of the test file below it.
         """
         self._coverage.stop()
         data = self._coverage.get_data()
@@ -129,12 +129,12 @@ class Tracer:
 
 
 def digest(path: Path) -> str:
-    """A file's, and of none another."""
+    """A hash of the file's content, or ``none`` if there is no file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "none"
 
 
 def lines_of_statement(code: str, line: int) -> range:
-    """The lines of the innermost statement that holds a line; of one with a body, those before the body."""
+    """The lines of the innermost statement that contains a line; of one with a body, only those before its body."""
     best = range(line, line + 1)
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, (ast.stmt, ast.ExceptHandler)):
@@ -148,13 +148,13 @@ def lines_of_statement(code: str, line: int) -> range:
 
 
 def choose(found: Sequence[dict[str, dict[str, float]]], limit: float) -> dict[str, float]:
-    """As many tests as can be run within a time, each with its share of that time.
+    """Chooses as many tests as can be run within a time, and returns how many seconds each of them adds.
 
-    The cheapest of each file come first, then the second of each, and so on: which of a hundred tests notices a change
-    is not known, but those of one file look at the same things.
+    It takes the fastest test of each file, then the second of each, and so on. It is not known which of a hundred tests
+    notices a change, but the tests of one file check similar things.
 
     Args:
-        found: for each test file its tests with the seconds of all that they take; what several take is set up once.
+        found: for each test file, its tests with the seconds of the test and its fixtures; shared fixtures count once.
         limit: seconds.
     """
     costs = {test: parts for tests in found for test, parts in tests.items()}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the manual as a website in build/docs and fails on any warning; its arguments go to mkdocs build. Installs first
+# Builds the manual as a website in build/docs; any warning is an error. Arguments are passed to mkdocs build. Installs first
 # if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh).
 set -euo pipefail
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# The published evaluation loop: stock fairseq-generate and sacrebleu, one direction after the other, then the table.
-# Run again, it skips finished directions. (langspec-lora evaluate does the same in one process.) Variables:
-#   DATA_BIN     the binarised data              (needed)
-#   CHECKPOINT   the checkpoint                  (needed)
-#   OUT          the folder for results          (needed)
+# Runs the published evaluation loop: stock fairseq-generate and sacrebleu for each direction, then prints a table. If you run
+# it again, it skips finished directions. (langspec-lora evaluate does the same in one process.) Variables:
+#   DATA_BIN     the binarised data              (required)
+#   CHECKPOINT   the checkpoint                  (required)
+#   OUT          the folder for results          (required)
 #   FLORES_MONO  folder of references, test.LANG; or the word "data" for the targets in DATA_BIN, converted to text, which
 #                may differ by direction (default: the folder mono in or next to DATA_BIN, else data)
 #   DICT         the dictionary (default: that of the data)
-#   LANGS, LANG_PAIRS    the model's languages (default: those of its training); directions or a file of them (default:
-#                        those of the data between LANGS)
+#   LANGS        the model's languages (default: those of its training)
+#   LANG_PAIRS   directions, or a file that lists them (default: all directions of the data between LANGS)
 #   LANG_RESOURCES       YAML file of resource levels, for the table (default: the paper's twelve)
-#   BEAM, TOKENIZE       default: 5, spm
+#   BEAM, TOKENIZE       beam size and sacrebleu's tokenizer (default: 5, spm)
 #   PRECISION            --fp16 (default on a GPU), or empty (default on a CPU)
 # Arguments are passed to fairseq-generate.
 set -euo pipefail
@@ -37,8 +37,8 @@ TOKENIZE=${TOKENIZE:-spm}
 [[ -f $DICT ]] || fail "DICT=$DICT is not a file; give the model's dictionary"
 
 if grep -qE '^<0x[0-9A-F]{2}> ' "$DICT"; then
-    echo "note: the model writes rare characters as bytes, which fairseq-generate does not decode: <0xC3><0xB6> instead of" \
-        "ö; langspec-lora evaluate decodes them" >&2
+    echo "note: the model writes rare characters as bytes, such as <0xC3><0xB6> for ö, and fairseq-generate does not decode" \
+        "them; langspec-lora evaluate does" >&2
 fi
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
 import sys
@@ -51,7 +51,7 @@ if [[ -z ${PRECISION+set} ]]; then
     if has_gpu; then PRECISION=--fp16; else PRECISION=; fi
 fi
 
-# What the results depend on; results of other settings are not mixed with these.
+# What the results depend on, so that results of different settings are not mixed.
 settings=$(
     printf 'checkpoint %s\n' "$(sha256sum <"$CHECKPOINT")"
     printf 'dictionary %s\n' "$(sha256sum <"$DICT")"
@@ -64,11 +64,11 @@ settings=$(
 mkdir -p "$OUT"
 if [[ -f $OUT/evaluate.settings ]]; then
     changed=$(diff <(printf '%s\n' "$settings") "$OUT/evaluate.settings" | sed -n 's/^< \([a-z]*\) .*/\1/p' | paste -sd ' ' || true)
-    [[ -z $changed ]] || fail "OUT=$OUT has results of other settings ($changed differ); give another folder"
+    [[ -z $changed ]] || fail "OUT=$OUT has results of other settings (different: $changed); give another folder"
 fi
 printf '%s\n' "$settings" >"$OUT/evaluate.settings"
 
-lines() { # lines H|T RAW: the last field of these lines of fairseq-generate, sorted by sentence
+lines() { # lines H|T FILE: the text of these lines of fairseq-generate's output, sorted by sentence
     { grep -P "^$1-" "$2" || true; } | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}'
 }
 

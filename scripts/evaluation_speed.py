@@ -2,8 +2,8 @@
 
     python scripts/evaluation_speed.py DATA_BIN CHECKPOINT OUT --tokenize 13a -- --max-len-b 50
 
-``langspec-lora evaluate`` runs before and after the loop; the hypotheses of both stay in OUT and are compared line by
-line. What follows ``--`` are flags of fairseq-generate, handed to both. ``--every N`` takes every N-th direction only.
+``langspec-lora evaluate`` runs before and after the loop. The hypotheses of both stay in OUT and are compared line by
+line. Flags of fairseq-generate after ``--`` are passed to both. ``--every N`` takes only every N-th direction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Shares:
-    """Seconds of each part of a way to evaluate."""
+    """How many seconds each part of an evaluation took."""
 
     start: float = 0.0
     decoding: float = 0.0
@@ -37,7 +37,7 @@ class Shares:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Seconds of the whole evaluation."""
         return self.start + self.decoding + self.scoring
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ def ours(args: argparse.Namespace, directions: Sequence[Direction], out: Path) -
 
 
 def compare(one: Path, other: Path, directions: Sequence[Direction]) -> tuple[int, int]:
-    """Counts the lines of all hypotheses, and those that differ."""
+    """Counts all hypotheses, and those that differ."""
     different = total = 0
     for direction in directions:
         texts = [(folder / f"{direction}.hyp.txt").read_text(encoding="utf-8").split("\n") for folder in (one, other)]
@@ -117,12 +117,12 @@ def _run(command: Sequence[object]) -> str:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"failed: {shlex.join(words)}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        raise UserError(f"{shlex.join(words)} failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     return done.stdout + done.stderr
 
 
 def main() -> None:
-    """Runs both and prints the ratio."""
+    """Runs both ways to evaluate and prints the ratio of their times."""
     own, flags = sys.argv[1:], []
     if "--" in own:
         own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -130,17 +130,19 @@ def main() -> None:
     parser.add_argument("data_bin", type=Path)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--langs", type=lambda text: text.split(","), help="the model's (default: the data's)")
+    parser.add_argument(
+        "--langs", type=lambda text: text.split(","), help="the model's languages (default: the data's)"
+    )
     parser.add_argument("--references", type=Path, help="folder with test.LANG (default: mono beside the data)")
-    parser.add_argument("--tokenize", default="spm")
-    parser.add_argument("--every", type=int, default=1, metavar="N")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of ours, under torchrun")
+    parser.add_argument("--tokenize", default="spm", help="sacrebleu's tokenizer (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take only every N-th direction")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes of evaluate, by torchrun")
     args = parser.parse_args(own)
     args.flags, args.references = flags, args.references or args.data_bin.parent / "mono"
     directions = choose_directions(find_directions(args.data_bin, "test"), args.langs)
     langs, directions = languages_of(directions), directions[:: args.every]
     if args.out.exists():
-        raise UserError(f"{args.out} is there already; give another folder")
+        raise UserError(f"{args.out} already exists; give another folder")
     args.out.mkdir(parents=True)
     first = ours(args, directions, args.out / "ours")
     loop = stock_loop(args, langs, directions)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Installs torch, fairseq and this package into .venv. Run it again to continue after an interruption.
 # Variables:
-#   VENV     the environment (default: .venv beside this folder)
-#   PYTHON   the interpreter of a new environment, 3.10 or later (default: the first of 3.10 to 3.13 found)
+#   VENV     the environment (default: .venv in the repository)
+#   PYTHON   the interpreter for a new environment, 3.10 to 3.13 (default: python3, or the newest of these that is found)
 #   TORCH    pip's argument for torch, with options (default: torch==2.13.0)
 #   NUMPY    pip's argument for NumPy (default: a version for that torch; 1.23.5 for torch 2.0.1 on Python 3.10)
 #   FAIRSEQ  pip's argument for fairseq (default: fairseq==0.12.2; or its repository, git+https://…)
-# Without a variable, an existing environment keeps its version.
+# If a variable is not set, an existing environment keeps its version.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -58,7 +58,7 @@ python_version() { # python_version [INTERPRETER]
     "${1:-$python}" -c 'import platform; print(platform.python_version())'
 }
 
-# Ends with the reason for a failure of pip, in one line.
+# Ends the script with the reason why pip failed, in one line.
 explain() { # explain NAME
     local output reason
     output=$(awk '/^== /{text=""} {text=text $0 "\n"} END{printf "%s", text}' "$log")
@@ -67,24 +67,24 @@ explain() { # explain NAME
     elif grep -qiE 'NewConnectionError|ConnectTimeoutError|ReadTimeoutError|Temporary failure in name resolution|Network is unreachable|Max retries exceeded|ProxyError' <<<"$output"; then
         reason="the package index cannot be reached; check the network, the proxy or pip's index-url"
     elif grep -q 'from versions: none' <<<"$output"; then
-        reason="the package index has no version for Python $(python_version); check the network, the proxy or pip's index-url, or choose another PYTHON"
+        reason="the package index has no version of it for Python $(python_version); check the network, the proxy or pip's index-url, or choose another PYTHON"
     elif grep -q 'No matching distribution found' <<<"$output"; then
         reason="$(grep -o 'No matching distribution found.*' <<<"$output" | head -n 1) on Python $(python_version); choose another version or another PYTHON"
     else
         reason=$(grep -iE '^ *(error|fatal)' <<<"$output" | tail -n 1 || true)
     fi
-    fail "$1 failed: ${reason:-see the end of its output} (all of it is in $log)"
+    fail "$1 failed: ${reason:-see the end of its output} (the whole output is in $log)"
 }
 
-runs() { # runs COMMAND: whether it is a Python that this project supports
+runs() { # runs COMMAND: whether COMMAND is a supported Python
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
 }
 
 choose_python() {
     local candidate
     if [[ -n ${PYTHON:-} ]]; then
-        command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not found; give an interpreter, such as PYTHON=python3.12"
-        runs "$PYTHON" || fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -n 1); Python 3.10, 3.11, 3.12 or 3.13 is needed"
+        command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON not found; give an interpreter, such as PYTHON=python3.12"
+        runs "$PYTHON" || fail "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -n 1); give Python 3.10, 3.11, 3.12 or 3.13"
         return
     fi
     for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
@@ -99,7 +99,7 @@ choose_python() {
 check_venv() {
     local version old
     if [[ -e $venv && ! -f $venv/pyvenv.cfg && -n $(find "$venv" -type f ! -name 'langspec_lora.*' -print -quit) ]]; then
-        fail "$venv contains files and is not a Python environment; give another folder as VENV=…"
+        fail "$venv is not a Python environment, but contains files; give another folder as VENV=…"
     fi
     if [[ ! -e $python && ! -L $python ]]; then
         choose_python
@@ -109,11 +109,11 @@ check_venv() {
         fail "$python does not run; remove $venv and run this again"
     old=$(recorded venv)
     [[ -z $old || $old == "$(cd "$venv" && pwd -P)" ]] ||
-        fail "$venv was moved here from $old, so its commands do not run; remove it and run this again"
+        fail "$venv was moved from $old, so its commands do not run; remove it and run this again"
     [[ -n ${PYTHON:-} ]] || return 0
     choose_python
     [[ $version == "$(python_version "$PYTHON")" ]] ||
-        fail "$venv has Python $version, but PYTHON=$PYTHON is another version; remove it, or give another folder as VENV=…"
+        fail "$venv has Python $version, but PYTHON=$PYTHON is another version; remove $venv, or give another folder as VENV=…"
 }
 
 make_venv() {
@@ -125,7 +125,7 @@ make_venv() {
     step "Python $version environment in $venv" "$PYTHON" -m venv "$venv"
 }
 
-# A package whose installation was killed has no RECORD, but pip would consider it installed.
+# If an installation was killed, the package has no RECORD, but pip considers it installed.
 remove_half_installed() {
     local packages info
     packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -175,8 +175,8 @@ fairseq_distribution() {
     "$python" -c 'from importlib.metadata import packages_distributions as of; print(*of().get("fairseq", [])[:1])'
 }
 
-# Missing requirements of the installed fairseq, such as scikit-learn for its main branch. Its versions of hydra-core
-# and omegaconf cannot be installed, torch and NumPy were chosen above, and torchaudio is for speech.
+# Missing requirements of the installed fairseq, such as scikit-learn for its main branch. The versions of hydra-core and
+# omegaconf that it asks for cannot be installed, torch and NumPy were chosen above, and torchaudio is for speech.
 further_requirements() {
     "$python" - "$(fairseq_distribution)" <<'PY'
 import re
@@ -198,7 +198,7 @@ choices() {
     printf '%s\n' "TORCH=$torch" "NUMPY=$numpy" "FAIRSEQ=$fairseq" "venv=$(cd "$venv" && pwd -P)"
 }
 
-# Until the end of this run, the stamp only records the choices, not a complete installation.
+# Until this run ends, the stamp records only the chosen versions, not a complete installation.
 forget_inputs() {
     local chosen
     chosen=$(grep -E '^(TORCH|NUMPY|FAIRSEQ|venv)=' "$stamp" || true)

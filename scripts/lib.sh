@@ -23,7 +23,7 @@ langspec_lora() { # langspec_lora COMMAND…: the command line of this folder, i
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -m langspec_lora.cli.main "$@"
 }
 
-# Sets variables that are not set, from the data and the model. If LANG_PAIRS names a file, it becomes its content.
+# Sets variables that are not set, from the data and the model. If LANG_PAIRS is a file, it is replaced by the file's content.
 take_defaults() { # take_defaults --base FILE | --checkpoint FILE
     local found name value given=()
     [[ -z ${LANGS:-} ]] || given+=(--langs "$LANGS")

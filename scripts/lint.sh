@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the style of all Python files and shell scripts, and the types of the package; changes nothing. Installs first if necessary.
+# Checks the style of all Python files and shell scripts and the types of the package. It changes nothing. Installs first if
+# necessary.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

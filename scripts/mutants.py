@@ -1,4 +1,4 @@
-"""The small wrong changes that :mod:`mutation` makes to a module: cosmic-ray's, and some that it does not know."""
+"""The small changes that :mod:`mutation` makes to a module: those of cosmic-ray, and some of our own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cosmic_ray.plugins
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
-_OTHERS = {  # one replacement of each operator: others are caught or missed by the same tests
+_OTHERS = {  # one replacement for each operator: the same tests notice or miss any other replacement
     "BinaryOperator": (
         "Add_Sub",
         "Sub_Add",
@@ -40,11 +40,11 @@ class Mutant:
     """A module with one wrong change.
 
     Attributes:
-        line: where it is.
-        was: the lines that are changed.
-        now: what they are changed to.
-        code: the whole module.
-        key: names the change for as long as these lines stay as they are, wherever in the module they move.
+        line: number of the first changed line.
+        was: the lines before the change.
+        now: the lines after the change.
+        code: the whole changed module.
+        key: identifies the change as long as these lines stay the same, even if they move within the module.
     """
 
     line: int
@@ -61,11 +61,11 @@ class Mutant:
 
 
 def mutants_of(name: str, code: str) -> list[Mutant]:
-    """All changes of a module that Python compiles, and that change more than a text for the reader.
+    """All changes of a module that compile and that a test could notice.
 
     Args:
-        name: of the module; part of the keys.
-        code: its text.
+        name: the module's name; part of the keys.
+        code: the module's text.
     """
     original = _meaning(code)
     seen, found = {original}, []
@@ -89,7 +89,7 @@ def _of_cosmic_ray(code: str) -> Iterator[str]:
 
 
 def _omissions(code: str) -> Iterator[str]:
-    """Leaves out a statement, an argument, an item, a part, a condition or an exception, each in its turn."""
+    """Removes, one at a time, each statement, argument, item, operand, condition and caught exception."""
     text = _Text(code)
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Expr) and not isinstance(node.value, (ast.Constant, ast.Yield)):
@@ -136,7 +136,7 @@ class _Text:
 
 
 class _Strip(ast.NodeTransformer):
-    """Leaves out what no test can see: types, ways to call, ``__all__``, the logger's name, strict and frozen."""
+    """Removes what no test can notice: types, parameter kinds, ``__all__``, the logger's name, strict and frozen."""
 
     def visit_arguments(self, node: ast.arguments) -> ast.arguments:
         self.generic_visit(node)
@@ -195,7 +195,7 @@ def _key(*parts: object) -> str:
 
 
 def _with_distinct_keys(mutants: list[Mutant]) -> list[Mutant]:
-    """Tells apart equal changes of equal lines, by their order."""
+    """Gives equal changes of equal lines different keys, by their order."""
     counts: dict[str, int] = {}
     distinct = []
     for mutant in mutants:

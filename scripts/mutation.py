@@ -1,14 +1,14 @@
-"""Changes the code in one place after another and sees whether a test notices: what none notices lacks a test.
+"""Makes small changes to the code, one at a time, and runs the tests: a change that no test notices lacks a test.
 
     .venv/bin/pip install -e ".[mutation]"
     .venv/bin/python scripts/mutation.py langspec_lora/lora langspec_lora/criterion.py
 
-It takes modules and folders; without any, the whole package. First all tests but the slowest, or those that ``--tests``
-names, are run once, to see which lines each runs; that is kept until code or tests change. Then each change is tried in
-a copy of the project, in a process in which torch and fairseq are loaded already, with the tests that run its lines,
-those first that have noticed another change. Run again, it goes on where it was, and tries again what has survived. It
-ends with the changes that survive, but for those that ``tests/equivalent_mutants.yaml`` explains, and fails if there
-are any.
+It takes modules and folders; by default, the whole package. First it runs all tests except the slowest, or those of
+``--tests``, once, to record which lines each test runs. It stores this until code or tests change. Then it tries each
+change in a copy of the project, in a process that has already loaded torch and fairseq. It runs the tests that run the
+changed lines, and first those that have noticed another change. Run it again to continue after an interruption; it then
+also retries the changes that survived. At the end it lists the changes that survived, except those that
+``tests/equivalent_mutants.yaml`` explains, and fails if there are any.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ LEFT_OUT = {
     *("integration/test_commands_and_tasks.py", "unit/test_scripts.py", "unit/test_install.py", "unit/test_readme.py"),
     *("unit/example/test_stages.py", "unit/cli/test_full_output.py", "unit/test_benchmark.py"),
 }
-"""Tests that start programs, which is slow, or look at other things than the package."""
+"""Tests that start programs, which is slow, or that do not test the package."""
 
 PRELOADED = ("numpy", "torch", "fairseq", "fairseq_cli.train", "fairseq_cli.generate", "fairseq.models.transformer",
              "sacrebleu", "sentencepiece", "matplotlib.pyplot", "jinja2", "transformers", "peft")  # fmt: skip
 SLACK = 20.0
-"""Seconds that tests may take longer than three times what they take on the right code."""
+"""Tests of a change may take three times as long as on the unchanged code, and this many seconds more."""
 
 
 class Witness:
-    """A pytest plugin: runs the chosen tests in their order, and writes down which fails."""
+    """A pytest plugin that runs the chosen tests in their order and records which one fails."""
 
     def __init__(self, chosen: Sequence[str], report: Path) -> None:
         self._order = {name: number for number, name in enumerate(chosen)}
@@ -70,14 +70,14 @@ class Witness:
         config.hook.pytest_deselected(items=others)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Notes a failure."""
+        """Records a failure."""
         if report.failed:
             self._report.write_text(report.nodeid)
 
 
 @dataclass
 class Module:
-    """A module of the package, and the tests that have noticed a change of it, the latest first."""
+    """A module of the package, and the tests that have noticed a change in it, the latest first."""
 
     path: Path
     code: str
@@ -89,8 +89,8 @@ class Trial:
     """A process that runs tests on a change.
 
     Attributes:
-        tests: those that it runs.
-        seconds: what they take on the right code.
+        tests: the tests that it runs.
+        seconds: how long they take on the unchanged code.
     """
 
     module: Module
@@ -103,18 +103,22 @@ class Trial:
 
     @property
     def limit(self) -> float:
-        """The second at which it is ended: a change may well loop forever."""
+        """The time at which the process is killed: a change may cause an endless loop."""
         return self.started + 3 * self.seconds + SLACK
 
 
 def main() -> int:
     """Runs the command."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what is running is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the running processes are ended too
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, help="modules and folders (default: the package)")
-    parser.add_argument("--processes", type=int, default=2, help="trials at the same time (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=1, help="takes only one of so many changes (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of tests for a change (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="changes tried in parallel (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="try only every N-th change (default: %(default)s)", metavar="N"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="seconds of tests per change (default: %(default)s)"
+    )
     parser.add_argument("--tests", nargs="+", type=Path, help="only these test files (default: all but the slowest)")
     parser.add_argument("--list", action="store_true", help="only print the changes that would be tried")
     parser.add_argument("--report", action="store_true", help="only print what earlier runs have found")
@@ -136,7 +140,7 @@ def main() -> int:
     if not args.report:
         for name in PRELOADED:
             preload(name)
-        gc.freeze()  # so that no trial looks through all of it
+        gc.freeze()  # so that the garbage collector of a trial does not scan all of it
         results |= run(todo, args.processes, args.seconds, test_files(args.tests))
     return summary(work, explained, results)
 
@@ -181,7 +185,7 @@ def equivalents() -> list[dict[str, str]]:
 
 
 def reason(explained: Sequence[dict[str, str]], module: Module, mutant: Mutant) -> str | None:
-    """Why a change is no wrong one, where that is so."""
+    """Why no test can notice a change; None if nothing explains it."""
     for entry in explained:
         fits = entry["module"] == name_of(module.path) and entry["was"].strip() in mutant.was
         if fits and ("now" not in entry or entry["now"].strip() == mutant.now.strip()):
@@ -190,13 +194,13 @@ def reason(explained: Sequence[dict[str, str]], module: Module, mutant: Mutant) 
 
 
 def run(todo: Sequence[tuple[Module, Mutant]], processes: int, seconds: float, files: list[str]) -> dict[str, str]:
-    """Tries changes, and writes down each outcome.
+    """Tries changes and records each outcome.
 
     Args:
         todo: the changes.
-        processes: how many at the same time.
+        processes: how many changes are tried at the same time.
         seconds: how long the tests of a change may take.
-        files: those whose tests are run.
+        files: the test files.
     """
     results = {}
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
@@ -216,13 +220,13 @@ def run(todo: Sequence[tuple[Module, Mutant]], processes: int, seconds: float, f
 
 
 def copy_project(folder: Path) -> Path:
-    """A copy of what the tests need."""
+    """Copies what the tests need."""
     skipped = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "quickstart", "*.egg-info")
     return Path(shutil.copytree(ROOT, folder, ignore=skipped))
 
 
 def measure(copies: Sequence[Path], files: Sequence[str]) -> list[Measured]:
-    """Runs every test file, where it has not been done, to see what its tests run."""
+    """Runs every test file that has not been measured yet, to record which lines its tests run."""
     places = {file: MEASURED / f"{file.replace('/', '-')}.json" for file in files}
     waiting = [file for file in files if not is_measured(places[file])]
     running: dict[int, tuple[str, Path]] = {}
@@ -239,20 +243,20 @@ def measure(copies: Sequence[Path], files: Sequence[str]) -> list[Measured]:
             file, copy = running.pop(process)
             if status != 0:
                 log = places[file].with_suffix(".log")
-                sys.exit(f"mutation.py: error: {file} fails on the code as it is (see {log}); mend that first")
+                sys.exit(f"mutation.py: error: {file} fails on the unchanged code (see {log}); fix this first")
             free.append(copy)
             bar.update()
     return [Measured.read(place) for place in places.values()]
 
 
 def is_measured(place: Path) -> bool:
-    """Whether a test file was measured, and nothing has changed since."""
+    """Whether a test file has been measured and nothing has changed since."""
     measured = Measured.read(place)
     return measured is not None and measured.is_current(ROOT)
 
 
 def measure_file(file: str, copy: Path, place: Path) -> int:
-    """What the forked process does; gives its exit status."""
+    """Measures a test file in the forked process; returns the exit status."""
     place.parent.mkdir(parents=True, exist_ok=True)
     enter(copy, place.with_suffix(".log"))
     tracer = Tracer(copy / PACKAGE, copy / "tests")
@@ -265,7 +269,7 @@ def measure_file(file: str, copy: Path, place: Path) -> int:
 def outcomes(
     todo: Iterator[tuple[Module, Mutant]], copies: Sequence[Path], measured: Sequence[Measured], seconds: float
 ) -> Iterator[tuple[Module, Mutant, str]]:
-    """Keeps every copy busy."""
+    """Tries the changes, one at a time in every copy of the project, and yields how each ended."""
     trials: dict[int, Trial] = {}
     free = list(copies)
     waiting = True
@@ -311,7 +315,7 @@ def start(
 
 
 def enter(copy: Path, log: Path = Path(os.devnull)) -> None:
-    """Makes a forked process one that runs tests in a copy of the project, and prints into a file."""
+    """Makes a forked process run tests in a copy of the project and print into a file."""
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream in (1, 2):
@@ -326,12 +330,12 @@ def enter(copy: Path, log: Path = Path(os.devnull)) -> None:
 
 
 def pytest_flags(copy: Path) -> tuple[str, ...]:
-    """Those of every run."""
+    """The flags of every pytest run."""
     return ("-q", "-p", "no:cacheprovider", "--basetemp", f"{copy}.tmp")
 
 
 def ended(trials: dict[int, Trial]) -> Iterator[tuple[Trial, str]]:
-    """Waits for processes to end, or ends those that take too long."""
+    """Waits for processes to end and kills those that take too long."""
     while trials:
         process, status = os.waitpid(-1, os.WNOHANG)
         if process in trials:
@@ -353,7 +357,7 @@ def witness(trial: Trial) -> str:
 
 
 def summary(work: Sequence[tuple[Module, Mutant]], explained: Sequence[dict[str, str]], results: dict[str, str]) -> int:
-    """Prints a line for each module and every survivor; gives the exit status."""
+    """Prints a line for each module and every surviving change; returns the exit status."""
     counts: dict[str, Counter] = {}
     survivors = []
     for module, mutant in work:

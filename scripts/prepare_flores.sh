@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares binarised data from FLORES-101 for all directions of a set of languages, in the folder --out:
+# Binarises FLORES-101 for all directions of a set of languages and writes it to the folder --out:
 #   scripts/prepare_flores.sh --out DIR [--languages configs/languages/twelve.yaml] [--from UNPACKED_ARCHIVE]
 #                             [--spm MODEL --dict FILE | --vocab-size N] [--valid-lines N]
 # Without --from, the archive is downloaded; without --spm and --dict (M2M100's), new ones are trained.

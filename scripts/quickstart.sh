@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs into .venv (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh), then runs all steps on a built-in
-# example, in quickstart/ or the given folder: data, base model, fine-tuning with and without pruning, translation of all
-# directions, table and heat maps. Run it again to continue after an interruption.
+# Installs if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh), then runs everything on a built-in example:
+# data, base model, fine-tuning with and without pruning, translation of all directions, table and heat maps. It writes to
+# quickstart/ or the given folder. Run it again to continue after an interruption.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

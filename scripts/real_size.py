@@ -1,6 +1,8 @@
-"""Tries a machine at the real size: a random M2M100 of the 615M shape is fine-tuned for two updates and translates.
+"""Fine-tunes a random M2M100 of the 615M shape for two updates and translates with it, to test a machine at real size.
 
-Usage: python scripts/real_size.py FOLDER   (needs 10 GB of disk there; prints time, memory, parameters and file sizes)
+Usage: python scripts/real_size.py FOLDER
+
+It needs 10 GB of disk space in FOLDER, and prints time, memory, numbers of parameters and file sizes.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ TRAININGS = (
     ("out", "two updates of the published command", ()),
     (
         "whole",
-        "the same, saved with the base, nine tenths pruned from the start",
+        "the same, saved with the base, 90 % pruned from the start",
         ("--save-adapters-only", "False", "--pruning-t1", "0", "--pruning-t2", "1"),
     ),
 )
@@ -77,18 +79,18 @@ def write_model(path: Path, dictionary: Dictionary) -> int:
 
 
 def _is_copy(name: str) -> bool:
-    """Whether fairseq 0.12.2 holds this parameter of its encoder layer a second time."""
+    """Whether the parameter is one of the copies that fairseq 0.12.2 makes in its encoder layers."""
     return len(name.split(".")) == 4 and name.split(".")[-1] in FAST_PATH_COPIES
 
 
 def run(title: str, command: list[str], log: Path, **environment: str) -> None:
-    """Runs a command and prints how long it took and how much memory it held at most."""
+    """Runs a command and prints its time and its peak memory."""
     start = time.time()
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         _, status, usage = os.wait4(process.pid, 0)
     gigabytes = usage.ru_maxrss / 2**20
-    print(f"{title}: {time.time() - start:.0f} s, {gigabytes:.1f} GB at most (log: {log})", flush=True)
+    print(f"{title}: {time.time() - start:.0f} s, peak memory {gigabytes:.1f} GB (log: {log})", flush=True)
     if status:
         sys.exit(f"{title} failed; see {log}")
 

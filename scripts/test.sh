@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests on up to four cores and lists the ten slowest. Arguments are passed to pytest, which then uses one core.
-# Installs first if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh). Tests on real text need FLORES-101
-# in $FLORES101.
+# Installs first if necessary (VENV, PYTHON, TORCH, NUMPY and FAIRSEQ as in install.sh). Tests on real text read FLORES-101
+# from the folder in the environment variable FLORES101, and are skipped if it is not set.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

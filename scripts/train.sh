@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The published training command. Variables:
-#   DATA_BIN   the binarised data                        (needed)
-#   BASE       the checkpoint to fine-tune, M2M100's     (needed)
-#   SAVE_DIR   the folder for checkpoints                (needed); run again, training continues from the last one
-#   LANGS, LANG_PAIRS                  languages (default: those of the data); directions or a file of them (default:
-#                                      those of the data between LANGS)
+# Runs the published training command. If you run it again, training continues from the last checkpoint. Variables:
+#   DATA_BIN   the binarised data                             (required)
+#   BASE       the checkpoint to fine-tune, such as M2M100's  (required)
+#   SAVE_DIR   the folder for checkpoints                     (required)
+#   LANGS                              languages (default: those of the data)
+#   LANG_PAIRS                         directions, or a file that lists them (default: all directions of the data between LANGS)
 #   LANG_RESOURCES                     YAML file of resource levels (default: the paper's twelve)
 #   DICT                               the dictionary (default: that of the data)
 #   ARCH, ENCODER_LAYERS, DECODER_LAYERS, DIM    sizes (default: those of BASE)
@@ -12,7 +12,7 @@
 #   PRUNING, PRUNING_T1, PRUNING_T2, TARGET_PRUNING_RATIO
 #   LR, MAX_TOKENS, UPDATE_FREQ, MAX_EPOCH, SEED
 #   PRECISION                          --amp (default on a GPU), --fp16, --bf16, or empty (default on a CPU)
-# Arguments are passed to fairseq-train after the published flags, so they override them.
+# Arguments are passed to fairseq-train after the published flags, so they override these.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
@@ -26,7 +26,7 @@ done
 
 use_environment
 SIZES=
-[[ -z ${ARCH:-} ]] || SIZES=" " # ARCH sets them
+[[ -z ${ARCH:-} ]] || SIZES=" " # given ARCH, its sizes apply
 [[ ${ARCH:-} != *_tiny ]] || DIM=${DIM:-0}
 take_defaults --base "$BASE"
 for name in ENCODER_LAYERS DECODER_LAYERS; do

@@ -201,14 +201,14 @@ def forward(model: nn.Module, batch: dict) -> Tensor:
 
 
 class PerLanguageReference:
-    """The stock fairseq Transformer, run for one sentence at a time with the sentence's pairs added to its weights.
+    """The stock fairseq Transformer, run for one sentence at a time with the sentence's adapters added to its weights.
 
     Independent of the plugin's forward pass: W + B_l A_l is formed here, slice by slice of the packed tensors, and
     handed to stock fairseq code.
 
     Args:
-        task: gives the dictionary.
-        model: the plugin's model, whose weights and pairs are taken.
+        task: the task, with its dictionary.
+        model: the plugin's model, whose weights and adapters are copied.
         flags: the flags that the model was built from.
     """
 
@@ -227,22 +227,22 @@ class PerLanguageReference:
         for site, linear in model.adapters.linears.items():
             path = next(name for name, module in model.named_modules() if module is linear)
             start = 0
-            pairs = []
+            adapters = []
             for rank in self.ranks:
-                pairs.append(
+                adapters.append(
                     tuple(
                         packed.detach()[start : start + rank].clone().requires_grad_()
                         for packed in (linear.lora_A, linear.lora_B)
                     )
                 )
                 start += rank
-            self.sites[path] = (site, linear.side, linear.slice, pairs)
+            self.sites[path] = (site, linear.side, linear.slice, adapters)
 
     def merged(self, source: int, target: int) -> dict[str, Tensor]:
         """The adapted weights of one direction, by name."""
         weights = {}
-        for path, (_, direction, part, pairs) in self.sites.items():
-            a, b = pairs[source if direction == "src" else target]
+        for path, (_, side, part, adapters) in self.sites.items():
+            a, b = adapters[source if side == "src" else target]
             update = b.T @ a  # (d_out, d_in)
             base = self.weights[f"{path}.weight"]
             if part is not None:
@@ -273,11 +273,16 @@ class PerLanguageReference:
         return torch.cat(rows)
 
     def gradients(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gradients of all pairs, packed as the plugin packs them, by the path of their linear."""
+        """Gradients of all adapters, packed as the plugin packs them, by the path of their linear."""
         packed = {}
-        for path, (_, _, _, pairs) in self.sites.items():
+        for path, (_, _, _, adapters) in self.sites.items():
             packed[path] = tuple(
-                torch.cat([torch.zeros_like(pair[i]) if pair[i].grad is None else pair[i].grad for pair in pairs])
+                torch.cat(
+                    [
+                        torch.zeros_like(adapter[i]) if adapter[i].grad is None else adapter[i].grad
+                        for adapter in adapters
+                    ]
+                )
                 for i in (0, 1)
             )
         return packed

@@ -1,16 +1,16 @@
 """The adapter folder: ``adapter.safetensors`` and ``adapter_config.json``, without the base.
 
-The JSON text describes the tensors; the safetensors file holds the same text, so that it can be read alone, and a pair
-of files that do not belong together is noticed. For each site, ``SITE`` being ``encoder.0.q``::
+The JSON text describes the tensors. The safetensors file holds the same text, so that it can be read alone, and so that
+files that do not belong together are noticed. For each site, such as ``encoder.0.q``::
 
     SITE.A             (R, f_in)   dense: A is never pruned
     SITE.B             (R, f_out)  dense
-    SITE.B.values      (n,)        in place of SITE.B: the entries whose bit below is 1, row by row
+    SITE.B.values      (n,)        instead of SITE.B: only the entries with a 1 in the mask, row by row
     SITE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
-                                    1 where the entry lives, 0 where pruning has removed it. Absent: all live.
+                                    1 if the entry is kept, 0 if it is pruned. Without a mask, all are kept.
 
-``SITE.B.values`` is used if entries are pruned and all of them are zero; it is then always smaller. Rows are ordered by
-language, as in the JSON text; each language has as many as its rank.
+``SITE.B.values`` is used if entries are pruned and all pruned entries are zero; it is then always smaller. The rows are
+in the order of the languages in the JSON text; each language has as many rows as its rank.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class AdapterFile:
     Attributes:
         adapters: the adapters.
         base: fingerprint of the base model; see :func:`~langspec_lora.checkpoints.fingerprint.base_fingerprint`.
-        settings: settings of the training that the model depends on beside its adapters: the architecture, and where
-            the language tokens are.
+        settings: further settings of the training that the model depends on: the architecture, and where the language
+            tokens are.
     """
 
     adapters: Adapters
@@ -164,18 +164,18 @@ def _tensors(adapters: Adapters) -> dict[str, Tensor]:
 
 
 def _all_bits_zero(values: Tensor) -> bool:
-    """Whether all values are +0; a -0 would not come back."""
+    """Whether all values are +0; a -0 would not be restored."""
     return not values.view(torch.uint8).any()
 
 
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     languages = _languages(config["languages"])
-    directions = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
-    if any(word not in SIDES for words in directions.values() for word in words):
+    sides = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
+    if any(word not in SIDES for words in sides.values() for word in words):
         raise ValueError("a side is neither src nor tgt")
     dtype = getattr(torch, config["dtype"])
     packed = {}
-    for site in sites_of({stack: range(len(directions[stack])) for stack in STACKS}):
+    for site in sites_of({stack: range(len(sides[stack])) for stack in STACKS}):
         if str(site) in config["places"]:
             packed[site] = _matrices(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
     if len(packed) != len(config["places"]) or not packed:
@@ -186,7 +186,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
         raise ValueError("dim, start and mask_epoch must be whole numbers")
     dim, start, mask_epoch = numbers
-    adapters = Adapters(languages, directions, dim, start, packed, mask_epoch)
+    adapters = Adapters(languages, sides, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
 
 
@@ -217,7 +217,7 @@ def _matrices(
     else:
         values = state.pop(f"{key}.B.values")
         if values.numel() != int(mask.sum()):
-            raise ValueError(f"{key}.B.values does not have one value for each living entry")
+            raise ValueError(f"{key}.B.values does not have one value for each entry that is kept")
         b = torch.zeros(shape, dtype=values.dtype)
         b[mask != 0] = values
     if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:

@@ -73,7 +73,7 @@ def check_shapes(
     """Checks that the adapters of a checkpoint have the model's shapes.
 
     Raises:
-        UserError: naming the first that does not.
+        UserError: an adapter has another shape; the message names the first.
     """
     for name in sorted(expected):
         if MATRIX_ENTRY.search(name) and tuple(found[name]) != tuple(expected[name]):
@@ -86,9 +86,9 @@ def check_shapes(
 def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> None:
     """Checks that the numbers of a model are finite, and its masks consistent.
 
-    torch copies any number into any parameter, and fairseq's search skips NaN: a damaged model still translates, into
-    nothing or nonsense. Of the base only the vectors are checked (norms and biases), which a diverged training damages
-    like all the rest; checking its matrices would take as long as reading them.
+    torch copies any number into any parameter, and fairseq's search skips NaN, so a damaged model still translates,
+    into nothing or nonsense. Of the base, only vectors are checked (norms and biases): a training that diverged has
+    damaged them too, and checking the matrices would take as long as reading them.
 
     Args:
         state: the model's entries.

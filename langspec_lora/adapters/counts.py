@@ -18,7 +18,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Count:
-    """Numbers of entries.
+    """How many entries adapters have.
 
     Attributes:
         parameters: entries of A and B.

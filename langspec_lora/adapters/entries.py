@@ -39,7 +39,7 @@ MATRIX_ENTRY = re.compile(r"\.lora_(A|B|mask)$")
 FAST_PATH_COPIES = tuple(
     f"{linear}_{part}" for linear in ("in_proj", "out_proj", "fc1", "fc2") for part in ("weight", "bias")
 )
-"""Parameters of fairseq 0.12.2's encoder layer that repeat its weights for a fused inference path."""
+"""Parameters of fairseq 0.12.2's encoder layer that are copies of its weights, for a fused inference path."""
 
 _FAST_PATH_COPY = re.compile(rf"^encoder\.layers\.\d+\.({'|'.join(FAST_PATH_COPIES)})$")
 

@@ -34,7 +34,7 @@ class PackedMatrices(NamedTuple):
     Attributes:
         a: ``(R, f_in)``.
         b: ``(R, f_out)``.
-        mask: uint8, ``(R, f_out)``: 1 where an entry of ``b`` lives, 0 where pruning has removed it.
+        mask: uint8, ``(R, f_out)``: 1 for entries of ``b`` that are kept, 0 for pruned entries.
     """
 
     a: Tensor
@@ -48,7 +48,7 @@ class Adapters:
 
     Attributes:
         languages: names, levels and ranks, in the order of the rows.
-        sides: ``src`` or ``tgt`` for each layer of ``encoder`` and ``decoder``: whose language selects its adapter.
+        sides: for each layer of ``encoder`` and ``decoder``, ``src`` or ``tgt``: which language selects the adapter.
         dim: number of features of input and output that the adapters cover; 0 for all.
         start: first of these features.
         packed: the matrices by site.
@@ -92,7 +92,7 @@ class Adapters:
         return slice(self.start, self.start + self.dim) if self.dim else None
 
     def side(self, site: Site) -> str:
-        """Whose language selects the adapter at a site: ``src`` or ``tgt``."""
+        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
         return self.sides[site.stack][site.layer]
 
 
@@ -110,6 +110,6 @@ def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
         site: PackedMatrices(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask")))
         for site in config.sites
     }
-    directions = {stack: settings.sides for stack, settings in config.stacks.items()}
+    sides = {stack: settings.sides for stack, settings in config.stacks.items()}
     languages = read_manifest(state[MANIFEST])
-    return Adapters(languages, directions, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))
+    return Adapters(languages, sides, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))

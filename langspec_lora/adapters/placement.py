@@ -21,7 +21,7 @@ class Placement:
     """The sites, sides and features of a model's adapters.
 
     Attributes:
-        sides: ``src`` or ``tgt`` for each adapted site: whose language selects the adapter.
+        sides: ``src`` or ``tgt`` for each adapted site: which language selects the adapter.
         dim: number of adapted features; 0 for all.
         start: first of these features.
     """

@@ -1,1 +1,1 @@
-"""What language-specific adapters cost, measured against one shared adapter and a loop over languages."""
+"""Measures what language-specific adapters cost, against one shared adapter, a loop over languages and others."""

@@ -1,4 +1,4 @@
-"""The comparisons of the benchmark, and what they measured."""
+"""Runs the comparisons of the benchmark and collects their results."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ PARTS = ("update", "translation", "sweep", "memory")
 LANGUAGES = (2, 12, 30, 100, 200)
 RANKS = (PAPER, Ranks(8, 8, 32), Ranks(16, 16, 16))
 SWEEP_ROUNDS = 3
-"""At most so many repetitions of each of the sweep's settings, of which there are fifteen."""
+"""At most this many rounds for each setting of the sweep, because it has fifteen settings."""
 SWEPT = ("one shared adapter", "ours, mixed", "loop over languages")
 MOVE = "ours, absent languages move"
-"""Swept with the paper's ranks only: whether absent languages rest does not depend on ranks."""
+"""Part of the sweep only with the paper's ranks, because the cost of resting does not depend on ranks."""
 
 
 @dataclass
 class Results:
-    """What was measured.
+    """The results of the benchmark.
 
     Attributes:
-        machine: names and versions.
-        plan: what was asked for.
-        update, translation: by contender: seconds of each round, tokens of a batch, peak bytes.
+        machine: names of the hardware and versions of the software.
+        plan: what was measured, as plain data.
+        update, translation: for each contender, the seconds of each round, the tokens per batch and the peak bytes.
         sweep: rows of languages, ranks, and the seconds of each contender.
     """
 
@@ -48,13 +48,13 @@ class Results:
 
 
 def run(setting: Setting, rounds: int, parts: Collection[str], show: Callable[[str], None]) -> Results:
-    """Measures what is asked for.
+    """Runs the benchmark.
 
     Args:
         setting: the comparison, with the paper's languages and ranks; the sweep changes them.
-        rounds: repetitions.
+        rounds: number of repetitions.
         parts: which of :data:`PARTS` to measure.
-        show: called with a line of what is going on.
+        show: called with a line of progress.
     """
     plan = {
         **{"shape": setting.shape.name, "device": setting.device.type, "amp": setting.amp, "rounds": rounds},
@@ -115,8 +115,8 @@ def _time(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Names the machine and the versions of what runs on it."""
-    # By the module: a fork of fairseq is installed under another name.
+    """The machine and the versions of the software."""
+    # From the module, because a fork of fairseq is installed under another name.
     packages = ("torch", "fairseq", *(("transformers", "peft") if hugging_face_is_usable() else ()))
     info = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*: (.+)", info.read_text(encoding="utf-8"), re.M) if info.exists() else None

@@ -23,17 +23,17 @@ from langspec_lora.tasks.present_languages import PresentLanguages
 
 BEAM = 5
 HYPOTHESIS = 30
-"""Tokens of every hypothesis: random models seldom end a sentence, and all must do the same work."""
+"""Number of tokens of every hypothesis, because random models rarely end a sentence and all must do the same work."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders of one comparison share.
+    """The settings that all contenders of a comparison share.
 
     Attributes:
         shape: size of model and batch.
-        device: where they run.
-        amp: autocast to half precision with a scaled loss, as ``--amp`` does.
+        device: the device that they run on.
+        amp: whether to use autocast to half precision with a scaled loss, as ``--amp`` does.
         languages: number of languages.
         ranks: ranks by level.
     """
@@ -64,7 +64,7 @@ Contender = Callable[[Setting], Run]
 
 
 class SharedAdapter(LanguageSpecificLinear):
-    """One adapter for all languages, written as LoRA usually is: what language-specific adapters are held against."""
+    """One adapter for all languages, written as LoRA usually is; language-specific adapters are compared with it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer to ``(time, batch, d_in)``."""
@@ -73,7 +73,7 @@ class SharedAdapter(LanguageSpecificLinear):
 
 
 class LoopOverLanguages(LanguageSpecificLinear):
-    """A plain loop over all languages, each applied to its own sentences: the reference for how it is usually done."""
+    """A plain loop that applies the adapter of each language to its sentences, as implementations usually do."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Applies the layer to ``(time, batch, d_in)``."""
@@ -108,7 +108,7 @@ def base(setting: Setting) -> Any:
 
 
 def frozen_base(setting: Setting) -> Any:
-    """The frozen base model; two bias vectors train, so that the backward pass goes all the way."""
+    """The frozen base model; two bias vectors train, so that the backward pass covers all layers."""
     model = base(setting).requires_grad_(False)
     for stack in (model.encoder, model.decoder):
         stack.layers[0].self_attn_layer_norm.bias.requires_grad_(True)

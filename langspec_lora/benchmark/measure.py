@@ -23,7 +23,7 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Runs all contenders once to warm up, and then in every round one after the other.
 
-    What the machine does besides then falls on all of them alike. Every second round goes backwards.
+    This way, other work on the machine affects all of them equally. Every second round is in reverse order.
 
     Args:
         contenders: what to run.

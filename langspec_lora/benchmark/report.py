@@ -1,4 +1,4 @@
-"""What the benchmark must reach, and the tables of what it measured."""
+"""The targets of the benchmark, and the tables of its results."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from langspec_lora.report.tables import Table
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that must be reached.
+    """A target for a measured ratio.
 
     Attributes:
-        text: what it compares.
-        limit: its bound.
-        at_most: whether the bound is an upper one.
-        value: what was measured, or None where it was not.
+        text: what is compared.
+        limit: the bound.
+        at_most: whether it is an upper bound; otherwise it is a lower bound.
+        value: the measured ratio; None if it was not measured.
     """
 
     text: str
@@ -34,12 +34,12 @@ class Target:
 
     @property
     def reached(self) -> bool:
-        """Whether the measured value keeps the bound."""
+        """Whether the measured ratio is within the bound."""
         return self.value is not None and (self.value <= self.limit if self.at_most else self.value >= self.limit)
 
 
 def targets(results: Results) -> list[Target]:
-    """What the benchmark must reach, and what it did."""
+    """The targets of the benchmark, with the measured ratios."""
     gpu = results.machine["gpu"] is not None
     sweep = {row["languages"]: row for row in results.sweep if row["ranks"] == str(PAPER)}
     twelve, hundred, most = (sweep.get(languages, {}) for languages in (12, 100, 200))
@@ -70,7 +70,7 @@ def targets(results: Results) -> list[Target]:
 
 
 def to_markdown(results: Results) -> str:
-    """The readable tables."""
+    """The results as Markdown tables."""
     machine, plan, shape = results.machine, results.plan, SHAPES[results.plan["shape"]]
     where = machine["gpu"] or f"{machine['cpu']}, {plan['threads']} threads"
     packages = [name for name in ("torch", "fairseq", "transformers", "peft") if name in machine]

@@ -1,4 +1,4 @@
-"""What the benchmark computes on: model shapes, resource levels, and random batches as fairseq collates them."""
+"""Models, ranks and batches for the benchmark: random, with published shapes, and collated as fairseq does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langspec_lora.sizes import M2M100, Size
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SHORTEST, LONGEST = 18, 42
-"""Tokens of a sentence, drawn evenly: about what SentencePiece makes of a sentence of FLORES."""
+"""Least and greatest number of tokens of a random sentence: about the range of FLORES sentences."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ SHAPES = {
         Shape("615m", M2M100["langspec_m2m100_lora_base"], vocabulary=256_206, tokens=4000),
     )
 }
-"""``615m`` is M2M100 615M. ``small`` is a twelfth of it, with its proportions: linears of its size in a twelfth of its
-layers, a twelfth of its dictionary. ``tiny`` only shows that everything runs."""
+"""``615m`` is M2M100 615M. ``small`` has its width, a twelfth of its layers and a twelfth of its dictionary, so the
+proportions are the same. ``tiny`` is only for testing that everything runs."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Ranks of high-, medium- and low-resource languages; a third of the languages each."""
+    """Ranks of high-, medium- and low-resource languages; each level has a third of the languages."""
 
     high: int
     med: int
     low: int
 
     def of(self, languages: int) -> tuple[int, ...]:
-        """The rank of each of so many languages."""
+        """The rank of each language, for a number of languages."""
         return tuple((self.high, self.med, self.low)[number * 3 // languages] for number in range(languages))
 
     def __str__(self) -> str:
@@ -75,9 +75,9 @@ def build_model(
     """Builds a random model with the published placement of adapters.
 
     Args:
-        shape: its size.
-        ranks: the rank of each language, or None for the plain model, all of whose weights train.
-        device: where it is built; a GPU draws 615M weights much faster than a CPU.
+        shape: the size of the model.
+        ranks: the rank of each language; None for the plain model, in which all weights train.
+        device: the device to build it on; a GPU draws 615M weights much faster than a CPU.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in shape.size.arguments().items()]
     flags += ["--share-all-embeddings", "--share-decoder-input-output-embed", "--dropout=0.1"]
@@ -94,7 +94,7 @@ def build_model(
 
 @cache
 def dictionaries(shape: Shape) -> Namespace:
-    """What a model and a criterion want of a task."""
+    """The parts of a task that a model and a criterion need."""
     dictionary = Dictionary()
     for number in range(shape.vocabulary - len(dictionary)):
         dictionary.add_symbol(f"w{number}")
@@ -102,14 +102,14 @@ def dictionaries(shape: Shape) -> Namespace:
 
 
 def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: torch.device) -> dict:
-    """A batch of random sentences, as ``LanguageSpecificTranslationTask`` hands it to the model.
+    """A batch of random sentences, as ``LanguageSpecificTranslationTask`` passes it to the model.
 
     Args:
-        shape: gives the vocabulary and the number of tokens.
-        languages: how many languages there are.
-        mixed: every sentence of a direction of its own; else all of one.
-        seed: of the draw.
-        device: where the batch goes.
+        shape: the vocabulary and the number of tokens.
+        languages: the number of languages.
+        mixed: whether each sentence has its own direction; otherwise all have the same.
+        seed: the random seed.
+        device: the device of the batch.
     """
     draw = random.Random(seed)
     lengths = sorted((draw.randint(SHORTEST, LONGEST) for _ in range(shape.tokens // LONGEST)), reverse=True)

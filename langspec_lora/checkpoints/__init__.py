@@ -1,4 +1,4 @@
-"""Fairseq's checkpoint files: read safely, checked, completed with their base, and written.
+"""Reads fairseq's checkpoint files safely, checks them, completes them with their base, and writes them.
 
 Reading:
 

@@ -1,4 +1,4 @@
-"""Whether model arguments are valid, and describe the model that a checkpoint holds and a command builds."""
+"""Checks that model arguments are valid, and that they describe the same model in a checkpoint and a command."""
 
 # fairseq is imported within a function: command-line modules import this one and start faster without it.
 
@@ -129,7 +129,7 @@ def check_model_sizes(outline: Outline) -> None:
 
 
 def check_same_model(outline: Outline, args: Namespace) -> None:
-    """Checks that a training computes with the weights of a checkpoint what the checkpoint's model computes.
+    """Checks that a training computes the same with the weights of a checkpoint as the checkpoint's model.
 
     Most of these arguments leave no trace in the weights: weights also fit a model with another number of heads, which
     computes something else. Sizes are compared with the weights themselves, by

@@ -20,7 +20,7 @@ TOKEN_ORDER = "dictionary_langs"
 """
 
 MODEL_SETTINGS = ("encoder_langtok", "decoder_langtok", "lora_init")
-"""Arguments beside the architecture that a model depends on, and that its adapters' sites do not show."""
+"""Arguments besides the architecture that a model depends on, and that its adapters' sites do not show."""
 
 _EVALUATED = ("adaptive_softmax_cutoff", "xformers_att_config")  # by fairseq.utils.eval_str_list and eval_str_dict
 
@@ -80,7 +80,7 @@ def stored_langs(args: Namespace | None) -> tuple[str, ...]:
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:
-    """The settings that a model depends on beside its adapters, as an adapter folder holds them.
+    """The settings that a model depends on besides its adapters, as an adapter folder holds them.
 
     Args:
         args: the arguments of its training.

@@ -1,7 +1,7 @@
-"""Checkpoints that were saved without their base: what they hold in its place, and how the base is added again.
+"""Checkpoints that were saved without their base: what they hold instead, and how the base is added again.
 
-Training with ``--save-adapters-only`` leaves the frozen base out of every checkpoint. In its place a checkpoint holds
-the base's fingerprint, as an entry of the model's state, and its path, as the argument ``base_checkpoint``.
+With ``--save-adapters-only``, training leaves the frozen base out of every checkpoint. Instead, a checkpoint holds the
+fingerprint of the base, as an entry of the model's state, and its path, as the argument ``base_checkpoint``.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def stated_base(state: Mapping[str, Tensor]) -> str | None:
 
 
 def base_entry(fingerprint: str) -> dict[str, Tensor]:
-    """The entry that a state without its base holds in place of the base."""
+    """The entry that a state without its base has instead of the base."""
     # Integers, which averaging of checkpoints does not change.
     return {BASE: torch.tensor(list(fingerprint.encode("ascii")))}
 
 
 def without_base(state: Mapping[str, Tensor], fingerprint: str) -> dict[str, Tensor]:
-    """The adapters' entries of a model's state, with the fingerprint of its base in place of the base."""
+    """The adapters' entries of a model's state, and the fingerprint of the base instead of the base."""
     return {**{name: value for name, value in state.items() if is_adapter_entry(name)}, **base_entry(fingerprint)}
 
 
 class BaseFile:
-    """The file of a base that checkpoints are saved without, to notice when it changes during training.
+    """The file of a base that is not saved with checkpoints; notices if the file changes during training.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits the model of a command, checked before anything is built."""
+"""Checks that a checkpoint fits the model of a command, before anything is built."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _check_vocabulary(outline: Outline, vocabulary: int) -> None:
     if size != vocabulary:
         raise UserError(
             f"checkpoint {outline.path} has a vocabulary of {size}, but the dictionary (with the language tokens of "
-            f"--langs) has {vocabulary}; give the model's dictionary with --fixed-dictionary, and in --langs only "
+            f"--langs) has {vocabulary}; give the model's dictionary with --fixed-dictionary, and name in --langs only "
             f"languages that the model has tokens for{_missing_tokens(outline.model_args, size - vocabulary)}"
         )
 
@@ -115,7 +115,7 @@ def _missing_tokens(args: Namespace | None, count: int) -> str:
         return ""
     langs = stored_langs(args)
     if langs:
-        appended = f"those its training appended after the tokens of its {len(langs)} languages, such as <mask>"
+        appended = f"those that its training appended after the tokens of its {len(langs)} languages, such as <mask>"
     else:
         appended = (
             "those that its training appended: a token __xx__ for each of its --langs, in their order, and any others"

@@ -1,4 +1,4 @@
-"""Which base model adapters were trained on: a hash of all its weights."""
+"""The fingerprint of a base model: a hash of all weights, which shows on which base adapters were trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints as torch loads them, once their outline has shown that nothing in them can run."""
+"""Loads checkpoints with torch, after their outline has shown that they can run no code."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _READ_TEXT = ("bpe", "tokenizer")
 
 
 def replace_outdated(args: Namespace) -> dict[str, Any]:
-    """Replaces, in place, arguments that this fairseq does not accept and that only concern the training.
+    """Replaces, in place, arguments that the installed fairseq does not accept and that only concern the training.
 
     Args:
         args: the arguments of a checkpoint.
@@ -96,8 +96,12 @@ def tell_replaced(replaced: dict[str, Any]) -> None:
     values = ", ".join(f"{name} {str(value)[:80]!r}" for name, value in replaced.items())
     lost = " and ".join(name for name in replaced if name in _READ_TEXT)
     if lost:
-        logger.warning("this fairseq does not know the checkpoint's %s; raw text is not split by it", lost)
-    logger.info("this fairseq does not accept the checkpoint's %s; ignored, since only its training needs it", values)
+        logger.warning(
+            "the installed fairseq does not know the checkpoint's %s, so raw text is not split with it", lost
+        )
+    logger.info(
+        "the installed fairseq does not accept the checkpoint's %s; ignored, because only training needs it", values
+    )
 
 
 def _refusal(args: Namespace) -> Exception | None:
@@ -212,7 +216,7 @@ def _unreadable(args: Namespace, error: Exception) -> UserError:
     arch = getattr(args, "arch", None)
     if arch not in ARCH_MODEL_REGISTRY:
         return UserError(
-            f"the checkpoint's argument arch is {str(arch)[:80]!r}, which this fairseq does not know; "
+            f"the checkpoint's argument arch is {str(arch)[:80]!r}, which the installed fairseq does not know; "
             "give a checkpoint of a Transformer, or the --user-dir that it was trained with"
         )
     words = str(error).split("\n", maxsplit=1)[0][:200]

@@ -22,7 +22,7 @@ class Outline:
         shapes: shape of every entry of the model's state, by its name.
         model_args: the arguments that the model was built from; None if the file holds no legacy arguments.
         epoch: the training epoch in which the file was saved; None if it does not say.
-        history: what fairseq saved about the optimizer beside its moments: the class names of optimizer and criterion,
+        history: what fairseq saved about the optimizer besides its moments: the class names of optimizer and criterion,
             the state of the schedule, and ``options`` (betas, …); None if the file holds no optimizer.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a training can resume from a checkpoint: it must hold adapters, and an optimizer state that fits."""
+"""Checks that training can resume from a checkpoint: it needs adapters, and an optimizer state that fits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from langspec_lora.errors import UserError
 logger = logging.getLogger(__name__)
 
 _WITHOUT_BEST = ("fixed", "manual", "pass_through")
-"""Schedules that neither save nor need the best loss; all others do both."""
+"""Learning-rate schedules that neither save nor need the best loss; all others do both."""
 
 
 def check_resumption(args: Namespace, adapts: bool) -> None:
@@ -72,7 +72,7 @@ def _reset(args: Namespace, flag: str) -> str:
 
 
 def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The settings with which fairseq or torch could not load the optimizer's state: name, value then, value now."""
+    """The settings that keep fairseq or torch from loading the optimizer's state: name, old value, new value."""
     was = outline.model_args or Namespace()
     criterion = getattr(CRITERION_REGISTRY.get(args.criterion), "__name__", None)
     if history.get("criterion_name") not in (None, criterion):
@@ -90,7 +90,7 @@ def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) 
 
 
 def _optimizer_class(args: Namespace) -> str | None:
-    """The class whose name fairseq's trainer saves; None if it depends on more than these arguments."""
+    """The class that fairseq's trainer saves by name; None if it depends on more than these arguments."""
     if getattr(args, "use_bmuf", False) or args.ddp_backend == "fully_sharded":
         return None
     if args.fp16 or args.bf16 or args.amp:
@@ -133,6 +133,6 @@ def _warn_of_overruled_flags(args: Namespace, outline: Outline, history: Mapping
 
 
 def _number(value: Any) -> Any:
-    """A number or several, which fairseq may hold as text."""
+    """One or several numbers, which fairseq may store as text."""
     value = ast.literal_eval(value) if isinstance(value, str) else value
     return tuple(value) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""Reading pickles without running anything in them: which classes and functions a checkpoint may name.
+"""Reads pickles without running code, and defines which classes and functions a checkpoint may name.
 
 Checkpoints are pickles, and a pickle can name any function to run. How far fairseq is protected depends on its version
 and on torch's: not at all before torch 2.6, or on fairseq's main branch. So :func:`read_pickle` reads each file first;
@@ -25,7 +25,7 @@ _LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)  # torch/serialization.py, files
 
 
 class TensorStub:
-    """Takes the place of a tensor in the file.
+    """Replaces a tensor of the file.
 
     Attributes:
         shape: the tensor's shape.
@@ -46,11 +46,11 @@ class _Sealed(type):
 
 
 class _Arguments(Namespace, metaclass=_Sealed):
-    """Takes the place of ``argparse.Namespace``."""
+    """Replaces ``argparse.Namespace``."""
 
 
 class _Opaque(metaclass=_Sealed):
-    """Takes the place of an object that is harmless and not needed: a dtype, a node of omegaconf."""
+    """Replaces objects that are harmless and not needed: a dtype, a node of omegaconf."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -60,7 +60,7 @@ class _Opaque(metaclass=_Sealed):
 
 
 class _NumberType(NumberType, metaclass=_Sealed):
-    """Takes the place of a numeric NumPy dtype."""
+    """Replaces a numeric NumPy dtype."""
 
 
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:
@@ -148,7 +148,7 @@ class _OutlineUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """Reads a file of ``torch.save``, with a :class:`TensorStub` in place of each tensor.
+    """Reads a file of ``torch.save``, with a :class:`TensorStub` instead of each tensor.
 
     Raises:
         UserError: the file is missing, damaged, or names functions that no checkpoint needs.

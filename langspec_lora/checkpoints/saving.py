@@ -1,4 +1,4 @@
-"""What fairseq-train saves: with or without the base, and never half a file."""
+"""Saves the checkpoints of fairseq-train with or without the base, and never half a file."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def settle_base(args: Namespace, frozen: bool) -> None:
         )
     if wanted and base is None:
         raise UserError(
-            "--save-adapters-only True needs a base in a file that stays; start with --finetune-from-model"
+            "--save-adapters-only True needs a permanent base file; start with --finetune-from-model"
             + (", since the checkpoint to resume from holds its base" if resumes else "")
         )
     if wanted and not stays:
         raise UserError(
-            f"--save-adapters-only True needs a base in a file that stays, but {base} is in --save-dir, where fairseq "
+            f"--save-adapters-only True needs a permanent base file, but {base} is in --save-dir, where fairseq "
             "may overwrite or delete it; move it, or give another --save-dir"
         )
     args.save_adapters_only = frozen and stays if wanted is None else wanted
@@ -61,7 +61,7 @@ def settle_base(args: Namespace, frozen: bool) -> None:
 
 
 def _base_of_start(args: Namespace, start: str, stored: str | None) -> str | None:
-    """The stored path of the base, or the one that the training command gives, whichever is a file."""
+    """The path of the base: the stored one, or that of the training command, whichever is a file."""
     candidates = [path for path in (stored, args.finetune_from_model) if path and path != start]
     return next(filter(os.path.isfile, candidates), stored)
 

@@ -35,7 +35,7 @@ def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
 
 
 def check_start_flags(args: Namespace) -> None:
-    """Refuses a training command that says in two ways what it starts from.
+    """Refuses a training command with contradictory flags for its starting point.
 
     Raises:
         UserError: ``--finetune-from-model`` is combined with flags that fairseq does not accept with it.

@@ -82,7 +82,7 @@ class StoredModel:
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
-        """The settings that the model depends on beside its adapters; see :class:`.AdapterFile`."""
+        """The settings that the model depends on besides its adapters; see :class:`.AdapterFile`."""
         return self._folder.settings if self._folder else model_settings(self.args)
 
     @property

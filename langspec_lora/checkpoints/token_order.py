@@ -46,7 +46,7 @@ class TokenOrder:
 
     @classmethod
     def of(cls, path: Path, args: Namespace | None) -> TokenOrder:
-        """The order that a checkpoint's arguments say.
+        """The order that a checkpoint's arguments give.
 
         Args:
             path: the checkpoint.
@@ -116,7 +116,7 @@ def token_orders(args: Namespace) -> list[TokenOrder]:
 def load_with_tokens(
     load: Callable[[str], Dictionary], orders: Sequence[TokenOrder], langs: Sequence[str], file: str
 ) -> Dictionary:
-    """Loads a dictionary and appends the language tokens of the models in use, so that fairseq need not.
+    """Loads a dictionary and appends the language tokens of the models in use, so that fairseq does not append them.
 
     Args:
         load: loads a file.

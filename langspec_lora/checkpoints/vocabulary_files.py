@@ -1,4 +1,4 @@
-"""The dictionary and the SentencePiece model that belong to a checkpoint: given, or found around it."""
+"""Finds the dictionary and the SentencePiece model that belong to a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _SENTENCEPIECE_MODELS = (SENTENCEPIECE, "spm.model")
 def find_vocabulary(
     outline: Outline, dictionary: str | Path | None = None, sentencepiece_model: str | Path | None = None
 ) -> tuple[Path, Path]:
-    """Finds the dictionary and the SentencePiece model of a checkpoint, where they are not given.
+    """Finds the dictionary and the SentencePiece model of a checkpoint, unless they are given.
 
-    They are looked for beside the checkpoint, in the data folder that it was trained on, beside that folder, and beside
-    the checkpoint that its training started from.
+    It searches beside the checkpoint, in the data folder that it was trained on, beside that folder, and beside the
+    checkpoint that its training started from.
 
     Args:
         outline: the checkpoint.
-        dictionary: the dictionary, where it is given.
-        sentencepiece_model: the SentencePiece model, where it is given.
+        dictionary: the dictionary, if it is given.
+        sentencepiece_model: the SentencePiece model, if it is given.
 
     Raises:
         UserError: a file is missing or damaged, or they do not belong together.
@@ -72,7 +72,7 @@ def _given(path: str | Path, label: str, flag: str) -> Path:
 class _Folders:
     """The folders that may hold the files of a checkpoint.
 
-    What the checkpoint says of its training is a hint only: no file found there is run.
+    The paths that the checkpoint stores are only a hint: no file found there is run.
     """
 
     def __init__(self, outline: Outline) -> None:

@@ -52,7 +52,7 @@ _SOME_FORMATS_TAKE = (
 
 
 def carry_out(table: Mapping[str, str], name: str, args: Namespace) -> list[Path]:
-    """Exports to or imports from a format, whose module is imported only now.
+    """Exports to or imports from a format; the module of the format is imported only now.
 
     Args:
         table: :data:`EXPORTS` or :data:`IMPORTS`.
@@ -107,5 +107,5 @@ def _flag(name: str) -> str:
 
 
 def say(remark: str) -> None:
-    """Tells the user something that is neither an error nor a result."""
+    """Prints a note for the user."""
     note(remark)

@@ -1,4 +1,4 @@
-"""Our adapter folder: written from a checkpoint, and put back on a base model."""
+"""Writes our adapter folder from a checkpoint, and makes a checkpoint from it and a base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model folders of Hugging Face's ``transformers``: written from a checkpoint, and read as a base model."""
+"""Writes model folders of Hugging Face's ``transformers`` from a checkpoint, and reads them as base models."""
 
 from __future__ import annotations
 

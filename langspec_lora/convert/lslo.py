@@ -219,7 +219,7 @@ def _packed(adapters: Sequence[_Adapter], masks: Sequence[Tensor]) -> PackedMatr
 
 
 def _sides(args: Namespace, label: str) -> dict[str, tuple[str, ...]]:
-    """``src`` or ``tgt`` for each layer of each stack: the side whose language selects its adapter."""
+    """``src`` or ``tgt`` for each layer of each stack: which language selects the adapter."""
     try:
         return {stack: activation_sides(args, stack) for stack in POSITIONS}
     except (AttributeError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""One direction's model as a stock fairseq checkpoint: the adapters merged into the weights."""
+"""Writes the model of one direction as a stock fairseq checkpoint, with the adapters merged into the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA folders of Hugging Face's PEFT: written from a checkpoint's adapters, and read as adapters on a base model."""
+"""Writes LoRA folders of Hugging Face's PEFT from adapters, and reads them as adapters on a base model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def export(args: Namespace) -> list[Path]:
 
 
 def import_checkpoint(args: Namespace) -> list[Path]:
-    """Writes a checkpoint in which a LoRA has become the adapters of its two languages."""
+    """Writes a checkpoint with a LoRA as the adapters of two languages."""
     check_flags(args, "--from peft", takes=(*DIRECTION, *_SIDES, "lang_resources"), needs=("base",))
     check_one_direction(args, "--from peft")
     check_file(args.out, args.overwrite)

@@ -1,16 +1,16 @@
 """Binarises the text of many language pairs for fairseq and writes each side once.
 
-``fairseq-preprocess`` takes one pair at a time: twelve multi-parallel languages need 66 runs, and every side is written
-eleven times. Here fairseq's builder writes each distinct side once, and links give it every name that fairseq looks
-for::
+``fairseq-preprocess`` takes one language pair at a time: twelve multi-parallel languages need 66 runs, which write
+every side eleven times. Here fairseq's builder writes each distinct side once, and links give it every name that
+fairseq looks for::
 
     OUT/dict.ka.txt                 -> shared/dict.txt
     OUT/sentencepiece.bpe.model     -> shared/sentencepiece.bpe.model
     OUT/train.ka-mi.ka.bin, .idx    -> shared/train.ka.0f3c….bin, .idx
     OUT/train.ka-mi.mi.bin, .idx    -> shared/train.mi.9b21….bin, .idx
 
-fairseq finds ``train.ka-mi`` for the direction mi-ka as well, so a pair whose two directions have the same text gets
-only one name. All text is held in memory.
+fairseq also finds ``train.ka-mi`` for the direction mi-ka, so a language pair with the same text in both directions
+gets only one name. All text is held in memory.
 
 fairseq is imported inside functions: it takes seconds, and all mistakes in the text are found before.
 """

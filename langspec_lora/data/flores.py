@@ -276,7 +276,7 @@ def _place_vocabulary(
     if not lacking:
         return []
     return [
-        f"the dictionary has no language token for {', '.join(lacking)}, which fairseq adds; a model that was trained "
+        f"the dictionary has no language token for {', '.join(lacking)}, so fairseq adds it; a model that was trained "
         "without it will not fit"
     ]
 

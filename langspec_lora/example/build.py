@@ -2,9 +2,9 @@
 
 OUT/text/FIRST-SECOND.LANG      text of a language pair for the base model
 OUT/mono/SPLIT.LANG             multi-parallel text for fine-tuning (train) and held out (valid, test)
-OUT/spm.model, OUT/dict.txt     of all languages; the dictionary ends with the language tokens, as M2M100's does
-OUT/pretrain, OUT/finetune      binarised, for the stock commands
-OUT/example.json                what the example was made from
+OUT/spm.model, OUT/dict.txt     for all languages; the dictionary ends with the language tokens, as M2M100's does
+OUT/pretrain, OUT/finetune      binarised data for the stock commands
+OUT/example.json                the settings that the example was made with
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _LANGUAGES = dict(zip(CODES, LANGUAGES, strict=True))
 def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1) -> bool:
     """Makes the example, or finds it made; the same arguments give the same bytes.
 
-    The folder appears under its name when all of it is there.
+    The folder appears under its name only when it is complete.
 
     Args:
         out: the folder to make.
-        sizes: how much text.
-        seed: of the meanings; the languages are always the same.
+        sizes: how much text to make.
+        seed: random seed of the meanings; the languages are always the same.
 
     Returns:
-        Whether this call made it; otherwise it was there.
+        Whether this call made it; otherwise it already existed.
 
     Raises:
-        UserError: ``out`` is there and holds something else, or cannot be written.
+        UserError: ``out`` exists and contains something else, or cannot be written.
     """
     recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
     if out.exists():
@@ -60,10 +60,10 @@ def _require_same(out: Path, recipe: dict) -> None:
     try:
         present = json.loads((out / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{out} is there and is no example; give a folder that is not there yet") from None
+        raise UserError(f"{out} already exists and is not an example; give a new folder") from None
     changed = [key for key, value in recipe.items() if present.get(key) != value]
     if changed:
-        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it or give another folder")
+        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it, or give another folder")
 
 
 def _fill(folder: Path, corpus: Corpus) -> None:
@@ -81,7 +81,7 @@ def _fill(folder: Path, corpus: Corpus) -> None:
     (folder / "spm.model").write_bytes(model)
     (folder / "dict.txt").write_text(dictionary_text(model, CODES), encoding="utf-8")
 
-    # fairseq-train opens the validation data even where it does not validate.
+    # fairseq-train opens the validation data even if it does not validate.
     pretrain = [*crawled, *multi_parallel("valid", files["valid"], corpus.pretrain)]
     finetune = [bitext for split in files for bitext in multi_parallel(split, files[split])]
     for name, bitexts, pairs in (

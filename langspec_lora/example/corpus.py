@@ -1,4 +1,4 @@
-"""What is said in the example: meanings drawn from a fixed seed, and which of them each text holds."""
+"""The content of the example: meanings drawn from a fixed seed, and which of them each text contains."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Sizes:
     """How much text the example has.
 
     Attributes:
-        pretrain: sentence pairs of each language pair by the levels of its two languages, such as ``high-low``. Other
-            pairs have none: their directions are met for the first time in fine-tuning.
+        pretrain: number of sentence pairs of a language pair by the levels of its languages, such as ``high-low``.
+            Other language pairs have none, so fine-tuning is the first training of their directions.
         finetune: multi-parallel sentences for fine-tuning.
         valid: likewise, held out.
         test: likewise, held out.
-        vocabulary: sentences from which the SentencePiece model is trained, said in every language, so that all
-            languages weigh the same in it.
+        vocabulary: sentences for training the SentencePiece model, in every language, so that all languages have the
+            same weight.
     """
 
     pretrain: Mapping[str, int]
@@ -42,7 +42,7 @@ SIZES = Sizes(
 
 @dataclass(frozen=True)
 class Corpus:
-    """The meanings of every text of :class:`Sizes`; in ``pretrain``, each language pair has meanings of its own."""
+    """The meanings of every text of :class:`Sizes`; in ``pretrain``, those of each language pair differ."""
 
     pretrain: Mapping[tuple[str, str], list[Meaning]]
     finetune: list[Meaning]
@@ -52,14 +52,14 @@ class Corpus:
 
 
 def draw_corpus(sizes: Sizes = SIZES, seed: int = 1) -> Corpus:
-    """Draws all meanings; none stands in two texts, so what is held out is new to every stage.
+    """Draws all meanings; no meaning is in two texts, so the held-out texts are new to every stage.
 
     Args:
-        sizes: how many.
-        seed: of the draw.
+        sizes: how many meanings to draw.
+        seed: the random seed.
     """
     new = _distinct_meanings(random.Random(f"meanings {seed}"))
-    # The held-out texts come first: training text of another size leaves them as they are.
+    # The held-out texts come first, so that they do not depend on the size of the training text.
     test, valid, finetune, vocabulary = (
         list(islice(new, count)) for count in (sizes.test, sizes.valid, sizes.finetune, sizes.vocabulary)
     )

@@ -1,10 +1,10 @@
-"""Twelve invented languages: one abstract meaning, twelve ways to say it.
+"""Twelve invented languages, which express the same meanings in different words.
 
-A :class:`Meaning` is rendered by each :class:`Language` with its own words, word order and morphology. The languages
-come in three families, whose members share roots that regular sound changes have drawn apart, so that a language with
-little text can profit from its relatives, as Occitan does from French. Nothing here is a substitution word by word:
-verbs move, clauses of reason change places, adjectives agree with the class of their noun, tense is a suffix here and a
-particle there, suffixes harmonise with the vowels of their stem. ``languages.yaml`` lists words and languages.
+Each :class:`Language` expresses a :class:`Meaning` with its own words, word order and morphology. The languages belong
+to three families. The languages of a family share roots that differ by regular sound changes, so a language with little
+text can learn from its relatives, as Occitan can from French. Translation is never word-by-word substitution: verbs and
+clauses of reason move, adjectives agree with the class of their noun, tense is a suffix in one language and a particle
+in another, and the vowels of suffixes follow those of the stem. ``languages.yaml`` lists words and languages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TENSES = ("past", "present", "future")
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A noun, one or many, perhaps with an adjective."""
+    """A noun, singular or plural, perhaps with an adjective."""
 
     noun: str
     plural: bool = False
@@ -39,7 +39,7 @@ class NounPhrase:
 
 @dataclass(frozen=True)
 class Clause:
-    """Who does what (to whom), where, when, or does not."""
+    """Who does what (to whom), where and when, perhaps negated."""
 
     subject: NounPhrase
     verb: str
@@ -66,16 +66,16 @@ class Language:
         code: its name in ``--langs``.
         level: resource level, ``high``, ``med`` or ``low``.
         family: languages of a family share roots.
-        order: of subject, verb and object.
+        order: order of subject, verb and object.
         sounds: sound changes from the family's roots, applied in order: ``p: f`` turns every p into f.
-        loans: every how manieth concept has a root of the language's own rather than the family's; 0 for none.
-        adjective_first: adjective before its noun.
-        postpositions: ``in`` and its like follow their noun phrase, and a clause of reason or time goes first.
-        place_first: the place opens the clause (otherwise it closes it).
+        loans: every N-th concept has its own root instead of the family's; 0 for none.
+        adjective_first: the adjective precedes its noun.
+        postpositions: words such as ``in`` follow their noun phrase, and a clause of reason or time comes first.
+        place_first: the place begins the clause (otherwise it ends it).
         plural: ``suffix``, ``prefix`` or ``word`` (a particle after the noun phrase).
-        tense: ``suffix`` of the verb or ``word`` before it, the present then being unmarked.
-        negation: ``before`` the verb, ``suffix`` of it, or ``final`` in the clause.
-        case: objects carry a suffix.
+        tense: ``suffix`` of the verb, or ``word`` before it with an unmarked present.
+        negation: ``before`` the verb, ``suffix`` of the verb, or ``final`` in the clause.
+        case: objects have a suffix.
         verb_number: the verb agrees with a plural subject.
         classes: noun classes that adjectives agree with: 1 (none), 2 or 3.
         harmony: vowels of suffixes follow the last vowel of the stem.
@@ -104,7 +104,7 @@ class Language:
         return _lexicons(self.family)[self.code]
 
     def render(self, meaning: Meaning) -> str:
-        """Says a meaning in this language, words separated by spaces, with a full stop at the end."""
+        """Expresses a meaning in this language: words separated by spaces, with a full stop at the end."""
         words = self._clause(meaning.main)
         if meaning.second is not None and meaning.link is not None:
             second = self._clause(meaning.second)
@@ -180,7 +180,7 @@ CODES = tuple(language.code for language in LANGUAGES)
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
-    """Draws one item by ``rng.random()``, whose sequence Python keeps the same from version to version."""
+    """Draws one item by ``rng.random()``, because its sequence is the same in all versions of Python."""
     return items[int(rng.random() * len(items))]
 
 
@@ -191,7 +191,7 @@ def noun_class_of(family: str, noun: str) -> int:
 
 @cache
 def _lexicons(family: str) -> Mapping[str, Mapping[str, str]]:
-    """Draws the words of a family's languages; draws again where two concepts of a language would be alike."""
+    """Draws the words of a family's languages; a root that would give two concepts of a language the same form is drawn again."""
     members = [language for language in LANGUAGES if language.family == family]
     lexicons: dict[str, dict[str, str]] = {language.code: {} for language in members}
     for number, concept in enumerate((concept for kind in CONCEPTS.values() for concept in kind), start=1):

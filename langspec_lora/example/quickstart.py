@@ -1,7 +1,8 @@
-"""``python -m langspec_lora.example.quickstart``: the main job, from text to table, on the built-in example.
+"""``python -m langspec_lora.example.quickstart``: runs everything, from text to table, on the built-in example.
 
-The base model stands for M2M100. It is pretrained with the stock task and architecture; then comes the published
-training command with small sizes, once without and once with pruning; then every direction is translated by all three.
+The base model plays the part of M2M100. It is pretrained with the stock task and architecture, then fine-tuned with the
+published training command with small sizes, once without and once with pruning. All three models translate every
+direction.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _program(name: str) -> str:
     """A console script of the environment that runs this."""
     path = Path(sys.executable).with_name(name)
     if not path.exists():
-        raise UserError(f"{path} is not there; run scripts/install.sh first")
+        raise UserError(f"{path} not found; run scripts/install.sh first")
     return str(_relative(path))
 
 
@@ -119,10 +120,10 @@ def decoding_progress(output: str) -> str:
 
 
 def all_stages(out: Path) -> list[list[Stage]]:
-    """All stages in their order; those of one list run side by side.
+    """All stages in order; the stages of an inner list run at the same time.
 
     Args:
-        out: folder of all results.
+        out: folder for all results.
     """
     example, base, report = out / "example", out / "base", out / "report"
     checkpoints = {name: out / name / "checkpoint_last.pt" for name in RUNS}
@@ -135,7 +136,7 @@ def all_stages(out: Path) -> list[list[Stage]]:
     )
     pretrain = Stage(
         "base",
-        "2/5 Base model: stock fairseq-train, on much text of high, some of medium, little of low languages",
+        "2/5 Base model: stock fairseq-train, with a lot of text for high, some for med, little for low languages",
         pretrain_command(example / "pretrain", base),
         base,
         [example / "example.json", example / "dict.txt"],
@@ -174,7 +175,7 @@ def all_stages(out: Path) -> list[list[Stage]]:
 
 
 def verdict(results: Mapping[str, Path], levels: Path) -> tuple[bool, str]:
-    """Whether the method did its work, judged by the table's rows.
+    """Whether the method worked, judged by the rows of the table.
 
     Args:
         results: results folders of ``base``, ``finetuned`` and ``pruned``.
@@ -198,17 +199,17 @@ def run(out: Path, root: Path) -> int:
     """Runs what is missing and prints the table.
 
     Args:
-        out: folder of all results.
-        root: the repository, in which the commands run, and this as well.
+        out: folder for all results.
+        root: the repository: the working folder of the commands and of this process.
 
     Returns:
-        Exit code: 1 where the result is not what the method promises.
+        Exit code: 1 if the results are not what the method promises.
 
     Raises:
         UserError: a stage failed.
     """
     started = time.monotonic()
-    # One thread each: two trainings side by side on two cores, and the same result on any number of cores.
+    # One thread each: two trainings run on two cores, and the results do not depend on the number of cores.
     runner = Runner(out, root, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
     with runner.lock():
         stages = all_stages(out)
@@ -219,27 +220,32 @@ def run(out: Path, root: Path) -> int:
         print(f"\n{runner.output(stages[-1][0]).strip()}\nand:", *(f"  {path}" for path in made), sep="\n")
         holds, text = verdict(results, LEVELS)
         print(text)
-        print(f"{time.monotonic() - started:.0f} s" if runner.ran else f"all is there, in {out}; nothing was run")
+        print(
+            f"{time.monotonic() - started:.0f} s"
+            if runner.ran
+            else f"all results already exist in {out}; nothing was run"
+        )
     return 0 if holds else 1
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="quickstart.sh", description="The main job on a built-in example. Run again, it takes up where it was."
+        prog="quickstart.sh",
+        description="Runs everything on a built-in example. Run it again to continue after an interruption.",
     )
     parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("quickstart"), help="folder of all results (default: quickstart)"
+        "out", nargs="?", type=Path, default=Path("quickstart"), help="folder for all results (default: quickstart)"
     )
     read_strictly(parser)
     args = parser.parse_args(argv)
-    # SIGTERM unwinds the stack, as an interruption from the keyboard does, so that the commands end too.
+    # SIGTERM unwinds the stack, as Ctrl-C does, so that the commands end too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with command_line("stopped; run the same command again to go on from here"):
+    with command_line("stopped; run the same command again to continue"):
         root = Path(__file__).resolve().parents[2]
         out = args.out.resolve()
         if not (root / LEVELS).is_file():
-            raise UserError(f"{root / LEVELS} is not there; run the quickstart from a checkout of the repository")
+            raise UserError(f"{root / LEVELS} not found; run the quickstart from a checkout of the repository")
         os.chdir(root)
         return run(_relative(out), root)
 

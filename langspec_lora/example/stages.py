@@ -1,8 +1,7 @@
-"""Stages of a longer job: commands that are run once, watched, and taken up where they were.
+"""Stages of a longer job: commands that run once, show their progress, and continue after an interruption.
 
-What a stage was made from stands in ``FOLDER/stages/NAME.json``, its output in ``FOLDER/logs/NAME.log``. A stage that
-has been finished with the same command and the same input is not run again; one that was made from others is not
-overwritten.
+``FOLDER/stages/NAME.json`` records the command and input of a stage, and ``FOLDER/logs/NAME.log`` its output. A stage
+that has finished with the same command and input is not run again; if they differ, it is not overwritten.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class Stage:
     """One command.
 
     Attributes:
-        name: what it is called, also in file names.
-        title: what it does, for the person who waits.
+        name: its name, also in file names.
+        title: what it does, shown to the user.
         command: program and arguments.
-        folder: where its results go; while the folder is not there, the stage has not been run.
-        inputs: files that it depends on, made by earlier stages.
-        progress: how far it is, read from its output.
+        folder: the folder of its results; if it does not exist, the stage has not run.
+        inputs: the files of earlier stages that it depends on.
+        progress: reads from the end of the output how far the stage is.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Stage:
     progress: Callable[[str], str] = lambda output: ""
 
     def text(self, width: int = 110) -> str:
-        """The command as one can paste it into a shell, over several lines."""
+        """The command over several lines, ready to paste into a shell."""
         lines = [""]
         for word in map(shlex.quote, self.command):
             if lines[-1] and len(lines[-1]) + len(word) > width:
@@ -64,7 +63,7 @@ class Runner:
     """Runs stages within one folder.
 
     Args:
-        folder: where records and logs go.
+        folder: the folder for records and logs.
         root: the working directory of the commands.
         environment: environment variables of the commands.
     """
@@ -75,21 +74,21 @@ class Runner:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps a second run out of the folder, as long as this one or any of its commands lives.
+        """Keeps other runs out of the folder while this run or any of its commands is alive.
 
         Raises:
-            UserError: another run is at work, or the folder cannot be written.
+            UserError: another run is using the folder, or the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("w")
         except OSError as error:
-            raise UserError(f"{self.folder}: {error.strerror}; give a folder that can be written") from error
+            raise UserError(f"{self.folder}: {error.strerror}; give a writable folder") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"another run is at work in {self.folder}; wait for it, or end it first") from None
+                raise UserError(f"another run is using {self.folder}; wait for it, or stop it") from None
             os.set_inheritable(file.fileno(), True)
             yield
 
@@ -99,16 +98,16 @@ class Runner:
         return text.rpartition(f"{stage.text()}\n\n")[2]
 
     def run(self, *stages: Stage) -> None:
-        """Runs stages side by side, except those that are finished.
+        """Runs stages at the same time, except those that have finished.
 
         Raises:
-            UserError: a stage failed, or has been made from another command or input.
+            UserError: a stage failed, or was run before with another command or input.
         """
         seconds = {stage.name: self._seconds_taken(stage) for stage in stages}
         missing = [stage for stage in stages if seconds[stage.name] is None]
         for stage in stages:
             if stage not in missing:
-                print(f"{stage.title}: is there (took {seconds[stage.name]:.0f} s)", flush=True)
+                print(f"{stage.title}: already done (took {seconds[stage.name]:.0f} s)", flush=True)
         for stage in missing:
             print(f"{stage.title}:\n{textwrap.indent(stage.text(), '    ')}", flush=True)
         self.ran += len(missing)
@@ -132,7 +131,7 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                close_fds=False,  # the lock is theirs too
+                close_fds=False,  # they hold the lock too
                 preexec_fn=_die_with_parent,
             )
 
@@ -158,7 +157,7 @@ class Runner:
         end = self.output(stage).rstrip().splitlines()[-_LINES_OF_A_FAILURE:]
         print(*(f"    | {line}" for line in end), sep="\n", file=sys.stderr, flush=True)
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"{stage.name} failed ({reason}); its output is in {self._log(stage)}; run again to go on from there"
+        return f"{stage.name} failed ({reason}); see its output in {self._log(stage)}, then run this again to continue"
 
     def _seconds_taken(self, stage: Stage) -> float | None:
         """How long a finished stage took; None for one that is missing or was interrupted."""
@@ -169,8 +168,8 @@ class Runner:
         changed = [key for key, value in identity.items() if record.get(key) != value]
         if changed:
             raise UserError(
-                f"{stage.folder} was made from another {' and another '.join(changed)} ({self._record(stage)} says "
-                f"which); remove {stage.folder} to make it again, or give another folder"
+                f"{stage.folder} was made with another {' and another '.join(changed)} (recorded in "
+                f"{self._record(stage)}); remove {stage.folder} to make it again, or give another folder"
             )
         return record["seconds"]
 
@@ -187,7 +186,7 @@ class Runner:
 
 
 def _die_with_parent() -> None:
-    """Has Linux end the command when this process is killed: its next run would meet it at work."""
+    """Makes Linux end the command if this process is killed; the next run would find it still running."""
     if sys.platform == "linux":
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 

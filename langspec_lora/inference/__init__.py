@@ -1,1 +1,1 @@
-"""A model loaded once, which translates batches of any directions; and raw text in, raw text out."""
+"""Translates batches of any directions, or raw text, with a model that is loaded once."""

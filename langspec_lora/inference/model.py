@@ -1,6 +1,6 @@
-"""A model loaded once, which decodes batches of any directions by fairseq's own generator.
+"""A model that is loaded once and decodes batches of any directions with fairseq's own generator.
 
-torch and fairseq are imported where a model is loaded: an evaluation is checked without them.
+torch and fairseq are imported only when a model is loaded, so that an evaluation is checked without them.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class LoadedModel:
 
     Args:
         files: the model's files.
-        generation: beam and the like.
-        limits: how much a batch holds, counted as ``fairseq-generate`` counts.
-        directions: directions that name every language that will be translated from or to.
+        generation: beam size and other settings of the search.
+        limits: how large a batch may be, as in ``fairseq-generate``.
+        directions: directions that contain every language that will be translated from or to.
 
     Attributes:
-        device: where the model computes.
-        limits: how much a batch holds.
-        task: fairseq's task, with the dictionaries.
-        max_positions: how many tokens a source and a target may have.
+        device: the device of the model.
+        limits: how large a batch may be.
+    task: fairseq's task, with the dictionaries.
+    max_positions: maximum number of tokens of a source and of a target.
 
     Raises:
-        UserError: the device does not exist, or does not compute in the dtype.
+        UserError: the device does not exist, or does not support the dtype.
         SystemExit: with one line, if a checkpoint is damaged, or the dictionary or languages do not fit it.
     """
 
@@ -67,7 +67,7 @@ class LoadedModel:
         parser = options.get_generation_parser(default_task=TASK)
         args = options.parse_args_and_arch(parser, _fairseq_flags(files, generation, directions))
         cfg = convert_namespace_to_omegaconf(args)
-        # fairseq strips the token of one --target-lang; here it is stripped for each direction, in _ignored_symbols.
+        # fairseq strips the token of one --target-lang; here _ignored_symbols strips it for each direction.
         generation_args = Namespace(**cfg.generation, keep_inference_langtok=True)
         self.task = tasks.setup_task(cfg.task)
         paths = [str(path) for path in spec.checkpoints]
@@ -95,13 +95,13 @@ class LoadedModel:
         merge: bool,
         progress: Callable[[int], object] = lambda sentences: None,
     ) -> list[list[str]]:
-        """Translates datasets, in batches that they share.
+        """Translates several datasets; a batch may contain sentences of more than one.
 
         Args:
             datasets: direction and source sentences, with language ids (a
                 :class:`~langspec_lora.data.language_ids.LanguageIdDataset`).
-            merge: whether the adapters of a batch of one direction are merged into (a second copy of) the weights,
-                which pays where batch after batch is of the same direction.
+            merge: whether to merge the adapters into (a second copy of) the weights if a batch has one direction; this
+                pays off if many batches in a row have the same direction.
             progress: called with the number of sentences after each batch.
 
         Returns:
@@ -112,7 +112,7 @@ class LoadedModel:
 
         directions = [direction for direction, _ in datasets]
         if self._generation.draws:
-            utils.set_torch_seed(self._generation.seed)  # each direction anew, whatever was translated before
+            utils.set_torch_seed(self._generation.seed)  # so that draws do not depend on earlier translations
         self.task.one_direction = merge
         dataset = ConcatDataset([dataset for _, dataset in datasets])
         starts = np.concatenate([[0], dataset.cumulative_sizes])

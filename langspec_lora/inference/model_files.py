@@ -1,4 +1,4 @@
-"""What a model needs besides its checkpoints: dictionary, languages and language tokens; found and checked."""
+"""Finds and checks what a model needs besides its checkpoints: dictionary, languages and language tokens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ModelFiles:
     """A model whose files were found and checked; it is not loaded.
 
     Attributes:
-        spec: which checkpoints and settings.
+        spec: the checkpoints and settings.
         dictionary: the fairseq dictionary of all languages.
-        langs: the languages that the model knows, in the order of its dictionary's language tokens.
-        tokens: the language tokens that its sentences get.
+        langs: the languages that the model knows, in the order of the language tokens in its dictionary.
+        tokens: the language tokens that are added to sentences.
     """
 
     spec: ModelSpec
@@ -36,16 +36,16 @@ class ModelFiles:
 
     @classmethod
     def of(cls, spec: ModelSpec, dictionary: Path, languages: Sequence[str]) -> ModelFiles:
-        """Reads from the first checkpoint how it was trained: its languages and language tokens.
+        """Reads the languages and language tokens from the first checkpoint.
 
         Args:
-            spec: which checkpoints and settings.
+            spec: the checkpoints and settings.
             dictionary: the dictionary.
-            languages: languages to translate between; those that the checkpoint does not name follow its own.
+            languages: languages to translate between; those that the checkpoint does not name follow those it names.
 
         Raises:
-            UserError: a file is missing, damaged or not a checkpoint of fairseq, or it was trained with language tokens
-                in other places than M2M100's.
+            UserError: a file is missing, damaged or not a checkpoint of fairseq, or its language tokens are not where
+                M2M100 has them.
         """
         args = read_outlines(spec.checkpoints)[0].model_args
         known = stored_langs(args)
@@ -66,11 +66,11 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class TranslatorFiles:
-    """What translating raw text needs; checked, not loaded.
+    """The files for translating raw text; they are checked, but not loaded.
 
     Attributes:
         model: the model.
-        sentencepiece_model: splits raw text.
+        sentencepiece_model: the SentencePiece model that splits raw text.
         languages: the languages between which the model translates.
         adapted: whether a checkpoint has adapters.
     """
@@ -81,7 +81,7 @@ class TranslatorFiles:
     adapted: bool
 
     def check_direction(self, source: str, target: str) -> None:
-        """Makes sure that the model translates a direction.
+        """Checks that the model translates a direction.
 
         Raises:
             UserError: the model does not know a language, or both are the same.
@@ -112,10 +112,10 @@ def read_outlines(checkpoints: Sequence[Path]) -> list[Outline]:
 
 
 def find_files(spec: ModelSpec) -> TranslatorFiles:
-    """Finds what translating raw text with a model needs. No model is built.
+    """Finds the files for translating raw text with a model; builds no model.
 
     Args:
-        spec: which checkpoints and settings; what it leaves out is found as in
+        spec: the checkpoints and settings; files that it does not give are searched for by
             :func:`~langspec_lora.checkpoints.vocabulary_files.find_vocabulary`.
 
     Raises:

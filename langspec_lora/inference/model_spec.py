@@ -1,4 +1,4 @@
-"""Which files and settings make a model that translates, as a command line or a caller names them; knows no torch."""
+"""Which files and settings a model is loaded with, from a command line or a caller; does not import torch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def _languages(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which files and settings make a model.
+    """Which files and settings a model is loaded with.
 
     Attributes:
-        checkpoints: one file, or several of an ensemble.
-        dictionary: the fairseq dictionary of all languages; found where None.
-        sentencepiece_model: the SentencePiece model that belongs to it, for raw text; found where None.
-        langs: languages of a base model that names none itself.
-        base_checkpoint: the base of checkpoints that hold adapters only; where it was in training if None.
-        encoder_langtok: ``src``, ``tgt`` or ``none``: the language token before the source; as in training if None.
-        decoder_langtok: whether the target starts with its language token; as in training if None.
+        checkpoints: one file, or the files of an ensemble.
+        dictionary: the fairseq dictionary of all languages; if None, it is searched for.
+        sentencepiece_model: the SentencePiece model that belongs to it, for raw text; if None, it is searched for.
+        langs: languages of a base model whose checkpoint does not name them.
+        base_checkpoint: the base of checkpoints that hold adapters only; if None, the file that training used.
+        encoder_langtok: ``src``, ``tgt`` or ``none``: the language token before the source; if None, as in training.
+        decoder_langtok: whether the target starts with its language token; if None, as in training.
         dtype: ``fp32``, ``fp16`` or ``bf16``.
-        device: ``cpu``, ``cuda``, ``cuda:1``, …; where None a GPU, if there is one.
-        adapters: whether its adapters take part, or only the base below them.
+        device: ``cpu``, ``cuda``, ``cuda:1``, …; if None, a GPU if there is one.
+        adapters: whether to use the adapters, or only the base.
     """
 
     checkpoints: tuple[Path, ...]
@@ -44,13 +44,13 @@ class ModelSpec:
         "the model's SentencePiece model",
         "FILE",
         names=("--sentencepiece-model", "--spm"),
-        default_text="found like the dictionary",
+        default_text="searched for like the dictionary",
     )
-    langs: tuple[str, ...] = flag((), "languages of a base model that names none itself", "A,B,…", convert=_languages)
+    langs: tuple[str, ...] = flag((), "languages of a base model that does not name them", "A,B,…", convert=_languages)
     base_checkpoint: str | Path | None = base_flag()
     encoder_langtok: str | None = flag(
         None,
-        "language whose token stands before the source",
+        "which language token precedes the source",
         choices=("src", "tgt", "none"),
         default_text="as in training",
     )

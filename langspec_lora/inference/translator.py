@@ -1,6 +1,6 @@
-"""Raw text in, raw text out, between any languages of a checkpoint.
+"""Translates raw text between any languages of a checkpoint.
 
-fairseq is imported where lines are translated, so that :class:`Translator` can be imported without it.
+fairseq is imported only when lines are translated, so that :class:`Translator` can be imported without it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class LineError(UserError):
     """A line that cannot be translated.
 
     Attributes:
-        index: its index among the lines, from 0.
-        reason: what is wrong with it, and what to change.
+        index: index of the line, from 0.
+        reason: what is wrong with the line, and what to change.
     """
 
     def __init__(self, index: int, reason: str) -> None:
@@ -44,20 +44,20 @@ class LineError(UserError):
 class Translator:
     """Translates raw text with a model that is loaded once.
 
-    Its hypotheses are those of ``fairseq-generate`` on the same text, split by the same SentencePiece model. Threads
-    may share a translator, as those of a web server do; they take turns.
+    Its hypotheses are those of ``fairseq-generate`` on the same text, split by the same SentencePiece model. Several
+    threads may share a translator, for example in a web server; they take turns.
 
     Args:
         files: the model's files; :func:`~langspec_lora.inference.model_files.find_files` finds them.
-        generation: beam and the like.
-        limits: how much a batch holds.
+        generation: beam size and other settings of the search.
+        limits: how large a batch may be.
 
     Attributes:
         languages: the languages between which it translates.
-        device: where it computes, a ``torch.device``.
+        device: the device of the model, a ``torch.device``.
 
     Raises:
-        UserError: the files do not fit each other, or the device does not exist or does not compute in the dtype.
+        UserError: the files do not fit each other, or the device does not exist or does not support the dtype.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Translator:
     ) -> None:
         generation = generation or GenerationSettings()
         self._files, self.languages = files, files.languages
-        self._turn = Lock()  # a batch sets its languages on the model: another thread's would be translated with them
+        self._turn = Lock()  # each batch sets the languages of the whole model
         self._split = load_splitter(files.sentencepiece_model)
         self._shares_batches = not generation.depends_on_batch
         with _user_errors():
@@ -79,12 +79,12 @@ class Translator:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | Path | Sequence[str | Path], **settings: Any) -> Translator:
-        """Loads a checkpoint of fairseq, with adapters or without.
+        """Loads a checkpoint of fairseq, with or without adapters.
 
-        Files that are not given are looked for beside the checkpoint and in the data folder that it was trained on.
+        Files that are not given are searched for beside the checkpoint and in the data folder that it was trained on.
 
         Args:
-            checkpoint: the file, or several of an ensemble.
+            checkpoint: the file, or the files of an ensemble.
             **settings: fields of :class:`~langspec_lora.inference.model_spec.ModelSpec`,
                 :class:`~langspec_lora.generation.BatchLimits` and
                 :class:`~langspec_lora.generation.GenerationSettings`, such as ``device="cpu"`` or ``beam=1``.
@@ -92,7 +92,7 @@ class Translator:
         Raises:
             TypeError: a setting is unknown.
             UserError: a file is missing, damaged or hostile, the files do not fit each other, or the device does not
-                exist or does not compute in the dtype.
+                exist or does not support the dtype.
         """
         checkpoints = [checkpoint] if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
         model, limits, generation = split_settings(settings, ModelSpec, BatchLimits, GenerationSettings)
@@ -104,15 +104,15 @@ class Translator:
 
         Args:
             lines: the text; white space around a line is dropped.
-            source: the language of all lines, or of each.
-            target: likewise.
+            source: the source language of all lines, or one for each line.
+            target: the target language, likewise.
 
         Returns:
-            The translations in the order of the lines; that of an empty line is empty.
+            The translations in the order of the lines; the translation of an empty line is empty.
 
         Raises:
-            UserError: before anything is decoded, if a language is unknown, or a line is not text or is longer than the
-                model takes (a :class:`LineError`).
+            UserError: before anything is decoded, if a language is unknown, or if a line is not text or is too long
+                for the model (a :class:`LineError`).
         """
         if isinstance(lines, str):
             raise UserError("a single string was given as the lines; give a list of strings")
@@ -134,7 +134,7 @@ class Translator:
         return translations
 
     def _groups(self, directions: Collection[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-        """Directions that share batches."""
+        """Groups of directions that share batches."""
         if self._shares_batches:
             return [list(directions)] if directions else []
         return [[direction] for direction in directions]
@@ -145,7 +145,9 @@ class Translator:
         sides = [[names] * count if isinstance(names, str) else list(names) for names in (source, target)]
         for side, names in zip(("source", "target"), sides, strict=True):
             if len(names) != count:
-                raise UserError(f"{len(names)} {side} languages were given for {count} lines; give one, or one a line")
+                raise UserError(
+                    f"{len(names)} {side} languages were given for {count} lines; give one, or one per line"
+                )
         directions = list(zip(*sides, strict=True))
         for direction in dict.fromkeys(directions):
             self._files.check_direction(*direction)
@@ -185,13 +187,13 @@ class Translator:
 
 
 def _ring(languages: Sequence[str]) -> list[tuple[str, str]]:
-    """Directions that name every language; of a hundred languages all would be thousands."""
+    """A few directions that contain every language; all directions of a hundred languages would be thousands."""
     return list(zip(languages, (*languages[1:], languages[0]), strict=True))
 
 
 @contextmanager
 def _user_errors() -> Iterator[None]:
-    """Raises the mistake itself where fairseq's commands would end the program with it."""
+    """Raises a mistake as :class:`UserError` where fairseq's commands would end the program."""
     try:
         yield
     except SystemExit as end:

@@ -1,4 +1,4 @@
-"""The mathematics of language-specific LoRA; knows torch and not fairseq."""
+"""The mathematics of language-specific LoRA; imports torch, but not fairseq."""
 
 from langspec_lora.lora.absent_languages import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.freezing import FrozenLanguages

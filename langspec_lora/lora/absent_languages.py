@@ -1,9 +1,9 @@
-"""Adam for packed adapters: a language that is absent from an update rests.
+"""Adam for packed adapters that leaves languages unchanged if they are absent from an update.
 
-torch's optimizers step a parameter as a whole. The packed adapters hold the rows of all languages in one parameter, so
-a language without a sentence in the update would still be moved by its momentum and by weight decay. Were its rows a
-parameter of their own, they would have no gradient, and Adam would leave them, their moments and their step count
-alone. That is what happens here, without a loop over languages.
+torch's optimizers update a parameter as a whole. A packed parameter holds the rows of all languages, so momentum and
+weight decay would also change languages that have no sentence in the update. If the rows of each language were a
+separate parameter, an absent language would have no gradient, and Adam would leave its rows, moments and step count
+unchanged. This module does the same with packed parameters, without a loop over languages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from langspec_lora.sites import SIDES
 
 
 class Packed(NamedTuple):
-    """Where packed rows lie in a parameter of the optimizer, which may be a flat copy of many parameters.
+    """The position of packed rows in a parameter of the optimizer, which may be a flat copy of many parameters.
 
     Attributes:
-        start: first element, in the flattened parameter.
+        start: index of the first element in the flattened parameter.
         shape: ``(R, features)``.
-        side: ``src`` or ``tgt``: whose languages select the rows.
+        side: ``src`` or ``tgt``: whether the source or the target language selects the rows.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Packed(NamedTuple):
 
 
 class _Tensors(NamedTuple):
-    """A parameter, or a part of it, with all that one step reads and writes; all of one shape.
+    """A parameter or a part of it, with everything that a step reads and writes; all have the same shape.
 
     Attributes:
         weight: the parameter, in single precision.
@@ -50,18 +50,18 @@ class _Tensors(NamedTuple):
     square: Tensor
 
     def part(self, start: int | None, end: int | None, shape: tuple[int, ...] = (-1,)) -> _Tensors:
-        """The elements from one to another of flat tensors, as views."""
+        """A range of elements of flat tensors, as views."""
         return _Tensors(*(tensor[start:end].view(shape) for tensor in self))
 
 
 class _Rates(NamedTuple):
-    """How much one step moves each row, ``(R, 1)``; a row of an absent language not at all.
+    """How much a step changes each row, ``(R, 1)``; it does not change rows of absent languages.
 
     Attributes:
-        keep_mean: what the first moment is multiplied by: β₁, or 1 at rest.
-        keep_square: what the second moment is multiplied by: β₂, or 1.
-        size: the step size with its bias correction, or 0.
-        decay: what is added of the weight itself, or 0.
+        keep_mean: factor of the first moment: β₁, or 1 at rest.
+        keep_square: factor of the second moment: β₂, or 1 at rest.
+        size: step size with bias correction, or 0 at rest.
+        decay: factor of the weight that weight decay adds, or 0 at rest.
     """
 
     keep_mean: Tensor
@@ -73,18 +73,18 @@ class _Rates(NamedTuple):
 class LanguageAdam(torch.optim.Optimizer):
     """fairseq's Adam (decoupled weight decay), except that absent languages rest.
 
-    An optimizer of fairseq becomes one by :meth:`convert`; parameters that hold no packed rows are stepped as before,
-    and so is everything, to the last bit, while every language is in every update. Rows of absent languages need a
+    :meth:`convert` turns an optimizer of fairseq into one. Parameters without packed rows are updated as before. As
+    long as every language is in every update, so are all parameters, to the last bit. Rows of absent languages need a
     gradient of exactly zero, which :class:`~langspec_lora.lora.linear.LanguageSpecificLinear` gives them.
 
-    The state of each parameter is fairseq's: ``step``, ``exp_avg``, ``exp_avg_sq``. The first parameter's also holds
-    :attr:`RESTED`.
+    The state of each parameter is fairseq's: ``step``, ``exp_avg``, ``exp_avg_sq``. The state of the first parameter
+    also contains :attr:`RESTED`.
     """
 
     RESTED = "rested"
-    """The entry of the state with the number of steps that each language sat out, int64, ``(2, languages)``.
+    """The entry of the state with the number of steps in which each language rested, int64, ``(2, languages)``.
 
-    So a state that has none, and steps of a stock Adam in between, count as steps of all languages together.
+    It counts the steps that a language missed, so that the steps of a stock Adam count as steps of every language.
     """
 
     packed: Mapping[Tensor, Sequence[Packed]]
@@ -96,12 +96,12 @@ class LanguageAdam(torch.optim.Optimizer):
     def convert(
         cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: PackedLayout
     ) -> LanguageAdam:
-        """Turns fairseq's Adam, or apex's fused one, into this class in place, with the state that it has.
+        """Converts fairseq's Adam, or apex's fused one, to this class, in place; it keeps its state.
 
         Args:
             optimizer: the optimizer.
-            packed: the packed rows in each of its parameters that has some, in ascending order.
-            layout: how the languages' rows lie.
+            packed: the packed rows in each parameter that contains some, in ascending order.
+            layout: which rows belong to which language.
         """
         optimizer.__class__ = cls
         converted = cast(LanguageAdam, optimizer)
@@ -116,7 +116,7 @@ class LanguageAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Does one step.
+        """Updates the parameters once.
 
         Args:
             closure: computes the loss again and returns it; see torch.
@@ -134,7 +134,7 @@ class LanguageAdam(torch.optim.Optimizer):
         return loss
 
     def _count(self) -> tuple[int, Tensor]:
-        """The number of steps, with this one, and how many of them each language has sat out, ``(2, languages)``."""
+        """The number of steps including this one, and in how many of them each language rested, ``(2, languages)``."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         steps = 1 + max(self.state[parameter].get("step", 0) for parameter in parameters)
         state = self.state[parameters[0]]
@@ -144,7 +144,7 @@ class LanguageAdam(torch.optim.Optimizer):
         return steps, state[self.RESTED]
 
     def _rates(self, steps: int, rested: Tensor, group: dict) -> dict[str, _Rates | None]:
-        """By side, the rates of each row; None where no language has rested, and all step as one parameter would."""
+        """The rates of each row, by side; None if no language has ever rested, so that all rows have the same rates."""
         ranks = torch.tensor(self.layout.ranks)
         found: dict[str, _Rates | None] = {}
         (beta1, beta2), rate = group["betas"], group["lr"]
@@ -194,7 +194,7 @@ class LanguageAdam(torch.optim.Optimizer):
 
 
 def _single(tensor: Tensor) -> Tensor:
-    """In single precision, where it is in half."""
+    """The tensor, in single precision if it is in half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -204,7 +204,7 @@ def _step_size(steps: int, group: dict) -> float:
 
 
 def _step_alike(tensors: _Tensors, group: dict, size: float) -> None:
-    """fairseq's step, in its order of operations."""
+    """fairseq's step, with its order of operations."""
     weight, gradient, mean, square = tensors
     if not weight.numel():
         return
@@ -217,7 +217,7 @@ def _step_alike(tensors: _Tensors, group: dict, size: float) -> None:
 
 
 def _step_rows(tensors: _Tensors, group: dict, rates: _Rates) -> None:
-    """The same for ``(R, features)`` with rates of each row; the gradient of rows at rest is zero."""
+    """The same step for ``(R, features)``, with rates for each row; the gradient of rows at rest is zero."""
     weight, gradient, mean, square = tensors
     beta1, beta2 = group["betas"]
     mean.mul_(rates.keep_mean).add_(gradient, alpha=1 - beta1)
@@ -228,5 +228,5 @@ def _step_rows(tensors: _Tensors, group: dict, rates: _Rates) -> None:
 
 
 def packed_parameters(linears: Iterable[LanguageSpecificLinear]) -> dict[Tensor, str]:
-    """The packed parameters of a model's adapted linears, each with the side that selects its rows."""
+    """The packed parameters of the adapted linears, each with the side that selects its rows."""
     return {parameter: linear.side for linear in linears for parameter in (linear.lora_A, linear.lora_B)}

@@ -1,4 +1,4 @@
-"""Keeping the adapters of some languages bit for bit while those of others train."""
+"""Keeps the adapters of some languages unchanged, bit for bit, while those of others train."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from langspec_lora.lora.routing import PackedLayout
 class FrozenLanguages(TrainingHook):
     """Keeps the adapters of some languages unchanged, bit for bit.
 
-    Their gradient is cleared, so that it counts neither in the gradient norm nor in the optimizer's state, and their
-    values are restored after each update, because weight decay would change them even so.
+    Their gradient is set to zero, so that it affects neither the gradient norm nor the optimizer's state. Their values
+    are restored after each update, because weight decay changes them even then.
 
     Args:
         linears: the adapted linears of one model.
@@ -43,7 +43,7 @@ class FrozenLanguages(TrainingHook):
         return self._rows
 
     def begin_epoch(self, epoch: int) -> None:
-        """Remembers the values to keep."""
+        """Copies the values to keep."""
         self._kept = [parameter.detach()[self._rows_on(parameter.device)] for parameter in self._parameters]
 
     @torch.no_grad()

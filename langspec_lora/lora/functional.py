@@ -1,8 +1,8 @@
-"""The language-specific linear as one differentiable function: three matrix products forward, whatever the languages.
+"""The language-specific linear layer as one differentiable function: three matrix products, however many languages.
 
-Written by hand because autograd's graph would pass over activations once more for each of its steps (the sum of
-both branches, the masking, the padding of a slice, the sum of both input gradients), which costs more than the low-rank
-products. Here these sums happen inside the matrix products (``addmm``, ``baddbmm``).
+Autograd would read and write the activations once more for each step (the sum of both branches, the masking, the
+padding of a slice, the sum of both input gradients), which costs more than the low-rank products. Here these sums are
+part of the matrix products (``addmm``, ``baddbmm``).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch.autograd.function import once_differentiable
 class LanguageSpecificLinearFunction(torch.autograd.Function):
     """``y = W x + b + B_l A_l x`` for a batch whose sentences select rows of the packed ``A`` and ``B``.
 
-    Of the activations it keeps the input, where ``A`` or ``W`` need it, and the rank-sized one between ``A`` and ``B``.
-    It keeps no copy of ``W``: under autocast ``W`` is cast again in the backward pass.
+    Of the activations it keeps the input, if ``A`` or ``W`` need it, and the one between ``A`` and ``B``, as wide as
+    the rank. It keeps no copy of ``W``: under autocast, ``W`` is cast again in the backward pass.
 
     Arguments of ``apply``, all by position:
 
     * input ``(time, batch, d_in)``, weight ``(d_out, d_in)``, bias ``(d_out,)`` or None;
-    * A ``(R, f_in)`` and B ``(R, f_out)``, ``f`` being the width of the slice, or ``d``;
+    * A ``(R, f_in)`` and B ``(R, f_out)``, where ``f`` is the width of the slice, or ``d``;
     * rows, foreign: see :class:`langspec_lora.lora.routing.Selection`;
     * part: the slice of features that ``A`` reads and ``B`` adds to, or None for all.
 
-    Returns ``(time · batch, d_out)``, flat because autograd lets nobody write into a view that a function returns, as
-    fairseq's attention does. Differentiable once, by input, weight, bias, A and B.
+    Returns ``(time · batch, d_out)``. It is flat because fairseq's attention writes into it, which autograd forbids for
+    a view that a function returns. Differentiable once, with respect to input, weight, bias, A and B.
     """
 
     @staticmethod
@@ -86,7 +86,7 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
 def reference(
     input: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, rows: Sequence[slice], part: slice
 ) -> Tensor:
-    """What :class:`LanguageSpecificLinearFunction` computes, in plain torch, one sentence at a time.
+    """Computes the same as :class:`LanguageSpecificLinearFunction` in plain torch, one sentence at a time.
 
     Args:
         input: ``(time, batch, d_in)``.
@@ -111,7 +111,7 @@ _ASKS_BY_DEVICE = torch.__version__ >= "2.4"  # which deprecates the names below
 
 
 def compute_type(input: Tensor) -> torch.dtype:
-    """The dtype that autocast asks for where it is on; elsewhere that of the input."""
+    """Autocast's dtype if autocast is on, else the dtype of the input."""
     if _ASKS_BY_DEVICE:
         device = input.device.type
         on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -126,7 +126,7 @@ def _part(x: Tensor, part: slice | None) -> Tensor:
 
 
 def _rows(packed: Tensor, rows: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The rows in use: ``(R', features)`` where all sentences share them, else ``(batch, r_max, features)``."""
+    """The rows in use: ``(R', features)`` if all sentences share them, else ``(batch, r_max, features)``."""
     if rows is None:
         return packed.to(dtype)
     used = packed.index_select(0, rows.view(-1)).to(dtype)
@@ -163,7 +163,7 @@ def _outer(hidden: Tensor, x: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def _to_packed(grad: Tensor, packed: Tensor, rows: Tensor | None) -> Tensor:
-    """Adds up what several sentences give to the same row of the packed tensor."""
+    """Sums the gradients that several sentences give to the same row of the packed tensor."""
     if rows is not None:
         # The backward pass of F.embedding and not index_add: it is deterministic on CUDA.
         grad = torch.ops.aten.embedding_dense_backward(grad.view(*rows.shape, -1), rows, packed.size(0), -1, False)

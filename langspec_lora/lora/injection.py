@@ -1,4 +1,4 @@
-"""The verbs on a whole model: inject adapters, remove or merge them, say what trains."""
+"""Functions for a whole model: inject adapters, remove or merge them, and choose what trains."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def inject(
     start: int = 0,
     init: str = "rank",
 ) -> LanguageRouting:
-    """Puts an adapter for every language beside linears of a model, in place.
+    """Adds an adapter for every language to linears of a model, in place.
 
-    The adapters add nothing until they train. Example::
+    The adapters have no effect until they are trained. Example::
 
         routing = inject(model, {"encoder.fc": "src", "decoder.fc": "tgt"}, ranks=[2, 2, 8])
         mark_trainable(model)
         routing.set_batch(source_ids, target_ids)  # for each batch, before the forward pass
 
     Args:
-        model: any model whose linears get ``(time, batch, features)``.
-        sides: the linears by their path in the model (as ``named_modules`` gives it), each with ``"src"`` or ``"tgt"``:
-            whose language selects the adapter. A linear that the model has under several paths gets one adapter for all
-            of them.
+        model: any model with linears that get ``(time, batch, features)``.
+        sides: the linears to adapt, by their path in the model (as in ``named_modules``), each with ``"src"`` or
+            ``"tgt"``: whether the source or the target language selects the adapter. A linear that the model has under
+            several paths gets one adapter for all of them.
         ranks: rank of each language's adapter; a language's id is its position.
         dim: 0 adapts whole layers; otherwise the adapters read ``dim`` features of each input, and add to the same
             features of the output.
@@ -43,11 +43,11 @@ def inject(
         init: how LoRA A is drawn, see :func:`~langspec_lora.lora.linear.draw_a`.
 
     Returns:
-        The routing of the model, which has to be told the languages of every batch.
+        The routing of the model; pass the languages of every batch to its ``set_batch``.
 
     Raises:
-        ValueError: a path names no plain linear of the model, a side is neither ``src`` nor ``tgt``, or one linear is
-            given both.
+        ValueError: a path is not that of a plain linear, a side is neither ``src`` nor ``tgt``, or one linear is given
+            both.
     """
     side_of: dict[nn.Module, str] = {}
     for path, side in sides.items():
@@ -70,16 +70,16 @@ def inject(
 
 
 def remove(model: nn.Module) -> None:
-    """Removes the adapters, in place: every adapted linear gives way to the module that it replaced.
+    """Removes the adapters, in place: the original modules replace the adapted linears.
 
-    The base weights were never written to, so the model computes what it computed before :func:`inject`, bit for bit.
+    The base weights have not changed, so the model computes what it computed before :func:`inject`, bit for bit.
     """
     _replace(model, {linear: linear.without_adapters() for linear in adapted_linears(model)})
 
 
 @torch.no_grad()
 def merge(model: nn.Module, source: int, target: int) -> None:
-    """Adds the adapters of one direction to the weights for good, in place, and removes all adapters.
+    """Adds the adapters of one direction permanently to the weights, in place, and removes all adapters.
 
     To switch between directions and keep the adapters, see
     :class:`~langspec_lora.lora.merging.MergedWeights`.
@@ -90,7 +90,7 @@ def merge(model: nn.Module, source: int, target: int) -> None:
         target: the target language's id.
 
     Raises:
-        ValueError: there is no language of an id.
+        ValueError: an id is not that of a language.
     """
     plain_of: dict[nn.Module, nn.Module] = {}
     for linear in adapted_linears(model):

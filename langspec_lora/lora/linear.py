@@ -20,7 +20,7 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
         a: ``(r, d_in)``, one language's rows.
         init: ``"rank"``: from U(-1/√r, 1/√r), as the released implementation does; ``"standard"``: from
             U(-1/√d, 1/√d) with d the number of features that A reads.
-        generator: where the numbers come from.
+        generator: the random number generator.
     """
     if init not in INITS:
         raise ValueError(f"init {init!r}: expected {' or '.join(INITS)}")
@@ -29,21 +29,21 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
 
 
 class LanguageSpecificLinear(nn.Linear):
-    """A linear layer to which each sentence's language adds its own low-rank update.
+    """A linear layer that adds a low-rank update of the sentence's language.
 
     The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
     with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
     checkpoints load unchanged. The adapters of all languages are packed in two parameters and a buffer:
 
     * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
-    * ``lora_mask (R, d_out)``, uint8: 1 where an entry of ``lora_B`` lives, 0 where pruning has removed it.
+    * ``lora_mask (R, d_out)``, uint8: 1 for entries of ``lora_B`` that are kept, 0 for pruned entries.
 
     ``lora_B`` starts at zero, so a fresh layer computes what the base layer computes.
 
     Args:
         linear: the layer to adapt; its parameters are taken over, not copied.
         routing: the languages of the current batch and the layout of the adapters.
-        side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
+        side: ``"src"`` or ``"tgt"``: which language selects the adapter.
         dim: 0 adapts the whole layer; otherwise the adapter reads features ``start`` to ``start + dim`` of the input
             and adds to the same features of the output.
         start: first feature of that slice.
@@ -78,7 +78,7 @@ class LanguageSpecificLinear(nn.Linear):
         self.computes_merged = False
 
     def without_adapters(self) -> nn.Linear:
-        """The module that this one replaced, with the present weight and bias."""
+        """The module that this one replaced, with the current weight and bias."""
         linear = self._stock[0]
         linear.weight, linear.bias = self.weight, self.bias
         return linear

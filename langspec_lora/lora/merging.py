@@ -1,4 +1,4 @@
-"""One direction's adapters added to the base weights, so that decoding it costs what the base model costs."""
+"""Adds the adapters of one direction to the base weights, so that decoding is as fast as with the base model."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def add_low_rank(weight: Tensor, a: Tensor, b: Tensor, part: slice | None = None
 
 
 class MergedWeights:
-    """The merged weights of one direction, beside the base weights, which are never written to.
+    """The merged weights of one direction, in addition to the base weights, which are never changed.
 
-    So leaving the direction gives back the base bit for bit, and saving a model at any time saves base and adapters.
-    The weights of the last direction are kept for its next batch, and computed again when an adapter or a base weight
-    has changed. They take as much memory as the adapted base weights.
+    So after the direction the model uses the base again, bit for bit, and a model that is saved at any time has base
+    and adapters. The merged weights are kept for the next batch of the direction, and computed again if an adapter or a
+    base weight has changed. They take as much memory as the adapted base weights.
 
     Args:
         linears: the adapted linears of one model.
@@ -65,9 +65,9 @@ class MergedWeights:
 
     @contextmanager
     def using(self, source: int, target: int) -> Iterator[None]:
-        """Computes with the merged weights of a direction for the length of a ``with`` block.
+        """Uses the merged weights of a direction within a ``with`` block.
 
-        The languages of the batches do not count there: every sentence is of this direction.
+        The language ids of batches are ignored there: all sentences are treated as this direction.
 
         Args:
             source: the source language's id in the packed layout.
@@ -94,7 +94,7 @@ class MergedWeights:
             linear.merged = None
 
     def _state(self) -> Iterator[tuple]:
-        """Changes when a weight is replaced, moved or written to in place."""
+        """A value that changes if a weight is replaced, moved or written to in place."""
         for linear in self._linears:
             for parameter in (linear.weight, linear.lora_A, linear.lora_B):
                 yield parameter.data_ptr(), parameter.dtype, parameter._version

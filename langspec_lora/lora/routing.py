@@ -1,4 +1,4 @@
-"""Which adapters the sentences of a batch use: computed once per batch, read by every adapted linear of a model."""
+"""Which adapters the sentences of a batch use; computed once per batch for all adapted linears of a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.sites import SOURCE, TARGET
 
 DENSE_ROWS = 128
-"""Up to this many rows in all, projecting onto all languages' rows and clearing the foreign ones beats gathering."""
+"""Up to this many rows, projecting onto all rows and masking the foreign ones is faster than gathering rows."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PackedLayout:
 
 @dataclass(frozen=True)
 class Languages:
-    """Source and target language ids of the sentences of a batch, each ``(batch,)``; ``(1,)`` where all have one."""
+    """Source and target language ids of a batch, each ``(batch,)``, or ``(1,)`` if all sentences have the same."""
 
     source: Tensor
     target: Tensor
@@ -59,10 +59,10 @@ class Selection:
     """The rows of a packed tensor that each sentence uses.
 
     Attributes:
-        rows: None where all rows are projected onto (few rows in all); ``(1, r_max)`` row indices where all sentences
-            have one language; ``(batch, r_max)`` otherwise. A language of lower rank repeats its first row.
-        foreign: true at rows that do not belong to the sentence: those of another language, and repeated ones.
-            ``(batch, R)`` without ``rows``, else of their shape; None if there is no such row.
+        rows: row indices: ``(1, r_max)`` if all sentences have the same language, else ``(batch, r_max)``. A language
+            of lower rank repeats its first row. None if every sentence uses all rows, because there are few.
+        foreign: True for rows that do not belong to the sentence, because they are another language's or repeated.
+            ``(batch, R)`` if ``rows`` is None, else the shape of ``rows``; None if there are no such rows.
     """
 
     rows: Tensor | None
@@ -72,8 +72,9 @@ class Selection:
 class LanguageRouting(nn.Module):
     """The languages of the current batch, for all adapted linears of one model.
 
-    The model sets :attr:`current` at the start of a forward pass; no signature in between changes. It is a module only
-    so that its index tables follow the model to its device. The tables are fixed by the layout and not saved.
+    The model sets :attr:`current` at the start of a forward pass, so the layers in between need no further arguments.
+    It is a module only so that its index tables move to the model's device. The layout determines the tables, so they
+    are not saved.
 
     Args:
         layout: the packed layout, the same in every adapted linear of the model.
@@ -105,11 +106,11 @@ class LanguageRouting(nn.Module):
         self._equal_ranks = len(set(layout.ranks)) == 1
 
     def translate_ids(self, model_ids: Sequence[int | None]) -> None:
-        """Says which of the model's languages each id of the batches means.
+        """Sets the model's language id for each id in the batches.
 
         Args:
-            model_ids: for every id that batches may carry, the model's id, or None where the model has no such
-                language. A batch that carries one of those fails: it is looked up behind the end of every table.
+            model_ids: for every id that batches may contain, the model's id, or None if the model does not have the
+                language. A batch with such a language fails, because the lookup is out of range.
         """
         behind = len(self.layout.ranks)
         self.model_ids = [behind if language is None else language for language in model_ids]
@@ -119,13 +120,14 @@ class LanguageRouting(nn.Module):
         """Sets the languages of the batch.
 
         Args:
-            source: source language ids as the batch carries them, ``(batch,)`` or ``(batch, 1)``; a single one holds
-                for all sentences.
+            source: source language ids as in the batch, ``(batch,)`` or ``(batch, 1)``; a single id is for all
+                sentences.
             target: target language ids, likewise.
-            batch: the number of sentences, where it is known.
+            batch: the number of sentences, if it is known.
 
         Raises:
-            UserError: one of the two is missing, or they are no ids of languages, one or as many as sentences.
+            UserError: source or target ids are missing, are not ids of languages, or are neither one nor one per
+                sentence.
         """
         self.set(Languages(*(self._model_ids(side, ids, batch) for side, ids in ((SOURCE, source), (TARGET, target)))))
 
@@ -137,22 +139,22 @@ class LanguageRouting(nn.Module):
             raise UserError(f"{name} is of type {ids.dtype}; expected whole numbers, the positions in --langs")
         ids = ids.view(-1).long()
         if batch is not None and len(ids) not in (1, batch):
-            raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one a sentence")
-        # Asked of a GPU, this would wait for it in every batch; there a lookup behind the table's end fails by itself.
+            raise UserError(f"{name} holds {len(ids)} ids for {batch} sentences; expected one, or one per sentence")
+        # On a GPU, this check would wait for the device in every batch; there, a lookup out of range fails by itself.
         unknown = [number for number in _known(ids) if not 0 <= number < len(self.model_id)]
         if unknown:
             raise UserError(f"{name} holds {unknown[0]}; expected numbers from 0 to {len(self.model_id) - 1}")
         return self.model_id[ids]
 
     def set(self, languages: Languages | None) -> None:
-        """Sets the languages of the batch, already as the model's ids."""
+        """Sets the languages of the batch by the model's ids."""
         if languages is not self.current:
             self.current = languages
             self._selections.clear()
 
     @contextmanager
     def using(self, languages: Languages | None) -> Iterator[None]:
-        """Sets the languages for the length of a ``with`` block (the recomputation of a checkpointed layer)."""
+        """Sets the languages within a ``with`` block, for the recomputation of a checkpointed layer."""
         before = self.current
         self.set(languages)
         try:
@@ -161,10 +163,10 @@ class LanguageRouting(nn.Module):
             self.set(before)
 
     def select(self, side: str, batch: int) -> Selection:
-        """The rows that the sentences of a batch use.
+        """Returns the rows that the sentences of a batch use.
 
         Args:
-            side: ``"src"`` or ``"tgt"``: whose language selects the adapter.
+            side: ``"src"`` or ``"tgt"``: which language selects the adapter.
             batch: number of sentences of the tensor to adapt. It is the batch of the routing, or that batch divided by
                 the beam size: fairseq projects cross-attention's keys and values once per sentence, not per beam.
 
@@ -197,5 +199,5 @@ class LanguageRouting(nn.Module):
 
 
 def _known(ids: Tensor) -> list[int]:
-    """The values of ids on the CPU."""
+    """The ids as Python numbers, if they are on the CPU."""
     return ids.tolist() if ids.device.type == "cpu" else []

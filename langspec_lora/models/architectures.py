@@ -27,7 +27,7 @@ def _set_default(args: Namespace, name: str, value: Any) -> None:
 
 
 def _m2m100(args: Namespace, name: str) -> None:
-    """A size of M2M100, with the dropout of attention weights that it was pretrained with."""
+    """Sets the sizes of an M2M100, and the attention dropout of its pretraining."""
     _set_default(args, "attention_dropout", 0.1)
     _set_size(args, M2M100[name])
 
@@ -40,7 +40,7 @@ def langspec_m2m100_lora_base(args: Namespace) -> None:
 
 @register_model_architecture(NAME, "global_pruning_langspec_m2m100_lora_base")
 def global_pruning_langspec_m2m100_lora_base(args: Namespace) -> None:
-    """The released code's name of the architecture with pruning; the same model."""
+    """The released code's name for the architecture with pruning; the same model as ``langspec_m2m100_lora_base``."""
     langspec_m2m100_lora_base(args)
 
 

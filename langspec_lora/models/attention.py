@@ -1,4 +1,4 @@
-"""Attention that calls its projection modules, so that adapted projections take part everywhere."""
+"""Attention that calls its projection modules, so that adapted projections are always used."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch import Tensor
 from langspec_lora.lora.functional import compute_type
 
 FUSE_STEPS_ON_CPU = False
-"""Whether the steps of decoding use the fused attention on a CPU too, where torch's kernel takes longer for one query
+"""Whether incremental decoding uses the fused attention on a CPU too. There, torch's kernel takes longer for one query
 position than two batched products (2.3 against 1.5 ms for 115 hypotheses of 16 heads)."""
 
 
 class AdaptedAttention(MultiheadAttention):
     """fairseq's attention for adapted projections.
 
-    The stock ``forward`` hands ``q_proj.weight`` and the others straight to ``F.multi_head_attention_forward`` in
-    training and in the encoder, past the modules. Here the modules are called, and torch's fused
-    ``scaled_dot_product_attention`` follows wherever nobody asks for the attention weights: in self-attention and
-    cross-attention, in training, and on a GPU in incremental decoding. In self-attention on whole sentences the
-    operations are those of the stock one, so that with B = 0 the results equal it bit for bit. The rest takes fairseq's
-    own explicit path, which calls the modules: requests for the attention weights (by default of the last decoder
-    layer), and the steps of decoding on a CPU.
+    In training and in the encoder, the stock ``forward`` passes ``q_proj.weight`` and the other weights directly to
+    ``F.multi_head_attention_forward`` and does not call the modules. This class calls the modules and then torch's
+    fused ``scaled_dot_product_attention``, unless the attention weights are needed: in self-attention and
+    cross-attention, in training, and in incremental decoding on a GPU. In self-attention on whole sentences it uses the
+    same operations as the stock class, so that with B = 0 the results are equal, bit for bit. Everything else uses
+    fairseq's explicit path, which calls the modules: requests for attention weights (by default of the last decoder
+    layer), and incremental decoding on a CPU.
     """
 
     @classmethod
     def convert(cls, attention: MultiheadAttention) -> None:
-        """Turns a stock attention module into this class in place; its parameters and their names stay."""
+        """Converts a stock attention module to this class, in place; its parameters keep their names."""
         attention.__class__ = cls
         attention._set_skip_embed_dim_check()  # fairseq's switch to the explicit path
 
@@ -87,7 +87,7 @@ class AdaptedAttention(MultiheadAttention):
         if not (static_kv and "prev_key" in saved):
             assert memory is not None  # only known keys come without it
             if self.encoder_decoder_attention and memory.size(1) == batch:
-                # fairseq's generator repeats the source for each beam; its keys and values are needed once.
+                # fairseq's generator repeats the source for each beam, but its keys and values are needed only once.
                 memory = memory[:, :: self.beam_size]
                 padding = None if padding is None else padding[:: self.beam_size]
             new = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
@@ -134,7 +134,7 @@ class AdaptedAttention(MultiheadAttention):
     ) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
         """Joins keys and values with those of earlier steps, in the format in which fairseq keeps and reorders them."""
         if "prev_key" in saved:
-            # In three dimensions: torch joins tensors of four, which it takes for pictures, at half the speed.
+            # In three dimensions: torch takes tensors with four for images and joins them at half the speed.
             before = saved["prev_key"].flatten(0, 1), saved["prev_value"].flatten(0, 1)
             if static or new is None:
                 new = before
@@ -162,7 +162,7 @@ class AdaptedAttention(MultiheadAttention):
 
 
 def _cast_once(*inputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Under autocast, one copy in half precision of each tensor, in place of one in each projection that reads it."""
+    """Under autocast, casts each tensor once, so that not every projection that reads it makes a copy."""
     distinct = {id(x): x for x in inputs if x is not None}
     casts = {key: x.to(compute_type(x)) for key, x in distinct.items()}
     return tuple(None if x is None else casts[id(x)] for x in inputs)

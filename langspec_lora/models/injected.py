@@ -1,4 +1,4 @@
-"""The adapters of one model: which it has, their linears, the languages of the batch."""
+"""The adapters of one model: their configuration, their linears, and the languages of the batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from langspec_lora.sites import Site
 class InjectedAdapters(nn.Module):
     """The adapters of one model.
 
-    What a checkpoint says of them besides their weights are buffers, so that every tool that copies a model's state
-    keeps them, and whole numbers, so that averaging checkpoints leaves them as they are.
+    The manifest and the epoch of the masks are buffers, so that every tool that copies a model's state keeps them. They
+    are integers, so that averaging checkpoints does not change them.
 
     Args:
         config: which adapters the model has.
@@ -40,7 +40,7 @@ class InjectedAdapters(nn.Module):
         super().__init__()
         self.config = config
         self.routing = routing
-        self.linears = dict(linears)  # no ModuleDict: they are registered where they compute
+        self.linears = dict(linears)  # no ModuleDict: the model's layers register them
         self.register_buffer("manifest", language_manifest(config.languages))
         self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
         self._merged = MergedWeights(self.linears.values())
@@ -52,12 +52,12 @@ class InjectedAdapters(nn.Module):
 
     @torch.no_grad()
     def clear(self) -> None:
-        """Leaves the base model: sets all of B to zero, so that no adapter adds anything."""
+        """Sets all B to zero, so that no adapter has an effect and the model computes what its base computes."""
         for linear in self.linears.values():
             linear.lora_B.zero_()
 
     def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
-        """Says what the language ids of the batches mean, by name.
+        """Sets which language each id in the batches means.
 
         Args:
             names: the languages of the task, by id.
@@ -74,7 +74,7 @@ class InjectedAdapters(nn.Module):
 
     @contextmanager
     def merged(self, source: int, target: int) -> Iterator[None]:
-        """Translates one direction at the base model's speed for the length of a ``with`` block.
+        """Translates one direction at the speed of the base model, within a ``with`` block.
 
         Inside, every sentence is of this direction, whatever ids its batch carries. See :class:`MergedWeights`.
 

@@ -1,4 +1,4 @@
-"""What has to change in stock transformer layers before their linears can be adapted."""
+"""Changes stock transformer layers so that their linears can be adapted."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from langspec_lora.sites import Site
 class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
     """fairseq 0.12.2's encoder layer without its fused inference path.
 
-    That path (post-norm, evaluation mode) computes on copies of the weights, past the adapted linears. The copies also
-    double the encoder's memory and would count as trainable. Main has neither, and needs no conversion.
+    That path (post-norm, evaluation mode) uses copies of the weights instead of the adapted linears. The copies also
+    double the encoder's memory and would count as trainable. fairseq's main branch has neither, so it needs no
+    conversion.
     """
 
     _load_from_state_dict = nn.Module._load_from_state_dict  # the stock one fills the copies
 
     @classmethod
     def convert(cls, layer: transformer_layer.TransformerEncoderLayerBase) -> None:
-        """Turns a stock encoder layer into this class in place."""
+        """Converts a stock encoder layer to this class, in place."""
         if not hasattr(layer, "can_use_fastpath"):
             return
         layer.__class__ = cls
@@ -40,11 +41,11 @@ class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
 def inject_at_sites(
     model: nn.Module, config: AdapterConfig
 ) -> tuple[LanguageRouting, dict[Site, LanguageSpecificLinear]]:
-    """Puts adapters beside the linears that the configuration names, in place.
+    """Adds adapters to the linears that the configuration names, in place.
 
     Args:
         model: a Transformer of fairseq.
-        config: where the adapters stand.
+        config: which sites are adapted.
 
     Returns:
         The model's routing, and the adapted linears by site.
@@ -61,9 +62,9 @@ def inject_at_sites(
 def checkpoint_activations(layer: nn.Module, routing: LanguageRouting | None, offload: bool) -> None:
     """Recomputes a layer's activations in the backward pass, with the languages of its forward pass.
 
-    fairseq's ``checkpoint_wrapper`` runs the layer again when another batch may have been routed since, so the
-    languages go along as an argument. It also gives no gradient to a layer whose input needs none, which is the case
-    above frozen embeddings.
+    fairseq's ``checkpoint_wrapper`` runs the layer again when the routing may already have the languages of another
+    batch, so the languages are passed along as an argument. It also gives no gradient to a layer if the layer's input
+    needs none, as above frozen embeddings.
 
     Args:
         layer: an encoder or decoder layer; its ``forward`` is replaced.

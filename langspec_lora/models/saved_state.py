@@ -1,4 +1,4 @@
-"""What a model saves of its adapters besides their weights, and how a checkpoint's state is made to fit it."""
+"""Makes a checkpoint's state fit a model, and decides whether the model is saved with its base."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], langua
         languages: the model's languages, or None for a model without adapters.
 
     Raises:
-        UserError: the checkpoint holds only part of the adapters, or others than the model wants, or wrong numbers.
+        UserError: the checkpoint holds only part of the adapters, other adapters than the model, or invalid numbers.
     """
     check_values(state)
     fresh = {name: value for name, value in model.items() if is_adapter_entry(name)}
@@ -60,11 +60,11 @@ def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
 
 
 class SavedBase:
-    """Whether a model is saved with its frozen base, or with the base's fingerprint in place of it.
+    """Whether a model is saved with its frozen base, or with the fingerprint of the base instead.
 
     Args:
-        path: the base's file, for checkpoints that were saved without; None where it is not known.
-        left_out: whether the model is saved without, as long as that file stays as it is.
+        path: the file of the base, for checkpoints that are saved without it; None if it is not known.
+        left_out: whether the model is saved without the base as long as that file does not change.
     """
 
     def __init__(self, path: str | None, left_out: bool) -> None:
@@ -73,10 +73,10 @@ class SavedBase:
         self._fingerprint: str | None = None
 
     def fill_in(self, state: dict[str, Any]) -> None:
-        """Adds the base to a state that was saved without it, in place, and remembers which base it is.
+        """Adds the base to a state that was saved without it, in place, and stores its fingerprint.
 
         Raises:
-            UserError: the base is not found, damaged, hostile, or another one.
+            UserError: the base is not found, is damaged or hostile, or is another one.
         """
         stated = stated_base(state)
         fill_base(state, self._path)
@@ -84,11 +84,11 @@ class SavedBase:
             self._fingerprint = stated or base_fingerprint(state)
 
     def leave_out(self, state: dict[str, Any]) -> dict[str, Any]:
-        """The state as it is saved."""
+        """The state to save: without the base, if checkpoints are saved without it."""
         if self._file is None or self._fingerprint is None:
             return state
-        if self._file.has_changed():  # whoever loads such a checkpoint would not find the base again
-            logger.warning("%s has changed: checkpoints hold the base from now on", self._file.path)
+        if self._file.has_changed():  # a checkpoint without the base could not be completed later
+            logger.warning("%s has changed; from now on, checkpoints include the base", self._file.path)
             self._file = None
             return state
         return without_base(state, self._fingerprint)

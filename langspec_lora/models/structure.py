@@ -1,4 +1,4 @@
-"""Flags that build a Transformer in which some adapters would have no linear."""
+"""Refuses flags that would build a Transformer without some of the adapted linears."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from langspec_lora.sites import POSITIONS
 
 
 def check_structure(args: Namespace, config: AdapterConfig) -> None:
-    """Makes sure that the model fairseq will build has every adapted linear.
+    """Checks that the model that fairseq will build has every adapted linear.
 
     Args:
         args: the arguments that the model is built from.
         config: its adapters.
 
     Raises:
-        UserError: it will lack layers or attention that are to be adapted.
+        UserError: the model will not have layers or attention that should be adapted.
     """
     for stack in POSITIONS:
         if getattr(args, f"{stack}_layers_to_keep", None):
@@ -37,10 +37,10 @@ def check_structure(args: Namespace, config: AdapterConfig) -> None:
 
 
 def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
-    """As :func:`check_structure`, for a model that will be trained.
+    """Checks the same as :func:`check_structure`, for a model that will be trained.
 
     Raises:
-        UserError: likewise; or a rank exceeds every layer; or layers are dropped where all processes need them.
+        UserError: as there, or a rank exceeds every layer, or layer drop is used with a backend that needs all layers.
     """
     check_structure(args, config)
     widths = (getattr(args, f"{stack}_{size}") for stack in POSITIONS for size in ("embed_dim", "ffn_embed_dim"))
@@ -49,6 +49,6 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
     several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     if drops and several and args.ddp_backend in ("pytorch_ddp", "c10d") and not args.find_unused_parameters:
         raise UserError(
-            f"--{drops[0]}-layerdrop leaves adapters out of an update, which --ddp-backend {args.ddp_backend} takes "
-            "only with --find-unused-parameters; give that, or --ddp-backend no_c10d"
+            f"--{drops[0]}-layerdrop leaves adapters out of an update, which --ddp-backend {args.ddp_backend} allows "
+            "only with --find-unused-parameters; give it too, or use --ddp-backend no_c10d"
         )

@@ -1,4 +1,4 @@
-"""How many parameters a model has, for the log."""
+"""The log line with the numbers of parameters of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from langspec_lora.models.transformer import LanguageSpecificTransformer
 
 
 def parameter_summary(model: LanguageSpecificTransformer, trained: Sequence[int] | None = None) -> str:
-    """Says in one line how many parameters the base has, how many train, and how many each language has.
+    """Makes a line with the numbers of parameters of the base, of what trains, and of each language.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""The fairseq model: a stock Transformer whose linears carry language-specific adapters."""
+"""The fairseq model: a stock Transformer with language-specific adapters in its linears."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from langspec_lora.models.saved_state import SavedBase, complete_state
 from langspec_lora.models.structure import check_structure
 
 NAME = "langspec_m2m100_lora"
-"""What fairseq calls the model."""
+"""The model's name in fairseq."""
 
 NO_LAYER = -1
-"""Stands for no ``alignment_layer``: fairseq takes None to mean the last one."""
+"""Means no ``alignment_layer``, because fairseq takes None to mean the last layer."""
 
 
 class RoutedEncoder(TransformerEncoder):
-    """fairseq's encoder, which also takes the languages of the batch and hands them on to the decoder."""
+    """fairseq's encoder, which also takes the languages of the batch and passes them on to the decoder."""
 
     routing: LanguageRouting | None = None
 
@@ -48,14 +48,14 @@ class RoutedEncoder(TransformerEncoder):
             src_tokens: ``(batch, src_len)``.
             src_lengths: ``(batch,)``.
             return_all_hiddens: also return the output of every layer.
-            token_embeddings: in place of the embedding of ``src_tokens``.
-            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``; a single one holds for all sentences.
-                If left out, those that the model has set are used.
+            token_embeddings: used instead of the embedding of ``src_tokens``.
+            src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``; a single id is for all sentences. If left
+                out, the ids that the model has set are used.
             tgt_lang_id: target language ids, likewise.
 
         Returns:
-            fairseq's dictionary, with ``languages``: source and target ids, each ``(batch,)`` or ``(1,)``, as the
-            model's ids.
+            fairseq's dictionary with ``languages``: the model's ids of source and target, each ``(batch,)`` or
+            ``(1,)``.
         """
         if self.routing is not None and (src_lang_id is not None or tgt_lang_id is not None):
             self.routing.set_batch(src_lang_id, tgt_lang_id, len(src_tokens))
@@ -67,19 +67,18 @@ class RoutedEncoder(TransformerEncoder):
     def reorder_encoder_out(self, encoder_out: dict[str, Any], new_order: Tensor) -> dict[str, Any]:
         """Reorders the output of :meth:`forward` as beam search asks, ``new_order (new_batch,)``.
 
-        fairseq's generator first repeats each sentence for its beams. From then on it permutes the beams within their
-        sentences and leaves out sentences that are finished, so that as long as there are as many, every beam already
-        finds its sentence's output in its place.
+        fairseq's generator first repeats each sentence for its beams. After that it permutes the beams within their
+        sentences and removes finished sentences. So as long as the number of beams stays the same, nothing has to move.
 
         Returns:
-            The dictionary, with ``beams``, the number of them, once there are any.
+            The dictionary, with the number of ``beams`` once there are beams.
         """
         batch = encoder_out["encoder_out"][0].size(1)
         if "beams" in encoder_out and len(new_order) == batch:
             return encoder_out
         output = super().reorder_encoder_out(encoder_out, new_order)
         if "languages" in encoder_out:
-            # A single id holds for all sentences, whatever their order.
+            # A single id is for all sentences, whatever their order.
             output["languages"] = [
                 ids if len(ids) == 1 else ids.index_select(0, new_order) for ids in encoder_out["languages"]
             ]
@@ -101,7 +100,7 @@ class RoutedDecoder(TransformerDecoder):
 
     Attributes:
         routing: the languages of the current batch.
-        anchor: an adapted linear, in a tuple so that it is not registered again; none where there are no adapters.
+        anchor: an adapted linear, in a tuple so that it is not registered again; empty if there are no adapters.
     """
 
     routing: LanguageRouting | None = None
@@ -118,13 +117,13 @@ class RoutedDecoder(TransformerDecoder):
     ) -> tuple[Tensor, dict[str, Any]]:
         """See fairseq's decoder; ``prev_output_tokens`` is ``(batch, tgt_len)``.
 
-        Attention weights are returned where they are asked for: not by default in training, nor in decoding unless
-        ``make_generation_fast_`` has been told that alignments will be printed.
+        Attention weights are returned only on request: not by default in training, and in decoding only if
+        ``make_generation_fast_`` was called for printing alignments.
         """
         encoder_out = encoder_out or {}
         if self.routing is not None and "languages" in encoder_out:
             self.routing.set(Languages(*encoder_out["languages"]))
-        # Keys and values of the source once per sentence: fairseq's attention can, but only its BART asks for it.
+        # Keys and values of the source once per sentence; in fairseq, only BART uses this.
         self.set_beam_size(encoder_out.get("beams", 1) if incremental_state is not None else 1)
         wants_weights = self.layers[0].need_attn if len(self.layers) else False
         if alignment_layer is None and (self.training or (incremental_state is not None and not wants_weights)):
@@ -140,9 +139,9 @@ class RoutedDecoder(TransformerDecoder):
         return self._with_gradient(features), extra
 
     def _with_gradient(self, features: Tensor) -> Tensor:
-        """The features ``(batch, tgt_len, width)``; where layer drop has left no adapter on their way, tied to one.
+        """The features ``(batch, tgt_len, width)``, tied to an adapter if layer drop leaves out all adapters.
 
-        Its gradient is zero then, so that the backward pass, and what several processes exchange after it, go on.
+        The adapter's gradient is then zero, so that the backward pass and the exchange between processes still work.
         """
         if not torch.is_grad_enabled() or features.requires_grad or not self.anchor:
             return features
@@ -151,8 +150,8 @@ class RoutedDecoder(TransformerDecoder):
     def output_layer(self, features: Tensor) -> Tensor:
         """Projects ``features (batch, tgt_len, width)`` onto the vocabulary.
 
-        They come transposed in memory. With a weight that does not train, torch would then multiply sentence by
-        sentence, reading the largest matrix of the model each time (``should_fold`` in its matmul).
+        The features are transposed in memory. With a weight that does not train, torch would then multiply each
+        sentence separately and read the largest matrix of the model each time (``should_fold`` in its matmul).
         """
         output = super().output_layer(features.flatten(0, 1))
         return output.view(*features.shape[:-1], output.size(-1))
@@ -175,7 +174,7 @@ class LanguageSpecificTransformer(TransformerModel):
 
     @classmethod
     def add_args(cls, parser: ArgumentParser) -> None:
-        """Adds fairseq's flags of a Transformer and ours."""
+        """Adds fairseq's flags for a Transformer and ours."""
         super().add_args(parser)
         add_adapter_flags(parser)
 
@@ -185,7 +184,7 @@ class LanguageSpecificTransformer(TransformerModel):
 
         Args:
             args: fairseq's arguments; the resolved languages are written into them, and so into every checkpoint.
-            task: gives the dictionaries.
+            task: the task, with its dictionaries.
 
         Raises:
             SystemExit: with one line, for wrong flags.
@@ -226,7 +225,7 @@ class LanguageSpecificTransformer(TransformerModel):
         return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention)
 
     def inject_adapters(self, config: AdapterConfig) -> None:
-        """Puts adapters beside the linears that the configuration names, in place."""
+        """Adds adapters to the linears that the configuration names, in place."""
         routing, linears = inject_at_sites(self, config)
         self.adapters = InjectedAdapters(config, routing, linears)
         # Bypasses nn.Module's registration: the one routing belongs to the adapters.
@@ -255,16 +254,16 @@ class LanguageSpecificTransformer(TransformerModel):
             src_lengths: ``(batch,)``.
             prev_output_tokens: ``(batch, tgt_len)``.
             src_lang_id: source language ids, ``(batch,)`` or ``(batch, 1)``, as
-                :meth:`~langspec_lora.models.injected.InjectedAdapters.bind_languages` numbers them; a single one holds
-                for all sentences, and is the fastest.
+                :meth:`~langspec_lora.models.injected.InjectedAdapters.bind_languages` numbers them; a single id is for
+                all sentences, and is the fastest.
             tgt_lang_id: target language ids, likewise.
             **kwargs: see fairseq's Transformer.
 
         Returns:
-            Logits ``(batch, tgt_len, vocabulary)`` and a dictionary, as fairseq's Transformer.
+            Logits ``(batch, tgt_len, vocabulary)`` and a dictionary, as fairseq's Transformer does.
 
         Raises:
-            UserError: an adapter's side has no language ids, or they are not as many as sentences, or no languages.
+            UserError: language ids are missing, are unknown, or are neither one nor one per sentence.
         """
         if self.adapters is not None:
             if src_lang_id is None and tgt_lang_id is None:
@@ -276,8 +275,8 @@ class LanguageSpecificTransformer(TransformerModel):
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Prepares a checkpoint's state for strict loading, in place.
 
-        Adapters are filled in where the checkpoint holds none at all (a base model); those of another order of
-        languages are sorted by name. Copies of weights that fairseq 0.12.2 writes are dropped.
+        If the checkpoint has no adapters (a base model), fresh ones are added. If its languages have another order,
+        its adapters are sorted by name. Copies of weights that fairseq 0.12.2 writes are dropped.
 
         Raises:
             SystemExit: with one line, if the checkpoint holds other adapters, or only part of them.
@@ -292,7 +291,7 @@ class LanguageSpecificTransformer(TransformerModel):
             complete_state(state_dict, super().state_dict(), languages)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The model's entries; without the base where it is not saved. See torch."""
+        """The model's entries, without the base if it is not saved. See torch."""
         return self._saved_base.leave_out(super().state_dict(*args, **kwargs))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -312,7 +311,7 @@ class LanguageSpecificTransformer(TransformerModel):
 
 
 def language_specific(model: nn.Module) -> LanguageSpecificTransformer | None:
-    """A model of ours out of fairseq's distributed wrappers; None for any other model."""
+    """Takes our model out of fairseq's distributed wrappers; None for any other model."""
     while isinstance(inner := getattr(model, "module", None), nn.Module):
         model = inner
     return model if isinstance(model, LanguageSpecificTransformer) else None

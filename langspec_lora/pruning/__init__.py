@@ -1,1 +1,1 @@
-"""Gradual pruning of the adapters while training; knows torch and not fairseq."""
+"""Gradual pruning of the adapters while training; imports torch, but not fairseq."""

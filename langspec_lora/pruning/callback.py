@@ -1,4 +1,4 @@
-"""When pruning happens: the mask is chosen at the start of an epoch and holds through it."""
+"""When pruning happens: the masks are chosen at the start of an epoch and stay the same until the next."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 class HasMaskEpoch(Protocol):
-    """The module of a model that says in which epoch its pruning masks were chosen."""
+    """A module that stores in which epoch the pruning masks were chosen."""
 
     mask_epoch: Tensor
-    """One whole number, 0 for none, ``(1,)``."""
+    """The epoch, or 0 if there are no masks, int64 ``(1,)``."""
 
 
 class GradualPruning(TrainingHook):
     """Prunes the B matrices of a model gradually while it trains (Cao et al., EMNLP 2024, section 3.3).
 
-    The masks and the epoch they were chosen in are buffers of the model, so a run that stops within an epoch goes on
-    with the same masks. Pruned entries get no gradient, and are set back to zero after each update because an
-    optimizer with momentum moves them all the same.
+    The masks and the epoch in which they were chosen are buffers of the model, so a run that stops within an epoch
+    continues with the same masks. Pruned entries get no gradient. They are set to zero after each update, because the
+    optimizer's momentum changes them even then.
 
     Args:
         linears: the adapted linears of the model by their site.
@@ -63,11 +63,11 @@ class GradualPruning(TrainingHook):
             linear.lora_B.register_hook(_MaskGradient(linear))
 
     def forget_masks_at_first_epoch(self) -> None:
-        """Has the first epoch choose its own masks: the run is new, whatever the checkpoint behind it went through."""
+        """Makes the first epoch of a new run choose its own masks, even if the run starts from a pruned checkpoint."""
         self._forget = True
 
     def begin_epoch(self, epoch: int) -> None:
-        """Chooses the masks of an epoch, unless the model was restored within it and holds them already.
+        """Chooses the masks of an epoch, unless the model was restored within this epoch and already has them.
 
         Args:
             epoch: fairseq's epoch, counted from 1.
@@ -104,9 +104,9 @@ def _rows_of(trained: Sequence[int], ranks: Sequence[int]) -> Tensor:
 
 
 class DenseTraining(TrainingHook):
-    """Training without pruning, in place of :class:`GradualPruning`.
+    """Training without pruning, instead of :class:`GradualPruning`.
 
-    What an earlier training has pruned grows again, so no mask may call it pruned any longer.
+    Entries that an earlier training pruned train again, so the masks must no longer mark them as pruned.
 
     Args:
         linears: the adapted linears of the model.
@@ -128,7 +128,7 @@ class DenseTraining(TrainingHook):
         self._trained = range(len(languages)) if trained is None else trained
 
     def begin_epoch(self, epoch: int) -> None:
-        """Lifts the masks.
+        """Sets all masks to 1.
 
         Args:
             epoch: fairseq's epoch.
@@ -141,7 +141,7 @@ class DenseTraining(TrainingHook):
 
 
 class _MaskGradient:
-    """Clears the gradient of pruned entries, so that they count neither in its norm nor in the optimizer's state."""
+    """Sets the gradient of pruned entries to zero, so that it affects neither the norm nor the optimizer's state."""
 
     def __init__(self, linear: LanguageSpecificLinear) -> None:
         self.linear = linear

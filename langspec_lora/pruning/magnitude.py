@@ -32,14 +32,14 @@ class Block(NamedTuple):
 
     @property
     def mask(self) -> Tensor:
-        """1 where an entry lives, 0 where it is pruned, ``(r_l, d_out)``, a view."""
+        """1 for entries that are kept, 0 for pruned entries, ``(r_l, d_out)``, a view."""
         return self.linear.lora_mask[self.rows]
 
 
 def group_blocks(
     linears: Mapping[Site, LanguageSpecificLinear], languages: Sequence[int], scope: str
 ) -> list[list[Block]]:
-    """Groups all B matrices by who competes with whom.
+    """Groups all B matrices by the entries that compete with each other.
 
     Args:
         linears: the adapted linears of a model by their site.
@@ -59,8 +59,8 @@ def group_blocks(
 def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
     """Sets the masks so that the given share of the entries, those of the smallest magnitude, is pruned.
 
-    Entries that are pruned already go first, so that the pruned set only grows while the ratio does. Ties fall by
-    order of site, hence alike in every process of a distributed run.
+    Entries that are already pruned come first, so they stay pruned as long as the ratio grows. Ties are broken by the
+    order of the sites, so that all processes of a distributed run choose the same entries.
 
     Args:
         blocks: the B matrices whose entries compete.
@@ -84,7 +84,7 @@ def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Tensor | None =
 
     Args:
         linears: the adapted linears of a model.
-        rows: True for the packed rows that are meant, bool ``(R, 1)``; None for all.
+        rows: True for the packed rows to change, bool ``(R, 1)``; None for all.
     """
     for linear in linears:
         pruned = linear.lora_mask == 0
@@ -95,9 +95,9 @@ def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Tensor | None =
 
 
 def pruned_share(blocks: Iterable[Block]) -> float:
-    """The share of the entries of the given B matrices, of at least one, that are pruned and exactly zero.
+    """The share of entries in one or more B matrices that are pruned and exactly zero.
 
-    An entry that is zero only because nothing has trained it yet does not count.
+    Entries that are zero only because they are not trained yet do not count.
     """
     pruned = total = 0
     for block in blocks:

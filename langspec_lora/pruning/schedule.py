@@ -1,4 +1,4 @@
-"""How much is pruned by which epoch."""
+"""The share of entries that is pruned in each epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class PruningSchedule:
 
     Attributes:
         start: t1, the epoch at which pruning starts.
-        length: t2, the number of epochs from there until the target is reached; at least 1.
+        length: t2, the number of epochs from the start until the target is reached; at least 1.
         target: P, the final share of pruned entries, in [0, 1).
     """
 

@@ -11,10 +11,10 @@ SCOPES = {
     "layer": lambda site, language: (site.stack, site.layer),
     "matrix": lambda site, language: (site, language),
 }
-"""What the B matrices of a group have in common, by the name of the scope: all B of a language, over all layers and
-positions; all B of a layer, over all its positions and languages, encoder and decoder apart; or each B by itself."""
+"""The key of a group of competing B matrices, by the name of the scope: all B of a language, over all layers and
+positions; all B of a layer of the encoder or decoder, over all positions and languages; or a single B."""
 
 
 def group_key(scope: str, site: Site, language: int) -> Hashable:
-    """What a language's B matrix at a site has in common with those that it competes with."""
+    """The key of the group in which a language's B matrix at a site competes."""
     return SCOPES[scope](site, language)

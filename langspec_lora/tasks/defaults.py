@@ -188,7 +188,11 @@ def _directions(
     if not chosen:
         raise UserError(f"the data have no direction between {', '.join(names)}; give other languages or other data")
     others = sorted({name for direction in available for name in direction} - set(names))
-    notes = [f"the data also have {', '.join(others)}, not among the given languages: not {done}"] if others else []
+    notes = (
+        [f"the data also have {', '.join(others)}, which are not among the given languages: not {done}"]
+        if others
+        else []
+    )
     return ",".join(f"{s}-{t}" for s in names for t in names if Direction(s, t) in chosen), notes
 
 
@@ -207,7 +211,7 @@ def _sized_arguments(outline: Outline) -> Namespace:
     for stack in ("encoder", "decoder"):
         first = next((outline.shapes[match[0]] for match in found if match[1] == stack), None)
         if first is None or len(first) != 2:
-            raise UserError(f"checkpoint {outline.path} has no Transformer; give an M2M100-like model")
+            raise UserError(f"checkpoint {outline.path} has no Transformer; give a model like M2M100")
         setattr(args, f"{stack}_layers", sum(match[1] == stack for match in found))
         setattr(args, f"{stack}_ffn_embed_dim", first[0])
         setattr(args, f"{stack}_embed_dim", first[1])

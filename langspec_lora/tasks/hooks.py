@@ -1,4 +1,4 @@
-"""The hooks of a training, in order, as its flags ask for them."""
+"""The hooks of a training, in order, chosen by its flags."""
 
 from __future__ import annotations
 

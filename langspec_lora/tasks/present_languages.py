@@ -66,8 +66,8 @@ class PresentLanguages(TrainingHook):
             LanguageAdam.convert(inner, located, self._routing.layout)
         elif not isinstance(inner, LanguageAdam):
             logger.warning(
-                "absent languages | %s moves the adapters of languages that are absent from an update, by momentum and "
-                "weight decay; only fairseq's Adam can let them rest",
+                "absent languages | %s changes the adapters of languages that are absent from an update, by momentum "
+                "and weight decay; to leave them unchanged, use fairseq's Adam",
                 type(inner).__name__,
             )
 

@@ -46,7 +46,7 @@ def test_right_checkpoint_generates(toy_data, checkpoints, name) -> None:
     load_for_generation(toy_data, checkpoints / name)
 
 
-def test_checkpoint_that_fairseq_would_load_in_place_of_the_named_one_is_checked(
+def test_checkpoint_that_fairseq_would_load_instead_of_the_named_one_is_checked(
     toy_data, checkpoints, tmp_path
 ) -> None:
     shutil.copy(checkpoints / "adapted.pt", tmp_path / "model.pt")

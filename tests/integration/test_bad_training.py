@@ -91,7 +91,7 @@ def test_a_dictionary_that_lacks_what_training_appended_is_told_and_can_be_compl
     start = ["--finetune-from-model", str(base), "--save-dir", str(tmp_path / "save")]
     message = refusal_of(toy.build, toy.plugin_flags(toy_data, *start))
     assert (
-        "it lacks 203 tokens, those its training appended after the tokens of its 5 languages, such as <mask>"
+        "it lacks 203 tokens, those that its training appended after the tokens of its 5 languages, such as <mask>"
         in message
     )
     toy.build(toy.plugin_flags(toy_data, *start, *whole))  # the advice, followed

@@ -37,7 +37,7 @@ def command(toy_data: Path, out: Path, *flags: object) -> list[str]:
 
 
 def without_pairs(checkpoint: Path, path: Path) -> Path:
-    """A checkpoint whose pairs add nothing."""
+    """A checkpoint with adapters that have no effect."""
     state = torch.load(checkpoint, weights_only=False)
     for name, value in state["model"].items():
         if name.endswith("lora_B"):
@@ -81,8 +81,8 @@ def test_checkpoints_of_one_name_in_two_folders_are_told_apart(toy_data, adapted
         (("--names", "a,../b"), "leave '/' out"),
         (("--comet", "nothing.ckpt"), "unbabel-comet"),
         (("--sampling", "--match-source-len"), "--sampling and --match-source-len"),
-        (("--sampling-topk", "3"), "give --sampling too"),
-        (("--diverse-beam-groups", "2"), "do not divide --beam 5"),
+        (("--sampling-topk", "3"), "need --sampling; give it too"),
+        (("--diverse-beam-groups", "2"), "--beam 5 is not divisible by"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_before_any_model_is_loaded(

@@ -39,7 +39,7 @@ def run(*command: object) -> None:
 
 @pytest.fixture(scope="module")
 def pruned(toy_data, tmp_path_factory) -> Path:
-    """A checkpoint of random pairs, half of B pruned, with a slice."""
+    """A checkpoint of random adapters, half of B pruned, with a slice."""
 
     def fill(state: dict) -> None:
         torch.manual_seed(6)

@@ -1,4 +1,4 @@
-"""fairseq with our pairs against ``transformers`` with PEFT, for random M2M100s that ``transformers`` made."""
+"""fairseq with our adapters against ``transformers`` with PEFT, for random M2M100s that ``transformers`` made."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CASES = {
     "even, slice, pruned": ("even", ("--dim", "6", "--start-idx", "3"), 0.4, 0.9),
     "uneven, whole, pruned": ("uneven", ("--encoder-activation-direction", "tgt_src_tgt_src"), 0.25, 0.7),
     "uneven, slice, dense": ("uneven", ("--dim", "20", "--decoder-activation-direction", "src_tgt_src"), 0.3, 0.0),
-    "unscaled, some places": (
+    "unscaled, some sites": (
         "unscaled",
         ("--encoder-lora-layer", "1", "--encoder-lora-position", "q_fc1", "--decoder-lora-position", "crossk_v_fc2"),
         0.4,
         0.5,
     ),
 }
-"""Size, flags of the pairs, standard deviation of B, share of it that is pruned."""
+"""Size, flags of the adapters, standard deviation of B, share of it that is pruned."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def homes(tmp_path_factory) -> dict[str, hf.Home]:
 
 @dataclass(frozen=True)
 class Adapted:
-    """A random base model with random pairs, in fairseq."""
+    """A random base model with random adapters, in fairseq."""
 
     home: hf.Home
     task: object
@@ -145,7 +145,7 @@ def test_a_direction_computes_the_same_with_peft(adapted, direction, tmp_path) -
     plain = their_logits(base, batch)
     model = peft.PeftModel.from_pretrained(base, tmp_path / "lora").eval()
     check_same(adapted, model, batch, source, target)
-    assert (plain - their_logits(model, batch)).abs().max() > 0.1  # the pairs do something
+    assert (plain - their_logits(model, batch)).abs().max() > 0.1  # the adapters have an effect
 
 
 @pytest.mark.parametrize("direction", SIDES, ids="-".join)

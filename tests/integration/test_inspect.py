@@ -85,7 +85,7 @@ def test_terminal_says_ranks_directions_and_pruning(checkpoint, capsys) -> None:
     assert "masks of epoch 5; trained to prune 60 % by epoch 5, from epoch 1 (scope language)" in text
 
 
-def test_adapter_folder_says_the_same_of_its_pairs(checkpoint, tmp_path, capsys) -> None:
+def test_adapter_folder_gives_the_same_counts(checkpoint, tmp_path, capsys) -> None:
     main(["export", str(checkpoint), "--format", "adapter", "--out", str(tmp_path / "a")])
     capsys.readouterr()
     own, exported = (inspected(path, capsys)["adapters"] for path in (checkpoint, tmp_path / "a"))

@@ -72,7 +72,7 @@ def same_pairs(one: dict, other: dict, rows: slice = OLD_ROWS, other_rows: slice
     return all(torch.equal(one[name][rows], other[name][other_rows]) for name in names)
 
 
-def test_new_pairs_are_fresh_and_the_others_stay(three, five) -> None:
+def test_new_adapters_are_fresh_and_the_others_stay(three, five) -> None:
     before, after = load(three)["model"], load(five)["model"]
     assert same_pairs(before, after)
     base = [name for name in before if "lora" not in name and not name.startswith("adapters.")]

@@ -1,4 +1,4 @@
-"""LoRAs that PEFT itself made and saved, as pairs of languages."""
+"""LoRAs that PEFT itself made and saved, as adapters of languages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ COMMON = ("--from", "peft", "-s", "en", "-t", "wo")
     ],
     ids=["plain", "patterns", "decoder", "some layers"],
 )
-def test_a_lora_becomes_pairs_with_the_same_outputs(home, tmp_path, settings, flags) -> None:
+def test_a_lora_becomes_adapters_with_the_same_outputs(home, tmp_path, settings, flags) -> None:
     model = write_lora(home, tmp_path / "lora", **settings)
     out = tmp_path / "adapted.pt"
     said = run("import", tmp_path / "lora", *COMMON, *flags, "--base", home.fairseq / "model.pt", "--out", out)
@@ -122,7 +122,7 @@ def logits_of(checkpoint: Path, home: hf.Home, batch: hf.Batch) -> torch.Tensor:
     return output[batch.targets.ne(1)]
 
 
-def test_what_lies_in_a_layer_becomes_the_pair_of_its_language(home, lora, tmp_path) -> None:
+def test_each_layer_of_a_lora_becomes_part_of_the_adapter_of_its_language(home, lora, tmp_path) -> None:
     out = tmp_path / "adapted.pt"
     run("import", lora, *COMMON, "--base", home.fairseq / "model.pt", "--out", out)
     adapters = StoredModel(out).adapters
@@ -135,7 +135,9 @@ def test_what_lies_in_a_layer_becomes_the_pair_of_its_language(home, lora, tmp_p
     }
     assert lived["en"] == {("encoder", layer) for layer in (0, 1, 2)}
     assert lived["wo"] == {("encoder", 3), *(("decoder", layer) for layer in (0, 1, 2))}
-    assert all(pairs.a.abs().min() > 0 for pairs in adapters.packed.values())  # what has nothing yet can be trained
+    assert all(
+        matrices.a.abs().min() > 0 for matrices in adapters.packed.values()
+    )  # rows without values can be trained
 
 
 def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
@@ -146,8 +148,8 @@ def test_an_exported_direction_comes_back(home, lora, tmp_path) -> None:
     run("import", tmp_path / "lora", *COMMON, *base, "--out", again)
     adapters, others = StoredModel(first).adapters, StoredModel(again).adapters
     assert adapters.packed.keys() == others.packed.keys()
-    for site, pairs in adapters.packed.items():
-        assert torch.equal(pairs.b, others.packed[site].b)
+    for site, matrices in adapters.packed.items():
+        assert torch.equal(matrices.b, others.packed[site].b)
 
 
 def test_all_directions_are_written_at_once(home, lora, tmp_path) -> None:

@@ -29,7 +29,7 @@ LINEARS = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "crossq": "encoder_attn.q_proj",
     "crossk": "encoder_attn.k_proj", "crossv": "encoder_attn.v_proj", "fc1": "fc1", "fc2": "fc2",
 }  # fmt: skip
-PLACES = [(stack, layer, name) for stack, names in POSITIONS.items() for layer in range(2) for name in names]
+SITES = [(stack, layer, name) for stack, names in POSITIONS.items() for layer in range(2) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def levels(toy_data) -> Path:
     return toy_data.parent / "levels.yaml"
 
 
-def entry(place: tuple[str, int, str], language: int, part: str) -> str:
-    return f"{place[0]}.layers.{place[1]}.{place[2]}_lora.lang_spec_lora.{language}.lora_{part}"
+def entry(site: tuple[str, int, str], language: int, part: str) -> str:
+    return f"{site[0]}.layers.{site[1]}.{site[2]}_lora.lang_spec_lora.{language}.lora_{part}"
 
 
 def released(base: Path, path: Path, ranks: Sequence[int] | Mapping[int, int] = RANKS, **arguments) -> dict:
@@ -59,10 +59,10 @@ def released(base: Path, path: Path, ranks: Sequence[int] | Mapping[int, int] = 
     torch.manual_seed(8)
     state = load(base)
     model = {name: value for name, value in state["model"].items() if "lora" not in name and "adapters." not in name}
-    for place in PLACES:
+    for site in SITES:
         for language, rank in ranks.items() if isinstance(ranks, Mapping) else enumerate(ranks):
-            model[entry(place, language, "a")] = torch.randn(12, rank) * 0.3
-            model[entry(place, language, "b")] = torch.randn(rank, 12) * 0.3
+            model[entry(site, language, "a")] = torch.randn(12, rank) * 0.3
+            model[entry(site, language, "b")] = torch.randn(rank, 12) * 0.3
     args = state["args"]
     for name in ("adapter_languages", "add_lora", "lora_init", "lang_resources", "pruning_scope"):
         delattr(args, name)
@@ -84,11 +84,11 @@ def imported(path: Path, levels: Path | None, out: Path, *more: str) -> dict:
     return load(out)
 
 
-def rows(state: dict, place: tuple[str, int, str], language: str, part: str) -> torch.Tensor:
+def rows(state: dict, site: tuple[str, int, str], language: str, part: str) -> torch.Tensor:
     """A language's rows of a packed tensor, counted by hand."""
     names = [name for name in state["args"].langs if name in IDS]
     start = sum(RANKS[IDS[name]] for name in names[: names.index(language)])
-    packed = state["model"][f"{place[0]}.layers.{place[1]}.{LINEARS[place[2]]}.lora_{part}"]
+    packed = state["model"][f"{site[0]}.layers.{site[1]}.{LINEARS[site[2]]}.lora_{part}"]
     return packed[start : start + RANKS[IDS[language]]]
 
 
@@ -101,8 +101,8 @@ def test_released_checkpoint_computes_x_a_b_beside_each_linear(base, levels, toy
     modules = dict(loaded.named_modules())
     loaded.adapters.bind_languages(toy.LANGUAGES, toy.LANGUAGES)
     tested = 0
-    for place in PLACES:
-        stack, layer, position = place
+    for site in SITES:
+        stack, layer, position = site
         linear = modules[f"{stack}.layers.{layer}.{LINEARS[position]}"]
         by_source = stack == "encoder" and layer == 0
         x = torch.randn(3, 2, linear.in_features)
@@ -110,7 +110,7 @@ def test_released_checkpoint_computes_x_a_b_beside_each_linear(base, levels, toy
         actual = linear(x)
         for sentence, language in enumerate(("fr", "sd") if by_source else ("wo", "en")):
             expected = x[:, sentence] @ linear.weight.T + linear.bias
-            a, b = (model[entry(place, IDS[language], part)] for part in "ab")
+            a, b = (model[entry(site, IDS[language], part)] for part in "ab")
             update = x[:, sentence, 1:13] @ a @ b
             expected[:, 1:13] += update
             torch.testing.assert_close(actual[:, sentence], expected, rtol=1e-4, atol=1e-5)
@@ -126,9 +126,9 @@ def test_the_order_of_langs_does_not_matter(stored, base, tmp_path, capsys) -> N
     state = imported(tmp_path / "lslo.pt", None, tmp_path / "ours.pt")
     assert state["args"].langs == names
     for name in names:
-        for place in PLACES:
-            assert torch.equal(rows(state, place, name, "A"), model[entry(place, IDS[name], "a")].t())
-            assert torch.equal(rows(state, place, name, "B"), model[entry(place, IDS[name], "b")])
+        for site in SITES:
+            assert torch.equal(rows(state, site, name, "A"), model[entry(site, IDS[name], "a")].t())
+            assert torch.equal(rows(state, site, name, "B"), model[entry(site, IDS[name], "b")])
     said = capsys.readouterr().err
     assert ("not the order of --langs" in said) == (names != ["it"])
     assert ("left out" in said) == (len(names) < 12)
@@ -157,9 +157,9 @@ def test_changed_tables_need_all_languages_by_their_ids(base, tmp_path, capsys) 
     assert "fr 0 (not 1), en 1 (not 0)" in capsys.readouterr().err
     state = load(tmp_path / "o.pt")
     assert state["args"].arch == "langspec_transformer_lora"  # which the sizes among the arguments make any other
-    place = PLACES[0]
+    site = SITES[0]
     packed = state["model"]["encoder.layers.0.self_attn.q_proj.lora_B"]
-    assert torch.equal(packed, torch.cat([model[entry(place, number, "b")] for number in range(13)]))
+    assert torch.equal(packed, torch.cat([model[entry(site, number, "b")] for number in range(13)]))
 
 
 def test_ranks_that_contradict_the_training_are_refused(base, tmp_path) -> None:
@@ -174,7 +174,7 @@ def test_ranks_that_contradict_the_training_are_refused(base, tmp_path) -> None:
 
 def test_zeros_of_a_released_checkpoint_that_was_pruned_stay_pruned(base, levels, tmp_path) -> None:
     released(base, tmp_path / "lslo.pt", global_pruning=True)
-    name = entry(PLACES[0], IDS["en"], "b")
+    name = entry(SITES[0], IDS["en"], "b")
     b = load(tmp_path / "lslo.pt")["model"][name]
     b[0, :5] = 0
     change(tmp_path / "lslo.pt", {name: b})
@@ -191,15 +191,15 @@ def test_zeros_that_nothing_has_trained_are_not_pruned(base, levels, tmp_path) -
     """nl stood in no direction, sd never was a source; of wo one matrix lost all its entries."""
     released(base, tmp_path / "lslo.pt", pruning=True)
     model = load(tmp_path / "lslo.pt")["model"]
-    by_source = [place for place in PLACES if place[:2] == ("encoder", 0)]
-    untrained = [("nl", place) for place in PLACES] + [("sd", place) for place in by_source]
-    zeros = [*untrained, ("wo", PLACES[3])]
+    by_source = [site for site in SITES if site[:2] == ("encoder", 0)]
+    untrained = [("nl", site) for site in SITES] + [("sd", site) for site in by_source]
+    zeros = [*untrained, ("wo", SITES[3])]
     change(tmp_path / "lslo.pt", {n: model[n] * 0 for n in (entry(p, IDS[name], "b") for name, p in zeros)})
     state = imported(tmp_path / "lslo.pt", levels, tmp_path / "ours.pt")
     for name in toy.LANGUAGES:
-        for place in PLACES:
-            expected = 0 if (name, place) == ("wo", PLACES[3]) else 1
-            assert bool((rows(state, place, name, "mask") == expected).all()), (name, place)
+        for site in SITES:
+            expected = 0 if (name, site) == ("wo", SITES[3]) else 1
+            assert bool((rows(state, site, name, "mask") == expected).all()), (name, site)
 
 
 def test_a_checkpoint_saved_before_its_validation_has_the_masked_product(base, levels, tmp_path, capsys) -> None:
@@ -207,9 +207,9 @@ def test_a_checkpoint_saved_before_its_validation_has_the_masked_product(base, l
     model = released(base, tmp_path / "lslo.pt", global_pruning=True)
     entries: dict[str, torch.Tensor | None] = {}
     kept = {}
-    for place in PLACES:
+    for site in SITES:
         for language in IDS.values():
-            name = entry(place, language, "b")
+            name = entry(site, language, "b")
             module = nn.Module()
             module.lora_b = nn.Parameter(model[name].clone())
             mask = torch.rand(model[name].shape).round()
@@ -217,16 +217,16 @@ def test_a_checkpoint_saved_before_its_validation_has_the_masked_product(base, l
             prune.custom_from_mask(module, "lora_b", mask)
             prefix = name.removesuffix("lora_b")
             entries |= {f"{prefix}{key}": value for key, value in module.state_dict().items()} | {name: None}
-            kept[place, language] = module.lora_b.detach(), module.lora_b_mask
-    assert set(entries) == {entry(p, i, part) for p in PLACES for i in range(12) for part in ("b", "b_orig", "b_mask")}
+            kept[site, language] = module.lora_b.detach(), module.lora_b_mask
+    assert set(entries) == {entry(p, i, part) for p in SITES for i in range(12) for part in ("b", "b_orig", "b_mask")}
     change(tmp_path / "lslo.pt", entries)
     state = imported(tmp_path / "lslo.pt", levels, tmp_path / "ours.pt")
     assert "saved before a validation" in capsys.readouterr().err
     for name in toy.LANGUAGES:
-        for place in PLACES:
-            weight, mask = kept[place, IDS[name]]
-            assert torch.equal(rows(state, place, name, "B"), weight)
-            assert torch.equal(rows(state, place, name, "mask"), mask.to(torch.uint8))
+        for site in SITES:
+            weight, mask = kept[site, IDS[name]]
+            assert torch.equal(rows(state, site, name, "B"), weight)
+            assert torch.equal(rows(state, site, name, "mask"), mask.to(torch.uint8))
     assert not any("_orig" in name or "lang_spec" in name for name in state["model"])
 
 

@@ -93,7 +93,7 @@ def test_a_run_whose_updates_lack_languages_is_resumed_bit_for_bit(toy_data, tmp
     assert rested[0].min() > 0
 
 
-def test_only_the_pairs_train(runs) -> None:
+def test_only_the_adapters_train(runs) -> None:
     save = runs.whole
     first, last = state(save / "checkpoint1.pt"), state(save / f"checkpoint{EPOCHS}.pt")
     for name in first:
@@ -115,7 +115,9 @@ def test_summary_names_base_trainable_and_every_language(runs) -> None:
     assert ", ".join(f"{name} {rank * per_rank:,}" for name, rank in ranks.items()) in log
 
 
-def test_stock_generate_finds_the_pairs_by_name_in_any_order_or_subset_of_languages(runs, toy_data, tmp_path) -> None:
+def test_stock_generate_finds_the_adapters_by_name_in_any_order_or_subset_of_languages(
+    runs, toy_data, tmp_path
+) -> None:
     checkpoint = runs.whole / f"checkpoint{EPOCHS}.pt"
     expected = generate_here(toy_data, checkpoint, tmp_path / "0", "--langs", ",".join(toy.LANGUAGES))
     assert len(expected) == toy.SIZES["test"]

@@ -152,7 +152,7 @@ def test_absent_languages_rest_or_move(parser, capsys) -> None:
     assert "--absent-languages: invalid choice: 'stay'" in capsys.readouterr().err
 
 
-def test_without_flags_every_place_is_adapted_with_the_published_directions_and_ranks() -> None:
+def test_without_flags_every_site_is_adapted_with_the_published_sides_and_ranks() -> None:
     found = config()
     for stack, positions in (("encoder", ENCODER), ("decoder", DECODER)):
         assert found.stacks[stack].layers == tuple(range(12))
@@ -319,7 +319,7 @@ def test_keys_and_values_of_cross_attention_read_the_encoder_s_width() -> None:
     assert config(*narrow, "--decoder-lora-position", "q_crossq").dim == 600
 
 
-def test_slice_is_measured_only_where_pairs_stand() -> None:
+def test_the_slice_is_checked_only_at_adapted_sites() -> None:
     narrow = ("--decoder-ffn-embed-dim", "512", "--dim", "600")
     assert config(*narrow, "--decoder-lora-position", "q_crossk").dim == 600
     assert config(*narrow, "--decoder-lora-layer", "none").dim == 600
@@ -404,7 +404,7 @@ def test_true_and_false_are_read_in_any_case_and_nothing_else() -> None:
         ("--add-lora False --freeze-original-parameters False", False, False),
     ],
 )
-def test_base_is_frozen_by_default_where_there_are_pairs(flags, adapters, freezes) -> None:
+def test_base_is_frozen_by_default_if_there_are_adapters(flags, adapters, freezes) -> None:
     parsed = args(*shlex.split(flags))
     assert (has_adapters(parsed), freezes_base(parsed)) == (adapters, freezes)
 

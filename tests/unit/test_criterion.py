@@ -89,7 +89,7 @@ def test_gradient_agrees_with_finite_differences(chunks) -> None:
             torch.testing.assert_close(gradient[row, column], expected, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
-def test_a_second_derivative_is_refused_in_place_of_being_wrong() -> None:
+def test_a_second_derivative_is_refused_instead_of_being_wrong() -> None:
     features = torch.randn(3, 5, requires_grad=True)
     loss = FrozenVocabularyLoss.apply(features, torch.randn(69, 5), torch.tensor([3, 4, 5]), 0.1, 1)[0]
     (gradient,) = torch.autograd.grad(loss.square(), features, create_graph=True)

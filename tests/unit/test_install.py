@@ -145,7 +145,7 @@ def test_run_again_it_installs_nothing_and_with_other_versions_it_does(home) -> 
 @pytest.mark.parametrize("step", ["torch==", "-e", "fairseq=="])
 def test_an_installation_that_ends_half_way_is_taken_up(home, step) -> None:
     (home / "trouble").write_text(f"{step}\nERROR: something broke\n")
-    assert "failed: ERROR: something broke (all of it is in " in refusal(install(home, TORCH="torch==2.12.0"))
+    assert "failed: ERROR: something broke (the whole output is in " in refusal(install(home, TORCH="torch==2.12.0"))
     (home / "trouble").unlink()
     calls(home)
     done = install(home)
@@ -173,7 +173,7 @@ def test_an_installation_that_the_doctor_finds_unwell_does_not_count_as_done(hom
         ("NewConnectionError('…'): Temporary failure in name resolution\nERROR: No matching distribution found for x\n",
          "the package index cannot be reached; check the network"),
         ("ERROR: Could not find a version that satisfies the requirement x (from versions: none)",
-         "the package index has no version for Python 3"),
+         "the package index has no version of it for Python 3"),
         ("ERROR: No matching distribution found for torch==9", "distribution found for torch==9 on Python 3"),
         ("warning: one\nerror: command 'gcc' failed\nmore", "error: command 'gcc' failed"),
         ("nothing that helps", "see the end of its output"),
@@ -183,7 +183,7 @@ def test_what_pip_says_becomes_one_sentence(home, output, words) -> None:
     (home / "trouble").write_text(f"torch==\n{output}\n")
     message = refusal(install(home))
     assert re.search(words, message)
-    assert f"(all of it is in {home / 'env' / 'langspec_lora.log'})" in message
+    assert f"(the whole output is in {home / 'env' / 'langspec_lora.log'})" in message
     assert output.splitlines()[0] in (home / "env" / "langspec_lora.log").read_text()
 
 
@@ -196,19 +196,17 @@ def test_without_a_compiler_fairseq_is_not_tried(home) -> None:
 
 
 def test_an_interpreter_that_cannot_be_is_named_and_nothing_is_made(home) -> None:
-    assert "PYTHON=nowhere is not found" in refusal(install(home, PYTHON="nowhere"))
+    assert "PYTHON=nowhere not found" in refusal(install(home, PYTHON="nowhere"))
     (home / "old").write_text('#!/usr/bin/env bash\n[[ $1 != --version ]] || echo "Python 3.8.1"\nexit 1\n')
     (home / "old").chmod(0o755)
-    assert "is Python 3.8.1; Python 3.10, 3.11, 3.12 or 3.13 is needed" in refusal(
-        install(home, PYTHON=str(home / "old"))
-    )
+    assert "is Python 3.8.1; give Python 3.10, 3.11, 3.12 or 3.13" in refusal(install(home, PYTHON=str(home / "old")))
     assert not (home / "env").exists()
 
 
 def test_a_folder_of_other_files_is_kept(home) -> None:
     (home / "env").mkdir()
     (home / "env" / "thesis.txt").write_text("mine")
-    assert "contains files and is not a Python environment" in refusal(install(home))
+    assert "is not a Python environment, but contains files" in refusal(install(home))
     assert [path.name for path in (home / "env").iterdir()] == ["thesis.txt"]
 
 
@@ -216,7 +214,7 @@ def test_an_environment_that_was_moved_is_named(home) -> None:
     assert install(home).returncode == 0
     (home / "env").rename(home / "elsewhere")
     message = refusal(install(home, VENV="elsewhere"))  # a relative path is one from here
-    assert f"{home / 'elsewhere'} was moved here from {home / 'env'}" in message
+    assert f"{home / 'elsewhere'} was moved from {home / 'env'}" in message
 
 
 def test_packages_whose_installation_was_killed_are_removed_before_pip_looks(home) -> None:

@@ -203,7 +203,7 @@ def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment
         check=True,
     )
     assert value(done.stdout.splitlines(), "--lang-pairs") == "en-wo,wo-en"
-    assert "note: the data also have xx, not among the given languages: not trained" in done.stderr
+    assert "note: the data also have xx, which are not among the given languages: not trained" in done.stderr
     with pytest.raises(UserError, match="the data have no direction between en, yy; give other languages"):
         training_defaults(tmp_path / "the data", tmp_path / "the base.pt", langs="en,yy")
 
@@ -347,7 +347,7 @@ def test_evaluation_loop_takes_the_languages_of_the_checkpoint_and_the_direction
         write_data(tmp_path / "the data", "test", pair)
     (tmp_path / "the data" / "dict.wo.txt").write_text("text\n")
     done = loop(LANGS="", LANG_PAIRS="", FLORES_MONO="data")
-    assert "the data also have fr, not among the given languages: not evaluated" in done.stderr
+    assert "the data also have fr, which are not among the given languages: not evaluated" in done.stderr
     calls = (tmp_path / "calls").read_text()
     assert "--langs wo,en,xx --lang-pairs wo-en,en-wo -s wo -t en" in calls
     assert "the data/dict.wo.txt" in calls
@@ -407,12 +407,12 @@ def test_evaluation_loop_refuses_a_folder_of_other_settings(loop, tmp_path, chan
     assert done.returncode == 1
     assert "results of other settings" in done.stderr
     (tmp_path / "mono" / "test.fr").write_text("another\n")
-    assert "(references differ)" in loop().stderr
-    assert "(references differ)" in loop(FLORES_MONO="data").stderr
+    assert "(different: references)" in loop().stderr
+    assert "(different: references)" in loop(FLORES_MONO="data").stderr
     shutil.copy(tmp_path / "first.fr", tmp_path / "mono" / "test.fr")
     assert loop().returncode == 0
     (tmp_path / "a checkpoint.pt").write_text("another")
-    assert "(checkpoint differ)" in loop().stderr
+    assert "(different: checkpoint)" in loop().stderr
 
 
 def test_evaluation_loop_names_the_error_of_fairseq_and_leaves_no_half_direction(loop, tmp_path) -> None:

@@ -23,8 +23,10 @@ class Example:
     """Settings of every kind."""
 
     beam: int = flag(5, "beam size", "N", valid=lambda size: size >= 1, expected="a number of at least 1")
-    temperature: float = flag(1.0, "of what is drawn", "X", valid=lambda value: value > 0, expected="a number above 0")
-    limit: int | None = flag(None, "sentences in a batch", "N", default_text="no limit", valid=lambda size: size >= 1)
+    temperature: float = flag(
+        1.0, "divide the logits by X", "X", valid=lambda value: value > 0, expected="a number above 0"
+    )
+    limit: int | None = flag(None, "sentences per batch", "N", default_text="no limit", valid=lambda size: size >= 1)
     sampling: bool = flag(False, "draw tokens")
     langs: tuple[str, ...] | None = flag(None, "languages", "A,B", convert=languages)
     dictionary: Path | None = flag(None, "the dictionary", "FILE", names=("--fixed-dictionary", "--dict"))
@@ -70,7 +72,7 @@ def test_a_command_may_leave_settings_out(capsys) -> None:
         read("--beam", "3", without=("beam",))
 
 
-def test_values_may_be_given_in_place_of_those_that_were_read() -> None:
+def test_given_values_replace_those_that_were_read() -> None:
     args = argparse.Namespace(beam=3, sampling=True, other=1)
     assert read_flags(args, Example, sampling=False) == Example(beam=3)
 
@@ -97,8 +99,8 @@ def test_a_value_that_cannot_be_converted_is_a_mistake_of_the_user() -> None:
 def test_rows_of_a_table_say_of_each_flag_its_value_its_default_and_what_it_does() -> None:
     assert flag_rows(Example) == [
         ("--beam", "N", "5", "beam size"),
-        ("--temperature", "X", "1", "of what is drawn"),
-        ("--limit", "N", "no limit", "sentences in a batch"),
+        ("--temperature", "X", "1", "divide the logits by X"),
+        ("--limit", "N", "no limit", "sentences per batch"),
         ("--sampling", "", "", "draw tokens"),
         ("--langs", "A,B", "", "languages"),
         ("--fixed-dictionary", "FILE", "", "the dictionary"),
@@ -113,7 +115,7 @@ def test_help_says_the_default() -> None:
     add_flags(parser, Example)
     lines = [line.split() for line in parser.format_help().splitlines()]
     assert ["--beam", "N", "beam", "size", "(default:", "5)"] in lines
-    assert ["--limit", "N", "sentences", "in", "a", "batch", "(default:", "no", "limit)"] in lines
+    assert ["--limit", "N", "sentences", "per", "batch", "(default:", "no", "limit)"] in lines
     assert ["--sampling", "draw", "tokens"] in lines
 
 

@@ -1,4 +1,4 @@
-"""Tokens that a Hugging Face tokenizer has beside its vocabulary, and which of them name languages.
+"""Tokens that a Hugging Face tokenizer has in addition to its vocabulary, and which of them name languages.
 
 transformers writes their ids into ``tokenizer.json`` (fast tokenizers), ``tokenizer_config.json``
 (``added_tokens_decoder``) and ``added_tokens.json`` (slow tokenizers).
@@ -27,7 +27,7 @@ _CODE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 @dataclass(frozen=True)
 class AddedTokens:
-    """What the files of a tokenizer say about the tokens beside its vocabulary.
+    """What the files of a tokenizer say about the tokens that are not in its vocabulary.
 
     Attributes:
         ids: their ids, by token.
@@ -107,7 +107,7 @@ def language_names(added: AddedTokens, vocabulary: Collection[str], given: Seque
     Args:
         added: the added tokens.
         vocabulary: the tokens of the vocabulary itself, which are pieces of words.
-        given: those that are languages, beside special codes and ``__xx__``; None for those that look like a
+        given: the languages among them, besides special codes and ``__xx__``; None for those that look like a
             language code.
 
     Returns:

@@ -206,7 +206,7 @@ def huggingface_config(args: Namespace, vocabulary: int, label: str) -> dict[str
 
 
 def training_flags(args: Namespace) -> str:
-    """Our ``--arch`` for a model of these arguments, and the flags that it needs beside."""
+    """Our ``--arch`` for a model of these arguments, and the other flags that it needs."""
     same = {"activation_fn": "relu", "max_source_positions": 1024, "max_target_positions": 1024}
     commands: list[list[str]] = []
     for name, size in M2M100.items():

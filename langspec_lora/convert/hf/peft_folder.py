@@ -3,7 +3,7 @@
 A LoRA belongs to a model, our adapters belong to languages: some layers use the adapter of the source language, the
 others that of the target language. The LoRA of a direction holds the adapter that each layer uses, so nothing is lost.
 An imported LoRA is divided by the same rule: its layers with side ``src`` become the source language's adapter, those
-with side ``tgt`` the target language's. A language has one rank; where the LoRA has a smaller rank, or no matrices, the
+with side ``tgt`` the target language's. A language has one rank; if the LoRA has a smaller rank, or no matrices, the
 remaining rows are new, with B zero, so that the direction computes exactly what the LoRA computes. If every layer has
 side ``tgt``, the whole LoRA becomes the adapter of the target language.
 """

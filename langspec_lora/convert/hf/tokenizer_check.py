@@ -1,4 +1,4 @@
-"""A tokenizer compared, on made-up text, with the SentencePiece model and the dictionary that it replaces."""
+"""Compares a tokenizer, on invented text, with the SentencePiece model and the dictionary that it replaces."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def write_tokenizer(folder: Path, tokens: Sequence[str], spm: Path, languages: S
     """Writes the tokenizer's files.
 
     Args:
-        folder: where.
+        folder: the folder to write to.
         tokens: the tokens by id.
         spm: the SentencePiece model.
         languages: source and target language by default, or None.

@@ -1,4 +1,4 @@
-"""Which command runs, and what its flags ask for as a whole: mistakes are refused, flags without effect are named."""
+"""Checks the flags of a command as a whole: refuses mistakes and names flags without effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a training long enough for its pruning? Compares the pruning schedule with --max-epoch and --max-update."""
+"""Checks that a training is long enough for its pruning, by ``--max-epoch`` and ``--max-update``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags that stock fairseq accepts but that would spoil adapters or cannot work on this machine."""
+"""Refuses flags that stock fairseq accepts but that would damage adapters or cannot work on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARDED: Mapping[str, str] = {"ddp_backend": "fully_sharded", "zero_sharding": 
 
 
 def check_beside_adapters(args: Namespace) -> None:
-    """Refuses training flags that would spoil the adapters or the frozen base.
+    """Refuses training flags that would damage the adapters or the frozen base.
 
     Args:
         args: the arguments of a training command whose model has adapters.

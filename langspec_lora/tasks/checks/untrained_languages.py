@@ -1,4 +1,4 @@
-"""Languages whose adapters should train but that no direction trains."""
+"""Warns of languages that should train but are in no training direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flags of ours that have no effect together with the other flags of a command; each is named in a warning."""
+"""Warns of our flags that have no effect together with the other flags of a command."""
 
 from __future__ import annotations
 

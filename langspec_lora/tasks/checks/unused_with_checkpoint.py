@@ -1,4 +1,4 @@
-"""Flags that have no effect because of what a checkpoint holds; each is named in a warning."""
+"""Warns of flags that have no effect because of what a checkpoint holds."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ WIDTHS = {Site("encoder", 0, "q"): (10, 10), Site("decoder", 1, "fc1"): (10, 23)
 def make(pruned: float, dtype: torch.dtype = torch.float32, zero: float = 0.0) -> AdapterFile:
     """Random adapters; ``zero`` is what stands where the mask says pruned."""
     torch.manual_seed(5)
-    pairs = {}
+    matrices = {}
     for site, (width_in, width_out) in WIDTHS.items():
         mask = (torch.rand(7, width_out) >= pruned).to(torch.uint8)
         b = torch.randn(7, width_out).to(dtype).masked_fill(mask == 0, zero)
-        pairs[site] = PackedMatrices(torch.randn(7, width_in).to(dtype), b, mask)
-    directions = {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
-    adapters = Adapters(LANGUAGES, directions, 0, 0, pairs, 7)
+        matrices[site] = PackedMatrices(torch.randn(7, width_in).to(dtype), b, mask)
+    sides = {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
+    adapters = Adapters(LANGUAGES, sides, 0, 0, matrices, 7)
     return AdapterFile(adapters, "sha256:" + "ab" * 32, {"arch": "x", "decoder_langtok": True})
 
 
@@ -58,8 +58,8 @@ def test_every_bit_comes_back(tmp_path, pruned, zero, dtype) -> None:
             wanted.languages, wanted.sides, wanted.mask_epoch,
         )  # fmt: skip
         assert held.packed.keys() == wanted.packed.keys()
-        for site, pairs in wanted.packed.items():
-            for value, expected in zip(held.packed[site], pairs, strict=True):
+        for site, matrices in wanted.packed.items():
+            for value, expected in zip(held.packed[site], matrices, strict=True):
                 assert value.dtype == expected.dtype
                 assert bits(value) == bits(expected)
 
@@ -118,7 +118,7 @@ def test_layout_of_pruned_entries_is_the_documented_one(tmp_path) -> None:
 
 
 def large(pruned: float) -> AdapterFile:
-    """The pairs of the published run: 156 sites of rank 2, 2 and 8 for four languages each, 1,024 features."""
+    """The adapters of the published run: 156 sites of rank 2, 2 and 8 for four languages each, 1,024 features."""
     table = LanguageTable(tuple(f"l{i}" for i in range(12)), ("high",) * 12, (2,) * 8 + (8,) * 4)
     mask = torch.ones(48 * 1024, dtype=torch.uint8)
     mask[: round(pruned * len(mask))] = 0
@@ -126,18 +126,18 @@ def large(pruned: float) -> AdapterFile:
     a, b = torch.randn(48, 1024), torch.randn(48, 1024).masked_fill(mask == 0, 0)
     sites = {"encoder": ("q", "k", "v", "fc1", "fc2")}
     sites["decoder"] = ("q", "k", "v", "crossq", "crossk", "crossv", "fc1", "fc2")
-    pairs = {
+    matrices = {
         Site(stack, layer, position): PackedMatrices(a.clone(), b.clone(), mask)
         for stack, positions in sites.items()
         for layer in range(12)
         for position in positions
     }
-    directions = {"encoder": ("src",) * 12, "decoder": ("tgt",) * 12}
-    return AdapterFile(Adapters(table, directions, 1024, 0, pairs, 15), "sha256:", {})
+    sides = {"encoder": ("src",) * 12, "decoder": ("tgt",) * 12}
+    return AdapterFile(Adapters(table, sides, 1024, 0, matrices, 15), "sha256:", {})
 
 
 @pytest.mark.parametrize(("pruned", "limit"), [(0, 65e6), (0.9, 40e6)])
-def test_published_pairs_take_the_promised_space(tmp_path, pruned, limit) -> None:
+def test_published_adapters_take_the_promised_space(tmp_path, pruned, limit) -> None:
     tensors, _ = write_adapter_folder(large(pruned), tmp_path)
     assert tensors.stat().st_size <= limit
 
@@ -251,10 +251,10 @@ def test_a_spoilt_folder_is_named_in_one_sentence(tmp_path, spoil, message) -> N
 )
 def test_matrices_that_do_not_belong_together_are_refused(tmp_path, change, words) -> None:
     content = make(0.5)
-    pairs = dict(content.adapters.packed)
+    matrices = dict(content.adapters.packed)
     site = Site("decoder", 1, "fc1")
-    pairs[site] = PackedMatrices(*change(*pairs[site]))
-    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=pairs)), tmp_path)
+    matrices[site] = PackedMatrices(*change(*matrices[site]))
+    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=matrices)), tmp_path)
     with pytest.raises(UserError, match=words):
         read_adapter_file(tmp_path)
 
@@ -346,7 +346,7 @@ DAMAGE = [
     (store("decoder.1.fc1.B.mask", lambda tensors: tensors["decoder.1.fc1.B.mask"][None]), MASK),
     (lose("decoder.1.fc1.B.mask"), "decoder.1.fc1.B does not have the described shape"),
     (lose("decoder.1.fc1.A"), r"is damaged \(KeyError: 'decoder.1.fc1.A'\)"),
-    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not have one value for each living entry"),
+    (store(VALUES, lambda tensors: tensors[VALUES][1:]), "does not have one value for each entry that is kept"),
     (store(VALUES, lambda tensors: tensors[VALUES][:, None]), "RuntimeError: shape"),
     (store("decoder.1.fc1.B", lambda tensors: torch.ones(7, 22)), "fc1 does not have the described shape or dtype"),
 ]  # fmt: skip
@@ -374,24 +374,24 @@ def test_matrix_that_is_stored_whole_has_its_own_size(tmp_path) -> None:
 def test_smallest_matrices_and_greatest_numbers_come_back(tmp_path, mask, width) -> None:
     site = Site("encoder", 0, "q")
     lives = torch.full((1, width), mask, dtype=torch.uint8)
-    pairs = PackedMatrices(torch.ones(1, 1), lives.float(), lives)
+    matrices = PackedMatrices(torch.ones(1, 1), lives.float(), lives)
     table = LanguageTable(("en",), ("high",), (1,))
     most = 2**31 - 1
-    adapters = Adapters(table, {"encoder": ("src",), "decoder": ()}, most, most, {site: pairs}, most)
+    adapters = Adapters(table, {"encoder": ("src",), "decoder": ()}, most, most, {site: matrices}, most)
     write_adapter_folder(AdapterFile(adapters, "sha256:", {}), tmp_path)
     back = read_adapter_file(tmp_path).adapters
     assert (back.dim, back.start, back.mask_epoch) == (most, most, most)
-    assert all(torch.equal(*both) for both in zip(back.packed[site], pairs, strict=True))
+    assert all(torch.equal(*both) for both in zip(back.packed[site], matrices, strict=True))
 
 
 def test_views_are_written_as_what_they_show(tmp_path) -> None:
     content = make(0.5)
-    pairs = {
+    matrices = {
         site: PackedMatrices(*(value.t().contiguous().t() for value in packed))
         for site, packed in content.adapters.packed.items()
     }
-    assert not next(iter(pairs.values())).a.is_contiguous()
-    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=pairs)), tmp_path)
+    assert not next(iter(matrices.values())).a.is_contiguous()
+    write_adapter_folder(replace(content, adapters=replace(content.adapters, packed=matrices)), tmp_path)
     for site, packed in read_adapter_file(tmp_path).adapters.packed.items():
         assert all(map(torch.equal, packed, content.adapters.packed[site]))
 

@@ -22,11 +22,11 @@ def sets() -> list[Adapters]:
     torch.manual_seed(8)
     later = []
     for epoch in (9, 8):
-        pairs = {}
+        matrices = {}
         for site, (a, b, mask) in first.packed.items():
             lives = (torch.rand(b.shape) >= 0.3).to(mask.dtype)
-            pairs[site] = first.packed[site]._replace(a=a + epoch, b=torch.randn(b.shape) * lives, mask=lives)
-        later.append(replace(first, packed=pairs, mask_epoch=epoch))
+            matrices[site] = first.packed[site]._replace(a=a + epoch, b=torch.randn(b.shape) * lives, mask=lives)
+        later.append(replace(first, packed=matrices, mask_epoch=epoch))
     return [first, *later]
 
 

@@ -34,7 +34,7 @@ def same(adapters: Adapters, expected: dict[Site, list[torch.Tensor]]) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_pairs_that_join_come_last_and_add_nothing(dtype) -> None:
+def test_added_adapters_come_last_and_have_no_effect(dtype) -> None:
     old = make(0.5, dtype).adapters
     grown = add_languages(old, NEW, "rank", seed=3)
     assert grown.languages == LanguageTable(
@@ -104,12 +104,12 @@ def another(names: tuple[str, ...], ranks: tuple[int, ...]) -> Adapters:
     """Adapters of other languages at the same sites."""
     torch.manual_seed(11)
     rows = sum(ranks)
-    pairs = {
+    matrices = {
         site: PackedMatrices(torch.randn(rows, a.size(1)), torch.randn(rows, b.size(1)), torch.ones_like(mask[:rows]))
         for site, (a, b, mask) in make(0.5).adapters.packed.items()
     }
     table = LanguageTable(names, ("low",) * len(names), ranks)
-    return replace(make(0.5).adapters, languages=table, packed=pairs, mask_epoch=9)
+    return replace(make(0.5).adapters, languages=table, packed=matrices, mask_epoch=9)
 
 
 def joined(first: dict, second: dict) -> dict:
@@ -164,7 +164,7 @@ def test_set_whose_languages_are_all_in_the_preferred_one_is_left_out() -> None:
          "torch.float16 and width 23 in two;"),
     ],
 )  # fmt: skip
-def test_pairs_of_another_width_or_precision_do_not_come_together(change, words) -> None:
+def test_adapters_of_another_width_or_precision_cannot_be_joined(change, words) -> None:
     first = make(0.5).adapters
     second = replace(first, packed={**first.packed, FC1: PackedMatrices(*change(*first.packed[FC1]))})
     check_alike(first, select_languages(first, ["wo"]))

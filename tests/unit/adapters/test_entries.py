@@ -27,7 +27,7 @@ def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("copies", [True, False], ids=["0.12.2", "main"])
-def test_base_checkpoint_loads_strictly_under_its_own_names_and_leaves_the_pairs_fresh(toy_data, copies) -> None:
+def test_base_checkpoint_loads_strictly_under_its_own_names_and_leaves_the_adapters_fresh(toy_data, copies) -> None:
     _, stock = toy.build(
         toy.base_flags(
             toy_data, "--task", "translation_multi_simple_epoch", "--arch", "transformer", "--encoder-normalize-before",
@@ -55,7 +55,7 @@ def test_base_checkpoint_loads_strictly_under_its_own_names_and_leaves_the_pairs
     assert not any(name in loaded for name in held)
 
 
-def test_pairs_are_found_by_name_in_another_order_and_subset_of_languages(toy_data) -> None:
+def test_adapters_are_found_by_name_in_another_order_and_subset_of_languages(toy_data) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     toy.randomise_adapters(model)
     names = ["sd", "en", "nl"]
@@ -276,7 +276,7 @@ def test_checkpoint_holds_all_adapters_or_none() -> None:
     assert check_entries(WHOLE, WHOLE) is True
     assert check_entries({**WHOLE, "adapters.base": (70,)}, WHOLE) is True
     assert check_entries({}, WHOLE) is False
-    assert check_entries({"adapters.manifest": (30,)}, WHOLE) is False  # no pairs
+    assert check_entries({"adapters.manifest": (30,)}, WHOLE) is False  # no adapters
     assert check_entries({}, {}) is False
 
 
@@ -303,7 +303,7 @@ def test_part_of_the_adapters_or_others_are_named(found, expected, words) -> Non
     assert str(refusal.value).startswith(words)
 
 
-def test_first_pair_of_another_size_is_named_and_other_entries_may_have_any() -> None:
+def test_first_adapter_of_another_size_is_named_and_other_entries_may_have_any() -> None:
     check_shapes({**WHOLE, "adapters.manifest": (31,), "z.lora_A": (1, 1)}, WHOLE)
     with pytest.raises(
         UserError, match=r"^here has x\.lora_A of shape \(3, 4\), but the model has \(2, 4\); give the same ranks"
@@ -321,7 +321,7 @@ def test_languages_of_a_checkpoint_may_be_more_but_not_fewer_or_of_other_ranks()
         check_languages(TABLE, wider, "here")
 
 
-def pairs(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
+def adapter_state(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
     """A state whose rows hold their numbers; that of the number 0 is pruned."""
     numbers = torch.tensor(rows, dtype=torch.float32)[:, None]
     parts = {"x.lora_A": numbers, "x.lora_B": 10 * numbers, "x.lora_mask": (numbers != 0).byte()}
@@ -331,29 +331,29 @@ def pairs(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
 def test_rows_follow_their_languages_into_a_model_of_fewer_in_another_order() -> None:
     wanted = LanguageTable(("wo", "en"), ("low", "high"), (3, 2))
     base = torch.ones(6, 2)
-    state = {**pairs([0, 1, 2, 3, 4, 5], TABLE), "x.weight": base}
-    complete_state(state, pairs([0] * 5, wanted), wanted)
-    expected = {**pairs([3, 4, 5, 0, 1], wanted), "x.weight": base}
+    state = {**adapter_state([0, 1, 2, 3, 4, 5], TABLE), "x.weight": base}
+    complete_state(state, adapter_state([0] * 5, wanted), wanted)
+    expected = {**adapter_state([3, 4, 5, 0, 1], wanted), "x.weight": base}
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_rows_of_the_same_languages_stay_and_take_the_model_s_levels() -> None:
     wanted = LanguageTable(TABLE.names, ("low", "low", "low"), TABLE.ranks)
-    state = pairs([0, 1, 2, 3, 4, 5], TABLE)
-    complete_state(state, pairs([0] * 6, wanted), wanted)
+    state = adapter_state([0, 1, 2, 3, 4, 5], TABLE)
+    complete_state(state, adapter_state([0] * 6, wanted), wanted)
     assert read_manifest(state["adapters.manifest"]) == wanted
     assert state["x.lora_B"].flatten().tolist() == [0, 10, 20, 30, 40, 50]
 
 
 def test_rows_of_another_width_are_refused_after_sorting() -> None:
-    own = {**pairs([0] * 6, TABLE), "x.lora_A": torch.zeros(6, 2)}
+    own = {**adapter_state([0] * 6, TABLE), "x.lora_A": torch.zeros(6, 2)}
     with pytest.raises(UserError, match=r"x\.lora_A of shape \(6, 1\), but the model has \(6, 2\)"):
-        complete_state(pairs([0, 1, 2, 3, 4, 5], TABLE), own, TABLE)
+        complete_state(adapter_state([0, 1, 2, 3, 4, 5], TABLE), own, TABLE)
 
 
-def test_base_gets_copies_of_the_model_s_own_pairs() -> None:
-    own = {**pairs([7] * 6, TABLE), "x.weight": torch.zeros(3)}
+def test_base_gets_copies_of_the_model_s_own_adapters() -> None:
+    own = {**adapter_state([7] * 6, TABLE), "x.weight": torch.zeros(3)}
     own["x.lora_A"].requires_grad_()
     state = {"x.weight": torch.ones(3)}
     complete_state(state, own, TABLE)

@@ -21,7 +21,7 @@ ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 
 
 @pytest.mark.parametrize("flags", [(), ("--dim", "6", "--start-idx", "2")], ids=["whole", "slice"])
-def test_pairs_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) -> None:
+def test_adapters_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) -> None:
     path = write_checkpoint(tmp_path / "a.pt", toy.plugin_flags(toy_data, *flags), fill_b)
     adapters = StoredModel(path).adapters
     model = torch.load(path, weights_only=False)["model"]

@@ -87,14 +87,14 @@ def test_adapters_become_entries_under_fairseq_s_names() -> None:
     adapters = make(0.5).adapters
     state = adapter_entries(adapters)
     names = {"encoder.layers.0.self_attn.q_proj": ("encoder", 0, "q"), "decoder.layers.1.fc1": ("decoder", 1, "fc1")}
-    pairs = {
+    matrices = {
         f"{name}.lora_{part}": value
-        for name, place in names.items()
+        for name, site in names.items()
         for part, value in zip(
-            ("A", "B", "mask"), next(adapters.packed[own] for own in adapters.packed if own == place), strict=True
+            ("A", "B", "mask"), next(adapters.packed[own] for own in adapters.packed if own == site), strict=True
         )
     }
-    expected = {"adapters.manifest": language_manifest(LANGUAGES), "adapters.mask_epoch": torch.tensor([7]), **pairs}
+    expected = {"adapters.manifest": language_manifest(LANGUAGES), "adapters.mask_epoch": torch.tensor([7]), **matrices}
     assert state.keys() == expected.keys()
     assert all(state[name].dtype == value.dtype and torch.equal(state[name], value) for name, value in expected.items())
 
@@ -149,7 +149,7 @@ def test_stack_without_adapters_says_so(stack) -> None:
     adapters = make(0).adapters
     args = adapted_arguments(
         sized(),
-        replace(adapters, packed={place: own for place, own in adapters.packed.items() if place.stack != stack}),
+        replace(adapters, packed={site: own for site, own in adapters.packed.items() if site.stack != stack}),
         {},
     )
     assert getattr(args, f"{stack}_lora_layer") == "none"
@@ -158,23 +158,23 @@ def test_stack_without_adapters_says_so(stack) -> None:
 
 def test_adapters_stand_at_the_same_positions_of_every_layer_of_a_stack() -> None:
     adapters = make(0).adapters
-    pairs = next(iter(adapters.packed.values()))
-    place = type(next(iter(adapters.packed)))
+    matrices = next(iter(adapters.packed.values()))
+    site = type(next(iter(adapters.packed)))
 
-    def arguments(*places: tuple) -> Namespace:
-        return adapted_arguments(sized(), replace(adapters, packed={place(*own): pairs for own in places}), {})
+    def arguments(*sites: tuple) -> Namespace:
+        return adapted_arguments(sized(), replace(adapters, packed={site(*own): matrices for own in sites}), {})
 
     args = arguments(*(("encoder", layer, name) for layer in (1, 0) for name in ("fc2", "k")), ("decoder", 1, "crossv"))
     assert (args.encoder_lora_layer, args.encoder_lora_position) == ("0_1", "k_fc2")
     assert (args.decoder_lora_layer, args.decoder_lora_position) == ("1", "crossv")
-    for places in (
+    for sites in (
         (("encoder", 0, "q"), ("encoder", 1, "k")),
         (("encoder", 0, "q"), ("encoder", 0, "k"), ("encoder", 1, "k")),
     ):
         with pytest.raises(
             UserError, match=r"^the encoder's adapters have different positions in different layers; expected the"
         ):
-            arguments(*places)
+            arguments(*sites)
 
 
 def test_pruning_of_a_base_s_own_training_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints without their base: what stands in its place, and how the base is found again."""
+"""Checkpoints without their base: what they hold instead, and how the base is found again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save(path: Path, model: dict[str, torch.Tensor], **args: object) -> str:
     return str(path)
 
 
-def test_fingerprint_stands_in_place_of_the_base_as_whole_numbers() -> None:
+def test_the_fingerprint_replaces_the_base_and_consists_of_integers() -> None:
     state = without_base({**WEIGHTS, **PAIRS}, FINGERPRINT)
     assert state.keys() == {*PAIRS, "adapters.base"}
     assert all(state[name] is PAIRS[name] for name in PAIRS)

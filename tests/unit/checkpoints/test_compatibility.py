@@ -180,7 +180,11 @@ HOLDING = "but the dictionary (with the language tokens of --langs) has"
     ("langs", "vocabulary", "words"),
     [
         ("en,wo", 8, "after the tokens of its 2 languages, such as <mask>; append them to a copy of the dictionary"),
-        (["en", "wo", "fr"], 8, "it lacks 1 tokens, those its training appended after the tokens of its 3 languages"),
+        (
+            ["en", "wo", "fr"],
+            8,
+            "it lacks 1 tokens, those that its training appended after the tokens of its 3 languages",
+        ),
         (None, 7, "it lacks 2 tokens, those that its training appended: a token __xx__ for each of its --langs"),
         ("en,wo", 10, None),
     ],
@@ -204,7 +208,7 @@ def test_training_from_nothing_has_nothing_to_check() -> None:
     check_training_checkpoint(command(), None, 1)
 
 
-def test_pairs_that_training_starts_from_have_the_command_s_languages_and_sizes(tmp_path) -> None:
+def test_adapters_that_training_starts_from_have_the_command_s_languages_and_sizes(tmp_path) -> None:
     args = command()
     path = write(tmp_path / "ours.pt", all_shapes(args), stored_arguments())
     check_training(path, args)
@@ -224,7 +228,7 @@ def test_pairs_that_training_starts_from_have_the_command_s_languages_and_sizes(
         check_training(write(tmp_path / "part.pt", part, stored_arguments()), args)
 
 
-def test_pairs_whose_languages_no_argument_says_are_left_to_their_manifest(tmp_path) -> None:
+def test_adapters_without_languages_in_the_arguments_are_left_to_their_manifest(tmp_path) -> None:
     args = command()
     silent = stored_arguments(adapter_languages=None)
     check_training(write(tmp_path / "silent.pt", {**all_shapes(args), "adapters.manifest": (9,)}, silent), args)

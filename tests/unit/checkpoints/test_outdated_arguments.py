@@ -75,7 +75,7 @@ def test_argument_that_fairseq_takes_is_left_alone(arguments, name, value) -> No
 
 
 def test_architecture_that_fairseq_does_not_know_is_named(arguments) -> None:
-    with pytest.raises(UserError, match="argument arch is 'their_model', which this fairseq does not"):
+    with pytest.raises(UserError, match="argument arch is 'their_model', which the installed fairseq does not"):
         replace_outdated(Namespace(**{**vars(arguments), "arch": "their_model"}))
 
 
@@ -92,7 +92,7 @@ def test_checkpoint_with_an_outdated_argument_is_loaded(toy_data, tmp_path, capl
     held = torch.load(path, weights_only=False)["model"]
     assert torch.equal(model.encoder.embed_tokens.weight, held["encoder.embed_tokens.weight"])
     assert settings.distributed_training.ddp_backend == "pytorch_ddp"
-    assert "this fairseq does not accept the checkpoint's ddp_backend 'simple'; ignored" in caplog.text
+    assert "the installed fairseq does not accept the checkpoint's ddp_backend 'simple'; ignored" in caplog.text
     assert checkpoint_utils.load_checkpoint_to_cpu(str(path))["model"].keys() == held.keys()  # as fairseq-train
 
 
@@ -111,7 +111,7 @@ def test_lost_tokenizer_is_warned_of(toy_data, tmp_path, caplog) -> None:
     path = write_checkpoint(tmp_path / "old.pt", toy.base_flags(toy_data, *STOCK), change)
     checkpoint_utils.load_checkpoint_to_cpu(str(path))
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warning == "this fairseq does not know the checkpoint's bpe; raw text is not split by it"
+    assert warning == "the installed fairseq does not know the checkpoint's bpe, so raw text is not split with it"
 
 
 def test_merged_export_of_an_outdated_checkpoint_is_read_by_fairseq_alone(toy_data, tmp_path) -> None:
@@ -177,7 +177,7 @@ def test_argument_of_the_model_that_fairseq_refuses_ends_in_one_sentence(monkeyp
     )
     for arch in (None, "y" * 100):
         args.arch = arch
-        with pytest.raises(UserError, match=f"argument arch is '{str(arch)[:80]}', which this fairseq"):
+        with pytest.raises(UserError, match=f"argument arch is '{str(arch)[:80]}', which the installed fairseq"):
             replace_outdated(args)
 
 
@@ -206,10 +206,10 @@ def test_replaced_arguments_are_told_with_what_they_were(caplog) -> None:
     assert (warning.levelname, info.levelname) == ("WARNING", "INFO")
     assert (
         warning.getMessage()
-        == "this fairseq does not know the checkpoint's bpe and tokenizer; raw text is not split by it"
+        == "the installed fairseq does not know the checkpoint's bpe and tokenizer, so raw text is not split with it"
     )
     values = f"bpe 'theirs', lr '{'x' * 80}', tokenizer 'other'"
-    assert f"this fairseq does not accept the checkpoint's {values}; ignored" in info.getMessage()
+    assert f"the installed fairseq does not accept the checkpoint's {values}; ignored" in info.getMessage()
     caplog.clear()
     tell_replaced({"seed": 7})
     assert [record.levelname for record in caplog.records] == ["INFO"]
@@ -222,7 +222,7 @@ def test_fairseq_s_reading_is_replaced_once_and_tried_first(arguments, caplog) -
     read_outdated_arguments()
     assert checkpoint_utils.convert_namespace_to_omegaconf is convert
     assert convert(Namespace(**vars(arguments))) == stock_reading(Namespace(**vars(arguments)))
-    assert "this fairseq does not accept" not in caplog.text
+    assert "the installed fairseq does not accept" not in caplog.text
     assert (
         convert(Namespace(**{**vars(arguments), "ddp_backend": "simple"})).distributed_training.ddp_backend
         == "pytorch_ddp"

@@ -62,7 +62,7 @@ def test_only_adapters_cannot_be_saved_where_the_base_trains_or_is_in_no_file(tm
     assert "but the base is trained as well; leave it out, or freeze the base" in refusal(
         save_dir, frozen=False, finetune_from_model=base, **wanted
     )
-    needs = "--save-adapters-only True needs a base in a file that stays; start with --finetune-from-model"
+    needs = "--save-adapters-only True needs a permanent base file; start with --finetune-from-model"
     assert settled(save_dir) == (False, None)
     assert refusal(save_dir, **wanted) == needs
     assert settled(save_dir, restore_file=base) == (False, None)

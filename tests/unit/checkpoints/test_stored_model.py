@@ -72,8 +72,8 @@ def test_every_form_says_what_it_holds(paths, form, is_checkpoint, has_adapters,
     if has_adapters:
         assert dict(source.settings) == SETTINGS
         assert source.adapters.languages == TABLE
-        place = next(place for place in source.adapters.packed if place == ("decoder", 0, "fc2"))
-        assert torch.equal(source.adapters.packed[place].b, model()["decoder.layers.0.fc2.lora_B"])
+        site = next(site for site in source.adapters.packed if site == ("decoder", 0, "fc2"))
+        assert torch.equal(source.adapters.packed[site].b, model()["decoder.layers.0.fc2.lora_B"])
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])

@@ -105,15 +105,17 @@ def test_a_remark_goes_to_where_errors_go(capsys) -> None:
 
 
 @pytest.mark.parametrize("part", [(0, 0), (3, 1)], ids=["whole", "slice"])
-def test_a_direction_adds_to_each_layer_the_pair_of_its_language(part) -> None:
+def test_a_direction_adds_to_each_layer_the_adapter_of_its_language(part) -> None:
     torch.manual_seed(5)
     sites = [Site("encoder", 0, "q"), Site("encoder", 1, "q"), Site("decoder", 0, "crossv")]
     names = ["encoder.layers.0.self_attn.q_proj", "encoder.layers.1.self_attn.q_proj"]
     names.append("decoder.layers.0.encoder_attn.v_proj")
     width = part[0] or 6
-    pairs = {site: PackedMatrices(torch.randn(3, width), torch.randn(3, width), torch.ones(3, width)) for site in sites}
+    matrices = {
+        site: PackedMatrices(torch.randn(3, width), torch.randn(3, width), torch.ones(3, width)) for site in sites
+    }
     languages = LanguageTable(("en", "wo"), ("high", "low"), (1, 2))
-    adapters = Adapters(languages, {"encoder": ("src", "tgt"), "decoder": ("tgt",)}, *part, pairs, 0)
+    adapters = Adapters(languages, {"encoder": ("src", "tgt"), "decoder": ("tgt",)}, *part, matrices, 0)
     base = {f"{name}.weight": torch.randn(6, 6) for name in names} | {"encoder.layer_norm.weight": torch.ones(6)}
     weights = merged.merged_weights(base, adapters, "wo", "en")
     assert list(weights) == [f"{name}.weight" for name in names]
@@ -122,7 +124,7 @@ def test_a_direction_adds_to_each_layer_the_pair_of_its_language(part) -> None:
         for row in rows:
             for i in range(width):
                 for j in range(width):
-                    expected[part[1] + i, part[1] + j] += pairs[site].b[row, i] * pairs[site].a[row, j]
+                    expected[part[1] + i, part[1] + j] += matrices[site].b[row, i] * matrices[site].a[row, j]
         torch.testing.assert_close(weights[f"{name}.weight"], expected)
     with pytest.raises(UserError, match="unknown language 'xx'"):
         merged.merged_weights(base, adapters, "wo", "xx")

@@ -16,7 +16,7 @@ LANGUAGES = {"en": (0, 2), "nl": (4, 3), "wo": (11, 4)}
 """Ids and ranks."""
 
 WIDTH_IN, WIDTH_OUT = 5, 6
-PLACES = [("encoder", 0, "q"), ("encoder", 1, "fc2"), ("decoder", 1, "crossv")]
+SITES = [("encoder", 0, "q"), ("encoder", 1, "fc2"), ("decoder", 1, "crossv")]
 SIDES = {"encoder": ("src", "tgt"), "decoder": ("tgt", "tgt")}
 
 
@@ -28,7 +28,7 @@ def entry(site: tuple[str, int, str], language: str, part: str) -> str:
 def state(changes: dict[str, torch.Tensor | None] | None = None) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
     entries = {"encoder.embed_tokens.weight": torch.randn(3, 5)}
-    for site in PLACES:
+    for site in SITES:
         for language, (_, rank) in LANGUAGES.items():
             entries[entry(site, language, "a")] = torch.randn(WIDTH_IN, rank)
             entries[entry(site, language, "b")] = torch.randn(rank, WIDTH_OUT)
@@ -59,7 +59,7 @@ def test_adapters_are_packed_language_by_language() -> None:
     assert (found.languages.names, found.languages.levels) == (("en", "nl", "wo"), ("high", "med", "low"))
     assert found.languages.ranks == (2, 3, 4)
     assert (found.sides, found.dim, found.start, found.mask_epoch) == (SIDES, 4, 1, 0)
-    assert list(found.packed) == PLACES
+    assert list(found.packed) == SITES
     for site, packed in found.packed.items():
         assert torch.equal(packed.a, torch.cat([entries[entry(site, name, "a")].t() for name in LANGUAGES]))
         assert torch.equal(packed.b, torch.cat([entries[entry(site, name, "b")] for name in LANGUAGES]))
@@ -70,13 +70,13 @@ def test_adapters_are_packed_language_by_language() -> None:
 @pytest.mark.parametrize("flag", ["pruning", "global_pruning"])
 def test_zeros_of_a_training_that_pruned_are_pruned_where_a_language_has_trained(flag) -> None:
     """en was never a source language: its B of encoder layer 0 is as it started."""
-    zeros = {entry(PLACES[0], "en", "b"): torch.zeros(2, WIDTH_OUT)}
-    lost = {entry(PLACES[1], "en", "b"): torch.zeros(2, WIDTH_OUT)}  # all its entries there, but not elsewhere
+    zeros = {entry(SITES[0], "en", "b"): torch.zeros(2, WIDTH_OUT)}
+    lost = {entry(SITES[1], "en", "b"): torch.zeros(2, WIDTH_OUT)}  # all its entries there, but not elsewhere
     part = torch.tensor([[0.0, -1.0, 1.0, 0.0, 2.0, -2.0]] * 4)
-    entries = state({**zeros, **lost, entry(PLACES[0], "wo", "b"): part})
+    entries = state({**zeros, **lost, entry(SITES[0], "wo", "b"): part})
     found = adapters(entries, arguments(**{flag: True}))
     assert found.mask_epoch == 7
-    masks = [found.packed[site].mask for site in PLACES]
+    masks = [found.packed[site].mask for site in SITES]
     assert masks[0][:2].all()
     assert not masks[1][:2].any()
     assert masks[0][5:].tolist() == [[0, 1, 1, 0, 1, 1]] * 4
@@ -91,10 +91,10 @@ def test_zeros_of_a_training_that_pruned_are_pruned_where_a_language_has_trained
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_mask_in_the_file_is_the_mask(dtype, capsys) -> None:
-    """At one place of one language; B is the product, of its own type."""
+    """At one site of one language; B is the product, of its own type."""
     b, mask = torch.randn(3, WIDTH_OUT).to(dtype), torch.tensor([[1.0, 0.0, 1.0, 1.0, 0.0, 1.0]] * 3)
     b[0, 0] = 0  # which lives all the same
-    site = PLACES[1]
+    site = SITES[1]
     parts = {entry(site, "nl", "b"): None, entry(site, "nl", "b_orig"): b, entry(site, "nl", "b_mask"): mask}
     everything = {name: value.to(dtype) for name, value in state().items()}
     entries = {name: value for name, value in {**everything, **parts}.items() if value is not None}

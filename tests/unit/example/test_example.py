@@ -229,7 +229,7 @@ def test_other_content_is_refused_and_kept(example, tmp_path):
     with pytest.raises(UserError, match="holds an example with other seed; remove it"):
         make_example(example, SMALL, seed=5)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is there and is no example"):
+    with pytest.raises(UserError, match="already exists and is not an example"):
         make_example(tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

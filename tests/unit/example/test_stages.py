@@ -41,7 +41,7 @@ def test_a_finished_stage_is_not_run_again(runner, tmp_path, capsys):
     runner.run(stage)
     assert (tmp_path / "made" / "lines").read_text() == "x"
     assert runner.ran == 1
-    assert "Count: is there" in capsys.readouterr().out
+    assert "Count: already done" in capsys.readouterr().out
 
 
 def test_a_stage_whose_folder_was_removed_is_run_again(runner, tmp_path):
@@ -81,7 +81,7 @@ def test_stages_of_one_call_run_side_by_side(runner, tmp_path):
 def test_a_stage_made_by_another_command_is_refused_and_kept(runner, tmp_path):
     runner.run(counting(tmp_path / "made"))
     other = python("count", "raise SystemExit('ran')", tmp_path / "made")
-    with pytest.raises(UserError, match=r"made was made from another command .*; remove .*made to make it again"):
+    with pytest.raises(UserError, match=r"made was made with another command .*; remove .*made to make it again"):
         runner.run(other)
     assert (tmp_path / "made" / "lines").read_text() == "x"
 
@@ -91,7 +91,7 @@ def test_a_stage_made_from_another_input_is_refused(runner, tmp_path):
     stage = counting(tmp_path / "made", inputs=(tmp_path / "input",))
     runner.run(stage)
     (tmp_path / "input").write_text("two")
-    with pytest.raises(UserError, match="made from another input"):
+    with pytest.raises(UserError, match="made with another input"):
         runner.run(stage)
 
 
@@ -107,7 +107,7 @@ def test_the_same_program_of_another_environment_counts_as_the_same_command(runn
 
 def test_a_failure_shows_the_end_of_the_output_and_names_the_log(runner, tmp_path, capsys):
     code = "print('first'); print(*range(100), sep='\\n'); print('the reason'); raise SystemExit(3)"
-    with pytest.raises(UserError, match=r"bad failed \(exit code 3\); its output is in .*logs/bad\.log; run again"):
+    with pytest.raises(UserError, match=r"bad failed \(exit code 3\); see its output in .*logs/bad\.log, then"):
         runner.run(python("bad", code, tmp_path / "made"))
     shown = capsys.readouterr().err
     assert "    | the reason\n" in shown
@@ -148,7 +148,7 @@ def test_the_printed_command_can_be_pasted_into_a_shell(tmp_path, shift):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(UserError, match=r"file: .*; give a folder that can be written"),
+        pytest.raises(UserError, match=r"file: .*; give a writable folder"),
         Runner(tmp_path / "file", tmp_path, {}).lock(),
     ):
         pass
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_second_run_in_the_same_folder_is_refused(runner, tmp_path):
     other = Runner(tmp_path / "out", tmp_path, {})
-    with runner.lock(), pytest.raises(UserError, match="another run is at work"), other.lock():
+    with runner.lock(), pytest.raises(UserError, match="another run is using"), other.lock():
         pass
     with other.lock():
         pass

@@ -276,7 +276,7 @@ def test_an_optimizer_that_is_not_adam_is_named(caplog) -> None:
     absent = PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
     for _ in range(2):
         absent.begin_update(optimizer)
-    assert caplog.text.count("SGD moves the adapters of languages that are absent") == 1
+    assert caplog.text.count("SGD changes the adapters of languages that are absent") == 1
 
 
 def absent_of(parameters: dict[str, nn.Parameter]) -> PresentLanguages:
@@ -293,7 +293,7 @@ def test_adam_that_does_not_hold_all_adapters_is_left_as_it_is(caplog) -> None:
     for optimizer in (part, none):
         absent_of(parameters).begin_update(optimizer)
         assert type(optimizer.optimizer) is Adam
-    assert caplog.text.count("Adam moves the adapters of languages that are absent") == 2
+    assert caplog.text.count("Adam changes the adapters of languages that are absent") == 2
 
 
 def test_apex_s_first_fused_adam_lets_languages_rest() -> None:
@@ -334,7 +334,7 @@ def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> No
     absent = PresentLanguages(LanguageRouting(LAYOUT), {value: SIDES[name] for name, value in parameters.items()})
     absent.begin_update(SimpleNamespace(optimizer=inner))
     assert type(inner) is Adam
-    assert caplog.text.count("Adam moves the adapters of languages that are absent") == 1
+    assert caplog.text.count("Adam changes the adapters of languages that are absent") == 1
 
 
 # The whole of it: fairseq's trainer on batches that lack languages.
@@ -374,7 +374,7 @@ def test_training_equals_a_parameter_for_each_language_stepped_by_stock_adam(toy
     task, model = toy.build(flags)
     toy.randomise_adapters(model)
     reference = toy.PerLanguageReference(task, model, flags).train(True)
-    parts = [part for _, _, _, pairs in reference.sites.values() for pair in pairs for part in pair]
+    parts = [part for _, _, _, adapters in reference.sites.values() for adapter in adapters for part in adapter]
     stock = Adam(parts, lr=0.01, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01)
     trainer = Trainer(cfg, task, model, task.build_criterion(cfg.criterion))
     for update in UPDATES:

@@ -17,7 +17,7 @@ OWN = torch.tensor([False, False, True, False, False, False, True, True])  # row
 def linears() -> list[LanguageSpecificLinear]:
     torch.manual_seed(1)
     routing = LanguageRouting(PackedLayout(RANKS))
-    linears = [LanguageSpecificLinear(nn.Linear(6, 8), routing, direction) for direction in ("src", "tgt")]
+    linears = [LanguageSpecificLinear(nn.Linear(6, 8), routing, side) for side in ("src", "tgt")]
     for linear in linears:
         nn.init.normal_(linear.lora_B)
     ids = torch.tensor([0, 1, 2, 3])
@@ -25,7 +25,7 @@ def linears() -> list[LanguageSpecificLinear]:
     return linears
 
 
-def pairs(linears: list[LanguageSpecificLinear]) -> list[nn.Parameter]:
+def matrices(linears: list[LanguageSpecificLinear]) -> list[nn.Parameter]:
     return [parameter for linear in linears for parameter in (linear.lora_A, linear.lora_B)]
 
 
@@ -37,12 +37,12 @@ def backward(linears: list[LanguageSpecificLinear]) -> None:
 
 def test_frozen_languages_get_no_gradient_and_the_others_the_one_they_had(linears) -> None:
     backward(linears)
-    without = [parameter.grad.clone() for parameter in pairs(linears)]
-    for parameter in pairs(linears):
+    without = [parameter.grad.clone() for parameter in matrices(linears)]
+    for parameter in matrices(linears):
         parameter.grad = None
     FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
     backward(linears)
-    for parameter, gradient in zip(pairs(linears), without, strict=True):
+    for parameter, gradient in zip(matrices(linears), without, strict=True):
         assert (gradient[~OWN] != 0).all()
         assert torch.equal(parameter.grad[OWN], gradient[OWN])
         assert (parameter.grad[~OWN] == 0).all()
@@ -51,10 +51,10 @@ def test_frozen_languages_get_no_gradient_and_the_others_the_one_they_had(linear
 def test_frozen_languages_count_neither_in_clipping_nor_in_adam(linears) -> None:
     FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
     backward(linears)
-    own = torch.cat([parameter.grad[OWN].flatten() for parameter in pairs(linears)])
-    norm = nn.utils.clip_grad_norm_(pairs(linears), 1.0)
+    own = torch.cat([parameter.grad[OWN].flatten() for parameter in matrices(linears)])
+    norm = nn.utils.clip_grad_norm_(matrices(linears), 1.0)
     torch.testing.assert_close(norm, own.norm())
-    optimizer = torch.optim.Adam(pairs(linears))
+    optimizer = torch.optim.Adam(matrices(linears))
     optimizer.step()
     for state in optimizer.state.values():
         assert (state["exp_avg"][OWN] != 0).all()
@@ -65,13 +65,13 @@ def test_frozen_languages_count_neither_in_clipping_nor_in_adam(linears) -> None
 def test_frozen_languages_are_set_back_to_what_they_were_remembered_as(linears) -> None:
     frozen = FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
     with torch.no_grad():
-        for parameter in pairs(linears):
+        for parameter in matrices(linears):
             parameter.add_(1)  # a checkpoint is loaded
     frozen.begin_epoch(1)
-    before = [parameter.detach().clone() for parameter in pairs(linears)]
+    before = [parameter.detach().clone() for parameter in matrices(linears)]
     backward(linears)
-    torch.optim.AdamW(pairs(linears), lr=0.1, weight_decay=0.5).step()
+    torch.optim.AdamW(matrices(linears), lr=0.1, weight_decay=0.5).step()
     frozen.end_update()
-    for parameter, then in zip(pairs(linears), before, strict=True):
+    for parameter, then in zip(matrices(linears), before, strict=True):
         assert torch.equal(parameter[~OWN], then[~OWN])
         assert (parameter[OWN] != then[OWN]).all()

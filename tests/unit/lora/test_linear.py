@@ -100,7 +100,7 @@ def test_each_gradient_is_right_where_nothing_else_trains(ids, wanted) -> None:
     torch.testing.assert_close(actual, expected)
 
 
-def test_a_second_derivative_is_refused_in_place_of_being_wrong(ids) -> None:
+def test_a_second_derivative_is_refused_instead_of_being_wrong(ids) -> None:
     linear = make(RANKS["other ranks"])
     route(linear, ids)
     x = torch.randn(TIME, BATCH, D_IN, dtype=torch.float64, requires_grad=True)
@@ -269,7 +269,7 @@ def test_keeps_the_input_the_rank_sized_activation_and_no_copy_of_a_weight(ids, 
     assert sum(tensor.numel() for tensor in activations) <= TIME * BATCH * (D_IN + widest)
 
 
-def test_without_trained_pairs_no_input_is_kept(ids) -> None:
+def test_without_trained_adapters_no_input_is_kept(ids) -> None:
     linear = make(RANKS["other ranks"], dtype=torch.float32)
     linear.requires_grad_(False)
     route(linear, ids)

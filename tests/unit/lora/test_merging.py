@@ -16,10 +16,10 @@ from tests.unit.models.test_generation import MIXED, assert_same, one_by_one, sh
 RANKS = (2, 4, 1)
 
 
-def make(part=(0, 0), dtype=torch.float32, direction="tgt") -> LanguageSpecificLinear:
+def make(part=(0, 0), dtype=torch.float32, side="tgt") -> LanguageSpecificLinear:
     torch.manual_seed(3)
     linear = LanguageSpecificLinear(
-        nn.Linear(10, 14).to(dtype), LanguageRouting(PackedLayout(RANKS)), direction, *part
+        nn.Linear(10, 14).to(dtype), LanguageRouting(PackedLayout(RANKS)), side, *part
     ).requires_grad_(False)
     nn.init.normal_(linear.lora_B)
     return linear
@@ -27,7 +27,7 @@ def make(part=(0, 0), dtype=torch.float32, direction="tgt") -> LanguageSpecificL
 
 @pytest.mark.parametrize("part", [(0, 0), (6, 2)], ids=["whole", "slice"])
 @pytest.mark.parametrize("language", range(len(RANKS)))
-def test_merged_weight_is_the_base_plus_the_sum_over_the_pair_s_rows(part, language) -> None:
+def test_merged_weight_is_the_base_plus_the_sum_over_the_adapter_s_rows(part, language) -> None:
     linear = make(part, torch.float64)
     expected = linear.weight.clone()
     inside = range(10) if not part[0] else range(part[1], part[1] + part[0])
@@ -99,12 +99,12 @@ def test_base_comes_back_bit_for_bit_even_after_an_error_inside(part) -> None:
 
 
 def test_source_selected_layers_take_the_source_language() -> None:
-    for direction in ("src", "tgt"):
-        linear = make(direction=direction)
+    for side in ("src", "tgt"):
+        linear = make(side=side)
         merged = MergedWeights([linear])
         for source, target in ((0, 1), (2, 1), (2, 0)):
             with merged.using(source, target):
-                language = source if direction == "src" else target
+                language = source if side == "src" else target
                 assert torch.equal(linear.merged, merged_weight(linear, language))
 
 

@@ -1,4 +1,4 @@
-"""The model against a plain loop: stock fairseq, one sentence at a time, with that direction's pairs merged in."""
+"""The model against a plain loop: stock fairseq, one sentence at a time, with the adapters of its direction merged."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def test_mixed_batch_gives_the_logits_loss_and_gradients_of_a_loop_over_sentence
     assert all(parameter.grad is None for name, parameter in model.named_parameters() if "lora_" not in name)
 
 
-@pytest.mark.parametrize("direction", ["src", "tgt"])
+@pytest.mark.parametrize("side", ["src", "tgt"])
 @pytest.mark.parametrize(("stack", "position"), [(stack, name) for stack in POSITIONS for name in POSITIONS[stack]])
-def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, stack, position, direction) -> None:
+def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, stack, position, side) -> None:
     other = "decoder" if stack == "encoder" else "encoder"
     flags = toy.plugin_flags(
         toy_data,
         *(f"--{stack}-lora-position", position, f"--{stack}-lora-layer", "1", f"--{other}-lora-layer", "none"),
-        *(f"--{stack}-activation-direction", f"{direction}_{direction}"),
+        *(f"--{stack}-activation-direction", f"{side}_{side}"),
     )
     task, model = toy.build(flags)
     assert len(model.adapters.linears) == 1
@@ -90,7 +90,7 @@ def test_each_position_alone_changes_the_output_as_merging_it_does(toy_data, sta
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm", [(), POST_NORM], ids=["pre-norm", "post-norm"])
-def test_fresh_pairs_leave_the_stock_model_as_it_was(toy_data, form, training, norm) -> None:
+def test_fresh_adapters_do_not_change_the_stock_model(toy_data, form, training, norm) -> None:
     flags = toy.plugin_flags(toy_data, *norm, "--dropout", "0.1", "--attention-dropout", "0.1")
     task, model = toy.build(flags)
     stock = TransformerModel.build_model(toy.parse(flags), task)
@@ -110,7 +110,7 @@ def test_fresh_pairs_leave_the_stock_model_as_it_was(toy_data, form, training, n
         assert torch.equal(logits, expected)
 
 
-def test_without_pairs_the_model_is_the_stock_model_bit_for_bit(toy_data) -> None:
+def test_without_adapters_the_model_is_the_stock_model_bit_for_bit(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, "--add-lora", "False")
     task, model = toy.build(flags)
     stock = TransformerModel.build_model(toy.parse(flags), task)
@@ -152,7 +152,7 @@ def test_half_precision_model_agrees_with_single_precision_to_its_own_precision(
     torch.testing.assert_close(actual.float(), expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
 
 
-def test_autocast_agrees_with_single_precision_and_trains_single_precision_pairs(toy_data, form) -> None:
+def test_autocast_agrees_with_single_precision_and_trains_single_precision_adapters(toy_data, form) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data, *MIXED))
     toy.randomise_adapters(model)
     batch = toy.mixed_batch(task)
@@ -226,7 +226,7 @@ def test_model_without_language_ids_in_its_batch_says_so(toy_data) -> None:
         model(**net_input)
 
 
-def test_batch_of_a_language_without_pairs_fails_in_place_of_using_another_s(toy_data, form) -> None:
+def test_batch_of_a_language_without_adapter_fails_instead_of_using_another_s(toy_data, form) -> None:
     task, model = toy.build(toy.plugin_flags(toy_data))
     batch = toy.mixed_batch(task)
     model.adapters.bind_languages([*toy.LANGUAGES, "xh"], toy.LANGUAGES)

@@ -1,4 +1,4 @@
-"""Beam search on mixed batches against stock beam search, one sentence at a time, with its direction's pairs merged."""
+"""Beam search on mixed batches against stock beam search with merged adapters, one sentence at a time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_mixed_batch_translates_as_each_sentence_does_alone(toy_data, beam, norm
     assert len({len(best[0]["tokens"]) for best in hypotheses}) > 1  # sentences leave the batch at different steps
 
 
-def test_keys_and_values_are_projected_once_per_sentence_with_its_own_pairs(toy_data) -> None:
+def test_keys_and_values_are_projected_once_per_sentence_with_its_own_adapter(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *MIXED)
     task, model = toy.build(flags)
     sharpen(model)
@@ -142,7 +142,7 @@ def test_decoding_computes_attention_weights_only_where_alignments_will_be_print
             assert best[0]["attention"] is None or not best[0]["attention"].numel()
 
 
-def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_pairs(toy_data) -> None:
+def test_ensemble_of_models_with_other_orders_of_languages_uses_each_one_s_own_adapters(toy_data) -> None:
     flags = toy.plugin_flags(toy_data, *MIXED)
     task, first = toy.build(flags)
     swapped = ",".join(reversed(toy.LANGUAGES))
@@ -196,7 +196,7 @@ def test_stock_and_language_specific_models_do_not_mix_in_an_ensemble(toy_data) 
         translate(task, [model.eval(), stock.eval()], toy.mixed_batch(task), 2)
 
 
-def test_language_without_pairs_is_named(toy_data) -> None:
+def test_language_without_adapter_is_named(toy_data) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     with pytest.raises(UserError, match="no adapters for xh; it knows en, fr, nl, wo, sd"):
         model.adapters.bind_languages([*toy.LANGUAGES, "xh"], ["en", "xh"])

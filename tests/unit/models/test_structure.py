@@ -84,7 +84,7 @@ def test_layer_drop_in_several_processes_needs_a_backend_that_takes_it(toy_data,
     with pytest.raises(UserError) as refusal:
         checked(toy_data, *flags.split())
     assert str(refusal.value).startswith(f"{dropped} leaves adapters out of an update, which --ddp-backend ")
-    assert "takes only with --find-unused-parameters; give that, or --ddp-backend no_c10d" in str(refusal.value)
+    assert "allows only with --find-unused-parameters; give it too, or use --ddp-backend no_c10d" in str(refusal.value)
     monkeypatch.setattr(distributed, "is_available", lambda: False)  # then torch has none of the other two
     monkeypatch.delattr(distributed, "is_initialized")
     checked(toy_data, *flags.split())
@@ -129,7 +129,7 @@ def test_language_cannot_join_with_a_rank_or_a_seed_beyond_any_use(toy_data, tmp
         ),
     ],
 )
-def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, flags, words) -> None:
+def test_flag_that_removes_adapted_layers_ends_a_training(toy_data, flags, words) -> None:
     assert words in refusal_of(toy.build, toy.plugin_flags(toy_data, *flags))
     with pytest.raises(UserError) as refusal:  # which the task asks for, before the model does
         checked(toy_data, *flags)
@@ -146,7 +146,7 @@ def test_flag_that_leaves_adapters_without_a_place_ends_a_training(toy_data, fla
         "--no-cross-attention --decoder-layers 0",
     ],
 )
-def test_what_leaves_every_adapter_its_place_is_taken(toy_data, flags) -> None:
+def test_flags_that_keep_every_adapted_layer_are_accepted(toy_data, flags) -> None:
     checked(toy_data, *flags.split())
 
 

@@ -24,7 +24,7 @@ PLAIN = ("--add-lora", "False")
 
 @pytest.fixture(scope="module")
 def built(toy_data) -> tuple:
-    """Task, model of random pairs and batch; nothing changes them but the mode and the languages of the batch."""
+    """Task, model with random adapters and batch; tests change only the mode and the languages of the batch."""
     task, model = toy.build(toy.plugin_flags(toy_data))
     toy.randomise_adapters(model)
     return task, model, toy.mixed_batch(task)
@@ -74,7 +74,7 @@ def test_a_model_without_adapters_knows_no_languages(toy_data, built) -> None:
     assert toy.forward(model.train(), batch).shape == expected.shape
 
 
-def test_encoder_that_no_pair_stands_in_needs_no_languages(toy_data, built) -> None:
+def test_encoder_without_adapters_needs_no_languages(toy_data, built) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data, "--encoder-lora-layer", "none"))
     output = encode(model.eval(), built[2])
     assert "languages" not in output
@@ -202,7 +202,7 @@ def test_every_layer_is_run_again_where_activations_are_not_kept(toy_data, built
     assert (args.checkpoint_activations, args.offload_activations) == (flag is not None, bool(offloads))
 
 
-def test_only_the_pairs_train(built, toy_data) -> None:
+def test_only_the_adapters_train(built, toy_data) -> None:
     _, model, _ = built
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, _ in model.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
@@ -214,7 +214,7 @@ def test_only_the_pairs_train(built, toy_data) -> None:
     assert all(parameter.requires_grad for parameter in whole.parameters())
 
 
-def test_a_model_that_forgets_its_pairs_is_its_base(toy_data, built) -> None:
+def test_a_model_that_clears_its_adapters_is_its_base(toy_data, built) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     batch = built[2]
     expected = toy.forward(model.eval(), batch)
@@ -240,7 +240,7 @@ def test_parameters_are_counted_by_language(toy_data, built) -> None:
     assert parameter_summary(plain) == f"parameters | base {base:,} | adapters 0 | trainable {base:,}"
 
 
-def test_what_a_checkpoint_says_of_its_pairs_besides_their_weights(built) -> None:
+def test_what_a_checkpoint_stores_about_its_adapters_besides_their_weights(built) -> None:
     state = built[1].state_dict()
     own = {name: value for name, value in state.items() if name.startswith("adapters.")}
     assert set(own) == {"adapters.manifest", "adapters.mask_epoch"}
@@ -325,7 +325,7 @@ def test_a_base_that_has_changed_is_saved_from_then_on(lean, caplog) -> None:
     base.write_bytes(content + b" ")
     with caplog.at_level(logging.WARNING):
         whole = model.state_dict()
-    assert f"{base} has changed: checkpoints hold the base from now on" in caplog.text
+    assert f"{base} has changed; from now on, checkpoints include the base" in caplog.text
     assert torch.equal(whole["decoder.layers.1.fc2.weight"], state["decoder.layers.1.fc2.weight"])
     base.write_bytes(content)
     caplog.clear()

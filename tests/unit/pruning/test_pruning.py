@@ -17,7 +17,7 @@ from langspec_lora.sites import Site
 
 TABLE = LanguageTable(("en", "nl", "wo"), ("high", "med", "low"), (1, 2, 4))
 SCOPES = ("language", "layer", "matrix")
-PLACES = tuple(Site(*key) for key in itertools.product(("encoder", "decoder"), (0, 1), ("q", "fc1")))
+SITES = tuple(Site(*key) for key in itertools.product(("encoder", "decoder"), (0, 1), ("q", "fc1")))
 
 
 class State(nn.Module):
@@ -31,7 +31,7 @@ def make(scope: str = "language", schedule: PruningSchedule | None = None, seed:
     routing = LanguageRouting(PackedLayout(TABLE.ranks))
     linears = {
         site: LanguageSpecificLinear(nn.Linear(6, 10 if site.position == "fc1" else 6), routing, "src")
-        for site in PLACES
+        for site in SITES
     }
     for linear in linears.values():
         nn.init.normal_(linear.lora_B)
@@ -192,7 +192,7 @@ def test_what_is_pruned_stays_pruned(value) -> None:
         assert torch.all(linear.lora_mask[pruned[site]] == 0)
 
 
-def test_new_run_on_pruned_pairs_chooses_its_own_masks() -> None:
+def test_new_run_on_pruned_adapters_chooses_its_own_masks() -> None:
     linears, pruning = make(schedule=PruningSchedule(0, 1, 0.5))
     pruning.begin_epoch(1)
     _, new = make(schedule=PruningSchedule(5, 1, 0.5))
@@ -219,13 +219,13 @@ def test_training_without_pruning_lifts_the_masks_of_the_languages_that_train(tr
     assert int(pruning.state.mask_epoch) == (0 if trained is None else 12)
 
 
-def test_ties_fall_by_order_of_place() -> None:
+def test_ties_are_broken_by_the_order_of_the_sites() -> None:
     linears, pruning = make("layer", PruningSchedule(0, 1, 0.5))
     with torch.no_grad():
         for number, linear in enumerate(linears.values()):
             linear.lora_B.fill_(-3.0 if number % 2 else 3.0)
     pruning.begin_epoch(1)
-    for site in PLACES:
+    for site in SITES:
         # Of the 7 · (6 + 10) entries of a layer the first half: all of q, and of fc1 what is left.
         mask = linears[site].lora_mask.flatten()
         pruned = 42 if site.position == "q" else 14

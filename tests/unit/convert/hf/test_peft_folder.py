@@ -42,18 +42,18 @@ ROWS = {"en": slice(0, 2), "nl": slice(2, 3), "wo": slice(3, 6)}
 
 
 def adapters(dim: int = 0, start: int = 0) -> Adapters:
-    """Random pairs at three sites."""
+    """Random adapters at three sites."""
     torch.manual_seed(2)
-    pairs = {}
+    matrices = {}
     for site, name in NAMES.items():
         d_out, d_in = SIZES[f"{name}.weight"]
         a, b = torch.randn(6, dim or d_in), torch.randn(6, dim or d_out)
-        pairs[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
-    return Adapters(LANGUAGES, SIDES, dim, start, pairs, 0)
+        matrices[site] = PackedMatrices(a, b, torch.ones_like(b, dtype=torch.uint8))
+    return Adapters(LANGUAGES, SIDES, dim, start, matrices, 0)
 
 
 @pytest.mark.parametrize("part", [(0, 0), (2, 1)], ids=["whole", "slice"])
-def test_an_exported_lora_holds_in_each_layer_the_pair_of_its_language(tmp_path, part) -> None:
+def test_an_exported_lora_has_in_each_layer_the_adapter_of_its_language(tmp_path, part) -> None:
     own = adapters(*part)
     export_lora(own, "en", "wo", SIZES, tmp_path / "lora")
     tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")
@@ -128,12 +128,12 @@ def write(folder: Path, tensors: Mapping[str, Tensor], **settings) -> Path:
     return folder
 
 
-def read(folder: Path, directions: Mapping[str, tuple[str, ...]] = SIDES) -> Adapters:
-    return import_lora(folder, "en", "wo", SIZES, directions, PAPER_RESOURCES)
+def read(folder: Path, sides: Mapping[str, tuple[str, ...]] = SIDES) -> Adapters:
+    return import_lora(folder, "en", "wo", SIZES, sides, PAPER_RESOURCES)
 
 
 def added(own: Adapters, site: Site, language: str) -> Tensor:
-    """What a language's pair adds to the weight."""
+    """What a language's adapter adds to the weight."""
     a, b = own.matrices(site, language)
     return b.T @ a
 
@@ -143,7 +143,7 @@ def expected_of(tensors: Mapping[str, Tensor], site: Site, scaling: float = 1.0)
     return tensors[f"{prefix}.lora_B.weight"] @ tensors[f"{prefix}.lora_A.weight"] * scaling
 
 
-def test_an_imported_lora_lies_in_the_pairs_of_the_layers_languages(tmp_path) -> None:
+def test_an_imported_lora_becomes_part_of_the_adapters_of_the_layers_languages(tmp_path) -> None:
     tensors = lora(q=3, fc1=1)
     own = read(write(tmp_path, tensors, lora_alpha=5, rank_pattern={"q_proj": 3, "fc1": 1}))
     assert own.languages == LanguageTable(("en", "wo"), ("high", "low"), (3, 2))
@@ -171,13 +171,13 @@ def test_what_a_lora_lacks_is_drawn_as_a_training_draws_it_and_alike_each_time(t
     }
     folder = write(tmp_path, tensors, r=rows)
     sizes = {f"{name}.weight": (width, width)}
-    directions = {"encoder": (), "decoder": ("tgt",)}
-    own, again = (import_lora(folder, "en", "wo", sizes, directions, PAPER_RESOURCES) for _ in range(2))
-    assert own.languages.ranks == (1, rows)  # the source language has nothing to do, but each has a pair
+    sides = {"encoder": (), "decoder": ("tgt",)}
+    own, again = (import_lora(folder, "en", "wo", sizes, sides, PAPER_RESOURCES) for _ in range(2))
+    assert own.languages.ranks == (1, rows)  # the source language has nothing to do, but each has an adapter
     a = own.matrices(CROSS_V, "en")[0]
     assert torch.equal(a, again.matrices(CROSS_V, "en")[0])
-    reversed_directions = {"encoder": (), "decoder": ("src",)}
-    other = import_lora(folder, "en", "wo", sizes, reversed_directions, PAPER_RESOURCES)
+    reversed_sides = {"encoder": (), "decoder": ("src",)}
+    other = import_lora(folder, "en", "wo", sizes, reversed_sides, PAPER_RESOURCES)
     assert other.languages.ranks == (rows, 1)
     short = {key: value[:1] if "lora_A" in key else value[:, :1] for key, value in tensors.items()}
     wide = {key.replace("layers.0", "layers.1"): value for key, value in tensors.items()}
@@ -204,8 +204,8 @@ def test_all_positions_of_a_lora_are_in_every_layer_that_it_adapts(tmp_path) -> 
     linears = ["encoder.layers.3.fc1", "encoder.layers.0.self_attn.v_proj", "decoder.layers.2.encoder_attn.k_proj"]
     tensors = {f"base_model.model.model.{name}.lora_A.weight": torch.randn(2, 4) for name in linears}
     tensors |= {f"base_model.model.model.{name}.lora_B.weight": torch.randn(4, 2) for name in linears}
-    directions = {"encoder": ("src",) * 4, "decoder": ("tgt",) * 4}
-    own = import_lora(write(tmp_path, tensors), "en", "wo", sizes, directions, PAPER_RESOURCES)
+    sides = {"encoder": ("src",) * 4, "decoder": ("tgt",) * 4}
+    own = import_lora(write(tmp_path, tensors), "en", "wo", sizes, sides, PAPER_RESOURCES)
     grid = [("encoder", layer, position) for layer in (0, 3) for position in ("v", "fc1")]
     assert list(own.packed) == [*grid, ("decoder", 2, "crossk")]
     for site in (("encoder", 0, "fc1"), ("encoder", 3, "v")):
@@ -419,7 +419,7 @@ PREFIX = "base_model.model.model.encoder.layers.1.fc1"
         ),
     ],
 )
-def test_tensors_that_are_no_pairs_of_the_base_model_are_named(tmp_path, change, expected) -> None:
+def test_tensors_that_are_no_adapters_of_the_base_model_are_named(tmp_path, change, expected) -> None:
     tensors = lora(FC1)
     change(tensors)
     with pytest.raises(UserError) as refused:
