@@ -191,7 +191,7 @@ def noun_class_of(family: str, noun: str) -> int:
 
 @cache
 def _lexicons(family: str) -> Mapping[str, Mapping[str, str]]:
-    """Draws the words of a family's languages; a root that would give two concepts of a language the same form is drawn again."""
+    """Draws the words of a family's languages; roots that give two concepts of a language one form are redrawn."""
     members = [language for language in LANGUAGES if language.family == family]
     lexicons: dict[str, dict[str, str]] = {language.code: {} for language in members}
     for number, concept in enumerate((concept for kind in CONCEPTS.values() for concept in kind), start=1):
