@@ -11,7 +11,8 @@ import time
 import warnings
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.files import check_folder
 from langspec_lora.notes import is_quiet
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
@@ -41,16 +42,21 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.benchmark.report import to_markdown, write
 
     parts = args.parts or Measurements.parts
-    unknown = [part for part in parts if part not in Measurements.parts]
-    if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected {', '.join(Measurements.parts)}")
-    if list(parts) == ["memory"]:
-        raise UserError("--parts memory needs update or translation; name one of them too")
-    for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
-        if number is not None and number < 1:
-            raise UserError(f"{flag} {number}: expected a whole number of at least 1")
-    if (args.out / "bench.json").exists():
-        raise UserError(f"--out {args.out} already holds a benchmark; give another folder")
+    with collect_errors() as errors:
+        for part in parts:
+            with errors.check():
+                if part not in Measurements.parts:
+                    raise UserError(f"--parts {part}: expected {', '.join(Measurements.parts)}")
+        with errors.check():
+            if list(parts) == ["memory"]:
+                raise UserError("--parts memory needs update or translation; name one of them too")
+        for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
+            with errors.check():
+                if number is not None and number < 1:
+                    raise UserError(f"{flag} {number}: expected a whole number of at least 1")
+        check_folder(args.out, (), overwrite=True)
+        if (args.out / "bench.json").exists():
+            raise UserError(f"--out {args.out} already holds a benchmark; give another folder")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

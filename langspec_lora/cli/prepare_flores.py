@@ -9,6 +9,10 @@ import argparse
 import time
 from pathlib import Path
 
+from langspec_lora.errors import collect_errors
+from langspec_lora.languages import read_resources
+from langspec_lora.notes import note
+
 EXAMPLE = "--languages configs/languages/twelve.yaml --out flores12"
 
 
@@ -50,12 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the folder and prints what it holds."""
-    from langspec_lora.data.flores import prepare
-    from langspec_lora.languages import read_resources
-    from langspec_lora.notes import note
+    from langspec_lora.data.flores import check_options, flores_codes, prepare
 
     started = time.monotonic()
-    resources = read_resources(args.languages)
+    with collect_errors() as errors:
+        with errors.check():
+            resources = read_resources(args.languages)
+            flores_codes(resources)
+        check_options(args.source, args.spm, args.dictionary, args.vocab_size, args.valid_lines)
     prepared = prepare(
         args.out,
         resources,
