@@ -1,8 +1,9 @@
 """The functions that ``import langspec_lora`` offers beside :class:`~langspec_lora.inference.translator.Translator`.
 
-Each does what the command of its name does, for other programs. The imports inside functions let a program that only
-loads a checkpoint do without fairseq's models, and one that only reports without torch.
+Each does what the command of its name does, for other programs.
 """
+
+# Imports in functions: a program that only loads a checkpoint needs no model of fairseq's, one that reports no torch.
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
+from langspec_lora.benchmark.huggingface import build_peft_model
 from langspec_lora.benchmark.workload import Ranks, Shape, build_model, dictionaries, make_batch
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.lora import LanguageSpecificLinear, packed_parameters
@@ -167,8 +168,6 @@ def loop(setting: Setting) -> Update:
 
 def peft(setting: Setting) -> Update:
     """Hugging Face's M2M100 of the same shape with one LoRA by PEFT, of the mean rank, at the same positions."""
-    from langspec_lora.benchmark.huggingface import build_peft_model
-
     model = build_peft_model(setting.shape, _mean(setting), setting.device)
 
     def loss(batch: dict) -> Tensor:
@@ -243,8 +242,6 @@ class PeftTranslation:
     """
 
     def __init__(self, setting: Setting) -> None:
-        from langspec_lora.benchmark.huggingface import build_peft_model
-
         self.model = build_peft_model(setting.shape, _mean(setting), setting.device).eval()
         if setting.amp:
             self.model.half()

@@ -1,5 +1,7 @@
 """Hugging Face's M2M100 with PEFT's LoRA, of the benchmark's shape."""
 
+# Imports in functions: transformers and peft are an extra.
+
 from __future__ import annotations
 
 from importlib.util import find_spec

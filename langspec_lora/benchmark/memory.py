@@ -1,5 +1,7 @@
 """``python -m langspec_lora.benchmark.memory JOB NAME SETTINGS``: a contender's peak memory on a CPU, in bytes."""
 
+# Imports in functions: transformers and peft are an extra.
+
 from __future__ import annotations
 
 import json

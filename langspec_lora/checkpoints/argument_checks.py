@@ -1,6 +1,6 @@
 """Whether model arguments are valid, and describe the model that a checkpoint holds and a command builds."""
 
-# fairseq is imported within a function: command-line modules import this one and start faster without it.
+# Imports in functions: command-line modules import this one and start faster without fairseq.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""``langspec-lora add-language``: adds new languages to trained adapters.
+"""``langspec-lora add-language``: adds new languages to trained adapters."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""``langspec-lora average``: averages several checkpoints of one training.
+"""``langspec-lora average``: averages several checkpoints of one training."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

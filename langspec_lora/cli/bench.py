@@ -1,7 +1,6 @@
-"""``langspec-lora bench``: measures what language-specific adapters cost, in ratios within one run.
+"""``langspec-lora bench``: measures what language-specific adapters cost, in ratios within one run."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

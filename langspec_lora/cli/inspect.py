@@ -1,6 +1,6 @@
 """``langspec-lora inspect``: what a checkpoint or an adapter folder holds."""
 
-# torch comes with what is imported in a function: `--help` does not need it.
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

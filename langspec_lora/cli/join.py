@@ -1,7 +1,6 @@
-"""``langspec-lora join``: joins the adapters of two trainings on one base.
+"""``langspec-lora join``: joins the adapters of two trainings on one base."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""``langspec-lora prepare-flores``: binarises FLORES-101 for the published commands.
+"""``langspec-lora prepare-flores``: binarises FLORES-101 for the published commands."""
 
-The imports inside functions keep fairseq out of ``--help``.
-"""
+# Imports in functions: they keep NumPy out of --help.
 
 from __future__ import annotations
 

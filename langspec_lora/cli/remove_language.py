@@ -1,7 +1,6 @@
-"""``langspec-lora remove-language``: removes the adapters of some languages from a checkpoint.
+"""``langspec-lora remove-language``: removes the adapters of some languages from a checkpoint."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 

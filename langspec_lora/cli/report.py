@@ -1,6 +1,6 @@
 """``langspec-lora report``: one or more evaluations as tables on the terminal, one HTML file, and pictures."""
 
-# The report is imported in a function, to save start-up time: `--help` needs neither NumPy nor sacrebleu.
+# Imports in functions: they keep NumPy and sacrebleu out of --help.
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ for::
 
 fairseq finds ``train.ka-mi`` for the direction mi-ka as well, so a pair whose two directions have the same text gets
 only one name. All text is held in memory.
-
-fairseq is imported inside functions: it takes seconds, and all mistakes in the text are found before.
 """
+
+# Imports in functions: fairseq takes seconds, and all mistakes in the text are found before.
 
 from __future__ import annotations
 

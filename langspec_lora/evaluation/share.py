@@ -4,6 +4,8 @@ Each process decodes its part of the directions into the results folder, which a
 exchange what the first one found out and what each one scored, through torchrun's key-value store.
 """
 
+# Imports in functions: torch takes seconds, and only several processes need it here.
+
 from __future__ import annotations
 
 import itertools

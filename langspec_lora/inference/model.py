@@ -1,7 +1,6 @@
-"""A model loaded once, which decodes batches of any directions by fairseq's own generator.
+"""A model loaded once, which decodes batches of any directions by fairseq's own generator."""
 
-torch and fairseq are imported where a model is loaded: an evaluation is checked without them.
-"""
+# Imports in functions: torch and fairseq take seconds, and an evaluation is checked without them.
 
 from __future__ import annotations
 

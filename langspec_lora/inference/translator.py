@@ -1,7 +1,6 @@
-"""Raw text in, raw text out, between any languages of a checkpoint.
+"""Raw text in, raw text out, between any languages of a checkpoint."""
 
-fairseq is imported where lines are translated, so that :class:`Translator` can be imported without it.
-"""
+# Imports in functions: fairseq takes seconds, and the class can be imported without it.
 
 from __future__ import annotations
 

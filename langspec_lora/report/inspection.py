@@ -1,6 +1,6 @@
 """What a checkpoint or an adapter folder holds: as plain data, as text, and as pictures of what pruning has left."""
 
-# What draws is imported in a function: matplotlib takes a second to start, and only pictures need it.
+# Imports in functions: matplotlib takes a second, and only pictures need it.
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable
+from langspec_lora.report.groups import order_by_level
 from langspec_lora.report.tables import Table
 from langspec_lora.sites import POSITIONS
 
@@ -263,7 +264,6 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
 
 def _survival_map(found: Inspection, table: LanguageTable, part: str) -> Matrix:
     """What pruning has left in percent, language by ``position`` or by ``layer``."""
-    from langspec_lora.report.groups import order_by_level
     from langspec_lora.report.heat_map import LEAST_REACH, Head, Matrix
 
     def column(cell: Cell) -> Head:

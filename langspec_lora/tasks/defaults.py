@@ -1,8 +1,6 @@
-"""Defaults of scripts/train.sh and scripts/evaluate.sh: languages, directions and sizes, from the data and the model.
+"""Defaults of scripts/train.sh and scripts/evaluate.sh: languages, directions, sizes, from the data and the model."""
 
-Checkpoints are imported inside the functions that read them: torch takes seconds, and a script that is given
-everything needs none.
-"""
+# Imports in functions: torch takes seconds, and a script that is given everything needs none.
 
 from __future__ import annotations
 

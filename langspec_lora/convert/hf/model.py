@@ -1,6 +1,6 @@
 """Whole models: a Hugging Face folder as a fairseq base model, and a checkpoint as a Hugging Face folder."""
 
-# fairseq.models is imported within a function: it is slow, and only imports need it.
+# Imports in functions: fairseq.models takes seconds, and only an import of a model needs it.
 
 from __future__ import annotations
 
