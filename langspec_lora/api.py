@@ -1,8 +1,9 @@
 """The functions that ``import langspec_lora`` offers besides :class:`~langspec_lora.inference.translator.Translator`.
 
-Each does the same as the command of its name. Imports are inside the functions, so that a program that only loads a
-checkpoint does not import fairseq's models, and a program that only makes a report does not import torch.
+Each does the same as the command of its name.
 """
+
+# Imports in functions: a program that only loads a checkpoint needs no model of fairseq's, one that reports no torch.
 
 from __future__ import annotations
 

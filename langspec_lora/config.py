@@ -64,14 +64,18 @@ class AdapterConfig:
             args: fairseq's arguments, architecture defaults filled in.
 
         Raises:
-            UserError: a flag has a wrong value; the message names the flag, its value and what was expected.
+            UserError: flags have wrong values; the message lists each with its value and what was expected.
         """
-        stacks = check_adapter_flags(args)
-        if not any(stack.layers for stack in stacks.values()):
-            raise UserError(
-                "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or give --add-lora False"
-            )
-        return cls(_languages(args), stacks, args.dim, args.start_idx, args.lora_init)
+        with collect_errors() as errors:
+            with errors.check():
+                stacks = check_adapter_flags(args)
+                if not any(stack.layers for stack in stacks.values()):
+                    raise UserError(
+                        "--encoder-lora-layer and --decoder-lora-layer adapt nothing; name layers, or give "
+                        "--add-lora False"
+                    )
+            languages = _languages(args)
+        return cls(languages, stacks, args.dim, args.start_idx, args.lora_init)
 
     @property
     def sites(self) -> list[Site]:
@@ -177,25 +181,30 @@ def _languages(args: Namespace) -> LanguageTable:
     if stored:  # from a checkpoint: the YAML file of the training may be gone
         return languages_from_json(stored)
     names = args.langs.split(",") if isinstance(args.langs, str) else list(args.langs or ())
-    check_language_number(args, names)
     ranks = {level: getattr(args, f"{level}_rank") for level in LEVELS}
-    if args.lang_resources:
-        return LanguageTable.build(names, read_resources(args.lang_resources), ranks, f"file {args.lang_resources}")
-    return LanguageTable.build(names, PAPER_RESOURCES, ranks, "built-in table of the paper's twelve languages")
+    with collect_errors() as errors:
+        with errors.check():
+            check_language_number(args, names)
+        if args.lang_resources:
+            return LanguageTable.build(names, read_resources(args.lang_resources), ranks, f"file {args.lang_resources}")
+        return LanguageTable.build(names, PAPER_RESOURCES, ranks, "built-in table of the paper's twelve languages")
 
 
 def _parse_stack(args: Namespace, stack: str) -> StackConfig:
-    count = getattr(args, f"{stack}_layers")
-    sides = activation_sides(args, stack)
+    count, adapts = getattr(args, f"{stack}_layers"), getattr(args, f"{stack}_lora_layer") != "none"
+    with collect_errors() as errors:
+        with errors.check():
+            sides = activation_sides(args, stack)
+        with errors.check():
+            layers = _parse_layers(args, stack, count) if adapts else ()
+        positions = _parse_positions(args, stack) if adapts else ()
+    return StackConfig(layers, positions, sides)
+
+
+def _parse_layers(args: Namespace, stack: str, count: int) -> tuple[int, ...]:
     text = getattr(args, f"{stack}_lora_layer")
-    if text == "none":
-        return StackConfig((), (), sides)
-    layers = tuple(range(count)) if text is None else _parse_layers(text, stack, count)
-    text = getattr(args, f"{stack}_lora_position")
-    return StackConfig(layers, tuple(POSITIONS[stack]) if text is None else _parse_positions(text, stack), sides)
-
-
-def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
+    if text is None:
+        return tuple(range(count))
     flag = f"--{stack}-lora-layer {text}"
     layers = []
     for word in text.split("_"):
@@ -207,7 +216,10 @@ def _parse_layers(text: str, stack: str, count: int) -> tuple[int, ...]:
     return tuple(_without_repeats(layers, flag))
 
 
-def _parse_positions(text: str, stack: str) -> tuple[str, ...]:
+def _parse_positions(args: Namespace, stack: str) -> tuple[str, ...]:
+    text = getattr(args, f"{stack}_lora_position")
+    if text is None:
+        return tuple(POSITIONS[stack])
     flag = f"--{stack}-lora-position {text}"
     for word in text.split("_"):
         if word not in POSITIONS[stack]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -109,7 +109,8 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise SystemExit(f"langspec-lora: error: {_lines(error)}") from error
+        messages = map(str, error.errors if isinstance(error, SeveralErrors) else [error])
+        raise SystemExit(f"langspec-lora: error: {listed(list(messages))}") from error
 
 
 @contextmanager
@@ -153,12 +154,12 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _lines(error: UserError) -> str:
-    """One mistake as a line, or several as a numbered list."""
-    if not isinstance(error, SeveralErrors):
-        return _in_one_line(str(error))
-    lines = [f"  {number}. {_in_one_line(str(found))}" for number, found in enumerate(error.errors, start=1)]
-    return "\n".join([f"{len(lines)} mistakes", *lines])
+def listed(messages: Sequence[str]) -> str:
+    """One message as a line, or several as a numbered list."""
+    lines = [_in_one_line(message) for message in messages]
+    if len(lines) == 1:
+        return lines[0]
+    return "\n".join([f"{len(lines)} mistakes", *(f"  {number}. {line}" for number, line in enumerate(lines, start=1))])
 
 
 def _in_one_line(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.values import number, true_or_false, whole_number
 
 Settings = TypeVar("Settings")
@@ -207,7 +207,7 @@ def _argument(setting: Field, hint: Any, in_fairseq: bool) -> dict[str, Any]:
         return {"action": "store_true", "help": text}
     argument = {"default": setting.default, "metavar": declared.metavar, "choices": declared.choices, "help": text}
     if value_type in _READERS and in_fairseq:
-        argument["type"] = _Reader(_names(setting)[0], value_type)
+        argument["type"] = _Reader(_names(setting)[0], value_type, setting.default)
     elif value_type is not None:
         argument["type"] = value_type
     return argument
@@ -220,20 +220,54 @@ _READERS: Mapping[type | None, tuple[Callable[[str], Any], str]] = {
 }
 
 
+class WrongValue(str):
+    """The text of a flag that fairseq's parser could not read.
+
+    It stands in the arguments for the value, since fairseq's parser ends at the first mistake, with a page of usage;
+    :func:`check_values` tells all of them.
+
+    Attributes:
+        message: what is wrong.
+        default: the flag's default.
+    """
+
+    message: str
+    default: Any
+
+
+def check_values(args: Namespace) -> None:
+    """Makes sure that fairseq's parser could read all values of our flags; puts defaults in place of the others.
+
+    Args:
+        args: what fairseq's parser has read; changed in place.
+
+    Raises:
+        UserError: a value is wrong; all of them are listed.
+    """
+    with collect_errors() as errors:
+        for name, value in vars(args).items():
+            if isinstance(value, WrongValue):
+                setattr(args, name, value.default)
+                with errors.check():
+                    raise UserError(value.message)
+
+
 class _Reader:
-    """Reads a flag's value for fairseq's parser; a wrong value ends the program with one line.
+    """Reads a flag's value for fairseq's parser.
 
     Args:
         flag: the flag.
         value_type: the type of its value.
+        default: its default.
     """
 
-    def __init__(self, flag: str, value_type: type | None) -> None:
-        self._flag, (self._read, self._expected) = flag, _READERS[value_type]
+    def __init__(self, flag: str, value_type: type | None, default: Any) -> None:
+        self._flag, (self._read, self._expected), self._default = flag, _READERS[value_type], default
 
     def __call__(self, text: str) -> Any:
-        with exit_on_user_error():
-            try:
-                return self._read(text)
-            except ValueError:
-                raise UserError(f"{self._flag} {text}: expected {self._expected}") from None
+        try:
+            return self._read(text)
+        except ValueError:
+            wrong = WrongValue(text)
+            wrong.message, wrong.default = f"{self._flag} {text}: expected {self._expected}", self._default
+            return wrong

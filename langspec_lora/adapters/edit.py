@@ -10,7 +10,7 @@ from torch import Tensor
 
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.adapters.placement import Placement, check_same_placement
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.languages import LanguageTable, check_ranks
 from langspec_lora.lora import draw_a
 
@@ -27,15 +27,9 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
     Raises:
         UserError: a language has adapters already, its rank is too large, or the seed is invalid.
     """
-    there = [name for name in new.names if name in adapters.languages.names]
-    if there:
-        raise UserError(
-            f"--langs names {there[0]}, which already has adapters, like {', '.join(adapters.languages.names)}; "
-            "name only new languages"
-        )
+    check_new_languages(adapters, new.names)
     check_ranks(new, max(width for a, b, _ in adapters.packed.values() for width in (a.size(1), b.size(1))))
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     packed = {}
     for site, (a, b, mask) in adapters.packed.items():
@@ -51,14 +45,40 @@ def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) 
     return replace(adapters, languages=_join_tables(adapters.languages, new), packed=packed)
 
 
+def check_new_languages(adapters: Adapters, names: Sequence[str]) -> None:
+    """Makes sure that languages to add are new.
+
+    Raises:
+        UserError: a language has adapters already.
+    """
+    there = [name for name in names if name in adapters.languages.names]
+    if there:
+        raise UserError(
+            f"--langs names {there[0]}, which already has adapters, like {', '.join(adapters.languages.names)}; "
+            "name only new languages"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Makes sure that torch takes a seed.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: expected a number from 0 to {2**63 - 1}")
+
+
 def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
     """Removes languages.
 
     Raises:
         UserError: a language has no adapters, or no language would remain.
     """
-    for name in names:
-        adapters.languages.id(name)
+    with collect_errors() as errors:
+        for name in names:
+            with errors.check():
+                adapters.languages.id(name)
     remaining = [name for name in adapters.languages.names if name not in names]
     if not remaining:
         raise UserError(f"--langs {','.join(names)} names all languages; keep at least one")

@@ -1,5 +1,7 @@
 """Runs the comparisons of the benchmark and collects their results."""
 
+# Imports in functions: transformers and peft are an extra.
+
 from __future__ import annotations
 
 import os

@@ -1,19 +1,19 @@
 """Checks that model arguments are valid, and that they describe the same model in a checkpoint and a command."""
 
-# fairseq is imported within a function: command-line modules import this one and start faster without it.
+# Imports in functions: command-line modules import this one and start faster without fairseq.
 
 from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
 from langspec_lora.checkpoints.loading import load_entries
 from langspec_lora.checkpoints.outline import Outline
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.sites import POSITIONS
 
 _WHOLE: Mapping[str, tuple[int, int]] = {
@@ -25,6 +25,7 @@ _WHOLE: Mapping[str, tuple[int, int]] = {
 """Least and greatest value of each size of a stack; larger models would fill the memory before they fail."""
 
 _MOST_POSITIONS = 10**6
+_SIDE_OF = {"encoder": "source", "decoder": "target"}
 _SHARES = ("dropout", "attention_dropout", "activation_dropout", "relu_dropout")
 _COMPUTED: Mapping[str, Any] = {
     "encoder_attention_heads": None,
@@ -64,39 +65,39 @@ def check_model_arguments(args: Namespace, of_command: bool = False) -> None:
     Raises:
         UserError: an argument has a wrong type or is out of range, or two contradict each other.
     """
-    try:
-        _check_arguments(args)
-    except _WrongArgument as error:
-        name, value, expected = error.args
-        if of_command:
-            raise UserError(f"{_flag(name)} {value}: expected {expected}") from None
-        raise UserError(
-            f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; download it again, or "
-            "correct it with --model-overrides"
-        ) from None
+    with collect_errors() as errors:
+        for name, value, expected in _wrong_arguments(args):
+            with errors.check():
+                if of_command:
+                    raise UserError(f"{_flag(name)} {value}: expected {expected}")
+                raise UserError(
+                    f"the checkpoint's argument {name} is {str(value)[:80]!r}; expected {expected}; download it again, "
+                    "or correct it with --model-overrides"
+                )
 
 
-def _check_arguments(args: Namespace) -> None:
+def _wrong_arguments(args: Namespace) -> Iterator[_WrongArgument]:
     from fairseq.utils import get_available_activation_fns
 
     for stack in POSITIONS:
         for name, (least, most) in _WHOLE.items():
-            _check_number(args, f"{stack}_{name}", least, most)
-        _check_number(args, f"max_{'source' if stack == 'encoder' else 'target'}_positions", 1, _MOST_POSITIONS)
-        _check_number(args, f"{stack}_layerdrop", 0.0, 1.0)
+            yield from _wrong_number(args, f"{stack}_{name}", least, most)
+        yield from _wrong_number(args, f"max_{_SIDE_OF[stack]}_positions", 1, _MOST_POSITIONS)
+        yield from _wrong_number(args, f"{stack}_layerdrop", 0.0, 1.0)
         width, heads = (getattr(args, f"{stack}_{name}", None) for name in ("embed_dim", "attention_heads"))
-        if width is not None and heads is not None and width % heads:
-            raise _WrongArgument(f"{stack}_attention_heads", heads, f"a number that divides {stack}_embed_dim {width}")
+        if isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % heads:
+            expected = f"a number that divides {stack}_embed_dim {width}"
+            yield _WrongArgument(f"{stack}_attention_heads", heads, expected)
     for name in _SHARES:
-        _check_number(args, name, 0.0, 1.0)
+        yield from _wrong_number(args, name, 0.0, 1.0)
     activation = getattr(args, "activation_fn", None)
     known = get_available_activation_fns()
     if activation is not None and activation not in known:
-        raise _WrongArgument("activation_fn", activation, ", ".join(known))
-    _check_shared_widths(args)
+        yield _WrongArgument("activation_fn", activation, ", ".join(known))
+    yield from _wrong_shared_widths(args)
 
 
-def _check_shared_widths(args: Namespace) -> None:
+def _wrong_shared_widths(args: Namespace) -> Iterator[_WrongArgument]:
     """Embeddings that are shared must have one width."""
     width = getattr(args, "decoder_embed_dim", None)
     shares = [name for name in _SHARED if getattr(args, name, False)]
@@ -106,7 +107,7 @@ def _check_shared_widths(args: Namespace) -> None:
     ):
         other = getattr(args, name, None)
         if None not in (width, other) and other != width and (given := [flag for flag in flags if flag in shares]):
-            raise _WrongArgument(name, other, f"decoder_embed_dim {width}, since {given[0]} shares one matrix")
+            yield _WrongArgument(name, other, f"decoder_embed_dim {width}, since {given[0]} shares one matrix")
 
 
 def check_model_sizes(outline: Outline) -> None:
@@ -181,19 +182,22 @@ def _other_model(outline: Outline, name: str, was: Any, now: Any) -> UserError:
     )
 
 
-def _check_number(args: Namespace, name: str, least: float, most: float) -> None:
+def _wrong_number(args: Namespace, name: str, least: float, most: float) -> Iterator[_WrongArgument]:
     value = getattr(args, name, None)
     if value is None:
         return
     whole = isinstance(least, int)
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not least <= value <= most:
-        raise _WrongArgument(name, value, f"a {'whole ' if whole else ''}number from {least} to {most}")
+        expected = f"a whole number from {least} to {most}" if whole else f"a number from {least:g} to {most:g}"
+        yield _WrongArgument(name, value, expected)
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-class _WrongArgument(Exception):
-    """An argument's name, its value and what is expected of it."""
+class _WrongArgument(NamedTuple):
+    name: str
+    value: Any
+    expected: str

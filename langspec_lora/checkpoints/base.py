@@ -91,7 +91,7 @@ def fill_base(state: dict[str, Any], base_checkpoint: str | None, label: str = "
     stated = stated_base(state)
     if stated is None:
         return
-    path = _existing(base_checkpoint, label)
+    path = found_base(base_checkpoint, label)
     base = load_entries(path)
     if BASE in base:
         raise UserError(f"{path} holds adapters only and cannot be the base of {label}; give the base model")
@@ -112,7 +112,7 @@ def outline_with_base(outline: Outline, base_checkpoint: str | None = None) -> O
     """
     if BASE not in outline.shapes:
         return outline
-    path = _existing(base_checkpoint or stored_base_path(outline.model_args), f"checkpoint {outline.path}")
+    path = found_base(base_checkpoint or stored_base_path(outline.model_args), f"checkpoint {outline.path}")
     base = read_outline(path)
     return replace(outline, shapes={**base_of(base.shapes), **outline.shapes})
 
@@ -123,7 +123,16 @@ def stored_base_path(args: Namespace | None) -> str | None:
     return path if isinstance(path, str) else None
 
 
-def _existing(path: str | None, label: str) -> Path:
+def found_base(path: str | None, label: str) -> Path:
+    """The file of the base of a checkpoint that was saved without it.
+
+    Args:
+        path: its path; None if it is not known.
+        label: the checkpoint, for messages.
+
+    Raises:
+        UserError: the path is not known, or is no file.
+    """
     if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for folders that may not be entered
         raise UserError(
             f"{label} holds adapters only, and its base{f' {path}' if path else ''} was not found; give the model that "

@@ -12,7 +12,7 @@ from langspec_lora.checkpoints.base import outline_with_base, stored_base_path
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import AdapterConfig
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.sites import POSITIONS
 
 _EMBEDDING = "encoder.embed_tokens.weight"
@@ -66,23 +66,28 @@ def check_generation_checkpoints(
     Raises:
         UserError: a file is missing, damaged or hostile, has another vocabulary, or lacks adapters or languages.
     """
-    for path in paths:
-        outline, label = outline_with_base(read_outline(path), base_checkpoint), f"checkpoint {path}"
-        _check_vocabulary(outline, vocabulary)
-        check_model_sizes(outline)
-        args = outline.model_args
-        if args is None or not getattr(args, "add_lora", False):
-            continue  # a stock model
-        check_model_arguments(args)
-        expected = adapter_shapes(args, stored_config(args, label))
-        check_adapters_are_whole(_adapter_entries(outline), expected, label)
-        check_shapes(outline.shapes, expected, label)
-        held = stored_languages(outline)
-        if held is None:
-            continue
-        unknown = [name for name in languages if name not in held.names]
-        if unknown:
-            raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+    with collect_errors() as errors:
+        for path in paths:
+            with errors.check():
+                outline = outline_with_base(read_outline(path), base_checkpoint)
+                _check_generation_checkpoint(outline, languages, vocabulary)
+
+
+def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabulary: int) -> None:
+    label = f"checkpoint {outline.path}"
+    _check_vocabulary(outline, vocabulary)
+    check_model_sizes(outline)
+    args = outline.model_args
+    if args is None or not getattr(args, "add_lora", False):
+        return  # a stock model
+    check_model_arguments(args)
+    expected = adapter_shapes(args, stored_config(args, label))
+    check_adapters_are_whole(_adapter_entries(outline), expected, label)
+    check_shapes(outline.shapes, expected, label)
+    held = stored_languages(outline)
+    unknown = [name for name in languages if held is not None and name not in held.names]
+    if held is not None and unknown:
+        raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
 
 
 def _adapter_entries(outline: Outline) -> dict[str, tuple[int, ...]]:

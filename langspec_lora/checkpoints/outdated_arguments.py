@@ -6,7 +6,7 @@ by older versions of fairseq, with values that no longer exist, such as ``ddp_ba
 replaced by the current default.
 """
 
-# fairseq and omegaconf are imported within functions: command-line modules import this one and start faster without.
+# Imports in functions: command-line modules import this one and start faster without fairseq.
 
 from __future__ import annotations
 

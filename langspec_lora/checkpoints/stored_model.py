@@ -18,7 +18,7 @@ from langspec_lora.adapters.entries import adapter_shapes, base_of, is_adapter_e
 from langspec_lora.adapters.packed import Adapters, adapters_of
 from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
-from langspec_lora.checkpoints.base import base_entry, fill_base, stated_base, stored_base_path
+from langspec_lora.checkpoints.base import base_entry, fill_base, found_base, stated_base, stored_base_path
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.loading import load_checkpoint, model_arguments, model_entries
 from langspec_lora.errors import UserError
@@ -46,6 +46,17 @@ class StoredModel:
             self._folder = read_adapter_file(path)
         else:
             self._state = load_checkpoint(path)
+
+    @classmethod
+    def with_adapters(cls, path: str | Path, base_checkpoint: str | Path | None = None) -> StoredModel:
+        """A stored model whose adapters are read and checked at once.
+
+        Raises:
+            UserError: as the constructor and :attr:`adapters`.
+        """
+        stored = cls(path, base_checkpoint)
+        _ = stored.adapters
+        return stored
 
     def __str__(self) -> str:
         return f"{'adapter' if self._folder else 'checkpoint'} {self.path}"
@@ -101,6 +112,17 @@ class StoredModel:
         if self._base_checkpoint:
             return str(self._base_checkpoint)
         return None if self._folder else stored_base_path(self.args)
+
+    def check_base_is_found(self) -> None:
+        """Makes sure that there is a base to read, which takes long; it is not read.
+
+        Raises:
+            UserError: this is an adapter folder, or a base that is not in the file was not found.
+        """
+        if self._folder:
+            raise self._lacks_base()
+        if not self.holds_base:
+            found_base(self.base_path, str(self))
 
     @cached_property
     def base(self) -> dict[str, Tensor]:

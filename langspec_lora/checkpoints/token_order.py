@@ -21,7 +21,7 @@ from fairseq.data.multilingual.multilingual_utils import LangTokSpec, LangTokSty
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,12 @@ def token_orders(args: Namespace) -> list[TokenOrder]:
         names = getattr(args, TOKEN_ORDER, None) or args.langs
         return [TokenOrder(Path(), tuple(names), args.lang_tok_style, tuple(args.langtoks_specs))]
     if getattr(args, "path", None):
-        return [_order_of(path) for path in checkpoint_paths(args)]
+        orders = []
+        with collect_errors() as errors:
+            for path in checkpoint_paths(args):
+                with errors.check():
+                    orders.append(_order_of(path))
+        return orders
     if not hasattr(args, "restore_file"):
         return []
     check_start_flags(args)

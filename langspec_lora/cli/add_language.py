@@ -1,15 +1,23 @@
-"""``langspec-lora add-language``: adds new languages to trained adapters.
+"""``langspec-lora add-language``: adds new languages to trained adapters."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from langspec_lora.errors import collect_errors
+from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
-from langspec_lora.languages import DEFAULT_RANKS, LEVELS
+from langspec_lora.languages import (
+    DEFAULT_RANKS,
+    LEVELS,
+    PAPER_RESOURCES,
+    LanguageTable,
+    check_rank,
+    read_resources,
+)
 from langspec_lora.values import names_of
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --langs sw --lang-resources languages.yaml --out with_sw.pt"
@@ -34,20 +42,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and prints how to train the new languages."""
-    from langspec_lora.adapters.edit import add_languages
+    from langspec_lora.adapters.edit import add_languages, check_new_languages, check_seed
     from langspec_lora.checkpoints.stored_model import StoredModel
-    from langspec_lora.files import check_file
-    from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, read_resources
 
-    check_file(args.out, args.overwrite)
-    resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    stored = StoredModel(args.checkpoint, args.base_checkpoint)
-    ranks = dict(DEFAULT_RANKS)
-    for given in (stored.args, args):
-        found = {level: getattr(given, f"{level}_rank", None) for level in LEVELS}
-        ranks.update({level: rank for level, rank in found.items() if rank is not None})
-    where = f"file {args.lang_resources}" if args.lang_resources else "built-in table of the paper's twelve languages"
-    new = LanguageTable.build(names_of(args.langs, "--langs"), resources, ranks, where)
+    given = {level: rank for level in LEVELS if (rank := getattr(args, f"{level}_rank")) is not None}
+    with collect_errors() as errors:
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            check_seed(args.seed)
+        for level, rank in given.items():
+            with errors.check():
+                check_rank(rank, f"--{level}-rank")
+        with errors.check():
+            resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+        with errors.check():
+            names = names_of(args.langs, "--langs")
+        with errors.check():
+            stored = StoredModel.with_adapters(args.checkpoint, args.base_checkpoint)
+            stored.check_base_is_found()
+        errors.raise_found()
+        with errors.check():
+            check_new_languages(stored.adapters, names)
+        ranks = {level: getattr(stored.args, f"{level}_rank", None) or DEFAULT_RANKS[level] for level in LEVELS}
+        where = args.lang_resources and f"file {args.lang_resources}"
+        new = LanguageTable.build(
+            names, resources, {**ranks, **given}, where or "built-in table of the paper's twelve languages"
+        )
     adapters = add_languages(stored.adapters, new, stored.settings.get("lora_init") or "rank", args.seed)
     stored.write(adapters, args.out)
     all_languages = ",".join(adapters.languages.names)

@@ -1,14 +1,14 @@
-"""``langspec-lora average``: averages several checkpoints of one training.
+"""``langspec-lora average``: averages several checkpoints of one training."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
 
 EXAMPLE = "checkpoints/checkpoint14.pt checkpoints/checkpoint15.pt --out average.pt"
@@ -26,12 +26,19 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint."""
     from langspec_lora.adapters.averaging import average
     from langspec_lora.checkpoints.stored_model import StoredModel
-    from langspec_lora.files import check_file
 
-    check_file(args.out, args.overwrite)
-    if len(args.checkpoints) < 2:
-        raise UserError("one checkpoint was given; give two or more to average")
-    stored = [StoredModel(path, args.base_checkpoint) for path in args.checkpoints]
+    stored = []
+    with collect_errors() as errors:
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            if len(args.checkpoints) < 2:
+                raise UserError("one checkpoint was given; give two or more to average")
+        for path in args.checkpoints:
+            with errors.check():
+                stored.append(StoredModel.with_adapters(path, args.base_checkpoint))
+        errors.raise_found()
+        stored[0].check_base_is_found()
     adapters = average([one.adapters for one in stored], [str(one) for one in stored])
     for other in stored[1:]:
         if other.fingerprint != stored[0].fingerprint:

@@ -1,7 +1,6 @@
-"""``langspec-lora bench``: measures what language-specific adapters cost, in ratios within one run.
+"""``langspec-lora bench``: measures what language-specific adapters cost, in ratios within one run."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
@@ -10,7 +9,8 @@ import sys
 import warnings
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.files import check_folder
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 
@@ -42,16 +42,21 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.progress import StatusLine
 
     parts = args.parts or PARTS
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        raise UserError(f"--parts {unknown[0]}: expected {', '.join(PARTS)}")
-    if list(parts) == ["memory"]:
-        raise UserError("--parts memory needs update or translation; name one of them too")
-    for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
-        if number is not None and number < 1:
-            raise UserError(f"{flag} {number}: expected a whole number of at least 1")
-    if (args.out / "bench.json").exists():
-        raise UserError(f"--out {args.out} already holds a benchmark; give another folder")
+    with collect_errors() as errors:
+        for part in parts:
+            with errors.check():
+                if part not in PARTS:
+                    raise UserError(f"--parts {part}: expected {', '.join(PARTS)}")
+        with errors.check():
+            if list(parts) == ["memory"]:
+                raise UserError("--parts memory needs update or translation; name one of them too")
+        for flag, number in (("--rounds", args.rounds), ("--threads", args.threads)):
+            with errors.check():
+                if number is not None and number < 1:
+                    raise UserError(f"{flag} {number}: expected a whole number of at least 1")
+        check_folder(args.out, (), overwrite=True)
+        if (args.out / "bench.json").exists():
+            raise UserError(f"--out {args.out} already holds a benchmark; give another folder")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

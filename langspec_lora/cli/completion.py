@@ -1,13 +1,13 @@
-"""``langspec-lora completion``: the script by which a shell completes commands, flags, choices and files.
+"""``langspec-lora completion``: the script by which a shell completes commands, flags, choices and files."""
 
-shtab is imported inside a function because no other command needs it.
-"""
+# Imports in functions: no other command needs shtab, nor works without it.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from langspec_lora.cli.commands import COMMANDS, module_of, overview
 from langspec_lora.errors import UserError
 
 EXAMPLE = "bash > ~/.local/share/bash-completion/completions/langspec-lora"
@@ -22,8 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the script."""
-    from langspec_lora.cli.commands import COMMANDS, module_of, overview
-
     try:
         import shtab
     except ModuleNotFoundError:

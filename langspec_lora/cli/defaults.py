@@ -1,12 +1,13 @@
-"""``langspec-lora defaults``: prints the settings that the scripts derive from the data, as lines ``NAME=VALUE``.
+"""``langspec-lora defaults``: prints the settings that the scripts derive from the data, as lines ``NAME=VALUE``."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from langspec_lora.notes import note
 
 EXAMPLE = "data-bin --base m2m100/model.pt --langs en,fr"
 
@@ -39,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the settings; notes on what was left out go to the standard error."""
-    from langspec_lora.notes import note
     from langspec_lora.tasks.defaults import evaluation_defaults, training_defaults
 
     given = (args.langs, args.lang_pairs)

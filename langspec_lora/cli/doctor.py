@@ -1,7 +1,6 @@
-"""``langspec-lora doctor``: checks the installation, and prints what is wrong and how to repair it.
+"""``langspec-lora doctor``: checks the installation, and prints what is wrong and how to repair it."""
 
-The checks import what they look at, so that one broken package does not keep the others from being checked.
-"""
+# Imports in functions: one broken package does not keep the others from being checked.
 
 from __future__ import annotations
 
@@ -160,6 +159,7 @@ def check_libraries() -> Iterator[Finding]:
         "hydra-core",
         "omegaconf",
         "sentencepiece",
+        "protobuf",
         "sacrebleu",
         "matplotlib",
         "pyyaml",

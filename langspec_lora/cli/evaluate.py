@@ -1,7 +1,6 @@
-"""``langspec-lora evaluate``: translates and scores all directions.
+"""``langspec-lora evaluate``: translates and scores all directions."""
 
-What loads a model imports torch and fairseq, and is imported where it is used.
-"""
+# Imports in functions: they keep torch and fairseq out of --help.
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
 """``langspec-lora inspect``: what a checkpoint or an adapter folder holds."""
 
-# torch comes with what is imported in a function: `--help` does not need it.
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from pathlib import Path
 
+from langspec_lora.errors import collect_errors
+from langspec_lora.files import check_folder
 from langspec_lora.flags import add_base_flag
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --out pictures"
@@ -24,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what the file holds, and draws it."""
-    import json
-    import sys
-
     from langspec_lora.report.inspection import as_text, draw_survival, inspect
 
-    found = inspect(args.path, args.base_checkpoint)
+    with collect_errors() as errors:
+        with errors.check():
+            if args.out is not None:
+                check_folder(args.out, (), overwrite=True)
+        found = inspect(args.path, args.base_checkpoint)
     print(json.dumps(found.content, indent=1, ensure_ascii=False) if args.json else as_text(found))
     if args.out is not None:
         print("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), sep="\n", file=sys.stderr)

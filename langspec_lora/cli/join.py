@@ -1,14 +1,14 @@
-"""``langspec-lora join``: joins the adapters of two trainings on one base.
+"""``langspec-lora join``: joins the adapters of two trainings on one base."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
 
 EXAMPLE = "first/checkpoint_best.pt second/checkpoint_best.pt --prefer A --out joined.pt"
@@ -29,20 +29,29 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.adapters.edit import join
     from langspec_lora.checkpoints.fingerprint import check_same_base
     from langspec_lora.checkpoints.stored_model import StoredModel
-    from langspec_lora.files import check_file
 
-    check_file(args.out, args.overwrite)
-    first, second = StoredModel(args.first, args.base_checkpoint), StoredModel(args.second, args.base_checkpoint)
-    for flag in ("encoder_langtok", "decoder_langtok"):
-        one, other = first.settings.get(flag), second.settings.get(flag)
-        if one != other:
-            name = f"--{flag.replace('_', '-')}"
-            raise UserError(
-                f"A was trained with {name} {one} and B with {other}; give two trained with the same {name}"
-            )
-    adapters = join(first.adapters, second.adapters, args.prefer)
+    with collect_errors() as errors:
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            first = StoredModel.with_adapters(args.first, args.base_checkpoint)
+        with errors.check():
+            second = StoredModel.with_adapters(args.second, args.base_checkpoint)
+        errors.raise_found()
+        written = first if first.is_checkpoint else second
+        with errors.check():
+            written.check_base_is_found()
+        for flag in ("encoder_langtok", "decoder_langtok"):
+            one, other = first.settings.get(flag), second.settings.get(flag)
+            with errors.check():
+                if one != other:
+                    name = f"--{flag.replace('_', '-')}"
+                    raise UserError(
+                        f"A was trained with {name} {one} and B with {other}; give two trained with the same {name}"
+                    )
+        adapters = join(first.adapters, second.adapters, args.prefer)
     if not (first.has_fingerprint(second.fingerprint) or second.has_fingerprint(first.fingerprint)):
         check_same_base(second.fingerprint, first.fingerprint, f"the base of {args.second}", str(args.first))
-    (first if first.is_checkpoint else second).write(adapters, args.out)
+    written.write(adapters, args.out)
     print(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")
     return 0

@@ -1,7 +1,6 @@
-"""``langspec-lora COMMAND …``: runs a command, and ends in one line where it fails or is interrupted.
+"""``langspec-lora COMMAND …``: runs a command, and ends in one line where it fails or is interrupted."""
 
-The imports are inside functions so that Ctrl-C while they run ends in one line too.
-"""
+# Imports in functions: Ctrl-C while they run ends in one line too.
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""``langspec-lora make-example``: makes the built-in example's text, SentencePiece model and binarised data.
+"""``langspec-lora make-example``: makes the built-in example's text, SentencePiece model and binarised data."""
 
-The imports inside functions keep fairseq out of ``--help``.
-"""
+# Imports in functions: they keep NumPy out of --help.
 
 from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
+
+from langspec_lora.example.corpus import SIZES
+from langspec_lora.example.grammar import CODES, LANGUAGES
 
 EXAMPLE = "example"
 
@@ -21,8 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Makes the folder and prints what it holds."""
     from langspec_lora.example.build import make_example
-    from langspec_lora.example.corpus import SIZES
-    from langspec_lora.example.grammar import CODES, LANGUAGES
 
     started = time.monotonic()
     if not make_example(args.out, seed=args.seed):

@@ -1,21 +1,27 @@
-"""The parser that all commands share: help with defaults and an example, and mistakes told in one line."""
+"""The parser that all commands share: help with defaults and an example, and all mistakes told together."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from langspec_lora.errors import listed
+
+_HELP = frozenset({"-h", "--help"})
 _NEGATIVE_NUMBER = re.compile(r"-\.?[0-9]")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser whose help shows defaults, and which names the nearest flag for an unknown one."""
+    """An argument parser whose help shows defaults, and which lists all mistakes of a command line together."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _HelpFormatter, **settings})
+        self._mistakes: list[str] = []
+        self._given: set[argparse.Action] = set()
 
     def add_verbosity(self) -> None:
         """Adds ``-q`` and ``-v``, which every command has."""
@@ -29,38 +35,129 @@ class CommandParser(argparse.ArgumentParser):
         """Parses a command line; positional arguments may follow flags.
 
         Raises:
-            SystemExit: with exit code 2 for a mistake, 0 after the help.
+            SystemExit: with exit code 2 and a list of all mistakes, 0 after the help.
         """
-        # argparse complains about flags that are missing before those that it does not know.
-        flag = self._unknown_flag(words)
-        if flag is not None:
-            guess = did_you_mean(flag, self._option_string_actions)
-            self.error(f"unknown flag {flag}; {guess}{self.prog} --help lists the flags")
-        return self.parse_intermixed_args(words)
+        words, literal = _split_at_dashes(words)
+        if not _HELP.isdisjoint(words):
+            self.print_help()
+            self.exit()
+        self._mistakes, self._given = [], set()
+        known, excused = self._without_wrong_flags(words)
+        with self._nothing_required() as required:
+            args, more = self.parse_known_intermixed_args([*known, *literal])
+        if more and not excused:
+            self._mistakes.append(f"unrecognized arguments: {' '.join(more)}")
+        self._note_missing(required, self._given | excused)
+        if self._mistakes:
+            self._end()
+        return args
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program with one line, without the usage, which can fill a screen."""
-        if message.startswith("the following arguments are required"):
-            message += f"; see {self.prog} --help"
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        """Ends the program with the mistakes found so far, without the usage, which can fill a screen."""
+        self._mistakes.append(message)
+        self._end()
 
-    def _unknown_flag(self, words: Iterable[str]) -> str | None:
-        known = self._option_string_actions
+    def _end(self) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {listed(self._mistakes)}\n")
+
+    @contextmanager
+    def _nothing_required(self) -> Iterator[list[argparse.Action]]:
+        """Yields the arguments that are required, of which argparse would name the first, and only if all is right."""
+        parts: list[Any] = [*self._actions, *self._mutually_exclusive_groups]
+        parts = [part for part in parts if part.required]
+        for part in parts:
+            part.required = False
+        try:
+            yield [part for part in parts if isinstance(part, argparse.Action) and part.nargs != "*"]
+        finally:
+            for part in parts:
+                part.required = True
+
+    def _note_missing(self, required: Iterable[argparse.Action], there: Set[argparse.Action]) -> None:
+        if missing := [_name(action) for action in required if action not in there]:
+            self._mistakes.append(f"the following arguments are required: {', '.join(missing)}; see {self.prog} --help")
+        for group in self._mutually_exclusive_groups:
+            if group.required and there.isdisjoint(group._group_actions):
+                names = " ".join(map(_name, group._group_actions))
+                self._mistakes.append(f"one of the arguments {names} is required; see {self.prog} --help")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Notes a wrong value and goes on; argparse has no public method for this."""
+        if not arg_strings and action in self._given:  # noted by _match_argument
+            return action.default
+        if arg_strings:
+            self._given.add(action)
+        try:
+            return super()._get_values(action, arg_strings)
+        except argparse.ArgumentError as error:
+            self._mistakes.append(str(error))
+            return action.default
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        """Notes a flag without its value and goes on, likewise."""
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            self._mistakes.append(str(error))
+            self._given.add(action)
+            return 0
+
+    def _without_wrong_flags(self, words: Sequence[str]) -> tuple[list[str], set[argparse.Action]]:
+        """Notes the flags that are unknown, or abbreviate several, and leaves them out with the words after them.
+
+        Returns:
+            The other words, and the arguments that may have been meant.
+        """
+        known: list[str] = []
+        meant: set[argparse.Action] = set()
+        follows_wrong = False
         for word in words:
-            if word in ("--", "-h", "--help"):
-                return None
-            if not word.startswith("-") or word == "-" or _NEGATIVE_NUMBER.match(word):
-                continue
-            name = word.partition("=")[0]
-            is_known = any(flag.startswith(name) for flag in known) if word.startswith("--") else word[:2] in known
-            if not is_known and " " not in word:  # with a space it is text, as for argparse
-                return name
-        return None
+            if word.startswith("-") and word != "-" and " " not in word and not _NEGATIVE_NUMBER.match(word):
+                guesses = self._note_wrong_flag(word.partition("=")[0])  # with a space it is text, as for argparse
+                follows_wrong = guesses is not None
+                if guesses is not None:  # what follows may be its value or an argument
+                    meant.update((*guesses, *self._get_positional_actions()))
+            if not follows_wrong:
+                known.append(word)
+        return known, meant
+
+    def _note_wrong_flag(self, flag: str) -> list[argparse.Action] | None:
+        """The arguments that may have been meant, where a flag is wrong; None where it is right."""
+        known = self._option_string_actions
+        if flag in known or (not flag.startswith("--") and flag[:2] in known):
+            return None
+        names = [name for name in known if flag.startswith("--") and name.startswith(flag)]
+        if len(names) == 1:
+            return None
+        if names:
+            self._mistakes.append(f"ambiguous option: {flag} could match {', '.join(names)}")
+        else:
+            names = _nearest(flag, known)
+            self._mistakes.append(f"unknown flag {flag}; {_guess(names)}{self.prog} --help lists the flags")
+        return [known[name] for name in names]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"did you mean …? "`` with the known word nearest to an unknown one; empty if none is near."""
-    return "".join(f"did you mean {near}? " for near in difflib.get_close_matches(word, known, n=1))
+    return _guess(_nearest(word, known))
+
+
+def _nearest(word: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word, known, n=1)
+
+
+def _guess(names: Iterable[str]) -> str:
+    return "".join(f"did you mean {name}? " for name in names)
+
+
+def _split_at_dashes(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before ``--``, and those from it on, which are no flags."""
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end:]
+
+
+def _name(action: argparse.Action) -> str:
+    return "/".join(action.option_strings) or str(action.metavar or action.dest)
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -1,13 +1,16 @@
-"""``langspec-lora prepare-flores``: binarises FLORES-101 for the published commands.
+"""``langspec-lora prepare-flores``: binarises FLORES-101 for the published commands."""
 
-The imports inside functions keep fairseq out of ``--help``.
-"""
+# Imports in functions: they keep NumPy out of --help.
 
 from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
+
+from langspec_lora.errors import collect_errors
+from langspec_lora.languages import read_resources
+from langspec_lora.notes import note
 
 EXAMPLE = "--languages configs/languages/twelve.yaml --out flores12"
 
@@ -50,12 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the folder and prints what it holds."""
-    from langspec_lora.data.flores import prepare
-    from langspec_lora.languages import read_resources
-    from langspec_lora.notes import note
+    from langspec_lora.data.flores import check_options, flores_codes, prepare
 
     started = time.monotonic()
-    resources = read_resources(args.languages)
+    with collect_errors() as errors:
+        with errors.check():
+            resources = read_resources(args.languages)
+            flores_codes(resources)
+        check_options(args.source, args.spm, args.dictionary, args.vocab_size, args.valid_lines)
     prepared = prepare(
         args.out,
         resources,

@@ -1,13 +1,14 @@
-"""``langspec-lora remove-language``: removes the adapters of some languages from a checkpoint.
+"""``langspec-lora remove-language``: removes the adapters of some languages from a checkpoint."""
 
-The imports inside functions keep torch out of ``--help``.
-"""
+# Imports in functions: they keep torch out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from langspec_lora.errors import collect_errors
+from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
 from langspec_lora.values import names_of
 
@@ -27,11 +28,16 @@ def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and prints which languages it has."""
     from langspec_lora.adapters.edit import remove_languages
     from langspec_lora.checkpoints.stored_model import StoredModel
-    from langspec_lora.files import check_file
 
-    check_file(args.out, args.overwrite)
-    stored = StoredModel(args.checkpoint, args.base_checkpoint)
-    adapters = remove_languages(stored.adapters, names_of(args.langs, "--langs"))
+    with collect_errors() as errors:
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            names = names_of(args.langs, "--langs")
+        with errors.check():
+            stored = StoredModel.with_adapters(args.checkpoint, args.base_checkpoint)
+            stored.check_base_is_found()
+    adapters = remove_languages(stored.adapters, names)
     stored.write(adapters, args.out)
     print(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")
     return 0

@@ -1,14 +1,16 @@
 """``langspec-lora report``: one or more evaluations as tables on the terminal, one HTML file, and pictures."""
 
-# The report is imported in a function, to save start-up time: `--help` needs neither NumPy nor sacrebleu.
+# Imports in functions: they keep NumPy and sacrebleu out of --help.
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.metrics import METRICS
+from langspec_lora.files import check_folder
+from langspec_lora.languages import read_resources
 from langspec_lora.values import names_of
 
 EXAMPLE = "results/base results/checkpoint_best --out report"
@@ -51,20 +53,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report and writes its files."""
-    from langspec_lora.languages import read_resources
+    from langspec_lora.evaluation.results import find_scores
     from langspec_lora.report.analysis import PARTS, Request, analyse
     from langspec_lora.report.report import CACHE, make_folder, terminal_text, write_files
+    from langspec_lora.report.runs import run_names
 
-    skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
-    unknown = [part for part in skip if part not in PARTS]
-    if unknown:
-        raise UserError(f"--skip names {unknown[0]!r}; choose from {', '.join(PARTS)}")
-    for name, value in (("--samples", args.samples), ("--processes", args.processes)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value} was given; expected a whole number of at least 1")
-    levels = read_resources(args.lang_resources).levels if args.lang_resources else None
     out = args.out or (args.folders[0] if len(args.folders) == 1 else args.folders[0].resolve().parent / "report")
-    names = names_of(args.names, "--names", "base,mine") if args.names else None
+    with collect_errors() as errors:
+        with errors.check():
+            skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
+            unknown = [part for part in skip if part not in PARTS]
+            if unknown:
+                raise UserError(f"--skip names {unknown[0]!r}; choose from {', '.join(PARTS)}")
+        for name, value in (("--samples", args.samples), ("--processes", args.processes)):
+            with errors.check():
+                if value is not None and value < 1:
+                    raise UserError(f"{name} {value} was given; expected a whole number of at least 1")
+        with errors.check():
+            levels = read_resources(args.lang_resources).levels if args.lang_resources else None
+        with errors.check():
+            names = names_of(args.names, "--names", "base,mine") if args.names else None
+            run_names(args.folders, names)
+        for folder in args.folders:
+            with errors.check():
+                find_scores(folder)
+        check_folder(out, (), overwrite=True)
     make_folder(out)
     request = Request(
         args.folders,

@@ -1,7 +1,6 @@
-"""``langspec-lora translate``: raw text in, raw text out, line by line.
+"""``langspec-lora translate``: raw text in, raw text out, line by line."""
 
-What loads a model imports torch and fairseq, and is imported where it is used.
-"""
+# Imports in functions: they keep torch and fairseq out of --help.
 
 from __future__ import annotations
 

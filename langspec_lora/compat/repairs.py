@@ -1,9 +1,10 @@
 """Repairs for stock fairseq on today's Python and torch, one function each.
 
 Each docstring says what the function repairs and on which versions. On Python 3.10 with torch before 2.6, only the
-warnings are silenced. This file imports nothing from the package, because ``startup.py`` loads it by its path. torch,
-NumPy and fairseq are imported inside functions, because they are only being loaded when this file is.
+warnings are silenced. This file imports nothing from the package, because ``startup.py`` loads it by its path.
 """
+
+# Imports in functions: torch, NumPy and fairseq are only being loaded when this file is.
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ not put ``langspec_lora`` into ``sys.modules``: fairseq would consider the packa
 tasks.
 """
 
+# Imports in functions: every Python process runs this file, and few import fairseq.
+
 import sys
 
 TYPE_CHECKING = False

@@ -15,7 +15,8 @@ from argparse import Namespace
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.languages import LanguageTable
 from langspec_lora.notes import note
 
 EXPORTS: Mapping[str, str] = {
@@ -79,14 +80,17 @@ def check_flags(args: Namespace, option: str, takes: Collection[str] = (), needs
         needs: flags that must be given.
 
     Raises:
-        UserError: naming the first wrong flag.
+        UserError: flags are wrong; all of them are listed.
     """
-    for name in needs:
-        if not getattr(args, name):
-            raise UserError(f"{option} needs {_flag(name)}; give it too")
-    for name in _SOME_FORMATS_TAKE:
-        if getattr(args, name, None) and name not in (*takes, *needs):
-            raise UserError(f"{option} does not take {_flag(name)}; leave it out")
+    with collect_errors() as errors:
+        for name in needs:
+            with errors.check():
+                if not getattr(args, name):
+                    raise UserError(f"{option} needs {_flag(name)}; give it too")
+        for name in _SOME_FORMATS_TAKE:
+            with errors.check():
+                if getattr(args, name, None) and name not in (*takes, *needs):
+                    raise UserError(f"{option} does not take {_flag(name)}; leave it out")
 
 
 def check_one_direction(args: Namespace, option: str) -> None:
@@ -95,11 +99,25 @@ def check_one_direction(args: Namespace, option: str) -> None:
     Raises:
         UserError: one is missing, or both are the same.
     """
-    for name in DIRECTION:
-        if not getattr(args, name):
-            raise UserError(f"{option} needs {_flag(name)}; give it too")
+    with collect_errors() as errors:
+        for name in DIRECTION:
+            with errors.check():
+                if not getattr(args, name):
+                    raise UserError(f"{option} needs {_flag(name)}; give it too")
     if args.source_lang == args.target_lang:
         raise UserError(f"source and target language are both {args.source_lang!r}; give two different ones")
+
+
+def check_adapted(args: Namespace, languages: LanguageTable) -> None:
+    """Makes sure that the languages of ``--source-lang`` and ``--target-lang``, where they are given, have adapters.
+
+    Raises:
+        UserError: one has none.
+    """
+    with collect_errors() as errors:
+        for name in filter(None, (args.source_lang, args.target_lang)):
+            with errors.check():
+                languages.id(name)
 
 
 def _flag(name: str) -> str:

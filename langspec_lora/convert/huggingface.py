@@ -13,11 +13,18 @@ from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.token_order import TokenOrder
 from langspec_lora.checkpoints.vocabulary_files import find_vocabulary
-from langspec_lora.convert import DIRECTION, check_flags, check_one_direction, say
-from langspec_lora.convert.hf.model import IMPORTED_FILES, export_model, exported_files, import_model
+from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_one_direction, say
+from langspec_lora.convert.hf.model import (
+    IMPORTED_FILES,
+    MODEL_FILES,
+    check_import,
+    export_model,
+    exported_files,
+    write_import,
+)
 from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer
 from langspec_lora.convert.merged import merged_weights
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_folder
 
 _OPTION = "--format huggingface"
@@ -25,13 +32,24 @@ _OPTION = "--format huggingface"
 
 def export(args: Namespace) -> list[Path]:
     """Writes a model folder: of one direction, with its adapters merged into the weights, or of the base model."""
-    check_flags(args, _OPTION, takes=(*DIRECTION, "fixed_dictionary", "sentencepiece_model"))
-    files = _vocabulary(args)
-    check_folder(args.out, exported_files(files is not None), args.overwrite)
     direction = args.source_lang or args.target_lang
-    if direction:
-        check_one_direction(args, _OPTION)
-    model = StoredModel(args.checkpoint, args.base_checkpoint)
+    with collect_errors() as errors:
+        with errors.check():
+            check_flags(args, _OPTION, takes=(*DIRECTION, "fixed_dictionary", "sentencepiece_model"))
+        with errors.check():
+            if direction:
+                check_one_direction(args, _OPTION)
+        with errors.check():
+            check_folder(args.out, MODEL_FILES, args.overwrite)
+        with errors.check():
+            files = _vocabulary(args)
+            if files is not None:
+                check_folder(args.out, exported_files(True), args.overwrite)
+        model = StoredModel(args.checkpoint, args.base_checkpoint)
+        with errors.check():
+            model.check_base_is_found()
+        if direction:
+            check_adapted(args, model.adapters.languages)
     weights = model.base
     if direction:
         weights = {**weights, **merged_weights(weights, model.adapters, args.source_lang, args.target_lang)}
@@ -94,11 +112,14 @@ def _fitting(
 
 def import_base(args: Namespace) -> list[Path]:
     """Writes ``model.pt``, ``dict.txt`` and the SentencePiece model from M2M100 or NLLB-200 for ``transformers``."""
-    check_flags(args, "--from huggingface", takes=("sentencepiece_model", "added_languages"))
     added = None
     if args.added_languages:
         added = [] if args.added_languages == "none" else args.added_languages.split(",")
-    imported = import_model(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
+    with collect_errors() as errors:
+        with errors.check():
+            check_flags(args, "--from huggingface", takes=("sentencepiece_model", "added_languages"))
+        source = check_import(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
+    imported = write_import(source, args.out, args.overwrite)
     for remark in imported.remarks:
         say(remark)
     say(f"fine-tune it with --finetune-from-model {args.out / 'model.pt'} {imported.flags}")

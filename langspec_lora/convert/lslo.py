@@ -26,7 +26,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
 from langspec_lora.convert import check_flags, say
 from langspec_lora.convert.lslo_languages import check_ranks, language_ids
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, Resources, read_resources
 from langspec_lora.sites import POSITIONS, Site
@@ -61,10 +61,14 @@ def import_checkpoint(args: Namespace) -> list[Path]:
     Raises:
         UserError: it is another checkpoint, a part is missing, or its languages are unclear.
     """
-    check_flags(args, "--from lslo", takes=("langs", "lang_resources"))
-    check_file(args.out, args.overwrite)
-    resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    released = StoredModel(args.path)
+    with collect_errors() as errors:
+        with errors.check():
+            check_flags(args, "--from lslo", takes=("langs", "lang_resources"))
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+        released = StoredModel(args.path)
     given = args.langs.split(",") if args.langs else None
     label = f"checkpoint {args.path}"
     epoch = read_outline(args.path).epoch or 0

@@ -9,8 +9,9 @@ from pathlib import Path
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
-from langspec_lora.convert import DIRECTION, check_flags, check_one_direction, say
+from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_one_direction, say
 from langspec_lora.convert.hf.peft_folder import PEFT_FILES, base_model_name, export_lora, import_lora
+from langspec_lora.errors import collect_errors
 from langspec_lora.files import check_file, check_folder
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 from langspec_lora.sites import POSITIONS
@@ -21,18 +22,28 @@ _SIDES = tuple(f"{stack}_activation_direction" for stack in POSITIONS)
 
 def export(args: Namespace) -> list[Path]:
     """Writes the LoRA folder of a direction, or with ``--all`` one for each direction below ``--out``."""
-    check_flags(args, "--format peft", takes=(*DIRECTION, "all"))
-    if args.all:
-        check_flags(args, "--all", takes=("all",))
-    else:
-        check_one_direction(args, "--format peft without --all")
-    model = StoredModel(args.checkpoint, args.base_checkpoint)
-    adapters = model.adapters
-    folders = {(args.source_lang, args.target_lang): args.out}
-    if args.all:
-        folders = {direction: args.out / "-".join(direction) for direction in permutations(adapters.languages.names, 2)}
-    for folder in folders.values():
-        check_folder(folder, PEFT_FILES, args.overwrite)
+    with collect_errors() as errors:
+        with errors.check():
+            check_flags(args, "--format peft", takes=(*DIRECTION, "all"))
+        with errors.check():
+            if args.all:
+                check_flags(args, "--all", takes=("all",))
+            else:
+                check_one_direction(args, "--format peft without --all")
+        with errors.check():
+            check_folder(args.out, () if args.all else PEFT_FILES, args.overwrite)
+        model = StoredModel.with_adapters(args.checkpoint, args.base_checkpoint)
+        adapters = model.adapters
+        with errors.check():
+            model.check_base_is_found()
+        with errors.check():
+            check_adapted(args, adapters.languages)
+        folders = {(args.source_lang, args.target_lang): args.out}
+        if args.all:
+            names = permutations(adapters.languages.names, 2)
+            folders = {direction: args.out / "-".join(direction) for direction in names}
+            for folder in folders.values():
+                check_folder(folder, PEFT_FILES, args.overwrite)
     shapes = _shapes(model)
     for direction, folder in folders.items():
         export_lora(adapters, *direction, shapes, folder, args.overwrite)
@@ -41,18 +52,30 @@ def export(args: Namespace) -> list[Path]:
 
 def import_checkpoint(args: Namespace) -> list[Path]:
     """Writes a checkpoint with a LoRA as the adapters of two languages."""
-    check_flags(args, "--from peft", takes=(*DIRECTION, *_SIDES, "lang_resources"), needs=("base",))
-    check_one_direction(args, "--from peft")
-    check_file(args.out, args.overwrite)
-    resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
-    model = StoredModel(args.base, args.base_checkpoint)
-    untrained = untrained_arguments(model.args)
-    for flag in _SIDES:
-        setattr(untrained, flag, getattr(args, flag))
-    sides = {stack: activation_sides(untrained, stack) for stack in POSITIONS}
+    with collect_errors() as errors:
+        with errors.check():
+            check_flags(args, "--from peft", takes=(*DIRECTION, *_SIDES, "lang_resources"), needs=("base",))
+        with errors.check():
+            check_one_direction(args, "--from peft")
+        with errors.check():
+            check_file(args.out, args.overwrite)
+        with errors.check():
+            resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
+        with errors.check():
+            name = base_model_name(args.path)
+        if args.base is not None:
+            model = StoredModel(args.base, args.base_checkpoint)
+            with errors.check():
+                model.check_base_is_found()
+            untrained = untrained_arguments(model.args)
+            for flag in _SIDES:
+                setattr(untrained, flag, getattr(args, flag))
+            sides = {}
+            for stack in POSITIONS:
+                with errors.check():
+                    sides[stack] = activation_sides(untrained, stack)
     adapters = import_lora(args.path, args.source_lang, args.target_lang, _shapes(model), sides, resources)
     write_checkpoint(adapted_checkpoint(model.base, untrained, adapters, {}), args.out)
-    name = base_model_name(args.path)
     if name:
         say(f"the LoRA was trained on {name}: its outputs are the same only if --base {args.base} is that model")
     return [args.out]

@@ -11,9 +11,9 @@ fairseq looks for::
 
 fairseq also finds ``train.ka-mi`` for the direction mi-ka, so a language pair with the same text in both directions
 gets only one name. All text is held in memory.
-
-fairseq is imported inside functions: it takes seconds, and all mistakes in the text are found before.
 """
+
+# Imports in functions: fairseq takes seconds, and all mistakes in the text are found before.
 
 from __future__ import annotations
 

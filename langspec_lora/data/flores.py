@@ -26,7 +26,7 @@ from pathlib import Path
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.flores_download import SPLITS, URL, download
 from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import NotUtf8, read_json, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
 
@@ -81,8 +81,10 @@ def prepare(
     Raises:
         UserError: an input is missing, damaged, empty or misaligned, or ``out`` was prepared with other settings.
     """
-    codes = _codes(resources)
-    _check_options(spm, dictionary, vocab_size)
+    with collect_errors() as errors:
+        with errors.check():
+            codes = flores_codes(resources)
+        check_options(archive, spm, dictionary, vocab_size, valid_lines)
     folder = find_splits(archive if archive is not None else download(url, out))
     text = read_text(folder, codes)
     lines = {split: len(next(iter(text[split].values()))) for split in SPLITS}
@@ -177,7 +179,12 @@ def _read_lines(path: Path, name: str) -> list[str]:
     return lines
 
 
-def _codes(resources: Resources) -> dict[str, str]:
+def flores_codes(resources: Resources) -> dict[str, str]:
+    """The FLORES code of each language.
+
+    Raises:
+        UserError: a language has no code or no level, two have the same code, or there are fewer than two.
+    """
     missing = [name for name in resources.levels if name not in resources.flores]
     if missing:
         raise UserError(f"no FLORES code for {', '.join(missing)}; add lines such as 'fr: fra' under 'flores:'")
@@ -193,14 +200,30 @@ def _codes(resources: Resources) -> dict[str, str]:
     return {name: resources.flores[name] for name in resources.levels}
 
 
-def _check_options(spm: Path | None, dictionary: Path | None, vocab_size: int) -> None:
-    if (spm is None) != (dictionary is None):
-        raise UserError("--spm and --dict belong together; give both (M2M100's), or neither to train new ones")
-    for flag, path in (("--spm", spm), ("--dict", dictionary)):
-        if path is not None and not path.is_file():
-            raise UserError(f"{flag} {path} not found; check the path")
-    if vocab_size < 1:
-        raise UserError(f"--vocab-size {vocab_size}: expected a number of pieces, such as {VOCAB_SIZE}")
+def check_options(
+    archive: Path | None, spm: Path | None, dictionary: Path | None, vocab_size: int, valid_lines: int
+) -> None:
+    """Checks what :func:`prepare` takes besides the languages, before anything is downloaded or read.
+
+    Raises:
+        UserError: files are missing, or numbers are out of range; all mistakes are listed.
+    """
+    with collect_errors() as errors:
+        with errors.check():
+            if (spm is None) != (dictionary is None):
+                raise UserError("--spm and --dict belong together; give both (M2M100's), or neither to train new ones")
+        for flag, path in (("--spm", spm), ("--dict", dictionary)):
+            with errors.check():
+                if path is not None and not path.is_file():
+                    raise UserError(f"{flag} {path} not found; check the path")
+        with errors.check():
+            if vocab_size < 1:
+                raise UserError(f"--vocab-size {vocab_size}: expected a number of pieces, such as {VOCAB_SIZE}")
+        with errors.check():
+            if valid_lines < 1:
+                raise UserError(f"--valid-lines {valid_lines}: expected a number of lines of at least 1")
+        if archive is not None:
+            find_splits(archive)
 
 
 def _settings(

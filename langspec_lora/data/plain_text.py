@@ -1,8 +1,10 @@
 """Converts tokens to plain text: undoes SentencePiece as fairseq does, and also decodes its byte tokens.
 
 A SentencePiece model with byte fallback writes characters without a piece as bytes: ``ö`` becomes ``<0xC3> <0xB6>``.
-fairseq leaves these as they are. It is imported inside functions, because it takes seconds.
+fairseq leaves these as they are.
 """
+
+# Imports in functions: fairseq takes seconds.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""SentencePiece models and the fairseq dictionaries that belong to them.
+"""SentencePiece models and the fairseq dictionaries that belong to them."""
 
-sentencepiece and fairseq are imported inside functions, because they take seconds to load.
-"""
+# Imports in functions: sentencepiece and fairseq take seconds.
 
 from __future__ import annotations
 

@@ -136,8 +136,9 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         UserError: the folder holds neither, or one of its files is damaged.
     """
-    if (folder / SCORES).is_file():
-        held = parse_scores(read_json(folder / SCORES), folder / SCORES)
+    scores_file = find_scores(folder)
+    if scores_file.name == SCORES:
+        held = parse_scores(read_json(scores_file), scores_file)
         files = ", ".join(f"{Path(path).name} (sha256 {digest[:12]})" for path, digest in held.checkpoints)
         return Run(
             name,
@@ -151,19 +152,29 @@ def read_run(folder: Path, name: str) -> Run:
             held.references,
             held.levels,
         )
-    if (folder / PUBLISHED).is_file():
-        blocks = dict(_published_blocks(read_lines(folder / PUBLISHED)))
-        if not blocks:
-            raise UserError(f"{folder / PUBLISHED} holds no direction; expected a line such as en-fr, then its score")
-        scores, signature = {}, ""
-        for direction, block in blocks.items():
-            try:
-                scores[direction], signature = _published_score(block)
-            except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-                raise UserError(
-                    f"{folder / PUBLISHED}: no score of sacrebleu under {direction}; delete the file and evaluate again"
-                ) from None
-        return Run(name, folder, {"bleu": scores}, {"bleu": signature})
+    blocks = dict(_published_blocks(read_lines(scores_file)))
+    if not blocks:
+        raise UserError(f"{scores_file} holds no direction; expected a line such as en-fr, then its score")
+    scores, signature = {}, ""
+    for direction, block in blocks.items():
+        try:
+            scores[direction], signature = _published_score(block)
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            raise UserError(
+                f"{scores_file}: no score of sacrebleu under {direction}; delete the file and evaluate again"
+            ) from None
+    return Run(name, folder, {"bleu": scores}, {"bleu": signature})
+
+
+def find_scores(folder: Path) -> Path:
+    """The file of a results folder that holds its scores.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in (folder / SCORES, folder / PUBLISHED):
+        if path.is_file():
+            return path
     raise UserError(
         f"{folder} holds neither {SCORES} nor {PUBLISHED}; give a folder that 'langspec-lora evaluate' or "
         "scripts/evaluate.sh wrote"

@@ -1,6 +1,6 @@
 """The sentences of a split as plain text: from files beside the binarised data, or else from that data."""
 
-# fairseq is imported in a function: it takes seconds to start, and most data has its text beside it.
+# Imports in functions: fairseq takes seconds, and most data have their text beside them.
 
 from __future__ import annotations
 

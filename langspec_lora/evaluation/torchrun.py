@@ -1,6 +1,6 @@
 """What torchrun tells the processes that it starts, and which of them says what all have found."""
 
-# torch is imported in a function, to save start-up time on the command line.
+# Imports in functions: torch takes seconds, and the command line starts without it.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""A model that is loaded once and decodes batches of any directions with fairseq's own generator.
+"""A model that is loaded once and decodes batches of any directions with fairseq's own generator."""
 
-torch and fairseq are imported only when a model is loaded, so that an evaluation is checked without them.
-"""
+# Imports in functions: torch and fairseq take seconds, and an evaluation is checked without them.
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Translates raw text between any languages of a checkpoint.
+"""Translates raw text between any languages of a checkpoint."""
 
-fairseq is imported only when lines are translated, so that :class:`Translator` can be imported without it.
-"""
+# Imports in functions: fairseq takes seconds, and the class can be imported without it.
 
 from __future__ import annotations
 

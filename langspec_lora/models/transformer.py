@@ -20,6 +20,7 @@ from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.models.layers import LeanEncoderLayer, checkpoint_activations, inject_at_sites
 from langspec_lora.models.saved_state import SavedBase, complete_state
 from langspec_lora.models.structure import check_structure
+from langspec_lora.settings import check_values
 
 NAME = "langspec_m2m100_lora"
 """The model's name in fairseq."""
@@ -190,6 +191,7 @@ class LanguageSpecificTransformer(TransformerModel):
             SystemExit: with one line, for wrong flags.
         """
         with exit_on_user_error():
+            check_values(args)
             config = AdapterConfig.from_args(args) if has_adapters(args) else None
             if config is not None:
                 check_structure(args, config)

@@ -1,6 +1,6 @@
 """What a checkpoint or an adapter folder holds: as plain data, as text, and as pictures of what pruning has left."""
 
-# What draws is imported in a function: matplotlib takes a second to start, and only pictures need it.
+# Imports in functions: matplotlib takes a second, and only pictures need it.
 
 from __future__ import annotations
 

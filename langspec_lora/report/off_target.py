@@ -5,7 +5,7 @@ What a judge can know differs from language to language, and each says it: the i
 languages apart that are written differently.
 """
 
-# py3langid is imported in a function: it is optional.
+# Imports in functions: py3langid is an extra.
 
 from __future__ import annotations
 

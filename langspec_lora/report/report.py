@@ -1,6 +1,6 @@
 """The report on one or more results folders: one HTML file, Markdown, tables as CSV, heat maps as pictures."""
 
-# What makes HTML and pictures is imported in a function: the terminal shows its tables before matplotlib has started.
+# Imports in functions: matplotlib takes a second, in which the terminal shows its tables.
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ counts of all sentences for each resample and scores them one by one. Here a res
 holds each sentence, so that the sums of all resamples are a product of matrices.
 """
 
-# sacrebleu is imported in a function, to save start-up time where only the constants are needed.
+# Imports in functions: sacrebleu takes start-up time, and often only the constants are needed.
 
 from __future__ import annotations
 

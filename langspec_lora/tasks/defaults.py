@@ -1,8 +1,6 @@
-"""Defaults of scripts/train.sh and scripts/evaluate.sh: languages, directions and sizes, from the data and the model.
+"""Defaults of scripts/train.sh and scripts/evaluate.sh: languages, directions, sizes, from the data and the model."""
 
-Checkpoints are imported inside the functions that read them: torch takes seconds, and a script that is given
-everything needs none.
-"""
+# Imports in functions: torch takes seconds, and a script that is given everything needs none.
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from langspec_lora.data.directions import Direction, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
 from langspec_lora.languages import PAPER_LEVELS, read_resources
 from langspec_lora.values import content_of, names_of
@@ -69,18 +67,18 @@ def training_defaults(
     from langspec_lora.checkpoints.outline import read_outline
     from langspec_lora.convert.hf.config_json import training_flags
 
-    outline = outline_with_base(read_outline(base))
-    args = _sized_arguments(outline)
-    architecture, *sizes = training_flags(args).removeprefix("--arch ").split(" ")
-    available = [] if langs and lang_pairs else find_directions(data_bin, "train")
+    with collect_errors() as errors:
+        with errors.check():
+            outline = outline_with_base(read_outline(base))
+            args = _sized_arguments(outline)
+            architecture, *sizes = training_flags(args).removeprefix("--arch ").split(" ")
+        with errors.check():
+            order = list(read_resources(lang_resources).levels if lang_resources else PAPER_LEVELS)
+        available, given, names = _available(data_bin, "train", langs, lang_pairs)
     if langs is None:
         held = stored_languages(outline)
-        order = list(read_resources(lang_resources).levels if lang_resources else PAPER_LEVELS)
-        names = _ordered(_languages(available, lang_pairs), order)
-        names = list(dict.fromkeys([*(held.names if held else ()), *names]))
-    else:
-        names = names_of(langs, "--langs")
-    directions, notes = _directions(available, names, lang_pairs, "trained")
+        names = list(dict.fromkeys([*(held.names if held else ()), *_ordered(names, order)]))
+    directions, notes = _directions(available, names, given, "trained")
     return Defaults(
         {
             "LANGS": ",".join(names),
@@ -119,16 +117,18 @@ def evaluation_defaults(
         UserError: a file is missing or damaged, the data have no such direction, or the number of references is not
             the number of sentences.
     """
-    available = [] if langs and lang_pairs else find_directions(data_bin, "test")
-    if langs is None:
-        from langspec_lora.checkpoints.arguments import stored_langs
-        from langspec_lora.checkpoints.outline import read_outline
+    with collect_errors() as errors:
+        stored: tuple[str, ...] = ()
+        with errors.check():
+            if langs is None:
+                from langspec_lora.checkpoints.arguments import stored_langs
+                from langspec_lora.checkpoints.outline import read_outline
 
-        names = list(stored_langs(read_outline(checkpoint).model_args))
-        names = names or _ordered(_languages(available, lang_pairs), list(PAPER_LEVELS))
-    else:
-        names = names_of(langs, "--langs")
-    directions, notes = _directions(available, names, lang_pairs, "evaluated")
+                stored = stored_langs(read_outline(checkpoint).model_args)
+        available, given, names = _available(data_bin, "test", langs, lang_pairs)
+    if langs is None:
+        names = list(stored) or _ordered(names, list(PAPER_LEVELS))
+    directions, notes = _directions(available, names, given, "evaluated")
     folder = _references(data_bin, _parsed(directions), references)
     return Defaults({"LANGS": ",".join(names), "LANG_PAIRS": directions, "REFERENCES": folder}, notes)
 
@@ -165,9 +165,24 @@ def _count_lines(path: Path) -> int:
     return len(read_lines(path))
 
 
-def _languages(available: Iterable[Direction], lang_pairs: str | None) -> set[str]:
-    directions = available if lang_pairs is None else _parsed(lang_pairs)
-    return {name for direction in directions for name in direction}
+def _available(
+    data_bin: Path, subset: str, langs: str | None, lang_pairs: str | None
+) -> tuple[list[Direction], list[Direction] | None, list[str]]:
+    """The directions of the data, the given ones, and the languages: the given ones, or else those of the directions.
+
+    Raises:
+        UserError: a flag or the folder is wrong; all mistakes are listed.
+    """
+    with collect_errors() as errors:
+        with errors.check():
+            available = [] if langs and lang_pairs else find_directions(data_bin, subset)
+        with errors.check():
+            given = None if lang_pairs is None else _parsed(lang_pairs)
+        with errors.check():
+            names = None if langs is None else names_of(langs, "--langs")
+    if names is None:
+        names = list({name for direction in (available if given is None else given) for name in direction})
+    return available, given, names
 
 
 def _parsed(lang_pairs: str) -> list[Direction]:
@@ -180,10 +195,10 @@ def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
 
 
 def _directions(
-    available: Sequence[Direction], names: Sequence[str], lang_pairs: str | None, done: str
+    available: Sequence[Direction], names: Sequence[str], given: Sequence[Direction] | None, done: str
 ) -> tuple[str, list[str]]:
-    if lang_pairs is not None:
-        return ",".join(map(str, _parsed(lang_pairs))), []
+    if given is not None:
+        return ",".join(map(str, given)), []
     chosen = {direction for direction in available if set(direction) <= set(names)}
     if not chosen:
         raise UserError(f"the data have no direction between {', '.join(names)}; give other languages or other data")

@@ -20,19 +20,20 @@ from torch import Tensor
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.saving import copy_checkpoints_whole
-from langspec_lora.checkpoints.token_order import load_with_tokens, token_orders
+from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.resume_position import name_lost_positions
 from langspec_lora.data.without_tokens import WithoutTokens
-from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
 from langspec_lora.flags import add_task_flags
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
+from langspec_lora.settings import check_values
 from langspec_lora.tasks.checks.all_checks import check_generation, check_stored_model, check_training, warn
-from langspec_lora.tasks.checks.command import check_source_and_target, is_training
+from langspec_lora.tasks.checks.command import check_source_and_target, is_training, is_training_command
 from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
 from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
 from langspec_lora.tasks.hooks import languages_to_train, training_hooks
@@ -69,26 +70,40 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """Checks the directions, loads the dictionaries, and checks the checkpoints to generate with.
 
         Raises:
-            SystemExit: a flag or file is wrong; the message is one line.
+            SystemExit: flags or files are wrong; the message is one line, or one for each mistake.
         """
-        with exit_on_user_error():
-            resolve_languages(args)
-            check_source_and_target(args)
-            orders = token_orders(args)
-            load = partial(load_with_tokens, cls.load_dictionary, orders, args.langs)
-            try:
-                langs, dicts, training = MultilingualDatasetManager.prepare(load, args, **kwargs)
-                task = cls(args, langs, dicts, training)
-            except AssertionError as error:
-                if "ictionar" not in str(error):
-                    raise
-                raise UserError(
-                    f"the dictionaries in {args.data} differ; give one for all languages as --fixed-dictionary"
-                ) from error
-            first = next((order.languages for order in orders), ())
-            setattr(args, TOKEN_ORDER, list(dict.fromkeys((*first, *langs))))
+        begins_training = is_training_command(args)  # before fairseq prepares the arguments
+        task: Any = None
+        with exit_on_user_error(), collect_errors() as errors:
+            with errors.check():
+                check_values(args)
+            flags_are_read = not errors.errors
+            with errors.check():
+                _check_languages(args)
+                orders: list[TokenOrder] = errors.attempt(lambda: token_orders(args), [])
+                task = cls._with_dictionaries(args, orders, **kwargs)
             if getattr(args, "path", None):
-                check_generation(args, task.data_manager, len(task.source_dictionary))
+                check_generation(args, task)
+            elif begins_training and errors.errors:  # build_model, which checks all else, will not be reached
+                check_training(Namespace(**vars(args)), task, flags_are_read)
+        return task
+
+    @classmethod
+    def _with_dictionaries(
+        cls, args: Namespace, orders: Sequence[TokenOrder], **kwargs: Any
+    ) -> LanguageSpecificTranslationTask:
+        load = partial(load_with_tokens, cls._read_dictionary, orders, args.langs)
+        try:
+            langs, dicts, training = MultilingualDatasetManager.prepare(load, args, **kwargs)
+            task = cls(args, langs, dicts, training)
+        except AssertionError as error:
+            if "ictionar" not in str(error):
+                raise
+            raise UserError(
+                f"the dictionaries in {args.data} differ; give one for all languages as --fixed-dictionary"
+            ) from error
+        first = next((order.languages for order in orders), ())
+        setattr(args, TOKEN_ORDER, list(dict.fromkeys((*first, *langs))))
         return task
 
     @classmethod
@@ -99,16 +114,18 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             SystemExit: the file is missing or damaged; the message is one line.
         """
         with exit_on_user_error():
-            try:
-                return super().load_dictionary(filename)
-            except OSError as error:
-                raise UserError(
-                    f"dictionary {filename} cannot be read: {error.strerror}; give the model's as --fixed-dictionary"
-                ) from error
-            except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
-                raise UserError(
-                    f"dictionary {filename} is damaged ({error}); expected lines such as 'word 1'"
-                ) from error
+            return cls._read_dictionary(filename)
+
+    @classmethod
+    def _read_dictionary(cls, filename: str) -> Dictionary:
+        try:
+            return super().load_dictionary(filename)
+        except OSError as error:
+            raise UserError(
+                f"dictionary {filename} cannot be read: {error.strerror}; give the model's as --fixed-dictionary"
+            ) from error
+        except Exception as error:  # fairseq raises plain exceptions for a wrong encoding
+            raise UserError(f"dictionary {filename} is damaged ({error}); expected lines such as 'word 1'") from error
 
     def build_model(self, args: Namespace, from_checkpoint: bool = False) -> Any:
         """Builds a model and binds its languages to the ids in the batches.
@@ -296,6 +313,14 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     def _target_language_tokens(self, target_ids: Tensor) -> Tensor | None:
         tokens = self._language_tokens()
         return None if tokens is None else tokens.to(target_ids.device)[target_ids.view(-1)].unsqueeze(1)
+
+
+def _check_languages(args: Namespace) -> None:
+    """Resolves the languages of a command, and checks its directions."""
+    with collect_errors() as errors:
+        with errors.check():
+            resolve_languages(args)
+        check_source_and_target(args)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tests.bad_input import (
     load_for_generation,
     own_copy,
     refusal_of,
+    refusals_of,
     remove,
     set_up_generation,
     write_checkpoint,
@@ -58,6 +59,50 @@ def test_hostile_language_model_is_refused(toy_data, checkpoints) -> None:
     lm = str(checkpoints / "hostile.pt")
     assert "was refused" in refusal_of(set_up_generation, toy_data, checkpoints / "adapted.pt", "--lm-path", lm)
     assert not (checkpoints / "executed").exists()
+
+
+SEVERAL = {
+    "languages, flags, checkpoints": (
+        "gone.pt:lost.pt",
+        "-s xx --beam 0 --min-len -1 --model-overrides x --lm-path no.pt --target-pruning-ratio 2",
+        [
+            "--source-lang xx is not",
+            "--beam 0: ",
+            "--min-len -1: ",
+            "--model-overrides x: ",
+            "--target-pruning-ratio 2",
+            "no.pt does not exist",
+            "gone.pt does not exist",
+            "lost.pt does not exist",
+        ],
+    ),
+    "flags, checkpoints, data": (
+        "{0}/three.pt:{0}/words.pt",
+        "--beam 0 --gen-subset dev",
+        ["--beam 0: ", "three.pt has no adapters for wo", "words.pt has a vocabulary of 71", "no dev data of en-wo"],
+    ),
+    "dictionary, flags, checkpoints": (
+        "gone.pt",
+        "--fixed-dictionary nowhere.txt --pruning maybe --prefix-size -1",
+        [
+            "--pruning maybe: expected True",
+            "gone.pt does not exist",
+            "nowhere.txt cannot be read",
+            "--prefix-size -1: ",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_mistakes_of_a_generation_that_do_not_depend_on_each_other_are_listed_together(
+    toy_data, checkpoints, kind
+) -> None:
+    path, flags, words = SEVERAL[kind]
+    found = refusals_of(set_up_generation, toy_data, path.format(checkpoints), *flags.split())
+    assert len(found) == len(words), found
+    for mistake, part in zip(found, words, strict=True):
+        assert part in mistake
 
 
 @pytest.mark.parametrize("split", ["test", "test9"])

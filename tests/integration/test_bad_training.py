@@ -14,6 +14,7 @@ from tests.bad_input import (
     STOCK,
     own_copy,
     refusal_of,
+    refusals_of,
     remove,
     write_checkpoint,
 )
@@ -230,7 +231,6 @@ SPOILT = {
     "cut index": (lambda data: cut(data / "train.en-fr.fr.idx", -1), r"train\.en-fr\.fr\.idx is damaged"),
     "empty index": (lambda data: cut(data / "train.en-fr.fr.idx", 0), r"train\.en-fr\.fr\.idx is damaged"),
     "cut data": (lambda data: cut(data / "train.en-fr.en.bin", -1), r"train\.en-fr\.en\.bin is damaged"),
-    "no folder": (shutil.rmtree, "no train data of en-fr"),
     "damaged dictionary": (
         lambda data: (data.parent / "dict.txt").write_text("no count\n"),
         r"dictionary .*dict\.txt is damaged \(Incorrect dictionary format",
@@ -245,6 +245,99 @@ def test_wrong_data_end_a_training_before_a_model_is_built(toy_data, tmp_path, k
     data = own_copy(toy_data, tmp_path)
     spoil(data)
     assert re.search(words, refusal_of(toy.build, toy.plugin_flags(data)))
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_a_folder_that_is_gone_lacks_the_data_of_both_splits(toy_data, tmp_path) -> None:
+    data = own_copy(toy_data, tmp_path)
+    shutil.rmtree(data)
+    train, valid = refusals_of(toy.build, toy.plugin_flags(data))
+    assert "no train data of en-fr" in train
+    assert "no valid data of en-fr" in valid
+
+
+SEVERAL = {
+    "flags, checkpoint and data": (
+        "--lr -1 --best-checkpoint-metric bleu --label-smoothing 2 --finetune-from-model {checkpoints}/deep.pt",
+        [
+            "--lr -1.0: expected rates of at least 0",
+            "--label-smoothing 2.0: expected",
+            "deep.pt has another size: --encoder-layers is 3 there and 2 in the command",
+            "--best-checkpoint-metric bleu: validation computes",
+            "no train data of en-nl",
+            "valid data of fr-wo",
+        ],
+    ),
+    "flags that cannot be read, languages, flags and checkpoint": (
+        "--high-rank two --pruning maybe --lang-pairs en-xx --source-lang yy --dim -1 --encoder-lora-layer 0_9 "
+        "--encoder-lora-position q_x --pruning-t2 0 --finetune-from-model gone.pt",
+        [
+            "--high-rank two: expected a whole number",
+            "--pruning maybe: expected True or False",
+            "--lang-pairs has en-xx, but 'xx' is not in --langs",
+            "--source-lang yy is not in --langs",
+            "--source-lang yy: these flags are for translation",
+            "gone.pt does not exist",
+            "--encoder-lora-layer 0_9: '9' is not a layer",
+            "--encoder-lora-position q_x: 'x' is not a position",
+            "--pruning-t2 0: expected",
+        ],
+    ),
+    "checkpoint, levels, number of languages and data": (
+        "--finetune-from-model gone.pt --lang-resources {checkpoints}/few.yaml --language-num 4 --decoder-layers -1",
+        [
+            "gone.pt does not exist",
+            "--language-num 4 was given, but --langs names 5",
+            "no resource level for nl, sd",
+            "--decoder-layers -1: expected a whole number from 0",
+            "no train data of en-nl",
+            "valid data of fr-wo",
+        ],
+    ),
+    "dictionary, levels, empty flags and switches": (
+        "--fixed-dictionary nowhere.txt --lang-resources no.yaml --lora-init= --store-ema --fp16 --amp --max-tokens 0",
+        [
+            "dictionary nowhere.txt cannot be read",
+            "--max-tokens 0: expected",
+            "--fp16 and --amp were both given",
+            "--lora-init '' is empty",
+            "--lang-resources no.yaml: No such file",
+            "--store-ema averages weights only",
+        ],
+    ),
+    "no adapters": (
+        "--add-lora False --freeze-original-parameters True --pruning True --train-languages en --low-rank 0",
+        [
+            "leaves nothing to train",
+            "--low-rank: rank 0",
+            "--pruning True needs",
+            "--train-languages needs",
+            "en-nl",
+            "wo",
+        ],
+    ),
+    "nothing to train": (
+        "--train-languages sd --lang-pairs en-fr,en-nl,fr-wo --batch-size 0",
+        ["--batch-size 0: ", "nothing would train: no direction", "no train data of en-nl", "valid data of fr-wo"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_mistakes_of_a_training_that_do_not_depend_on_each_other_are_listed_together(
+    toy_data, checkpoints, tmp_path, kind
+) -> None:
+    flags, words = SEVERAL[kind]
+    (checkpoints / "few.yaml").write_text("high: [en, fr]\nlow: [wo]\n")
+    data = own_copy(toy_data, tmp_path)
+    remove(data, "train.en-nl.", "train.nl-en.")
+    binarise(data / "valid.fr-wo.wo", 11)
+    given = [word.format(checkpoints=checkpoints) for word in flags.split(" ")]
+    found = refusals_of(toy.build, toy.plugin_flags(data, "--save-dir", str(tmp_path / "save"), *given))
+    assert len(found) == len(words), found
+    for mistake, part in zip(found, words, strict=True):
+        assert part in mistake
 
 
 def test_data_named_for_the_other_direction_are_found_as_fairseq_finds_them(toy_data, tmp_path) -> None:

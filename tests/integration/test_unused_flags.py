@@ -195,7 +195,7 @@ def test_flag_is_checked_whether_or_not_it_is_used(toy_data, flags, words) -> No
     ],
 )
 def test_loosely_written_number_is_refused(toy_data, flag, value, expected) -> None:
-    message = refusal_of(toy.parse, toy.plugin_flags(toy_data, flag, value))
+    message = refusal_of(toy.build, toy.plugin_flags(toy_data, flag, value))
     assert f"{flag} {value}: expected {expected}" in message
 
 

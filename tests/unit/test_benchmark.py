@@ -169,5 +169,5 @@ def test_bad_input_ends_it_before_anything_is_measured(tmp_path, flags, words) -
 
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="give a folder that you can write to"):
+    with pytest.raises(SystemExit, match="file, which is a file; give another path"):
         main(["bench", "--out", str(tmp_path / "file" / "bench")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import shlex
 
 import pytest
@@ -19,6 +20,7 @@ from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.settings import check_values
 from langspec_lora.values import true_or_false
 from tests import toy
 
@@ -136,9 +138,9 @@ def test_flags_that_are_left_out_have_their_defaults_in_every_training() -> None
 @pytest.mark.parametrize(("flag", "expected"), [(flag, kind) for kind, flags in KINDS.items() for flag in flags])
 def test_every_value_is_read_strictly(parser, flag, expected) -> None:
     for text in ("maybe", "1_0", "٣", ""):
-        with pytest.raises(SystemExit) as refusal:
-            parser.parse_args([flag, text])
-        assert refusal.value.code == f"langspec-lora: error: {flag} {text}: expected {expected}"
+        with pytest.raises(UserError) as refusal:
+            check_values(parser.parse_args([flag, text]))
+        assert str(refusal.value) == f"{flag} {text}: expected {expected}"
     value = {"True or False": False, "a whole number": 30, "a number": 0.25}[expected]
     read = vars(parser.parse_args([flag, str(value)]))[flag[2:].replace("-", "_")]
     assert (read, type(read)) == (value, type(value))
@@ -381,10 +383,24 @@ def test_wrong_pruning_flags_are_named_in_one_line(flags, words) -> None:
     ],
 )
 def test_value_of_another_kind_is_one_line_without_fairseq_s_long_usage(capsys, flags, words) -> None:
-    with pytest.raises(SystemExit) as refusal:
-        args(*shlex.split(flags))
-    assert refusal.value.code == f"langspec-lora: error: {words}"
+    parsed = pickle.loads(pickle.dumps(args(*shlex.split(flags))))  # as fairseq hands it to its processes
+    with pytest.raises(UserError) as refusal:
+        check_values(parsed)
+    assert str(refusal.value) == words
     assert capsys.readouterr() == ("", "")
+    assert parsed == args()  # the defaults stand in for what is wrong
+
+
+def test_all_values_of_another_kind_are_listed_together() -> None:
+    with pytest.raises(UserError) as refusal:
+        check_values(args("--add-lora", "maybe", "--high-rank", "two", "--dim", "8", "--pruning-t2", "1.5"))
+    found = [
+        "--add-lora maybe: expected True",
+        "--high-rank two: expected a whole",
+        "--pruning-t2 1.5: expected a whole",
+    ]
+    assert all(map(str.startswith, map(str, refusal.value.errors), found))
+    assert len(refusal.value.errors) == len(found)
 
 
 def test_true_and_false_are_read_in_any_case_and_nothing_else() -> None:

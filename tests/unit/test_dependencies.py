@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,6 +134,17 @@ def test_the_ground_needs_no_torch() -> None:
     code = f"import sys, {', '.join(ground)}; print(*{{'torch', 'fairseq', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_module_says_in_one_line_why_it_imports_in_functions_if_it_does() -> None:
+    for path in modules():
+        text = path.read_text(encoding="utf-8")
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        within = [
+            node for each in functions for node in ast.walk(each) if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        reasons = re.findall(r"^# Imports in functions: .+\.$", text, flags=re.MULTILINE)
+        assert len(reasons) == bool(within), path
 
 
 def test_no_module_is_longer_than_350_lines() -> None:

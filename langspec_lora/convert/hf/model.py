@@ -1,6 +1,6 @@
 """Whole models: a Hugging Face folder as a fairseq base model, and a checkpoint as a Hugging Face folder."""
 
-# fairseq.models is imported within a function: it is slow, and only imports need it.
+# Imports in functions: fairseq.models takes seconds, and only an import of a model needs it.
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.assembly import checkpoint_of
 from langspec_lora.checkpoints.token_order import TokenOrder
+from langspec_lora.checkpoints.vocabulary_files import given_sentencepiece_model
 from langspec_lora.convert.hf.config_json import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
 from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
 from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
-from langspec_lora.convert.hf.vocabulary import read_vocabulary, sentencepiece_model
+from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary, sentencepiece_model
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.tensor_files import write_checkpoint, write_tensors
 
@@ -73,23 +74,66 @@ def import_model(
     Raises:
         UserError: a file is missing, the model is another one, or a file exists already.
     """
-    check_folder(out, IMPORTED_FILES, overwrite)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give one that transformers wrote, with config.json and weights")
-    config = read_json(folder / "config.json")
-    args = fairseq_args(config, str(folder / "config.json"))
-    rows = config.get("vocab_size", 128112)
-    if not isinstance(rows, int) or not 0 < rows < 2**31:
-        raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
-    vocabulary = read_vocabulary(folder, rows, added_languages)
-    spm = spm or sentencepiece_model(folder)
+    return write_import(check_import(folder, out, spm, overwrite, added_languages), out, overwrite)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Hugging Face folder, read but for its weights.
+
+    Attributes:
+        folder: where it is.
+        args: fairseq's arguments of the model.
+        vocabulary: its tokens.
+        spm: its SentencePiece model.
+    """
+
+    folder: Path
+    args: Namespace
+    vocabulary: Vocabulary
+    spm: Path
+
+
+def check_import(
+    folder: Path, out: Path, spm: Path | None, overwrite: bool, added_languages: Sequence[str] | None
+) -> Source:
+    """Reads and checks all that :func:`import_model` takes, but for the weights.
+
+    Raises:
+        UserError: as there; all mistakes that do not depend on each other are listed.
+    """
+    with collect_errors() as errors:
+        with errors.check():
+            check_folder(out, IMPORTED_FILES, overwrite)
+        with errors.check():
+            if spm is not None:
+                given_sentencepiece_model(spm)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder; give one that transformers wrote, with config.json and weights")
+        config = read_json(folder / "config.json")
+        with errors.check():
+            args = fairseq_args(config, str(folder / "config.json"))
+        rows = config.get("vocab_size", 128112)
+        if not isinstance(rows, int) or not 0 < rows < 2**31:
+            raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
+        vocabulary = read_vocabulary(folder, rows, added_languages)
+        return Source(folder, args, vocabulary, spm or sentencepiece_model(folder))
+
+
+def write_import(source: Source, out: Path, overwrite: bool) -> ImportedModel:
+    """Writes what :func:`import_model` does.
+
+    Raises:
+        UserError: dictionary and SentencePiece model do not belong together, or the weights are damaged.
+    """
+    args, vocabulary = source.args, source.vocabulary
     with whole_folder(out, IMPORTED_FILES, overwrite) as partial:
         (partial / "dict.txt").write_text(vocabulary.dictionary(), encoding="utf-8")
-        check_fit(spm, partial / "dict.txt")
-        shutil.copyfile(spm, partial / SENTENCEPIECE)
-        weights = read_tensors(folder, "model", "pytorch_model")
+        check_fit(source.spm, partial / "dict.txt")
+        shutil.copyfile(source.spm, partial / SENTENCEPIECE)
+        weights = read_tensors(source.folder, "model", "pytorch_model")
         args.langs = ",".join(vocabulary.languages)
-        save_base(partial / "model.pt", to_fairseq(weights, args, vocabulary.order, str(folder)), args)
+        save_base(partial / "model.pt", to_fairseq(weights, args, vocabulary.order, str(source.folder)), args)
     return ImportedModel(out, vocabulary.languages, training_flags(args), vocabulary.remarks)
 
 

@@ -1,6 +1,6 @@
 """BLEU (Papineni et al., ACL 2002); spBLEU with a SentencePiece tokenizer (Goyal et al., TACL 2022)."""
 
-# NumPy and sacrebleu are imported in functions, to save start-up time; see metric.py.
+# Imports in functions: NumPy and sacrebleu take start-up time; see metric.py.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """chrF++ (Popović, WMT 2015 and 2017): an F-score of character and word n-grams."""
 
-# NumPy and sacrebleu are imported in functions, to save start-up time; see metric.py.
+# Imports in functions: NumPy and sacrebleu take start-up time; see metric.py.
 
 from __future__ import annotations
 

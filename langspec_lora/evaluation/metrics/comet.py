@@ -1,6 +1,6 @@
 """COMET (Rei et al., EMNLP 2020): a learned metric that reads the source as well; needs ``unbabel-comet``."""
 
-# torch and comet are imported in functions: comet is optional, and both take seconds to start.
+# Imports in functions: comet is an extra, and comet and torch take seconds.
 
 from __future__ import annotations
 

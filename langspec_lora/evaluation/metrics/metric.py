@@ -1,6 +1,6 @@
 """What the evaluation and the report ask of a metric, whether sacrebleu computes it or a model."""
 
-# NumPy and sacrebleu are imported in functions, or for types only: the command line reads names and labels from here.
+# NumPy is imported for types only: the command line reads names and labels from here.
 
 from __future__ import annotations
 

@@ -19,17 +19,22 @@ from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.checkpoints.saving import settle_base
 from langspec_lora.checkpoints.starting_point import check_start_agrees, check_start_flags, starting_checkpoint
 from langspec_lora.checkpoints.token_order import checkpoint_paths
-from langspec_lora.config import freezes_base
-from langspec_lora.data.language_ids import LanguageIdDataManager
+from langspec_lora.config import AdapterConfig, freezes_base
 from langspec_lora.data.lengths import Limits
 from langspec_lora.data.shared_directions import check_shared_directions, training_directions
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.models.structure import check_training_structure
 from langspec_lora.models.transformer import LanguageSpecificTransformer
 from langspec_lora.settings import read_flags
 from langspec_lora.tasks.checks.best_metric import check_best_metric
-from langspec_lora.tasks.checks.command import check_training_flags, generation_warnings, training_warnings
+from langspec_lora.tasks.checks.command import (
+    check_generation_flags,
+    check_training_flags,
+    check_trains,
+    generation_warnings,
+    training_warnings,
+)
 from langspec_lora.tasks.checks.languages import used_languages
 from langspec_lora.tasks.checks.model_overrides import check_overrides
 from langspec_lora.tasks.checks.training_numbers import check_training_numbers
@@ -38,45 +43,99 @@ from langspec_lora.tasks.checks.unsupported_flags import check_precision
 logger = logging.getLogger(__name__)
 
 
-def check_generation(args: Namespace, data: LanguageIdDataManager, vocabulary: int) -> None:
+def check_generation(args: Namespace, task: FairseqTask | None) -> None:
     """Checks a command that uses trained models.
 
     Args:
         args: its arguments.
-        data: the data manager of its task.
-        vocabulary: number of entries in the dictionary, including language tokens.
+        task: its task; None if languages or dictionary are wrong, and only what depends on neither is checked.
 
     Raises:
-        UserError: a flag, a checkpoint or the data are wrong.
+        UserError: a flag, a checkpoint or the data are wrong; all mistakes that do not depend on each other are listed.
     """
-    read_flags(args, GenerationSettings)
     paths = checkpoint_paths(args)
-    check_overrides(getattr(args, "model_overrides", None) or "{}")
-    check_generation_checkpoints(paths, used_languages(args), vocabulary, getattr(args, "base_checkpoint", None))
+    with collect_errors() as errors:
+        with errors.check():
+            read_flags(args, GenerationSettings)
+        with errors.check():
+            check_overrides(getattr(args, "model_overrides", None) or "{}")
+        with errors.check():
+            check_generation_flags(args)
+        with errors.check():
+            if getattr(args, "lm_path", None):
+                read_outline(args.lm_path)
+        with errors.check():
+            _check_generation_checkpoints(args, task, paths)
+        if task is not None and args.source_lang is not None and not hasattr(args, "buffer_size"):
+            # Only fairseq-interactive has a buffer, and reads no data. Lengths depend on flags and checkpoints.
+            outlines = [] if errors.errors else [read_outline(path).model_args or Namespace() for path in paths]
+            limits = Limits.of_generation(args, outlines) if outlines else None
+            task.data_manager.check_files(args.gen_subset, needs_target=False, limits=limits)
     warn(generation_warnings(args, paths))
-    if getattr(args, "lm_path", None):
-        read_outline(args.lm_path)
-    if args.source_lang is not None and not hasattr(args, "buffer_size"):  # only fairseq-interactive has it
-        limits = Limits.of_generation(args, [read_outline(path).model_args or Namespace() for path in paths])
-        data.check_files(args.gen_subset, needs_target=False, limits=limits)
 
 
-def check_training(args: Namespace, task: FairseqTask) -> None:
+def _check_generation_checkpoints(args: Namespace, task: FairseqTask | None, paths: list[str]) -> None:
+    if task is not None:
+        base, vocabulary = getattr(args, "base_checkpoint", None), len(task.source_dictionary)
+        check_generation_checkpoints(paths, used_languages(args), vocabulary, base)
+    else:
+        with collect_errors() as errors:
+            for path in paths:
+                with errors.check():
+                    read_outline(path)
+
+
+def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bool = True) -> None:
     """Checks a training command, and sets the path of the base in its arguments and the task's.
 
     Args:
         args: the arguments that the model is built from; changed in place.
-        task: the task of the command.
+        task: the task of the command; None if languages or dictionary are wrong, and only what depends on neither is
+            checked.
+        flags_are_read: whether all flags could be read, so that they can be compared with a checkpoint.
 
     Raises:
-        UserError: a flag, the checkpoint to start from or the data are wrong.
+        UserError: a flag, the checkpoint to start from or the data are wrong; all mistakes that do not depend on each
+            other are listed.
     """
-    check_training_numbers(args)
-    config = check_training_flags(args)
-    check_model_arguments(args, of_command=True)
-    check_start_flags(args)
+    config, start = None, starting_checkpoint(args)
+    with collect_errors() as errors:
+        with errors.check():
+            check_start_flags(args)
+            if start is not None:
+                read_outline(start[0])
+        compares = flags_are_read and not errors.errors
+        with errors.check():
+            check_training_numbers(args)
+        with errors.check():
+            check_precision(args)
+        with errors.check():
+            config = _check_model(args)
+            if task is not None and config is not None:
+                check_trains(args, config, training_directions(task.data_manager))
+            if task is not None and compares:
+                _check_start(args, config, task)
+        if task is not None:
+            with errors.check():
+                check_best_metric(task, args)
+            _check_data(args, task, with_lengths=not errors.errors)
+    if task is not None:
+        warn(training_warnings(args, config, training_directions(task.data_manager), start))
+
+
+def _check_model(args: Namespace) -> AdapterConfig | None:
+    """Checks the flags of the model, and returns its adapters."""
+    with collect_errors() as errors:
+        with errors.check():
+            config = check_training_flags(args)
+        check_model_arguments(args, of_command=True)
     if config is not None:
         check_training_structure(args, config)
+    return config
+
+
+def _check_start(args: Namespace, config: AdapterConfig | None, task: FairseqTask) -> None:
+    """Compares the checkpoint that a training starts from with its model, and settles where the base is."""
     start = starting_checkpoint(args)
     if hasattr(args, "add_lora"):
         settle_base(args, config is not None and freezes_base(args))
@@ -87,16 +146,21 @@ def check_training(args: Namespace, task: FairseqTask) -> None:
     if start is not None:
         check_same_model(read_outline(start[0]), args)
     check_resumption(args, config is not None)
-    check_precision(args)
-    check_best_metric(task, args)
+
+
+def _check_data(args: Namespace, task: FairseqTask, with_lengths: bool) -> None:
     data = task.data_manager
-    check_shared_directions(data, args.train_subset)
-    data.check_files(args.train_subset, limits=Limits.of_training(task.args))
+    train = Limits.of_training(task.args) if with_lengths else None
     # Without validation, fairseq opens the validation data but makes no batches.
-    valid = None if args.disable_validation else Limits.of_validation(task.args)
-    for split in args.valid_subset.split(","):
-        data.check_files(split, limits=valid)
-    warn(training_warnings(args, config, training_directions(data), start))
+    valid = Limits.of_validation(task.args) if with_lengths and not args.disable_validation else None
+    with collect_errors() as errors:
+        with errors.check():
+            check_shared_directions(data, args.train_subset)
+        with errors.check():
+            data.check_files(args.train_subset, limits=train)
+        for split in args.valid_subset.split(","):
+            with errors.check():
+                data.check_files(split, limits=valid)
 
 
 def check_stored_model(args: Any) -> None:

@@ -7,8 +7,16 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 
 from langspec_lora.checkpoints.outline import read_outline
-from langspec_lora.config import AdapterConfig, freezes_base, has_adapters, pruning_from_args, trained_languages
-from langspec_lora.errors import UserError
+from langspec_lora.config import (
+    AdapterConfig,
+    check_adapter_flags,
+    freezes_base,
+    has_adapters,
+    pruning_from_args,
+    trained_languages,
+)
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
 from langspec_lora.tasks.checks.pruning_length import pruning_within
 from langspec_lora.tasks.checks.unsupported_flags import check_beside_adapters
@@ -35,6 +43,15 @@ def is_training(args: Namespace, from_checkpoint: bool) -> bool:
     return not from_checkpoint and not hasattr(args, "path")
 
 
+def is_training_command(args: Namespace) -> bool:
+    """Whether a task is set up by ``fairseq-train``, rather than from the arguments that a checkpoint stores.
+
+    Args:
+        args: the task's arguments, before fairseq has prepared them: ``shuffle_instance`` is added then, and stored.
+    """
+    return hasattr(args, "restore_file") and not hasattr(args, "path") and not hasattr(args, "shuffle_instance")
+
+
 def check_source_and_target(args: Namespace) -> None:
     """Checks that ``--source-lang`` and ``--target-lang`` are given together or not at all.
 
@@ -59,23 +76,71 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
         The adapters that the model will have, or None.
 
     Raises:
-        UserError: a flag has a wrong value, or flags contradict each other.
+        UserError: flags have wrong values or contradict each other; all mistakes are listed.
     """
-    check_not_empty(args)
-    _check_no_single_direction(args)
-    is_stock = not hasattr(args, "add_lora")
-    config = AdapterConfig.from_args(args) if not is_stock and has_adapters(args) else None
-    if not is_stock and config is None:
-        check_without_adapters(args)
-    if pruning_from_args(args) and config is None:
-        raise UserError("--pruning True needs adapters, but the model has none; leave it out, or give --add-lora True")
-    if config is not None:
-        trained_languages(args, config.languages)
-    elif getattr(args, "train_languages", None):
-        raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
-    if config is not None:
-        check_beside_adapters(args)
+    config, is_stock = None, not hasattr(args, "add_lora")
+    with collect_errors() as errors:
+        with errors.check():
+            check_not_empty(args)
+        args = _without_empty(args)
+        with errors.check():
+            _check_no_single_direction(args)
+        adapts = not is_stock and errors.attempt(lambda: has_adapters(args), False)
+        with errors.check():
+            if adapts and args.langs is None:  # they were refused before
+                check_adapter_flags(args)
+            elif adapts:
+                config = AdapterConfig.from_args(args)
+                trained_languages(args, config.languages)
+            elif not is_stock:
+                check_without_adapters(args)
+        with errors.check():
+            if pruning_from_args(args) and not adapts:
+                raise UserError(
+                    "--pruning True needs adapters, but the model has none; leave it out, or give --add-lora True"
+                )
+        with errors.check():
+            if not adapts and getattr(args, "train_languages", None):
+                raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
+        if adapts:
+            check_beside_adapters(args)
     return config
+
+
+def _without_empty(args: Namespace) -> Namespace:
+    """Arguments in which flags of ours that are empty, and refused for that, have their defaults."""
+    defaults = {**vars(AdapterFlags()), **vars(BaseFlag()), **vars(PruningFlags())}
+    return Namespace(**{name: defaults.get(name) if value == "" else value for name, value in vars(args).items()})
+
+
+def check_generation_flags(args: Namespace) -> None:
+    """Checks the flags of ours that a command which uses a trained model accepts.
+
+    Raises:
+        UserError: flags have wrong values; all of them are listed.
+    """
+    with collect_errors() as errors:
+        with errors.check():
+            check_not_empty(args)
+        if not hasattr(args, "add_lora"):  # which fairseq-validate has, from the training
+            pruning_from_args(_without_empty(args))
+
+
+def check_trains(args: Namespace, config: AdapterConfig, directions: Iterable[tuple[str, str]]) -> list[str]:
+    """Checks that a direction trains an adapter.
+
+    Args:
+        args: the arguments of the training command.
+        config: the adapters that the model will have.
+        directions: source and target of each training direction.
+
+    Returns:
+        Warnings of the languages that no direction trains.
+
+    Raises:
+        UserError: nothing would train.
+    """
+    return untrained_languages(config, directions, trained_languages(args, config.languages), freezes_base(args))
 
 
 def training_warnings(
@@ -97,8 +162,7 @@ def training_warnings(
     """
     found = [*unused_flags(args, config), *unused_language_token_flags(args)]
     if config is not None:
-        trained = trained_languages(args, config.languages)
-        found += untrained_languages(config, directions, trained, freezes_base(args))
+        found += check_trains(args, config, directions)
     pruning = pruning_from_args(args)
     if pruning is not None:
         found += pruning_within(pruning[0], args.max_epoch or math.inf, f"--max-epoch {args.max_epoch}")
@@ -115,18 +179,13 @@ def generation_warnings(args: Namespace, paths: Sequence[str]) -> list[str]:
     Args:
         args: its arguments.
         paths: the checkpoints.
-
-    Raises:
-        UserError: a flag has a wrong value.
     """
-    check_not_empty(args)
     found = [
         *unused_language_token_flags(args),
         *language_token_mismatches(args, paths),
         *unused_base_flag(getattr(args, "base_checkpoint", None), paths),
     ]
-    if not hasattr(args, "add_lora"):  # which fairseq-validate has, from the training
-        pruning_from_args(args)
+    if not hasattr(args, "add_lora"):
         found += training_flags_without_training(args)
     return found
 

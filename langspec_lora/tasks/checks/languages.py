@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
 from langspec_lora.values import check_once
 
@@ -24,28 +24,26 @@ def resolve_languages(args: Namespace) -> None:
         args: the task's arguments; changed in place.
 
     Raises:
-        UserError: languages or directions are missing, unknown, repeated or given by two flags.
+        UserError: languages or directions are missing, unknown, repeated or given by two flags; all mistakes are
+            listed. Where the languages themselves are right, they are set nevertheless.
     """
-    pairs = directions_of(args.lang_pairs)
-    if not pairs:
-        raise UserError("--lang-pairs is missing; name the directions, such as --lang-pairs en-fr,fr-en")
-    _check_directions(pairs, "--lang-pairs")
-    extra = _extra_directions(args)
-    everywhere = [pair for several in (pairs, *extra.values()) for pair in several]
-    names, origin = _names(args, everywhere)
-    known = set(names)
-    for flag, named in (
-        ("--lang-pairs", pairs),
-        *((f"--extra-lang-pairs {key}", value) for key, value in extra.items()),
-    ):
-        for pair in named:
-            for name in pair.split("-"):
-                if name not in known:
-                    raise UserError(f"{flag} has {pair}, but {name!r} is not in {origin} {','.join(names)}")
-    for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
-        if name is not None and name not in known:
-            raise UserError(f"{flag} {name} is not in {origin} {','.join(names)}")
-    args.langs, args.lang_dict = names, None
+    directions: dict[str, list[str]] = {}
+    with collect_errors() as errors:
+        with errors.check():
+            directions |= _checked("--lang-pairs", directions_of(args.lang_pairs))
+        with errors.check():
+            directions |= _extra_directions(args)
+        if args.langs is None and not getattr(args, "lang_dict", None):
+            errors.raise_found()  # the directions name the languages
+        names, origin = _names(args, [pair for pairs in directions.values() for pair in pairs])
+        args.langs, args.lang_dict = names, None
+        for flag, pairs in directions.items():
+            with errors.check():
+                _check_known(flag, pairs, names, origin)
+        for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
+            with errors.check():
+                if name is not None and name not in names:
+                    raise UserError(f"{flag} {name} is not in {origin} {','.join(names)}")
 
 
 def directions_of(value: str | Sequence[str] | None) -> list[str]:
@@ -53,12 +51,23 @@ def directions_of(value: str | Sequence[str] | None) -> list[str]:
     return value.split(",") if isinstance(value, str) else list(value or ())
 
 
-def _check_directions(pairs: Sequence[str], flag: str) -> None:
+def _checked(flag: str, pairs: list[str]) -> dict[str, list[str]]:
+    if not pairs:
+        raise UserError(f"{flag} is missing; name the directions, such as {flag} en-fr,fr-en")
     for pair in pairs:
         sides = pair.split("-")
         if len(sides) != 2 or not all(sides):
             raise UserError(f"{flag} has {pair!r}; expected directions such as en-fr, joined by commas")
     check_once(pairs, flag, "direction")
+    return {flag: pairs}
+
+
+def _check_known(flag: str, pairs: Sequence[str], names: Sequence[str], origin: str) -> None:
+    known = set(names)
+    for pair in pairs:
+        for name in pair.split("-"):
+            if name not in known:
+                raise UserError(f"{flag} has {pair}, but {name!r} is not in {origin} {','.join(names)}")
 
 
 def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
@@ -118,9 +127,11 @@ def _extra_directions(args: Namespace) -> dict[str, list[str]]:
             raise UserError(f"--extra-lang-pairs names {name!r}, but --extra-data has no folder for it; add one")
         if name not in extra:
             raise UserError(f"--extra-data names {name!r}, but --extra-lang-pairs has no directions for it; add some")
-    found = {f"--extra-lang-pairs {name}": directions_of(text) for name, text in extra.items()}
-    for flag, pairs in found.items():
-        _check_directions(pairs, flag)
+    found: dict[str, list[str]] = {}
+    with collect_errors() as errors:
+        for name, text in extra.items():
+            with errors.check():
+                found |= _checked(f"--extra-lang-pairs {name}", directions_of(text))
     for name in extra:
         if name not in (args.langtoks or {}):
             logger.warning("--langtoks does not name %s, so fairseq adds no language tokens to its sentences", name)

@@ -7,7 +7,7 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "lr": (0, math.inf, "rates of at least 0"),
@@ -35,18 +35,20 @@ def check_training_numbers(args: Namespace) -> None:
         args: the arguments; some may be missing.
 
     Raises:
-        UserError: a number is not, or ``--optimizer-overrides`` is not a dictionary.
+        UserError: numbers are not, or ``--optimizer-overrides`` is not a dictionary; all mistakes are listed.
     """
-    for name, (least, most, expected) in _RANGES.items():
-        value = getattr(args, name, None)
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and not (math.isfinite(number) and least <= number <= most):
-                raise UserError(f"--{name.replace('_', '-')} {number}: expected {expected}")
-    try:
-        overrides = ast.literal_eval(args.optimizer_overrides)
-    except (SyntaxError, ValueError):
-        overrides = None
-    if not isinstance(overrides, dict):
-        raise UserError(
-            f"--optimizer-overrides {args.optimizer_overrides}: expected a dictionary, such as {{'lr': 0.1}}"
-        )
+    with collect_errors() as errors:
+        for name, (least, most, expected) in _RANGES.items():
+            value = getattr(args, name, None)
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                with errors.check():
+                    if isinstance(number, (int, float)) and not (math.isfinite(number) and least <= number <= most):
+                        raise UserError(f"--{name.replace('_', '-')} {number}: expected {expected}")
+        try:
+            overrides = ast.literal_eval(args.optimizer_overrides)
+        except (SyntaxError, ValueError):
+            overrides = None
+        if not isinstance(overrides, dict):
+            raise UserError(
+                f"--optimizer-overrides {args.optimizer_overrides}: expected a dictionary, such as {{'lr': 0.1}}"
+            )

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 
 _REASONS: Mapping[str, str] = {
     "store_ema": "averages weights only, but adapters also have masks",
@@ -27,19 +27,22 @@ def check_beside_adapters(args: Namespace) -> None:
         args: the arguments of a training command whose model has adapters.
 
     Raises:
-        UserError: such a flag is given.
+        UserError: such flags are given; all of them are listed.
     """
-    for name, why in _REASONS.items():
-        value = getattr(args, name, None)
-        if value:
-            given = _flag(name) if value is True else f"{_flag(name)} {value}"
-            raise UserError(f"{given} {why}; leave it out, or train without adapters (--add-lora False)")
-    for name, value in _SHARDED.items():
-        if getattr(args, name, None) == value:
-            raise UserError(
-                f"{_flag(name)} {value} splits parameters, so the rows of a language can no longer be found; leave it "
-                "out: adapters are small, and a frozen base has no optimizer state to distribute"
-            )
+    with collect_errors() as errors:
+        for name, why in _REASONS.items():
+            value = getattr(args, name, None)
+            with errors.check():
+                if value:
+                    given = _flag(name) if value is True else f"{_flag(name)} {value}"
+                    raise UserError(f"{given} {why}; leave it out, or train without adapters (--add-lora False)")
+        for name, value in _SHARDED.items():
+            with errors.check():
+                if getattr(args, name, None) == value:
+                    raise UserError(
+                        f"{_flag(name)} {value} splits parameters, so the rows of a language can no longer be found; "
+                        "leave it out: adapters are small, and a frozen base has no optimizer state to distribute"
+                    )
 
 
 def check_precision(args: Namespace) -> None:

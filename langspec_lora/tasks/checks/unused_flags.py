@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
 
@@ -22,11 +22,13 @@ def check_not_empty(args: Namespace) -> None:
     """Refuses flags of ours with an empty value, which an unset variable of a script leaves.
 
     Raises:
-        UserError: a flag is empty.
+        UserError: flags are empty; all of them are listed.
     """
-    for name in (*_ADAPTERS, *_BASE, *_PRUNING):
-        if getattr(args, name, None) == "":
-            raise UserError(f"{_flag(name)} '' is empty; give it a value, or leave it out")
+    with collect_errors() as errors:
+        for name in (*_ADAPTERS, *_BASE, *_PRUNING):
+            with errors.check():
+                if getattr(args, name, None) == "":
+                    raise UserError(f"{_flag(name)} '' is empty; give it a value, or leave it out")
 
 
 def check_without_adapters(args: Namespace) -> None:
@@ -35,11 +37,14 @@ def check_without_adapters(args: Namespace) -> None:
     Raises:
         UserError: a flag has a wrong value.
     """
-    check_adapter_flags(args)
-    if args.lang_resources:
-        read_resources(args.lang_resources)
-    if args.langs:
-        check_language_number(args, args.langs.split(",") if isinstance(args.langs, str) else args.langs)
+    with collect_errors() as errors:
+        with errors.check():
+            check_adapter_flags(args)
+        with errors.check():
+            if args.lang_resources:
+                read_resources(args.lang_resources)
+        if args.langs:
+            check_language_number(args, args.langs.split(",") if isinstance(args.langs, str) else args.langs)
 
 
 def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:

@@ -54,7 +54,7 @@ def test_share_is_a_number_from_zero_to_one(name) -> None:
         check_model_arguments(Namespace(**{name: value}))
     for value in (-0.1, 1.1, float("nan"), float("inf"), "0.1", True, False):
         assert refusal(**{name: value}).startswith(
-            f"the checkpoint's argument {name} is {str(value)!r}; expected a number from 0.0 to 1.0;"
+            f"the checkpoint's argument {name} is {str(value)!r}; expected a number from 0 to 1;"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,12 @@ def test_another_project_called_apex_is_told_from_the_one_of_nvidia(
     assert code == 0
     assert found in output
     assert ("note: apex" in output) is noted
+
+
+def test_protobuf_without_which_sentencepiece_s_classes_fail_is_among_the_libraries() -> None:
+    assert [finding.found for finding in doctor.check_libraries() if finding.name == "protobuf"] == [
+        version("protobuf")
+    ]
 
 
 def test_extras_that_are_missing_are_named_with_what_installs_them(monkeypatch, capsys) -> None:

@@ -97,9 +97,56 @@ def test_help_shows_every_default_and_an_example_that_parses(command) -> None:
     parser.parse(words[:cut])
 
 
-def test_unknown_flag_is_named_with_the_nearest_before_flags_that_are_missing(capsys) -> None:
-    line = refusal_of(capsys, "evaluate", "--chekpoint", "x")
+def test_unknown_flag_is_named_with_the_nearest_which_is_then_not_called_missing(capsys) -> None:
+    line = refusal_of(capsys, "evaluate", "data", "--chekpoint", "x", "--out", "y")
     assert line.startswith("langspec-lora evaluate: error: unknown flag --chekpoint; did you mean --checkpoint? ")
+
+
+WRONG_LINES = [
+    ("translate a.pt --beam x --lenpen 1_0 -s en -t fr", ["--beam: expected a whole number, got 'x'", "--lenpen: "]),
+    (
+        "translate a.pt --soruce-lang en --beam x",
+        ["unknown flag --soruce-lang; did you mean --source-lang? ", "--beam: ", "are required: -t/--target-lang; see"],
+    ),
+    ("evaluate --out --beam x", ["--out: expected one argument", "--beam: ", "are required: DATA_BIN, --checkpoint;"]),
+    ("report a --mteric chrf --namse x --samples=", ["mean --metric?", "mean --names?", "--samples: expected a whole"]),
+    ("prepare-flores --from= --no-such-thing 3", ["flag --no-such-thing; ", "--from: ", ": --languages, --out;"]),
+    ("defaults --lang x --references=", ["--lang could match --langs, ", "--references: ", "--base --checkpoint"]),
+    ("make-example one two --seed x", ["--seed: expected a whole number", "unrecognized arguments: two"]),
+    ("add-language --langs= --high-rank x --low-rank y", ["--langs: ", "--high-rank: ", "--low-rank: ", "CK, --out;"]),
+    ("remove-language a.pt --overwritte", ["mean --overwrite?", "are required: --langs, --out;"]),
+    ("join a.pt --prefer C", ["--prefer: invalid choice: 'C'", "are required: B, --out; see"]),
+    ("average --out=", ["--out: expected a path, got ''", "are required: CK; see langspec-lora average --help"]),
+    ("export --format onnx", ["--format: invalid choice: 'onnx'", "are required: CK, --out;"]),
+    ("import a --from onnx --langs=", ["--from: invalid choice: 'onnx'", "--langs: ", "are required: --out;"]),
+    ("inspect --jsno --out=", ["unknown flag --jsno; did you mean --json?", "--out: expected a path, got ''"]),
+    ("doctor a --require-tokenizer=", ["--require-tokenizer: ", "unrecognized arguments: a"]),
+    ("bench --shape huge --threads x --cpuu", ["mean --cpu?", "--shape: invalid choice: 'huge'", "--threads: "]),
+    ("completion tcsh --quite", ["unknown flag --quite; did you mean --quiet?", "shell: invalid choice: 'tcsh'"]),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), WRONG_LINES, ids=lambda part: str(part).split()[0])
+def test_all_mistakes_of_a_command_line_are_listed_together(capsys, line, words) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    assert ended.value.code == 2
+    first, *mistakes = capsys.readouterr().err.splitlines()
+    assert first == f"langspec-lora {line.split()[0]}: error: {len(words)} mistakes"
+    for number, (mistake, part) in enumerate(zip(mistakes, words, strict=True), start=1):
+        assert mistake.startswith(f"  {number}. ")
+        assert part in mistake
+
+
+def test_every_command_is_among_the_wrong_command_lines() -> None:
+    assert {line.split()[0] for line, _ in WRONG_LINES} == set(COMMANDS)
+
+
+def test_help_is_shown_whatever_else_is_wrong_and_names_what_is_required(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["average", "--owt", "x", "--help"])
+    assert not ended.value.code
+    assert "usage: langspec-lora average [-h] --out FILE" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--chekpoint=x", "--nothing-like-it", "-x", "-xy"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,15 +44,20 @@ NEEDED = {"--format adapter": (), "--format merged": ("source_lang", "target_lan
 
 
 def arguments(option: str, **given: object) -> Namespace:
-    """A command's arguments, with what the format needs, unless it is given otherwise."""
+    """A command's arguments, with what the format needs, unless it is given otherwise; the files are not there."""
     needed = {name: name for name in NEEDED.get(option, ())}
-    return Namespace(**{**dict.fromkeys(FLAGS), "overwrite": False, **needed, **given})
+    files = {name: Path("nowhere") / name for name in ("checkpoint", "path", "out")}
+    plain = {**dict.fromkeys(FLAGS), **files, "base_checkpoint": None, "overwrite": False}
+    return Namespace(**{**plain, **needed, **given})
 
 
 def refusal(option: str, **given: object) -> str:
+    """What a format says of its flags, before it says that the files are not there."""
     with pytest.raises(UserError) as refused:
         FORMATS[option][0](arguments(option, **given))
-    return str(refused.value)
+    first, *others = refused.value.errors
+    assert all("nowhere" in str(other) or "base" in str(other) for other in others)
+    return str(first)
 
 
 @pytest.mark.parametrize(
