@@ -20,7 +20,7 @@ from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import INITS, POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
-from langspec_lora.values import names_of
+from langspec_lora.values import check_once, names_of
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,8 @@ def _parse_layers(args: Namespace, stack: str, count: int) -> tuple[int, ...]:
                 f"{flag}: {word!r} is not a layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
             )
         layers.append(int(word))
-    return tuple(_without_repeats(layers, flag))
+    check_once(layers, flag)
+    return tuple(layers)
 
 
 def _parse_positions(args: Namespace, stack: str) -> tuple[str, ...]:
@@ -225,14 +226,8 @@ def _parse_positions(args: Namespace, stack: str) -> tuple[str, ...]:
         if word not in POSITIONS[stack]:
             known = ", ".join(POSITIONS[stack])
             raise UserError(f"{flag}: {word!r} is not a position of the {stack}; expected {known}, joined by _")
-    return tuple(_without_repeats(text.split("_"), flag))
-
-
-def _without_repeats(items: Sequence, flag: str) -> Sequence:
-    repeated = [item for item in items if items.count(item) > 1]
-    if repeated:
-        raise UserError(f"{flag}: {repeated[0]} is given twice; give each one once")
-    return items
+    check_once(text.split("_"), flag)
+    return tuple(text.split("_"))
 
 
 def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ PAPER_LEVELS: Mapping[str, str] = {
     **dict.fromkeys(("nl", "zh", "ja", "ko"), "med"),
     **dict.fromkeys(("oc", "or", "sd", "wo"), "low"),
 }
-"""The twelve languages of Cao et al. (EMNLP 2024) and their resource levels."""
+"""The twelve languages of Cao et al. (EMNLP 2024) and their resource levels; also ``configs/languages/twelve.yaml``."""
 
 
 @dataclass(frozen=True)

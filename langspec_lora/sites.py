@@ -25,7 +25,10 @@ POSITIONS: Mapping[str, Mapping[str, str]] = {
         "fc2": "fc2",
     },
 }
-"""The positions that can be adapted, by stack, each with its linear layer's path in a fairseq layer."""
+"""The positions that can be adapted, by stack, each with its linear layer's path in a fairseq layer.
+
+The flags join their names by ``_``, so a name contains none.
+"""
 
 STACKS = tuple(POSITIONS)
 

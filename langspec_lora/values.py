@@ -1,4 +1,4 @@
-"""Parses numbers, truth values, lists of names and paths strictly, from a command line or a settings file.
+"""Parses numbers, truth values, paths and lists of names (each once) strictly, from a command line or a settings file.
 
 Python's own functions accept too much: ``int`` reads ``1_0`` as ten and accepts the digits of any script, and splitting
 an empty list of names gives one empty name.
@@ -72,11 +72,11 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
     return names
 
 
-def check_once(names: Iterable[str], flag: str, item: str = "one") -> None:
-    """Makes sure that no name is given twice.
+def check_once(names: Iterable[str | int], flag: str, item: str = "one") -> None:
+    """Makes sure that no name or number of a list is given twice.
 
     Args:
-        names: the names.
+        names: the names or numbers.
         flag: how to call the list in a message.
         item: what a name stands for.
 

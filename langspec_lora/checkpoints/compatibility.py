@@ -8,7 +8,8 @@ from langspec_lora.adapters.checks import check_adapters_are_whole, check_entrie
 from langspec_lora.adapters.entries import adapter_shapes, is_adapter_entry
 from langspec_lora.checkpoints.argument_checks import check_model_arguments, check_model_sizes
 from langspec_lora.checkpoints.arguments import stored_config, stored_langs, stored_languages
-from langspec_lora.checkpoints.base import outline_with_base, stored_base_path
+from langspec_lora.checkpoints.base_location import stored_base_path
+from langspec_lora.checkpoints.left_out_base import outline_with_base
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import AdapterConfig

@@ -18,8 +18,9 @@ from langspec_lora.adapters.entries import adapter_shapes, base_of, is_adapter_e
 from langspec_lora.adapters.packed import Adapters, adapters_of
 from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
-from langspec_lora.checkpoints.base import base_entry, fill_base, found_base, stated_base, stored_base_path
+from langspec_lora.checkpoints.base_location import found_base, stored_base_path
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
+from langspec_lora.checkpoints.left_out_base import base_entry, fill_base, stated_base
 from langspec_lora.checkpoints.loading import load_checkpoint, model_arguments, model_entries
 from langspec_lora.errors import UserError
 from langspec_lora.tensor_files import write_checkpoint

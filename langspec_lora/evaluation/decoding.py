@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fairseq.data import FairseqDataset
 
 _BATCHES_IN_A_GROUP = 8
-"""Directions are decoded together until they fill this many batches: enough for batches of equally long sentences."""
+"""Short directions are decoded together until they fill this many batches, which then hold equally long sentences. A
+process takes one such group at a time; a direction that fills a batch is a group of its own (``--batching auto``)."""
 
 
 class Decoder:

@@ -1,7 +1,7 @@
-"""The evaluation: decodes what is missing, scores everything, and leaves a results folder.
+"""An evaluation: takes directions that no other process decodes, decodes and scores them, and writes a results folder.
 
-Any number of processes may do so together. Each takes the directions that it decodes by locks in the results folder, so
-that those of a process that ends early are free for the others. Nothing else passes between them but the files.
+Any number of processes can work in one results folder. A process locks the directions that it decodes; when it ends,
+early or not, the locks are free for the others. The processes share nothing else but the files.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from fairseq.models.transformer import TransformerDecoder, TransformerEncoder, T
 from torch import Tensor, nn
 
 from langspec_lora.adapters.entries import is_fast_path_copy
+from langspec_lora.checkpoints.left_out_base import SavedBase
 from langspec_lora.config import AdapterConfig, freezes_base, has_adapters
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_adapter_flags
@@ -18,7 +19,7 @@ from langspec_lora.languages import languages_to_json
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, mark_trainable
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.models.layers import LeanEncoderLayer, checkpoint_activations, inject_at_sites
-from langspec_lora.models.saved_state import SavedBase, complete_state
+from langspec_lora.models.loaded_state import complete_state
 from langspec_lora.models.structure import check_structure
 from langspec_lora.settings import check_values
 

@@ -1,4 +1,4 @@
-"""A matrix of values as a picture: rows and columns in groups, a colour for each value. Its HTML is in ``html.py``."""
+"""A matrix of values as a picture: rows and columns in groups, and the colours, which the HTML page uses too."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def training_defaults(
         UserError: a file is missing or damaged, or the data have no such direction.
     """
     from langspec_lora.checkpoints.arguments import stored_languages
-    from langspec_lora.checkpoints.base import outline_with_base
+    from langspec_lora.checkpoints.left_out_base import outline_with_base
     from langspec_lora.checkpoints.outline import read_outline
     from langspec_lora.convert.hf.config_json import training_flags
 

@@ -23,7 +23,7 @@ class PresentLanguages(TrainingHook):
     """Tells the optimizer which languages an update contains, in all its batches and processes; the others rest.
 
     Their adapters, their optimizer state and their step counts stay unchanged; see
-    :class:`~langspec_lora.lora.absent_languages.LanguageAdam`.
+    :class:`~langspec_lora.lora.language_adam.LanguageAdam`.
 
     Args:
         routing: maps the language ids of batches to the model's.

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
-from langspec_lora.checkpoints.saving import copy_checkpoints_whole
 from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
+from langspec_lora.checkpoints.whole_copies import copy_checkpoints_whole
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language

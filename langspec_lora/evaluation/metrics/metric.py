@@ -1,4 +1,4 @@
-"""What the evaluation and the report ask of a metric, whether sacrebleu computes it or a model."""
+"""What evaluation and report need from a metric: one number for a direction, from 0 to 100, higher is better."""
 
 # NumPy is imported for types only: the command line reads names and labels from here.
 

@@ -13,10 +13,10 @@ from fairseq.tasks import FairseqTask
 
 from langspec_lora.checkpoints.argument_checks import check_model_arguments, check_same_model
 from langspec_lora.checkpoints.arguments import check_stored_arguments
+from langspec_lora.checkpoints.base_location import settle_base
 from langspec_lora.checkpoints.compatibility import check_generation_checkpoints, check_training_checkpoint
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.resuming import check_resumption
-from langspec_lora.checkpoints.saving import settle_base
 from langspec_lora.checkpoints.starting_point import check_start_agrees, check_start_flags, starting_checkpoint
 from langspec_lora.checkpoints.token_order import checkpoint_paths
 from langspec_lora.config import AdapterConfig, freezes_base

@@ -14,7 +14,7 @@ from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, languages_to_json
 from langspec_lora.models.layers import FAST_PATH_COPIES
-from langspec_lora.models.saved_state import complete_state
+from langspec_lora.models.loaded_state import complete_state
 from tests import toy
 
 

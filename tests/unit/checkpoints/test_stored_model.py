@@ -10,8 +10,8 @@ import torch
 
 from langspec_lora.adapters.adapter_folder import AdapterFile, write_adapter_folder
 from langspec_lora.adapters.entries import language_manifest
-from langspec_lora.checkpoints.base import base_entry
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
+from langspec_lora.checkpoints.left_out_base import base_entry
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.errors import UserError
 from tests.unit.checkpoints.test_compatibility import TABLE, all_shapes, base_shapes, stored_arguments

@@ -1,21 +1,40 @@
-"""Saves the checkpoints of fairseq-train with or without the base, and never half a file."""
+"""Where the base of a checkpoint is, and whether a training saves its checkpoints without it."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from argparse import Namespace
-from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from fairseq.file_io import PathManager
-
 from langspec_lora.adapters.entries import BASE
-from langspec_lora.checkpoints.base import stored_base_path
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.errors import UserError
+
+
+def stored_base_path(args: Namespace | None) -> str | None:
+    """The path of the base when a checkpoint was saved without it; None if its arguments do not say."""
+    path = getattr(args, "base_checkpoint", None)
+    return path if isinstance(path, str) else None
+
+
+def found_base(path: str | None, label: str) -> Path:
+    """The file of the base of a checkpoint that was saved without it.
+
+    Args:
+        path: its path; None if it is not known.
+        label: the checkpoint, for messages.
+
+    Raises:
+        UserError: the path is not known, or is no file.
+    """
+    if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for folders that may not be entered
+        raise UserError(
+            f"{label} holds adapters only, and its base{f' {path}' if path else ''} was not found; give the model that "
+            "the training started from as --base-checkpoint"
+        )
+    return Path(path)
 
 
 def settle_base(args: Namespace, frozen: bool) -> None:
@@ -71,48 +90,3 @@ def _is_overwritten(base: str, save_dir: str) -> bool:
     named, folder = Path(base).absolute(), Path(save_dir).resolve()
     places = (named.parent.resolve() / named.name, named.resolve())  # the link itself, and its target
     return any(place.parent == folder and fnmatch(place.name, "checkpoint*.pt") for place in places)
-
-
-def copy_checkpoints_whole() -> None:
-    """Replaces the copying of ``fairseq.checkpoint_utils.save_checkpoint`` for the rest of the process.
-
-    Fairseq writes ``checkpoint15.pt`` under another name and renames it, but then copies it byte by byte over
-    ``checkpoint_last.pt`` and ``checkpoint_best.pt``: a run that is killed meanwhile would resume from half a file.
-    Files that are not on a local disk are copied as before.
-    """
-    if not isinstance(PathManager.copy, _CopyWhole):
-        PathManager.copy = staticmethod(_CopyWhole(PathManager.copy))
-
-
-class _CopyWhole:
-    """Fairseq's ``PathManager.copy``, with :func:`copy_whole` for local files."""
-
-    def __init__(self, stock: Callable[..., bool]) -> None:
-        self._stock = stock
-
-    def __call__(self, src_path: str, dst_path: str, overwrite: bool = False) -> bool:
-        copies = self._stock if "://" in src_path + dst_path else copy_whole
-        return copies(src_path, dst_path, overwrite=overwrite)
-
-
-def copy_whole(original: str, target: str, overwrite: bool = False) -> bool:
-    """Copies a file so that a kill leaves the target either as it was or complete.
-
-    Args:
-        original: the file to copy.
-        target: path of the copy.
-        overwrite: whether the copy may replace a file.
-
-    Raises:
-        FileExistsError: ``target`` exists, and ``overwrite`` is False.
-        OSError: the copy cannot be written.
-    """
-    if not overwrite and Path(target).exists():
-        raise FileExistsError(target)
-    partial = Path(f"{target}.tmp")  # fairseq's name for an unfinished file
-    try:
-        shutil.copyfile(original, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return True

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from langspec_lora.checkpoints.base import (
+from langspec_lora.checkpoints.base_location import stored_base_path
+from langspec_lora.checkpoints.fingerprint import base_fingerprint
+from langspec_lora.checkpoints.left_out_base import (
     BaseFile,
     base_entry,
     fill_base,
     outline_with_base,
     stated_base,
-    stored_base_path,
     without_base,
 )
-from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Checkpoints that were saved without their base: what they hold instead, and how the base is added again.
+"""Checkpoints saved without their base: what is left out, what they hold instead, and how the base is added again.
 
 With ``--save-adapters-only``, training leaves the frozen base out of every checkpoint. Instead, a checkpoint holds the
 fingerprint of the base, as an entry of the model's state, and its path, as the argument ``base_checkpoint``.
@@ -6,21 +6,23 @@ fingerprint of the base, as an entry of the model's state, and its path, as the 
 
 from __future__ import annotations
 
+import logging
 import os
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from langspec_lora.adapters.entries import BASE, base_of, is_adapter_entry
+from langspec_lora.checkpoints.base_location import found_base, stored_base_path
 from langspec_lora.checkpoints.fingerprint import base_fingerprint, check_same_base
 from langspec_lora.checkpoints.loading import load_entries
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def stated_base(state: Mapping[str, Tensor]) -> str | None:
@@ -117,25 +119,36 @@ def outline_with_base(outline: Outline, base_checkpoint: str | None = None) -> O
     return replace(outline, shapes={**base_of(base.shapes), **outline.shapes})
 
 
-def stored_base_path(args: Namespace | None) -> str | None:
-    """The path of the base when a checkpoint was saved without it; None if its arguments do not say."""
-    path = getattr(args, "base_checkpoint", None)
-    return path if isinstance(path, str) else None
-
-
-def found_base(path: str | None, label: str) -> Path:
-    """The file of the base of a checkpoint that was saved without it.
+class SavedBase:
+    """Whether a model is saved with its frozen base, or with the fingerprint of the base instead.
 
     Args:
-        path: its path; None if it is not known.
-        label: the checkpoint, for messages.
-
-    Raises:
-        UserError: the path is not known, or is no file.
+        path: the file of the base, for checkpoints that are saved without it; None if it is not known.
+        left_out: whether the model is saved without the base as long as that file does not change.
     """
-    if not path or not os.path.isfile(path):  # noqa: PTH113  Path.is_file raises for folders that may not be entered
-        raise UserError(
-            f"{label} holds adapters only, and its base{f' {path}' if path else ''} was not found; give the model that "
-            "the training started from as --base-checkpoint"
-        )
-    return Path(path)
+
+    def __init__(self, path: str | None, left_out: bool) -> None:
+        self._path = path
+        self._file = BaseFile(path) if left_out and path else None
+        self._fingerprint: str | None = None
+
+    def fill_in(self, state: dict[str, Any]) -> None:
+        """Adds the base to a state that was saved without it, in place, and stores its fingerprint.
+
+        Raises:
+            UserError: the base is not found, is damaged or hostile, or is another one.
+        """
+        stated = stated_base(state)
+        fill_base(state, self._path)
+        if self._file is not None:
+            self._fingerprint = stated or base_fingerprint(state)
+
+    def leave_out(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The state to save: without the base, if checkpoints are saved without it."""
+        if self._file is None or self._fingerprint is None:
+            return state
+        if self._file.has_changed():  # a checkpoint without the base could not be completed later
+            logger.warning("%s has changed; from now on, checkpoints include the base", self._file.path)
+            self._file = None
+            return state
+        return without_base(state, self._fingerprint)
