@@ -157,7 +157,7 @@ def test_unused_rank_of_a_level_is_named_if_all_its_languages_have_single_ranks(
         (["--pruning-t2", "0"], "--pruning-t2 0: expected"),
         (["--pruning-t1", "-1"], "--pruning-t1 -1: expected"),
         (["--target-pruning-ratio", "1.5"], "--target-pruning-ratio 1.5: expected"),
-        (["--cross-language", "True", "--pruning-scope", "matrix"], "drop one"),
+        (["--cross-language", "True", "--pruning-scope", "matrix"], "give one of them"),
         (["--add-lora", "False", "--lora-init", "nonsense"], "--lora-init nonsense: expected rank or standard"),
         (["--add-lora", "False", "--encoder-lora-layer", "9"], "'9' is not a layer of the encoder"),
         (["--add-lora", "False", "--decoder-lora-position", "x"], "'x' is not a position of the decoder"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -74,3 +76,51 @@ def test_several_mistakes_can_be_sent_to_another_process() -> None:
     sent = pickle.loads(pickle.dumps(SeveralErrors(UserError("one"), UserError("two"))))
     assert str(sent) == "one; two"
     assert [str(error) for error in sent.errors] == ["one", "two"]
+
+
+def names(nodes: Iterable[ast.AST], context: type) -> list[ast.Name]:
+    """The variables below some nodes that are stored or loaded."""
+    return [
+        name
+        for node in nodes
+        for name in ast.walk(node)
+        if isinstance(name, ast.Name) and isinstance(name.ctx, context)
+    ]
+
+
+def enters(statement: ast.AST, ending: str) -> bool:
+    """Whether a statement is a ``with`` of a call whose name ends so."""
+    calls = [item.context_expr for item in statement.items] if isinstance(statement, ast.With) else []
+    return any(isinstance(call, ast.Call) and ast.unparse(call.func).endswith(ending) for call in calls)
+
+
+def uses_after_a_failed_check(function: ast.FunctionDef) -> Iterator[str]:
+    """What a check assigns and a later statement uses, although the check may have failed."""
+    withs = [node for node in ast.walk(function) if isinstance(node, ast.With)]
+    for check in (node for node in withs if enters(node, ".check")):
+        known = {name.id for name in names([function], ast.Store) if name.lineno < check.lineno}
+        assigned = {name.id for name in names(check.body, ast.Store)} - known
+        ends = [node.end_lineno for node in withs if enters(node, "collect_errors") and node.lineno < check.lineno]
+        ends += [node.lineno for node in ast.walk(function) if getattr(node, "attr", "") == "raise_found"]
+        until = min((end for end in ends if end and end > check.end_lineno), default=function.end_lineno)
+        for name in names([function], ast.Load):
+            if name.id in assigned and check.end_lineno < name.lineno <= until:
+                yield f"{function.name}, line {name.lineno}: {name.id}"
+
+
+def test_what_a_check_finds_is_used_only_once_no_check_has_failed() -> None:
+    found = [
+        f"{path}: {use}"
+        for path in sorted((ROOT / "langspec_lora").rglob("*.py"))
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef)
+        for use in uses_after_a_failed_check(function)
+    ]
+    assert not found
+    lines = ["with collect_errors() as errors:", " with errors.check():", "  x = 1", " use(x)"]
+    wrong, right = (
+        ast.parse("\n".join(["def f():", *(f" {line}" for line in text)])).body[0]
+        for text in (lines, [*lines[:3], " errors.raise_found()", lines[3]])
+    )
+    assert list(uses_after_a_failed_check(wrong)) == ["f, line 5: x"]
+    assert not list(uses_after_a_failed_check(right))

@@ -117,6 +117,7 @@ def check_import(
         if not isinstance(rows, int) or not 0 < rows < 2**31:
             raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
         vocabulary = read_vocabulary(folder, rows, added_languages)
+        errors.raise_found()
         return Source(folder, args, vocabulary, spm or sentencepiece_model(folder))
 
 
