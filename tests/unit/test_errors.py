@@ -99,10 +99,11 @@ def uses_after_a_failed_check(function: ast.FunctionDef) -> Iterator[str]:
     withs = [node for node in ast.walk(function) if isinstance(node, ast.With)]
     for check in (node for node in withs if enters(node, ".check")):
         known = {name.id for name in names([function], ast.Store) if name.lineno < check.lineno}
+        known |= {argument.arg for argument in function.args.args}
         assigned = {name.id for name in names(check.body, ast.Store)} - known
         ends = [node.end_lineno for node in withs if enters(node, "collect_errors") and node.lineno < check.lineno]
         ends += [node.lineno for node in ast.walk(function) if getattr(node, "attr", "") == "raise_found"]
-        until = min((end for end in ends if end and end > check.end_lineno), default=function.end_lineno)
+        until = min((end for end in ends if end and end >= check.end_lineno), default=function.end_lineno)
         for name in names([function], ast.Load):
             if name.id in assigned and check.end_lineno < name.lineno <= until:
                 yield f"{function.name}, line {name.lineno}: {name.id}"
