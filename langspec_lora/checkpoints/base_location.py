@@ -1,4 +1,4 @@
-"""Where the base of a checkpoint is, and whether a training saves its checkpoints without it."""
+"""Decides whether a training saves its checkpoints without their base, and finds the base of such a checkpoint."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ _PLAIN = (dict, list, tuple, set, bool, int, float, complex, str, bytearray)
 
 
 # By full name. A name may have dots, through which a pickle reaches anything: torch's "float.__class__.__base__".
-_HARMLESS: Mapping[tuple[str, str], Any] = {
+# What torch itself reads (fairseq's own loading) is allowed in ``compat/repairs.py``.
+_ALLOWED: Mapping[tuple[str, str], Any] = {
     ("argparse", "Namespace"): _Arguments,
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
@@ -134,8 +135,8 @@ class _OutlineUnpickler(pickle.Unpickler):
         self.storages: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _HARMLESS:
-            return _HARMLESS[module, name]
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
         raise pickle.UnpicklingError(f"it names {f'{module}.{name}'[:80]!r}, which no checkpoint needs")
 
     def persistent_load(self, pid: Any) -> _Opaque:

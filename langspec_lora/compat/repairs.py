@@ -2,6 +2,8 @@
 
 Each docstring says what the function repairs and on which versions. On Python 3.10 with torch before 2.6, only the
 warnings are silenced. This file imports nothing from the package, because ``startup.py`` loads it by its path.
+
+What torch may read from a checkpoint is allowed here, and what this package may read in ``checkpoints/safe_pickle.py``.
 """
 
 # Imports in functions: torch, NumPy and fairseq are only being loaded when this file is.

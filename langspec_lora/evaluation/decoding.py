@@ -1,4 +1,4 @@
-"""Decoding of many directions of a binarised folder with one loaded model."""
+"""Decodes directions with one loaded model, in groups: those that share batches, which a process takes together."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         direction = reader.direction(name)
         if direction in entries:
             raise reader.damaged(f"names {direction} twice")
-        entries[direction] = reader.entry(entry, direction)
+        entries[direction] = reader.entry(entry, direction, signatures)
     if not entries:
         raise reader.damaged("holds no direction")
     checkpoints = settings.get("checkpoint")
@@ -121,11 +121,14 @@ class _Reader:
                 return direction
         raise self.damaged(f"names a direction {name[:40]!r}; expected one like 'en-fr'")
 
-    def entry(self, entry: Any, direction: Direction) -> dict[str, Any]:
+    def entry(self, entry: Any, direction: Direction, signatures: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(entry, dict):
             raise self.damaged(f"holds no scores of {direction}")
         for name, metric in METRICS.items():
-            if (name in SACREBLEU_METRICS or name in entry) and not is_score(entry.get(name), *metric.bounds):
+            # A file of an earlier version has neither scores nor a signature of a metric that was added later.
+            if (name in entry or (name in SACREBLEU_METRICS and name in signatures)) and not is_score(
+                entry.get(name), *metric.bounds
+            ):
                 raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")
         if "sentences" in entry and not _is_count(entry["sentences"]):
             raise self.damaged(f"says that {direction} has {_shown(entry['sentences'])} sentences")

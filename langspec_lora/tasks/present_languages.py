@@ -1,4 +1,4 @@
-"""Tells fairseq's optimizer which languages an update contains, so that the adapters of all others rest."""
+"""Records which languages an update contains, and makes fairseq's Adam a ``LanguageAdam``, which lets the others rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics. To add one, write its module and name its class in :data:`METRICS`."""
+"""The metrics. To add one of which more is better, write its module and name its class in :data:`METRICS`."""
 
 from __future__ import annotations
 

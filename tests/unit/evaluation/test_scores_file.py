@@ -180,6 +180,19 @@ def test_what_earlier_versions_did_not_write_is_not_asked_for() -> None:
     assert parsed(sentences=0).entries[EN_FR]["sentences"] == 0
 
 
+def test_a_metric_that_was_added_later_is_missing_in_earlier_files_only() -> None:
+    content = {
+        "settings": {"checkpoint": []},
+        "signatures": {"bleu": "tok:13a"},
+        "scoring": {"tokenize": "13a"},
+        "directions": {"en-fr": {"bleu": 1.0}},
+    }
+    assert parse_scores(content, Path("scores.json")).scores() == {"bleu": {EN_FR: 1.0}}
+    content["signatures"] = {"bleu": "tok:13a", "chrf": "nc:6"}
+    with pytest.raises(UserError, match="says that chrf of en-fr is"):
+        parse_scores(content, Path("scores.json"))
+
+
 @pytest.mark.parametrize(
     "content",
     [
