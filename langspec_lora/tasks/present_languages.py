@@ -1,4 +1,4 @@
-"""Records which languages an update contains, and makes fairseq's Adam a ``LanguageAdam``, which lets the others rest."""
+"""Records which languages an update contains, and makes fairseq's Adam a LanguageAdam, which lets the others rest."""
 
 from __future__ import annotations
 
