@@ -32,6 +32,8 @@ def flag_table() -> str:
     rows = []
     for name, value, default, text in flag_rows():
         literal = default and " " not in default
+        # Not rank|standard: in a table the manual would show GitHub's escape of the bar.
+        value = f"{{{value.replace('|', ',')}}}" if "|" in value else value
         rows.append((f"`{name} {value}`", f"`{default}`" if literal else default, text))
     return table(("Flag", "Default", "Meaning"), *rows)
 
