@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lang-resources",
         metavar="FILE",
-        help="for a training: YAML file of levels, whose order the languages take (default: the paper's)",
+        help="for a training: YAML file of levels; the languages get its order (default: the paper's)",
     )
 
 

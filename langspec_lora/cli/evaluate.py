@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="results folder, of several models with a folder for each; run again, it goes on",
+        help="results folder; for several models, it gets a folder for each; run again to continue",
     )
-    parser.add_argument("--names", metavar="A,B,…", help="what several models are called (default: as their files)")
+    parser.add_argument("--names", metavar="A,B,…", help="names of several models (default: those of their files)")
     add_flags(parser, EvaluationOptions)
     scoring = parser.add_argument_group("scores")
     add_flags(scoring, ScoringSettings)
@@ -105,7 +105,7 @@ def _options(args: argparse.Namespace, errors: ErrorCollector) -> dict[str, Eval
 
     Args:
         args: the command's arguments.
-        errors: takes the flags that are wrong; their defaults stand in for them, so that the files are checked too.
+        errors: collects wrong flags; their defaults are used instead, so that the files are checked too.
     """
     scorers = {name: getattr(args, name) for name in MODEL_METRICS if getattr(args, name)}
     scoring = read_flags(args, ScoringSettings, models=scorers)

@@ -1,4 +1,4 @@
-"""``langspec-lora COMMAND …``: runs a command, and ends in one line where it fails or is interrupted."""
+"""``langspec-lora COMMAND …``: runs a command; a failure or an interruption ends it with one line."""
 
 # Imports in functions: Ctrl-C while they run ends in one line too.
 

@@ -122,7 +122,7 @@ class CommandParser(argparse.ArgumentParser):
         return known, meant
 
     def _note_wrong_flag(self, flag: str) -> list[argparse.Action] | None:
-        """The arguments that may have been meant, where a flag is wrong; None where it is right."""
+        """The arguments that may have been meant by a wrong flag; None if the flag is right."""
         known = self._option_string_actions
         if flag in known or (not flag.startswith("--") and flag[:2] in known):
             return None

@@ -53,7 +53,7 @@ def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
         torchrun.take_gpu()
         decoder = Decoder(options, evaluation.model, evaluation.to_decode)
         if not decoder.has_adapters:
-            _say(f"{options.model} has no language-specific adapters; it is evaluated as it is")
+            _say(f"{options.model} has no language-specific adapters; the plain model is evaluated")
         loaded = time.monotonic()
         groups = list(decoder.groups(evaluation.to_decode))
     with Locks(options.out / LOCK) as locks:

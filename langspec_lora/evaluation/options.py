@@ -77,7 +77,7 @@ class EvaluationOptions:
     subset: str = flag("test", "split to translate", "SPLIT", names=("--gen-subset",))
     batching: str = flag(
         "auto",
-        "let directions share batches where they fill none (auto), always, or never: the very batches of "
+        "let directions share batches if they are too short to fill one (auto), always, or never: the same batches as "
         "fairseq-generate",
         choices=("auto", "mixed", "direction"),
     )

@@ -34,7 +34,7 @@ _SECONDS_BETWEEN_FILES = 30.0
 
 
 class Scoreboard:
-    """The scores so far; for a text that ``scores.json`` has scores of, they are taken from there.
+    """The scores so far; scores in ``scores.json`` are kept if they are of the same text.
 
     Other processes may add to the file at the same time.
 

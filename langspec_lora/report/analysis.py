@@ -58,7 +58,7 @@ class Analysis:
         notes: remarks, such as on what is left out.
         samples: resamples of the test.
         comparisons: each later run's, where they could be tested.
-        off_target: wrong language, where it could be told.
+        off_target: wrong language, if it could be recognised.
         texts: the sentences, where they were found.
         worst: each run's worst sentences.
         losses: each later run's greatest losses against the first.

@@ -74,6 +74,6 @@ def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) ->
 
 
 def mean(values: Mapping[Direction, float], members: Iterable[Direction]) -> float | None:
-    """The plain mean of the values of some directions, of those that have one; None where none has."""
+    """The mean of the values of some directions; directions without a value are skipped; None if all are."""
     found = [values[direction] for direction in members if direction in values]
     return sum(found) / len(found) if found else None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INK = "#1f2933"
 FAINT = "#7b8794"
 EMPTY = "#f0f2f4"
-_BLACK = "#0a0f14"  # of figures on colours: with a lighter one neither it nor white would do on those in between
+_BLACK = "#0a0f14"  # ink on colours: if it were lighter, neither it nor white would be legible on medium colours
 _MIDDLE = 0.1894  # relative luminance of a colour on which white and _BLACK have the same contrast
 
 SCORES = LinearSegmentedColormap.from_list("scores", ["#f7fbf9", "#c7e6df", "#7cc2bd", "#2f8f9d", "#165a7a", "#0b2e4f"])
@@ -68,7 +68,7 @@ class Matrix:
         subtitle: a line below that.
         rows: the rows by their keys, from the top; rows of a group follow each other.
         columns: the columns, likewise.
-        values: the value of each (row, column), by keys; None where it is not known.
+        values: the value of each (row, column), by keys; None if it is not known.
         limits: values of the first and the last colour.
         signed: whether the values are differences, coloured around 0.
         words: put before the names of the groups of rows, and of columns.
@@ -136,7 +136,7 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
 
 
 def _cell_inches(count: int) -> float:
-    """The side of a cell along an axis of so many."""
+    """The size of a cell along an axis with ``count`` cells, in inches."""
     return max(0.62 if count <= 16 else 0.46 if count <= _FIGURES_UP_TO else 0.16, 3.4 / count)
 
 

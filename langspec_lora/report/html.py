@@ -117,7 +117,7 @@ def _sentences(
 
 
 def _language_tag(language: str) -> str:
-    """A language's name as HTML's ``lang``, which picks fonts; nothing where it cannot be one."""
+    """A language's name as HTML's ``lang``, which picks fonts; empty if it is not a valid tag."""
     code = language.partition("_")[0]
     return code if re.fullmatch("[a-z]{2,3}", code) else ""
 

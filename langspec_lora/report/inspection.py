@@ -46,7 +46,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
 
     Args:
         path: the file or folder.
-        base_checkpoint: where the base is of a checkpoint that was saved without; None for where it says.
+        base_checkpoint: the base of a checkpoint that was saved without it; None for the path that it stores.
 
     Raises:
         UserError: it is missing, damaged or hostile, or the base is another one.

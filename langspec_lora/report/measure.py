@@ -143,7 +143,7 @@ def measure(
 
 
 def build_judges(texts: Mapping[Direction, DirectionTexts], cache: Cache) -> dict[str, Judge]:
-    """Decides how wrong language is told in each language, from the references, and the sources where it has none."""
+    """Decides from references, or else from sources, how to recognise the wrong language for each target."""
     files: dict[str, TextFile] = {}
     for direction, found in texts.items():
         files[direction.target] = found.reference
@@ -194,7 +194,7 @@ def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
     if processes == 1 or len(tasks) < _DIRECTIONS_WORTH_A_PROCESS:
         yield from map(_measure_direction, tasks)
         return
-    # Fresh processes: to fork one that has threads is not safe, and not every system can fork. They ignore Ctrl-C.
+    # Fresh processes: forking one with threads is unsafe, and not every system can fork. They ignore Ctrl-C.
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )

@@ -49,7 +49,7 @@ class Judge:
     twins: tuple[str, ...] = ()
 
     def wrong(self, sentence: str) -> bool | None:
-        """Whether a hypothesis is in another language; None where it has no letter to tell by."""
+        """Whether a hypothesis is in another language; None if it has no letters."""
         script = script_of(sentence)
         if not script:
             return None
@@ -112,14 +112,14 @@ def _closest(name: str, known: frozenset[str]) -> str:
     if name in known or not known:
         return name
     try:
-        # 1: another code of the same language (nob, and no in its place), but not one that its speakers understand.
+        # 1: another code of the same language (nob and no), but not a language that its speakers merely understand.
         return closest_supported_match(name, sorted(known), max_distance=1) or name
     except ValueError:  # a name that is no code
         return name
 
 
 def identifier_version() -> str:
-    """The identifier's version, or nothing where it is not installed."""
+    """The identifier's version; empty if it is not installed."""
     return metadata.version(IDENTIFIER) if importlib.util.find_spec(IDENTIFIER) else ""
 
 
@@ -164,7 +164,7 @@ def script_of(sentence: str) -> str:
 
 
 def scripts_of(lines: Sequence[str]) -> tuple[str, ...]:
-    """The scripts of a text, the most frequent first; such as stand in a tenth of its sentences at least."""
+    """The scripts that at least a tenth of a text's sentences contain, the most frequent first."""
     found = Counter(filter(None, map(script_of, lines)))
     return tuple(script for script, number in found.most_common() if number >= _SCRIPT_SHARE * found.total())
 

@@ -32,7 +32,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: {error.strerror}; give a folder that can be written as --out") from error
+        raise UserError(f"{out}: {error.strerror}; give a writable folder as --out") from error
 
 
 def terminal_text(analysis: Analysis) -> str:

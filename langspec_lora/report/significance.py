@@ -1,4 +1,4 @@
-"""Which differences between two runs are more than chance: paired bootstrap, corrected over the directions.
+"""Which differences between two runs are significant: paired bootstrap, corrected over the directions.
 
 The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) to the printed digit of its p-values.
 ``sacrebleu.significance.PairedTest`` itself would take gigabytes and hours for hundreds of directions: it copies the
@@ -143,7 +143,7 @@ def resampled_sums(statistics: Sequence[Sequence[float]], samples: int) -> NDArr
 
 
 def resample(settings: MetricSettings, metric: Any, hypotheses: Sequence[str], samples: int) -> Resampled:
-    """Scores hypotheses, and so many resamples of them, by ``metric``: that of the settings, built with references."""
+    """Scores hypotheses and resamples of them with ``metric``, which was built from the settings and the references."""
     statistics = metric._extract_corpus_statistics(hypotheses, None)
     sums = resampled_sums(statistics, samples)
     return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
@@ -175,7 +175,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(p_values: Mapping[Direction, float], differences: Mapping[Direction, float]) -> Comparison:
-    """Corrects the p-values of a run, and says where its differences from the first are more than chance."""
+    """Corrects the p-values of a run, and says which of its differences from the first run are significant."""
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     signs = {direction: "win" if difference > 0 else "loss" for direction, difference in differences.items()}
     verdicts = {direction: signs[direction] if value < ALPHA else "tie" for direction, value in corrected.items()}

@@ -126,7 +126,7 @@ def directions_table(analysis: Analysis, full: bool = False) -> Table:
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
-    """The settings in which runs differ, of those that say how they were made."""
+    """The settings that differ between the runs that have their settings stored."""
     flat = [_flat({key: value for key, value in run.settings.items() if key not in _OF_THE_DATA}) for run in runs]
     cells = []
     for name in dict.fromkeys(name for settings in flat for name in settings):
@@ -146,7 +146,7 @@ def _flat(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def percent(share: float | None, bound: bool = False) -> str:
-    """A share in percent; ``—`` where it is not known, ``≥`` before a lower bound."""
+    """A share in percent; ``—`` if it is not known, ``≥`` before a lower bound."""
     return "—" if share is None else f"{'≥ ' if bound else ''}{100 * share:.1f} %"
 
 
@@ -186,7 +186,7 @@ def significance_note(analysis: Analysis) -> str:
     if not analysis.comparisons:
         return ""
     return (
-        f"Wins, ties and losses against {analysis.runs[0].name}: a difference counts where sacrebleu's paired "
+        f"Wins, ties and losses against {analysis.runs[0].name}: a difference counts if sacrebleu's paired "
         f"bootstrap (--paired-bs, {analysis.samples:,} resamples, seed {SEED}) has p below {ALPHA} after Holm's "
         f"correction over the {len(analysis.comparisons[0].p_values)} directions."
     )

@@ -30,7 +30,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class DirectionTexts:
-    """The texts of one direction: references for all runs, hypotheses of each, and the source, where it was found."""
+    """The texts of one direction: references, the hypotheses of each run, and the source texts if found."""
 
     direction: Direction
     reference: TextFile

@@ -58,7 +58,7 @@ def test_base_and_several_checkpoints_in_one_call_are_what_each_is_alone(
         assert hypotheses(tmp_path / "out" / name) == hypotheses(tmp_path / name)
         assert f"{name}: 2 directions: BLEU (13a)" in printed.out
     assert hypotheses(tmp_path / "base") != hypotheses(tmp_path / "ours")
-    assert f"{stock} has no language-specific adapters; it is evaluated as it is" in printed.err
+    assert f"{stock} has no language-specific adapters; the plain model is evaluated" in printed.err
     assert printed.err.count("has no language-specific adapters") == 1
     with pytest.raises(UserError, match="the checkpoint with its adapters, or without"):
         evaluate(options(toy_data, adapted, tmp_path / "out" / "base", lang_pairs=TWO))

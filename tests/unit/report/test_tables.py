@@ -345,5 +345,5 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     make_folder(tmp_path / "of" / "two")
     assert (tmp_path / "of" / "two").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file: File exists; give a folder that can be written as --out"):
+    with pytest.raises(UserError, match=r"file: File exists; give a writable folder as --out"):
         make_folder(tmp_path / "file")
