@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from pathlib import Path
 
 from langspec_lora.data.binarise import binarise, multi_parallel
@@ -25,7 +25,7 @@ UPDATES = 40
 
 
 def names(count: int) -> list[str]:
-    """Codes of invented languages: aa, ab, …"""
+    """Codes of invented languages: aa, ab and so on."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     return ["".join(pair) for pair in product(letters, letters)][:count]
 
@@ -106,7 +106,7 @@ def train(words: list[str], log: Path) -> dict[str, float]:
                 memory.append(resident(process.pid))
     if process.wait():
         raise SystemExit(f"{' '.join(words)[:100]} failed; see {log}")
-    gaps = sorted(b - a for a, b in zip(moments, moments[1:]))
+    gaps = sorted(b - a for a, b in pairwise(moments))
     return {
         "start s": moments[0] - begin,
         "update s": gaps[len(gaps) // 2],

@@ -99,9 +99,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         self, source_lang: str, target_lang: str, dataset: Any, spec: str | None = None
     ) -> Any:
         """Adds the language token to the targets; see fairseq's method."""
-        return self._shared.prepend(
-            dataset, super().tgt_dataset_tranform_func(source_lang, target_lang, dataset, spec)
-        )
+        return self._shared.prepend(dataset, super().tgt_dataset_tranform_func(source_lang, target_lang, dataset, spec))
 
     def check_files(self, split: str, *, needs_target: bool = True, limits: Limits | None = None) -> None:
         """Checks that the data of a split can be loaded and batched, and fit the dictionary.

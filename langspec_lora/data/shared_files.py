@@ -56,7 +56,9 @@ class SharedDatasets:
 def _identity(prefix: str) -> tuple[int, ...]:
     """What tells the two files of a side from all others; empty if one is missing."""
     try:
-        found = [os.stat(path) for path in (data_file_path(prefix), index_file_path(prefix))]  # Path takes twice the time
+        found = [
+            os.stat(path) for path in (data_file_path(prefix), index_file_path(prefix))
+        ]  # Path takes twice the time
     except OSError:
         return ()
     return tuple(number for file in found for number in (file.st_dev, file.st_ino))
