@@ -14,6 +14,12 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetB
 
 from langspec_lora.data.shared_files import SharedDatasets
 
+OPEN_FILES = Path("/proc/self/fd")
+
+
+def count_open() -> int:
+    return len(list(OPEN_FILES.iterdir()))
+
 
 def write_side(prefix: Path, sentences: list[list[int]]) -> None:
     builder = MMapIndexedDatasetBuilder(f"{prefix}.bin", np.uint16)
@@ -84,11 +90,11 @@ def test_a_token_is_prepended_once_for_each_dataset_and_token(tmp_path: Path) ->
 def test_what_no_direction_uses_any_more_is_closed(tmp_path: Path) -> None:
     write_side(tmp_path / "a", [[4, 5], [6]])
     shared = SharedDatasets()
-    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else None
-    if before is None:
+    if not OPEN_FILES.is_dir():
         pytest.skip("this system does not list open files")
+    before = count_open()
     dataset = opened(shared, tmp_path / "a")
     prepended = shared.prepend(dataset, PrependTokenDataset(dataset, 10))
-    assert len(os.listdir("/proc/self/fd")) > before
+    assert count_open() > before
     del dataset, prepended
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_open() == before
