@@ -24,6 +24,7 @@ class Outline:
         epoch: the training epoch in which the file was saved; None if it does not say.
         history: what fairseq saved about the optimizer besides its moments: the class names of optimizer and criterion,
             the state of the schedule, and ``options`` (betas, …); None if the file holds no optimizer.
+        processes: how many processes trained; None if the file does not say.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Outline:
     model_args: Namespace | None
     epoch: int | None
     history: Mapping[str, Any] | None = None
+    processes: int | None = None
 
     def stack_sizes(self, stack: str) -> dict[str, int]:
         """The sizes of a stack, as its weights show them, by the ending of fairseq's argument.
@@ -68,7 +70,7 @@ def read_outline(path: str | Path) -> Outline:
             f"checkpoint {path} is not from fairseq: it holds no model; give a file written by fairseq-train"
         )
     shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
-    return Outline(path, shapes, _model_args(state), _epoch(state), _history(state))
+    return Outline(path, shapes, _model_args(state), _epoch(state), _history(state), _processes(state))
 
 
 def _model_args(state: dict) -> Namespace | None:
@@ -94,3 +96,10 @@ def _history(state: dict) -> Mapping[str, Any] | None:
     groups = optimizer.get("param_groups")
     first = groups[0] if isinstance(groups, list) and groups else None
     return {**last, "options": first if isinstance(first, dict) else {}}
+
+
+def _processes(state: dict) -> int | None:
+    settings = state.get("cfg")
+    distributed = settings.get("distributed_training") if isinstance(settings, dict) else None
+    count = distributed.get("distributed_world_size") if isinstance(distributed, dict) else None
+    return count if isinstance(count, int) and count > 0 else None

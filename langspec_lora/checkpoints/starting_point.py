@@ -34,6 +34,12 @@ def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
     return (args.finetune_from_model, False) if args.finetune_from_model else None
 
 
+def processes_at_start(args: Namespace) -> int | None:
+    """How many processes wrote the checkpoint from which a training resumes; None if the file does not say."""
+    start = starting_checkpoint(args)
+    return None if start is None else read_outline(start[0]).processes
+
+
 def check_start_flags(args: Namespace) -> None:
     """Refuses a training command with contradictory flags for its starting point.
 

@@ -18,6 +18,7 @@ from langspec_lora.data.lengths import LengthCheck, Limits, Side
 from langspec_lora.data.loading_log import details_at_debug, summary
 from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.data.shared_directions import check_shared_directions
+from langspec_lora.data.shared_files import SharedDatasets, share_lengths
 from langspec_lora.errors import UserError, exit_on_user_error
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,24 @@ class LanguageIdDataManager(MultilingualDatasetManager):
 
     A language's id is its position in ``--langs``.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._shared = SharedDatasets()
+
+    def load_data(self, path: str, vdict: Any, impl: str | None) -> Any:
+        """Opens one side, once for all names of the same files; see fairseq's method."""
+        return self._shared.open(path, lambda: MultilingualDatasetManager.load_data(path, vdict, impl))
+
+    def src_dataset_tranform_func(self, src_lang: str, tgt_lang: str, dataset: Any, spec: str | None = None) -> Any:
+        """Adds the language token to the sources; see fairseq's method."""
+        return self._shared.prepend(dataset, super().src_dataset_tranform_func(src_lang, tgt_lang, dataset, spec))
+
+    def tgt_dataset_tranform_func(
+        self, source_lang: str, target_lang: str, dataset: Any, spec: str | None = None
+    ) -> Any:
+        """Adds the language token to the targets; see fairseq's method."""
+        return self._shared.prepend(dataset, super().tgt_dataset_tranform_func(source_lang, target_lang, dataset, spec))
 
     def check_files(self, split: str, *, needs_target: bool = True, limits: Limits | None = None) -> None:
         """Checks that the data of a split can be loaded and batched, and fit the dictionary.
@@ -230,6 +249,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
                 raise UserError(f"{direction} are misaligned: {error}; binarise both sides again") from None
             if not len(dataset):
                 raise UserError(f"{direction} are empty; binarise text for that direction, or leave it out")
+        share_lengths(dataset)
         # Monolingual (denoising) data have no source language.
         return LanguageIdDataset(dataset, self.langs.index(src or tgt), self.langs.index(tgt))
 

@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
 
 from langspec_lora.errors import UserError, exit_on_user_error
 
+_PROCESSES, _BATCHES = "num_shards", "num_batches"  # in the iterator's state, besides fairseq's own entries
 
-def name_lost_positions(iterator: EpochBatchIterator) -> None:
-    """Makes an iterator report a lost position in one line, where fairseq's ``load_state_dict`` raises a RuntimeError.
 
-    A position is lost if a training stopped within an epoch and the epoch now has fewer batches.
+def keep_position(iterator: EpochBatchIterator, processes: Callable[[], int | None]) -> None:
+    """Makes an iterator save and restore its position so that no batch is seen twice or left out.
+
+    fairseq counts the batches of one process and resumes after as many, whatever the number of processes is then
+    (``EpochBatchIterator.load_state_dict``).
 
     Args:
-        iterator: over the training data; changed in place. Its ``load_state_dict`` then ends the program in this case.
+        iterator: over the training data; changed in place. Its ``load_state_dict`` then ends the program with one line
+            where the position cannot be kept.
+        processes: says how many processes wrote the checkpoint, if its position does not; None if it is not known.
     """
     if "load_state_dict" in vars(iterator):
         return  # fairseq returned the same iterator again (--sampling-method RoundRobin)
-    load = iterator.load_state_dict
+    load, save = iterator.load_state_dict, iterator.state_dict
+
+    def state_dict() -> dict[str, Any]:
+        return {**save(), _PROCESSES: iterator.num_shards, _BATCHES: len(iterator.frozen_batches)}
 
     def load_state_dict(state: dict[str, Any]) -> None:
         with exit_on_user_error():
-            try:
-                load(state)
-            except RuntimeError as error:
-                if "dataloader mismatch" not in str(error):
-                    raise
-                raise UserError(
-                    f"the checkpoint is at batch {state['iterations_in_epoch']} of epoch {state['epoch']}, but the "
-                    f"epoch has only {len(iterator)} now; resume with the data, --max-tokens, --batch-size and "
-                    "number of processes of the interrupted training, or from a checkpoint at the end of an epoch"
-                ) from error
+            load(_for_processes({_PROCESSES: state.get(_PROCESSES) or processes(), **state}, iterator))
 
-    iterator.load_state_dict = load_state_dict
+    iterator.state_dict, iterator.load_state_dict = state_dict, load_state_dict
+
+
+def _for_processes(state: dict[str, Any], iterator: EpochBatchIterator) -> dict[str, Any]:
+    """The same position for the present number of processes.
+
+    Raises:
+        UserError: there is none.
+    """
+    position, now = state.get("iterations_in_epoch", 0), iterator.num_shards
+    if not position:
+        return state
+    then = state[_PROCESSES] or now
+    done, batches = position * then, len(iterator.frozen_batches)
+    place = f"the checkpoint was saved after {done} batch{'es' * (done > 1)} of epoch {state['epoch']}"
+    if done >= batches or state.get(_BATCHES, batches) != batches:
+        was = f"had {state[_BATCHES]}" if _BATCHES in state else "had more"
+        raise UserError(
+            f"{place}, which {was} and has {batches} now; resume with the data, --max-tokens and --batch-size of the "
+            "interrupted training, or from a checkpoint at the end of an epoch"
+        )
+    if now != then and (done % now or iterator.grouped_shuffling):
+        possible = [str(number) for number in range(1, done + 1) if done % number == 0 and number <= 4096]
+        if iterator.grouped_shuffling:  # the order of the batches depends on the number of processes
+            possible = [str(then)]
+        raise UserError(
+            f"{place} by {then} process{'es' * (then > 1)}, a position that {now} cannot continue from; resume with "
+            f"{' or '.join(filter(None, [', '.join(possible[:-1]), possible[-1]]))}, or from a checkpoint at the end "
+            "of an epoch"
+        )
+    return {**state, "iterations_in_epoch": done // now}

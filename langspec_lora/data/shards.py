@@ -62,7 +62,7 @@ def folders_read(
         UserError: a folder lacks a direction while one after it has it.
     """
     counts = Counter(direction for directions in held for direction in directions)
-    read = {}
+    read, trained = {}, set(pairs)
     for pair in pairs:
         other = "-".join(reversed(pair.split("-")))
         name = pair if pair in counts or other not in counts else other
@@ -76,7 +76,7 @@ def folders_read(
                     "folders without it last, or binarise it for all"
                 )
         # If the reverse direction trains too, the files of that name are not read for this one.
-        readable = {pair, other} - (set(pairs) - {pair})
+        readable = {pair} if other in trained else {pair, other}
         unread = [folder for folder, has in zip(folders[count:], held[count:], strict=True) if readable & has]
         if unread and count:
             logger.warning(

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
+from langspec_lora.checkpoints.starting_point import processes_at_start
 from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
 from langspec_lora.checkpoints.whole_copies import copy_checkpoints_whole
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
-from langspec_lora.data.resume_position import name_lost_positions
+from langspec_lora.data.resume_position import keep_position
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
 from langspec_lora.flags import add_task_flags
@@ -173,12 +174,11 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
         if trains:
-            name_lost_positions(iterator)
+            keep_position(iterator, partial(processes_at_start, self.args))
         pruning = pruning_from_args(self.args) if trains and self.hooks else None
-        if pruning is not None and self.args.max_update:
-            if not self._told_of_updates:
-                epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)
-                warn(pruning_within(pruning[0], epochs, f"--max-update {self.args.max_update}"))
+        if pruning is not None and self.args.max_update and not self._told_of_updates:
+            epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)
+            warn(pruning_within(pruning[0], epochs, f"--max-update {self.args.max_update}"))
             self._told_of_updates = True
         return iterator
 

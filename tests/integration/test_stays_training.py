@@ -214,25 +214,12 @@ def test_a_run_stopped_within_a_shard_goes_on_as_if_it_had_not(pruned, sharded, 
         assert np.array_equal(value.numpy(), actual[name].numpy()), name
 
 
-@pytest.mark.parametrize("tokens", ["60", "150"])
-def test_other_batches_from_the_middle_of_an_epoch_on_leave_its_masks(
-    pruned, sharded, toy_data, tmp_path, tokens
-) -> None:
-    start = within(pruned, 2)[0]
-    read = reading(lambda: train_here(sharded, copied(start, tmp_path), *FLAGS, *SAVES, "--max-tokens", tokens))
-    assert sum(map(len, read[3])) == sum(written(toy_data.parent, 3).values())
-    assert (len(read[3]) > len(within(pruned, 3)) + 1) == (tokens == "60")
-    masks = {name: value for name, value in state(start).items() if name.endswith("lora_mask")}
-    for path in (*within(tmp_path, 2), tmp_path / "checkpoint2.pt"):
-        now = state(path)
-        assert all(np.array_equal(now[name].numpy(), value.numpy()) for name, value in masks.items())
-    check_schedule(tmp_path, first=3)
-
-
-def test_a_position_beyond_the_new_batches_is_refused_in_a_sentence(pruned, sharded, tmp_path) -> None:
-    copied(within(pruned, 2)[-1], tmp_path)
-    message = refusal_of(train_here, sharded, tmp_path, *FLAGS, *SAVES, "--max-tokens", "1000")
-    assert f"is at batch {len(within(pruned, 2))} of epoch 2, but the epoch has only 1 now" in message
+@pytest.mark.parametrize("tokens", ["60", "150", "1000"])
+def test_a_position_among_other_batches_is_refused_in_a_sentence(pruned, sharded, tmp_path, tokens) -> None:
+    copied(within(pruned, 2)[0], tmp_path)
+    message = refusal_of(train_here, sharded, tmp_path, *FLAGS, *SAVES, "--max-tokens", tokens)
+    assert "the checkpoint was saved after 1 batch of epoch 2, which had" in message
+    assert "resume with the data, --max-tokens and --batch-size of the interrupted training" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt"]
 
 

@@ -160,3 +160,20 @@ def test_two_processes_train_as_one_with_twice_the_update_frequency(toy_data, tm
     one, two = (state(tmp_path / name / "checkpoint_last.pt") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-4)
+
+
+@toy.needs_processes_on_cpu
+def test_a_run_within_an_epoch_goes_on_with_more_and_with_fewer_processes(toy_data, tmp_path) -> None:
+    small = ("--max-tokens", "40", "--disable-validation", "--dropout", "0", "--no-epoch-checkpoints")
+    train(toy_data, tmp_path / "one", *small, "--update-freq", "2", "--max-update", "12")
+    train(toy_data, tmp_path / "moved", *small, "--update-freq", "2", "--max-update", "4")
+    moved = (*small, "--save-dir", str(tmp_path / "moved"))
+    flags = toy.plugin_flags(toy_data, *TRAINING, *moved, "--update-freq", "1", "--max-update", "8")
+    run(
+        *(command("torchrun"), "--nproc_per_node", "2", "--master_port", str(20000 + os.getpid() % 20000)),
+        *(command("fairseq-train"), *flags, "--ddp-backend", "no_c10d", "--distributed-backend", "gloo"),
+    )
+    train(toy_data, tmp_path / "moved", *small, "--update-freq", "2", "--max-update", "12")
+    one, moved_state = (state(tmp_path / name / "checkpoint_last.pt") for name in ("one", "moved"))
+    for name in one:
+        torch.testing.assert_close(moved_state[name], one[name], rtol=1e-4, atol=1e-4)

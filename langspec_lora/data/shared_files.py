@@ -1,0 +1,71 @@
+"""Each real file of the binarised data is opened once, however many directions and splits link to it.
+
+fairseq opens four files for each direction, and holds the lengths of both sides for each of them: twelve languages with
+training and validation data meet the usual limit of 1,024 open files, and a hundred languages every limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from fairseq.data import FairseqDataset, LanguagePairDataset, PrependTokenDataset
+from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
+
+
+class SharedDatasets:
+    """The datasets that some direction uses, by what they are made of."""
+
+    def __init__(self) -> None:
+        self._opened: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
+        self._prepended: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
+
+    def open(self, prefix: str, load: Callable[[], Any]) -> Any:
+        """The dataset of one side.
+
+        Args:
+            prefix: path of the side, without ``.bin`` and ``.idx``.
+            load: opens it.
+
+        Returns:
+            The dataset that was opened for another name of the same two files, or else what ``load`` returns.
+        """
+        key = _identity(prefix)
+        dataset = self._opened.get(key)
+        if dataset is None:
+            dataset = load()
+            if isinstance(dataset, MMapIndexedDataset):  # fairseq's other datasets keep what was read last
+                self._opened[key] = dataset
+        return dataset
+
+    def prepend(self, dataset: FairseqDataset, prepended: FairseqDataset) -> FairseqDataset:
+        """The same dataset with a language token before each sentence, made once for each dataset and token.
+
+        Args:
+            dataset: one side.
+            prepended: a ``PrependTokenDataset`` of it, or the dataset itself.
+        """
+        if prepended is dataset:
+            return dataset
+        # While an entry is held, so is the dataset in it, and its id belongs to no other.
+        return self._prepended.setdefault((id(dataset), prepended.token), prepended)
+
+
+def _identity(prefix: str) -> tuple[int, ...]:
+    """What tells the two files of a side from all others; empty if one is missing."""
+    try:
+        paths = (data_file_path(prefix), index_file_path(prefix))
+        found = [os.stat(path) for path in paths]  # noqa: PTH116  a Path takes twice the time, and there are many
+    except OSError:
+        return ()
+    return tuple(number for file in found for number in (file.st_dev, file.st_ino))
+
+
+def share_lengths(direction: FairseqDataset) -> None:
+    """Drops the copies of the lengths of both sides that a direction's dataset holds."""
+    if isinstance(direction, LanguagePairDataset) and direction.buckets is None:
+        for side in ("src", "tgt"):
+            if isinstance(dataset := getattr(direction, side), PrependTokenDataset):
+                setattr(direction, f"{side}_sizes", dataset.sizes)
