@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,15 +49,15 @@ def side_path(data_bin: Path, subset: str, direction: Direction, language: str) 
         The path without ``.bin`` and ``.idx``, or None if the data lack the direction.
     """
     for source, target in ((direction.source, direction.target), (direction.target, direction.source)):
-        prefix = data_bin / f"{subset}.{source}-{target}.{direction.source}"
-        if _exists(prefix):
-            side = data_bin / f"{subset}.{source}-{target}.{language}"
-            return side if _exists(side) else None
+        name = f"{data_bin}/{subset}.{source}-{target}"
+        if _exists(f"{name}.{direction.source}"):
+            return Path(f"{name}.{language}") if _exists(f"{name}.{language}") else None
     return None
 
 
-def _exists(prefix: Path) -> bool:
-    return all(prefix.with_name(prefix.name + suffix).is_file() for suffix in (".bin", ".idx"))
+def _exists(prefix: str) -> bool:
+    # Path.is_file takes three times as long, and there are thousands of directions.
+    return os.path.isfile(f"{prefix}.bin") and os.path.isfile(f"{prefix}.idx")  # noqa: PTH113
 
 
 def find_directions(data_bin: Path, subset: str) -> list[Direction]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from langspec_lora.errors import UserError
-
-Value = TypeVar("Value")
+from langspec_lora.files import once_per_file
 
 _MAGIC = b"MMIDIDX\x00\x00"  # fairseq/data/indexed_dataset.py, MMapIndexedDataset
 _TOKEN_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 8, 8: 2, 9: 4, 10: 8}  # by the code in the header
@@ -21,27 +16,7 @@ _HEADER = struct.Struct("<9sQBQ")
 _TOKENS_AT_ONCE = 1 << 24
 
 
-def _once_per_file(*suffixes: str) -> Callable[[Callable[[str], Value]], Callable[[str], Value]]:
-    """Makes a function of a side read each file only once: thousands of directions link to a few hundred files."""
-
-    def decorate(read: Callable[[str], Value]) -> Callable[[str], Value]:
-        known: dict[tuple[int, ...], Value] = {}
-
-        @wraps(read)
-        def read_once(prefix: str) -> Value:
-            # A Path takes twice the time, and there are thousands.
-            found = [os.stat(f"{prefix}{suffix}") for suffix in suffixes]  # noqa: PTH116
-            key = tuple(n for file in found for n in (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns))
-            if key not in known:
-                known[key] = read(prefix)
-            return known[key]
-
-        return read_once
-
-    return decorate
-
-
-@_once_per_file(".idx", ".bin")
+@once_per_file(".idx", ".bin")
 def count_sentences(prefix: str) -> int | None:
     """Counts the sentences of one side.
 
@@ -86,13 +61,13 @@ def sentence_lengths(prefix: str) -> np.ndarray:
         return np.fromfile(file, dtype=np.int32, count=count)
 
 
-@_once_per_file(".idx")
+@once_per_file(".idx")
 def longest_sentence(prefix: str) -> int:
     """The number of tokens in the longest sentence of a side, 0 for an empty one."""
     return int(sentence_lengths(prefix).max(initial=0))
 
 
-@_once_per_file(".bin")
+@once_per_file(".bin")
 def highest_id(prefix: str) -> int:
     """The highest token id of a side, -1 for an empty one; negative ids count as very high. All tokens are read."""
     with Path(f"{prefix}.idx").open("rb") as file:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 from langspec_lora import files
@@ -13,7 +12,7 @@ from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.results import SETTINGS, decoded
-from langspec_lora.files import read_json
+from langspec_lora.files import once_per_file, read_json
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
 
@@ -108,8 +107,7 @@ def sha256(path: Path) -> str:
         UserError: it cannot be read.
     """
     try:
-        # Sides of multi-parallel data are links to one file.
-        return _sha256_of(path.resolve(), path.stat().st_mtime_ns)
+        return _sha256_of(str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check the path") from error
 
@@ -148,6 +146,6 @@ def _difference(then: object, now: object) -> str:
     return f"it was {then} and is {now}"
 
 
-@cache
-def _sha256_of(path: Path, changed: int) -> str:
-    return files.sha256(path)
+@once_per_file("")
+def _sha256_of(path: str) -> str:
+    return files.sha256(Path(path))

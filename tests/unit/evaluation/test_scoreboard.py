@@ -388,7 +388,7 @@ def test_settings_name_all_that_decides_a_hypothesis(tmp_path, monkeypatch) -> N
         (tmp_path / name).write_text(name)
     (tmp_path / "test.wo-en.en.bin").symlink_to(tmp_path / "test.wo-en.wo.bin")
     read = []
-    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or f"hash of {path.name}")
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.read_text()) or f"hash of {path.read_text()}")
     spec = ModelSpec((tmp_path / "a.pt", tmp_path / "b.pt"), dtype="bf16", adapters=False)
     model = ModelFiles(spec, tmp_path / "dict.txt", ("en", "wo"), LanguageTokens("tgt", None))
     generation = GenerationSettings(beam=3, lenpen=0.5)
