@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from langspec_lora.data.lengths import LengthCheck, Limits, Side
 from langspec_lora.data.loading_log import details_at_debug, summary
 from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.data.shared_directions import check_shared_directions
-from langspec_lora.data.shared_files import SharedDatasets, share_lengths
+from langspec_lora.data.shared_files import SharedDatasets, raise_limit_of_open_files, share_lengths
 from langspec_lora.errors import UserError, exit_on_user_error
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class LanguageIdDataManager(MultilingualDatasetManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._shared = SharedDatasets()
+        self._shared, self._limit = SharedDatasets(), raise_limit_of_open_files()
 
     def load_data(self, path: str, vdict: Any, impl: str | None) -> Any:
         """Opens one side, once for all names of the same files; see fairseq's method."""
@@ -241,7 +242,15 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         with exit_on_user_error(), details_at_debug():
             try:
                 dataset = super().load_a_dataset(split, data_path, src, src_dict, tgt, *args, **kwargs)
-            except FileNotFoundError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                    raise UserError(
+                        f"{direction} cannot be opened: {error.strerror} (at most {self._limit} open files are allowed); "
+                        "raise the limit of 'ulimit -n', or binarise with langspec_lora.data.binarise, which writes text "
+                        "that directions share once"
+                    ) from error
+                if not isinstance(error, FileNotFoundError):
+                    raise
                 raise UserError(f"no {direction}; binarise that direction, or leave it out") from None
             except AssertionError as error:
                 if "same number of examples" not in str(error):

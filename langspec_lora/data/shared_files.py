@@ -7,12 +7,23 @@ training and validation data meet the usual limit of 1,024 open files, and a hun
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
 from fairseq.data import FairseqDataset, LanguagePairDataset, PrependTokenDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
+
+
+def raise_limit_of_open_files() -> int:
+    """Raises this process's limit of open files to what the system allows without privileges, and returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has no hard limit, and refuses to have no soft one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
 
 
 class SharedDatasets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from argparse import Namespace
@@ -87,6 +88,10 @@ def test_languages_of_a_batch_are_read_from_its_ids_if_it_does_not_name_them() -
     ("error", "words"),
     [
         (FileNotFoundError("…"), "no train data of en-fr in here; binarise that direction, or leave it out"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "train data of en-fr in here cannot be opened: Too many open files (at most 7 open files are allowed)",
+        ),
         (AssertionError("…same number of examples…"), "train data of en-fr in here are misaligned: …same number"),
         (None, "train data of en-fr in here are empty; binarise text for that direction, or leave it out"),
     ],
@@ -94,6 +99,7 @@ def test_languages_of_a_batch_are_read_from_its_ids_if_it_does_not_name_them() -
 def test_what_fairseq_cannot_load_ends_the_run_in_a_sentence(monkeypatch, error, words) -> None:
     monkeypatch.setattr(MultilingualDatasetManager, "load_a_dataset", Mock(side_effect=error, return_value=[]))
     manager = LanguageIdDataManager.__new__(LanguageIdDataManager)
+    manager._limit = 7
     with pytest.raises(SystemExit) as end:
         manager.load_a_dataset("train", "here", "en", None, "fr", None)
     assert str(end.value.code).startswith(f"langspec-lora: error: {words}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from itertools import permutations
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from fairseq.data import PrependTokenDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder, make_dataset
 
 from langspec_lora.data.shared_files import SharedDatasets
+from tests import ROOT
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -98,3 +101,13 @@ def test_what_no_direction_uses_any_more_is_closed(tmp_path: Path) -> None:
     assert count_open() > before
     del dataset, prepended
     assert count_open() == before
+
+
+def test_the_limit_of_open_files_is_raised_to_what_is_allowed() -> None:
+    code = (
+        "import resource as r; _, hard = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (64, hard));"
+        "from langspec_lora.data.shared_files import raise_limit_of_open_files as f;"
+        "print(f() == r.getrlimit(r.RLIMIT_NOFILE)[0] > 64 or hard <= 64)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
