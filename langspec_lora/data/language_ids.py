@@ -245,9 +245,9 @@ class LanguageIdDataManager(MultilingualDatasetManager):
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                     raise UserError(
-                        f"{direction} cannot be opened: {error.strerror} (at most {self._limit} open files are allowed); "
-                        "raise the limit of 'ulimit -n', or binarise with langspec_lora.data.binarise, which writes text "
-                        "that directions share once"
+                        f"{direction} cannot be opened: {error.strerror} (at most {self._limit} open files are "
+                        "allowed); raise the limit of 'ulimit -n', or binarise with langspec_lora.data.binarise, which "
+                        "writes text that directions share once"
                     ) from error
                 if not isinstance(error, FileNotFoundError):
                     raise
