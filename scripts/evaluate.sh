@@ -67,6 +67,7 @@ if [[ -f $OUT/evaluate.settings ]]; then
     [[ -z $changed ]] || fail "OUT=$OUT has results of other settings (different: $changed); give another folder"
 fi
 printf '%s\n' "$settings" >"$OUT/evaluate.settings"
+shorten_lang_pairs "$OUT"
 
 lines() { # lines H|T FILE: the text of these lines of fairseq-generate's output, sorted by sentence
     { grep -P "^$1-" "$2" || true; } | cut -c 3- | sort -n -k 1 | awk -F "\t" '{print $NF}'

@@ -36,6 +36,15 @@ take_defaults() { # take_defaults --base FILE | --checkpoint FILE
     done <<<"$found"
 }
 
+# Writes directions that are too long for one argument (128 KiB on Linux, about 150 languages) into a file of this folder,
+# whose name LANG_PAIRS then is: fairseq reads either.
+shorten_lang_pairs() { # shorten_lang_pairs FOLDER
+    ((${#LANG_PAIRS} > 100000)) || return 0
+    mkdir -p "$1"
+    printf '%s\n' "$LANG_PAIRS" >"$1/lang_pairs.txt"
+    LANG_PAIRS=$1/lang_pairs.txt
+}
+
 has_gpu() { # whether torch can use a GPU
     python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'
 }

@@ -60,6 +60,7 @@ optional=()
 [[ -z ${LANG_RESOURCES:-} ]] || optional+=(--lang-resources "$LANG_RESOURCES")
 [[ -z ${DICT:-} ]] || optional+=(--fixed-dictionary "$DICT")
 
+shorten_lang_pairs "$SAVE_DIR"
 export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-0}
 exec fairseq-train "$DATA_BIN" \
     --update-freq "${UPDATE_FREQ:-4}" --seed "${SEED:-2}" --ddp-backend=no_c10d ${PRECISION:+"$PRECISION"} \

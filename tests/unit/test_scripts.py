@@ -191,6 +191,17 @@ def test_train_script_follows_the_thirty_languages_of_its_data(environment, tmp_
     assert len(set(value(args, "--lang-pairs").split(","))) == 870
 
 
+def test_train_script_gives_directions_that_are_too_long_for_an_argument_in_a_file(environment, tmp_path) -> None:
+    names = [f"a_language_with_a_long_name_{number:014}" for number in range(40)]
+    (tmp_path / "levels.yaml").write_text(f"low: [{', '.join(names)}]\n")
+    write_data(tmp_path / "the data", "train", names)
+    args = arguments(environment, tmp_path, LANG_RESOURCES="levels.yaml")
+    given = tmp_path / value(args, "--lang-pairs")
+    assert given.parent == tmp_path / value(args, "--save-dir")
+    assert set(given.read_text().strip().split(",")) == {f"{a}-{b}" for a in names for b in names if a != b}
+    assert given.stat().st_size > 128 * 1024
+
+
 def test_train_script_says_which_languages_of_the_data_it_leaves_out(environment, tmp_path) -> None:
     write_data(tmp_path / "the data", "train", ["en", "wo", "xx"])
     write_base(tmp_path / "the base.pt")
