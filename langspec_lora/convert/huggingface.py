@@ -118,8 +118,8 @@ def import_base(args: Namespace) -> list[Path]:
     with collect_errors() as errors:
         with errors.check():
             check_flags(args, "--from huggingface", takes=("sentencepiece_model", "added_languages"))
-        source = check_import(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
-    imported = write_import(source, args.out, args.overwrite)
+        model = check_import(args.path, args.out, args.sentencepiece_model, args.overwrite, added)
+    imported = write_import(model, args.out, args.overwrite)
     for remark in imported.remarks:
         say(remark)
     say(f"fine-tune it with --finetune-from-model {args.out / 'model.pt'} {imported.flags}")

@@ -78,8 +78,8 @@ def import_model(
 
 
 @dataclass(frozen=True)
-class Source:
-    """A Hugging Face folder, read but for its weights.
+class ModelFolder:
+    """A folder of transformers, read except for the weights.
 
     Attributes:
         folder: where it is.
@@ -96,7 +96,7 @@ class Source:
 
 def check_import(
     folder: Path, out: Path, spm: Path | None, overwrite: bool, added_languages: Sequence[str] | None
-) -> Source:
+) -> ModelFolder:
     """Reads and checks all that :func:`import_model` takes, but for the weights.
 
     Raises:
@@ -118,23 +118,23 @@ def check_import(
             raise UserError(f"{folder / 'config.json'}: vocab_size is {rows!r}; expected the number of embeddings")
         vocabulary = read_vocabulary(folder, rows, added_languages)
         errors.raise_found()
-        return Source(folder, args, vocabulary, spm or sentencepiece_model(folder))
+        return ModelFolder(folder, args, vocabulary, spm or sentencepiece_model(folder))
 
 
-def write_import(source: Source, out: Path, overwrite: bool) -> ImportedModel:
+def write_import(model: ModelFolder, out: Path, overwrite: bool) -> ImportedModel:
     """Writes what :func:`import_model` does.
 
     Raises:
         UserError: dictionary and SentencePiece model do not belong together, or the weights are damaged.
     """
-    args, vocabulary = source.args, source.vocabulary
+    args, vocabulary = model.args, model.vocabulary
     with whole_folder(out, IMPORTED_FILES, overwrite) as partial:
         (partial / "dict.txt").write_text(vocabulary.dictionary(), encoding="utf-8")
-        check_fit(source.spm, partial / "dict.txt")
-        shutil.copyfile(source.spm, partial / SENTENCEPIECE)
-        weights = read_tensors(source.folder, "model", "pytorch_model")
+        check_fit(model.spm, partial / "dict.txt")
+        shutil.copyfile(model.spm, partial / SENTENCEPIECE)
+        weights = read_tensors(model.folder, "model", "pytorch_model")
         args.langs = ",".join(vocabulary.languages)
-        save_base(partial / "model.pt", to_fairseq(weights, args, vocabulary.order, str(source.folder)), args)
+        save_base(partial / "model.pt", to_fairseq(weights, args, vocabulary.order, str(model.folder)), args)
     return ImportedModel(out, vocabulary.languages, training_flags(args), vocabulary.remarks)
 
 
