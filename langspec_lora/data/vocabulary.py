@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SENTENCEPIECE = "sentencepiece.bpe.model"
 """The name of the SentencePiece model in fairseq's releases."""
 
+_LONGEST_REASON = 300  # characters
+
 _UNKNOWN_PIECES = 0.1  # if more of the model's pieces are missing, the dictionary belongs to another model
 
 
@@ -122,7 +124,8 @@ def load_dictionary(path: Path) -> Dictionary:
     try:
         return Dictionary.load(str(path))
     except (ValueError, RuntimeError, UnicodeError) as error:
-        raise UserError(f"{path} is not a fairseq dictionary: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]  # it quotes a line
+        raise UserError(f"{path} is not a fairseq dictionary: {reason}") from error
 
 
 def dictionary_tokens(dictionary: Path) -> set[str]:
@@ -163,5 +166,5 @@ def check_fit(spm: Path, dictionary: Path) -> None:
     if len(lacking) > _UNKNOWN_PIECES * len(pieces):
         raise UserError(
             f"dictionary {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of the SentencePiece model "
-            f"{spm}, such as {lacking[0]!r}; give a dictionary and a model that belong together"
+            f"{spm}, such as {lacking[0][:40]!r}; give a dictionary and a model that belong together"
         )
