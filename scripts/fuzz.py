@@ -17,8 +17,8 @@ verdicts:
 * ``traceback``, ``crash``, ``hang``, ``memory``, ``escaped`` (a file outside the folder), ``wordy`` (a message that
   fills a screen): **never right**
 
-Those of the last two lines are findings. Their files are kept in ``build/fuzz/TARGET/SEED/CASE``, and the exit code is 1.
-The same seed and case give the same file.
+Those of the last two lines are findings. Their files are kept in ``build/fuzz/TARGET/SEED/CASE``, and the exit code is
+1. The same seed and case give the same file.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a forked process has none of its threads
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz_formats import BY_FORMAT
 from fuzz_targets import TARGETS, Target, digest
@@ -56,6 +55,7 @@ from fuzz_targets import TARGETS, Target, digest
 from langspec_lora import files
 from langspec_lora.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = ("silent", "traceback", "crash", "hang", "memory", "escaped", "wordy")
 VERDICTS = ("refused", "equal", "written", "warned", "edited", "unchecked", *FINDINGS)
 KEPT = ROOT / "build" / "fuzz"
@@ -149,7 +149,7 @@ def run_cases(
             for case in range(first, first + CASES_IN_A_PROCESS):
                 answered = bool(pipe.peek(1)) if select.select([pipe], [], [], limits.seconds)[0] else None
                 if answered:
-                    yield case, pickle.load(pipe)  # noqa: S301
+                    yield case, pickle.load(pipe)
                     continue
                 if answered is None:
                     os.kill(child, signal.SIGKILL)
@@ -252,13 +252,11 @@ def prepare(target: Target, folder: Path) -> Path:
 
 def fuzz(target: Target, sound: Path, seed: int, seconds: float, limits: Limits) -> Iterator[tuple[int, Outcome]]:
     """Runs cases for some time."""
-    end, case = time.monotonic() + seconds, 0
+    end, first = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        for case, outcome in run_cases(target, sound, seed, case, limits, KEPT / target.name / str(seed)):
+        for case, outcome in run_cases(target, sound, seed, first, limits, KEPT / target.name / str(seed)):
             yield case, outcome
-            if time.monotonic() > end + limits.seconds:
-                return
-        case += 1
+        first = case + 1
 
 
 def table(counts: dict[str, Counter[str]]) -> str:

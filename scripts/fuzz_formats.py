@@ -81,7 +81,7 @@ def edit_checkpoint(draw: Random, data: bytes) -> bytes:
         elif isinstance(value, (dict, list)) and value and part is state:
             part[key] = edit_value(draw, value)
         else:
-            part[key] = draw.choice((lambda: draw.choice(ODD_VALUES)(draw), lambda: nearby(draw, value)))()
+            part[key] = draw.choice(ODD_VALUES)(draw) if draw.random() < 0.5 else nearby(draw, value)
     with io.BytesIO() as written:
         torch.save(state, written)
         return written.getvalue()
@@ -232,8 +232,21 @@ def edit_tar(draw: Random, data: bytes) -> bytes:
     tail = "/".join(entry.name.split("/")[-2:])
     action = draw.randrange(5)
     if action == 0:
-        entry.name = draw.choice((f"../../{tail}", f"/{tail}", f"{tail}/../../x.dev", f"dev/..", "dev/a\0b.dev", tail + "\n",
-                                  f"{tail[:-4]}/x.dev", "dev/.dev", "dev/" + "x" * 300 + ".dev", "x", ".."))  # fmt: skip
+        entry.name = draw.choice(
+            (
+                f"../../{tail}",
+                f"/{tail}",
+                f"{tail}/../../x.dev",
+                "dev/..",
+                "dev/a\0b.dev",
+                tail + "\n",
+                f"{tail[:-4]}/x.dev",
+                "dev/.dev",
+                "dev/" + "x" * 300 + ".dev",
+                "x",
+                "..",
+            )
+        )
     elif action == 1:
         entry.type = draw.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE))
         entry.linkname = draw.choice(("/etc/passwd", "../../x", members[0][0].name))

@@ -1,8 +1,8 @@
 """Damages a file: any bytes, and what a format can hold in the wrong place.
 
-A mutator takes random numbers and the content of a file, and returns other content. *Damage* is what disks, networks and
-interrupted programs do; a reader should notice it. *Edits* write a file of the same format with other values in it, which
-may be as valid as the first; a reader only has to survive them.
+A mutator takes random numbers and the content of a file, and returns other content. *Damage* is what disks, networks
+and interrupted programs do; a reader should notice it. *Edits* write a file of the same format with other values in it,
+which may be as valid as the first; a reader only has to survive them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def swap_runs(draw: Random, data: bytes) -> bytes:
 
 def change_number(draw: Random, data: bytes) -> bytes:
     """Writes an extreme number of 1 to 8 bytes anywhere, as a length or a count would be."""
-    form = draw.choice("<B <H <I <Q >H >I >Q".split())
+    form = draw.choice(["<B", "<H", "<I", "<Q", ">H", ">I", ">Q"])
     size = struct.calcsize(form)
     if len(data) < size:
         return data
@@ -99,9 +99,17 @@ def change_number(draw: Random, data: bytes) -> bytes:
 BYTES = tuple(
     Mutator(change.__name__, change, is_damage=True)
     for change in (
-        flip_bits, delete_run, duplicate_run, overwrite_run, zero_block, truncate, append, swap_runs, change_number
+        flip_bits,
+        delete_run,
+        duplicate_run,
+        overwrite_run,
+        zero_block,
+        truncate,
+        append,
+        swap_runs,
+        change_number,
     )
-)  # fmt: skip
+)
 
 
 ODD_VALUES: tuple[Callable[[Random], Any], ...] = (
@@ -206,10 +214,26 @@ JSON = (
 )
 
 _YAML_TEXTS = (
-    b"&a [x, *a]", b"!!python/object/apply:os.system [id]", b"!!binary x", b"- x\n  - y", b"? [a]\n: b", b"<<: *a", b"|\n  x",
-    b"@x", b"\t- x", b"[a, b", b"{a: b", b"'", b"%YAML 9.9\n---", b"--- a\n--- b", b"null", b"no", b"~", b"2001-01-01",
+    b"&a [x, *a]",
+    b"!!python/object/apply:os.system [id]",
+    b"!!binary x",
+    b"- x\n  - y",
+    b"? [a]\n: b",
+    b"<<: *a",
+    b"|\n  x",
+    b"@x",
+    b"\t- x",
+    b"[a, b",
+    b"{a: b",
+    b"'",
+    b"%YAML 9.9\n---",
+    b"--- a\n--- b",
+    b"null",
+    b"no",
+    b"~",
+    b"2001-01-01",
     b"&a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nlow: [*c,*c,*c]",
-)  # fmt: skip
+)
 
 
 def edit_yaml(draw: Random, data: bytes) -> bytes:
@@ -258,7 +282,7 @@ _ODD_TEXT = tuple(
         "1",
         "-",
         "a\u0301",
-    )  # fmt: skip
+    )
 )
 
 

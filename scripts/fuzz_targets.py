@@ -35,6 +35,7 @@ from langspec_lora.data.flores_download import download
 from langspec_lora.data.headers import count_sentences, highest_id, sentence_lengths
 from langspec_lora.data.vocabulary import check_fit, dictionary_tokens, load_dictionary, load_splitter
 from langspec_lora.evaluation.results import decoded, read_run
+from langspec_lora.evaluation.scores_file import sealed
 from langspec_lora.evaluation.settings import held_sources
 from langspec_lora.files import read_lines
 from langspec_lora.languages import (
@@ -232,7 +233,8 @@ def _data_as_written(folder: Path) -> Any:
     tokens = []
     for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
         cut = data[offset : offset + length * width]
-        assert offset >= 0 and length >= 0 and len(cut) == length * width
+        assert min(offset, length) >= 0
+        assert len(cut) == length * width
         tokens += [int.from_bytes(cut[i : i + width], "little") for i in range(0, len(cut), width)]
     assert offsets.tolist() == [0, *np.cumsum(lengths * width)[:-1].tolist()]
     return find_directions(folder / "bin", "test"), int(count), lengths, max(tokens, default=-1)
@@ -246,6 +248,8 @@ def _make_results(folder: Path) -> None:
         run = write_results(folder / name, texts, noisy(texts, keep, 5))
         checkpoint = {"checkpoint": [{"path": "x.pt", "sha256": "0" * 64}], "generation": {"beam": 5}, "subset": "test"}
         sources = {f"{a}-{b}": "1" * 64 for a, b in permutations(texts, 2)}
+        content = json.loads((run / "scores.json").read_text())
+        (run / "scores.json").write_text(json.dumps(sealed(content)))
         (run / "settings.json").write_text(
             json.dumps({**checkpoint, "sources": sources, "dictionary_sha256": "2" * 64})
         )

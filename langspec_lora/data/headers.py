@@ -13,7 +13,16 @@ from langspec_lora.files import once_per_file
 _MAGIC = b"MMIDIDX\x00\x00"  # fairseq/data/indexed_dataset.py, MMapIndexedDataset
 _VERSION = 1
 _OTHER_FORMATS = (b"TNTIDX\x00\x00", b"HUFFIDX\x00")  # likewise, IndexedDataset and HuffmanMMapIndex
-_TOKEN_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8}  # by the code in the header; the others are no integers
+_TOKEN_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    8: 2,
+    9: 4,
+    10: 8,
+}  # by the code in the header; others are not integers
 _HEADER = struct.Struct("<9sQBQ")
 _LENGTH, _OFFSET = np.dtype(np.int32), np.dtype(np.int64)  # in tokens, in bytes
 _TOKENS_AT_ONCE = _SENTENCES_AT_ONCE = 1 << 24

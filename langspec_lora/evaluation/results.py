@@ -174,8 +174,8 @@ def read_run(folder: Path, name: str) -> Run:
     if len(signatures) > 1:
         (first, one), (second, other) = list(signatures.items())[:2]
         raise UserError(
-            f"{scores_file}: sacrebleu scored {one} as {first[:80]!r} and {other} as {second[:80]!r}, so that their mean "
-            "says nothing; evaluate all directions alike"
+            f"{scores_file}: sacrebleu scored {one} as {first[:80]!r} and {other} as {second[:80]!r}, so that their "
+            "mean says nothing; evaluate all directions alike"
         )
     return Run(name, folder, {"bleu": scores}, {"bleu": signature})
 

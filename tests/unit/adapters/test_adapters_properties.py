@@ -42,7 +42,7 @@ def adapters_of(table: LanguageTable, widths: dict[Site, tuple[int, int]], seed:
         mask = (torch.rand(rows, out, generator=generator) < 0.7).to(torch.uint8)
         b = torch.randn(rows, out, generator=generator) * mask
         packed[site] = PackedMatrices(torch.randn(rows, wide, generator=generator), b, mask)
-    sides = {stack: ("src", "tgt") for stack in POSITIONS}
+    sides = dict.fromkeys(POSITIONS, ("src", "tgt"))
     return Adapters(table, sides, 0, 0, packed, seed % 5)
 
 

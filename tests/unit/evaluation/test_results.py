@@ -114,7 +114,7 @@ def test_a_run_has_all_that_its_folder_says(tmp_path) -> None:
 
 def test_a_published_file_that_lost_its_first_name_is_refused(tmp_path) -> None:
     (tmp_path / "all_direction.spbleu").write_text('{"name": "BLEU", "score": 3.0}\nfr-en\n4.0\n')
-    with pytest.raises(UserError, match="is damaged: it begins with .* and not with a direction"):
+    with pytest.raises(UserError, match=r"is damaged: it begins with .* and not with a direction"):
         read_run(tmp_path, "x")
 
 

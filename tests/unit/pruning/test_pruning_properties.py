@@ -42,8 +42,14 @@ def adapted(draw):
     ranks = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
     routing = LanguageRouting(PackedLayout(ranks))
     torch.manual_seed(draw(st.integers(0, 99)))
-    sites = draw(st.lists(st.sampled_from([Site(s, n, p) for s in ("encoder", "decoder") for n in (0, 1) for p in "qv"]),
-                          min_size=1, max_size=3, unique=True))  # fmt: skip
+    sites = draw(
+        st.lists(
+            st.sampled_from([Site(s, n, p) for s in ("encoder", "decoder") for n in (0, 1) for p in "qv"]),
+            min_size=1,
+            max_size=3,
+            unique=True,
+        )
+    )
     linears = {}
     for site in sorted(sites):
         linears[site] = LanguageSpecificLinear(nn.Linear(2, draw(st.integers(1, 5))), routing, "src")

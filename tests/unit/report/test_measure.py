@@ -255,7 +255,7 @@ def test_measurements_are_kept_when_there_are_new_ones(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new", [("0.25", "0.35"), ("0.25", '"0.25"'), ('"a"', '"b"'), ("[", "[[], "), ("}", "}}")]
+    ("old", "new"), [("0.25", "0.35"), ("0.25", '"0.25"'), ('"a"', '"b"'), ("[", "[[], "), ("}", "}}")]
 )
 def test_measurements_that_were_changed_in_the_file_are_none(tmp_path, old, new) -> None:
     path = tmp_path / "cache"
