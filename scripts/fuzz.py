@@ -130,39 +130,60 @@ def run_cases(
     with tempfile.TemporaryDirectory(prefix="fuzz-") as work:
         child = os.fork()
         if not child:
-            os.close(reader)
-            _guard(limits)
-            with os.fdopen(writer, "wb") as pipe:
-                for case in range(first, first + CASES_IN_A_PROCESS):
-                    outer = Path(work, str(case))
-                    outer.mkdir()
-                    try:
-                        outcome = run_case(target, sound, seed, case, outer, kept / str(case))
-                    except BaseException as error:
-                        outcome = Outcome("crash", "", f"the fuzzer itself failed: {error!r}", repr(error))
-                    shutil.rmtree(outer, ignore_errors=True)
-                    pickle.dump(outcome, pipe)
-                    pipe.flush()
-            os._exit(0)
+            try:
+                os.close(reader)
+                _guard(limits)
+                _answer(target, sound, seed, first, Path(work), kept, writer)
+            finally:
+                os._exit(0)  # it must not go on as a second process of the caller
         os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            for case in range(first, first + CASES_IN_A_PROCESS):
-                answered = bool(pipe.peek(1)) if select.select([pipe], [], [], limits.seconds)[0] else None
-                if answered:
-                    yield case, pickle.load(pipe)
-                    continue
-                if answered is None:
-                    os.kill(child, signal.SIGKILL)
-                _, status = os.waitpid(child, 0)
-                noted = kept / str(case) / "mutator"
-                mutator = noted.read_text() if noted.exists() else "?"
-                verdict = "hang" if answered is None else "crash"
-                yield (
-                    case,
-                    Outcome(verdict, mutator, f"{limits.seconds:g} s" if answered is None else f"status {status}"),
-                )
-                return
-        os.waitpid(child, 0)
+        status = None
+        try:
+            with os.fdopen(reader, "rb", buffering=0) as pipe:
+                for case in range(first, first + CASES_IN_A_PROCESS):
+                    answered = bool(select.select([pipe], [], [], limits.seconds)[0])
+                    if not answered:
+                        os.kill(child, signal.SIGKILL)
+                    size = pipe.read(_SIZE) if answered else b""
+                    if size:
+                        yield case, _received(pipe, int.from_bytes(size, "little"))
+                        continue
+                    _, status = os.waitpid(child, 0)
+                    noted = kept / str(case) / "mutator"
+                    mutator = noted.read_text() if noted.exists() else "?"
+                    why = f"status {status}" if answered else f"longer than {limits.seconds:g} s"
+                    yield case, Outcome("crash" if answered else "hang", mutator, why)
+                    return
+        finally:
+            if status is None:
+                os.kill(child, signal.SIGKILL)  # it has answered all, or nobody asks any more
+                os.waitpid(child, 0)
+
+
+_SIZE = 8
+
+
+def _answer(target: Target, sound: Path, seed: int, first: int, work: Path, kept: Path, writer: int) -> None:
+    """Runs cases and writes their outcomes into a pipe."""
+    for case in range(first, first + CASES_IN_A_PROCESS):
+        outer = work / str(case)
+        outer.mkdir()
+        try:
+            outcome = run_case(target, sound, seed, case, outer, kept / str(case))
+        except BaseException as error:
+            outcome = Outcome("crash", "", f"the fuzzer itself failed: {error!r}", repr(error))
+        shutil.rmtree(outer, ignore_errors=True)
+        content = pickle.dumps(outcome)
+        message = len(content).to_bytes(_SIZE, "little") + content
+        while message:
+            message = message[os.write(writer, message) :]
+
+
+def _received(pipe: Any, size: int) -> Outcome:
+    content = b""
+    while len(content) < size:
+        content += pipe.read(size - len(content))
+    return pickle.loads(content)
 
 
 def _guard(limits: Limits) -> None:

@@ -152,14 +152,14 @@ def read_run(folder: Path, name: str) -> Run:
             held.references,
             held.levels,
         )
-    blocks = dict(_published_blocks(read_lines(scores_file)))
-    above = blocks.pop(None).strip()
+    (_, above), *named = _published_blocks(read_lines(scores_file))
+    blocks = {direction: block for direction, block in named if direction is not None}
     if not blocks:
         raise UserError(f"{scores_file} holds no direction; expected a line such as en-fr, then its score")
-    if above:
+    if above.strip():
         raise UserError(
-            f"{scores_file} is damaged: it begins with {above[:40]!r}, and not with a direction; delete the file and "
-            "evaluate again"
+            f"{scores_file} is damaged: it begins with {above.strip()[:40]!r}, and not with a direction; delete the "
+            "file and evaluate again"
         )
     scores, signature = {}, ""
     signatures: dict[str, Direction] = {}
