@@ -46,8 +46,25 @@ def fairseq_parser() -> ArgumentParser:
 TRAINING_FLAGS = [action.option_strings[0] for action in fairseq_parser()._actions if action.nargs != 0]
 
 
-@examples(120)
-@given(st.dictionaries(st.sampled_from(TRAINING_FLAGS), WORDS, max_size=4), st.lists(NAMES, max_size=4))
+def nearly_right(flag: str) -> st.SearchStrategy[tuple[str, str]]:
+    """A flag with values of its form, of which some are one too high, too few or repeated."""
+    if flag.endswith("-layer"):
+        values = st.lists(st.integers(0, 3).map(str), min_size=1, max_size=3).map("_".join)
+    elif flag.endswith("-position"):
+        some = ("q", "k", "crossq", "fc1", "fc2", "x")
+        values = st.lists(st.sampled_from(some), min_size=1, max_size=3).map("_".join)
+    elif flag.endswith("-direction"):
+        values = st.lists(st.sampled_from((*SIDES, *SIDES, "x")), min_size=1, max_size=4).map("_".join)
+    else:
+        values = st.integers(-2, 30).map(str) | WORDS
+    return st.tuples(st.just(flag), values | values | WORDS)
+
+
+@examples(150)
+@given(
+    st.lists(st.sampled_from(TRAINING_FLAGS).flatmap(nearly_right), max_size=2).map(dict),
+    st.just(["en", "fr", "wo"]) | st.lists(NAMES, max_size=4),
+)
 def test_training_flags_of_any_value_are_a_configuration_or_a_sentence(values, langs) -> None:
     parser = fairseq_parser()
     try:
@@ -68,6 +85,27 @@ def test_training_flags_of_any_value_are_a_configuration_or_a_sentence(values, l
             assert all(found.side(site) in SIDES for site in found.sites)
             assert all(rank >= 1 for rank in found.languages.ranks)
             assert found.start + found.dim <= 24
+
+
+FEW = st.lists(st.integers(0, 4).map(str), min_size=1, max_size=3)
+
+
+@examples(100)
+@given(
+    st.sampled_from((("encoder", 3), ("decoder", 2))), FEW, st.lists(st.sampled_from((*SIDES, *SIDES, "x")), max_size=4)
+)
+def test_layers_and_sides_are_right_exactly_where_the_model_has_them(stack, layers, sides) -> None:
+    name, count = stack
+    words = [f"--{name}-lora-layer={'_'.join(layers)}", f"--{name}-activation-direction={'_'.join(sides)}"]
+    args = Namespace(**vars(fairseq_parser().parse_args(words)), **SIZES, langs="en,fr,wo")
+    right = all(int(layer) < count for layer in layers) and len({*layers}) == len(layers)
+    if right and len(sides) == count and "x" not in sides:
+        config = AdapterConfig.from_args(args)
+        assert {site.layer for site in config.sites if site.stack == name} == {*map(int, layers)}
+        assert config.stacks[name].sides == tuple(sides)
+    else:
+        with pytest.raises(UserError, match=rf"--{name}-(lora-layer|activation-direction)"):
+            AdapterConfig.from_args(args)
 
 
 def adapter_flags() -> st.SearchStrategy[dict]:
