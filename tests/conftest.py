@@ -5,12 +5,21 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fairseq.dataclass import utils as dataclass_utils
 
 from tests import toy
+
+with suppress(ImportError):  # only tests of properties need it
+    from hypothesis import HealthCheck, settings
+
+    _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("same", max_examples=100, derandomize=True, **_COMMON)
+    settings.register_profile("long", max_examples=10_000, print_blob=True, **_COMMON)
+    settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -72,7 +72,7 @@ def find_directions(data_bin: Path, subset: str) -> list[Direction]:
     found = set()
     for path in data_bin.iterdir():
         match = name.fullmatch(path.name)
-        if match:
+        if match and match[1] != match[2]:  # data of one language, to denoise, are no direction
             found |= {Direction(*match.groups()), Direction(match[2], match[1])}
     found = {direction for direction in found if side_path(data_bin, subset, direction, direction.target)}
     if not found:

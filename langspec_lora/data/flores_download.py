@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path, PurePosixPath
 
 from langspec_lora.errors import UserError
@@ -17,6 +19,9 @@ URL = "https://dl.fbaipublicfiles.com/flores101/dataset/flores101_dataset.tar.gz
 SPLITS = ("dev", "devtest")
 
 _FOLDER = "flores101_dataset"
+
+_GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 20
 
 
 def download(url: str, out: Path) -> Path:
@@ -81,6 +86,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     """Unpacks only the text of both splits; the paths in the archive are not followed."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    _check_whole(archive)
     with tarfile.open(archive) as tar:
         for member in tar:
             split, name = PurePosixPath(member.name).parts[-2:] if "/" in member.name else ("", member.name)
@@ -95,3 +101,20 @@ def _unpack(archive: Path, folder: Path) -> None:
     if not partial.is_dir():
         raise tarfile.ReadError("it contains no FLORES text")
     partial.replace(folder)
+
+
+def _check_whole(archive: Path) -> None:
+    """Reads a compressed archive to its end, where its checksum is: tarfile stops at the first header it cannot read.
+
+    Raises:
+        OSError, EOFError: it is damaged.
+    """
+    with archive.open("rb") as file:
+        is_compressed = file.read(2) == _GZIP
+    if is_compressed:
+        try:
+            with gzip.open(archive) as content:
+                while content.read(_BLOCK):
+                    pass
+        except zlib.error as error:
+            raise OSError(str(error)) from error

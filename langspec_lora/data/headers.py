@@ -11,9 +11,21 @@ from langspec_lora.errors import UserError
 from langspec_lora.files import once_per_file
 
 _MAGIC = b"MMIDIDX\x00\x00"  # fairseq/data/indexed_dataset.py, MMapIndexedDataset
-_TOKEN_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 8, 8: 2, 9: 4, 10: 8}  # by the code in the header
+_VERSION = 1
+_OTHER_FORMATS = (b"TNTIDX\x00\x00", b"HUFFIDX\x00")  # likewise, IndexedDataset and HuffmanMMapIndex
+_TOKEN_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    8: 2,
+    9: 4,
+    10: 8,
+}  # by the code in the header; others are not integers
 _HEADER = struct.Struct("<9sQBQ")
-_TOKENS_AT_ONCE = 1 << 24
+_LENGTH, _OFFSET = np.dtype(np.int32), np.dtype(np.int64)  # in tokens, in bytes
+_TOKENS_AT_ONCE = _SENTENCES_AT_ONCE = 1 << 24
 
 
 @once_per_file(".idx", ".bin")
@@ -27,25 +39,31 @@ def count_sentences(prefix: str) -> int | None:
         Their number; None if the data are not in fairseq's ``mmap`` format.
 
     Raises:
-        UserError: a file is shorter or longer than its header says.
+        UserError: the index is in no format of fairseq's; a file is shorter or longer than the header says; or the
+            index does not divide the data into sentences that follow each other.
     """
     index, data = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
     with index.open("rb") as file:
         header = file.read(_HEADER.size)
-        if header and not header.startswith(_MAGIC):
-            return None
-        if len(header) < _HEADER.size:
-            raise _damaged(index)
-        _, _, code, count = _HEADER.unpack(header)
-        if index.stat().st_size != _HEADER.size + count * (4 + 8):  # the length and offset of each sentence
-            raise _damaged(index)
-        if not count:
-            return 0
-        file.seek(_HEADER.size + 4 * (count - 1))
-        (length,) = struct.unpack("<i", file.read(4))
-        file.seek(-8, 2)
-        (offset,) = struct.unpack("<q", file.read(8))
-    if data.stat().st_size != offset + length * _TOKEN_BYTES.get(code, 0):
+    if header.startswith(_OTHER_FORMATS):
+        return None
+    if len(header) < _HEADER.size:
+        raise _damaged(index)
+    magic, version, code, count = _HEADER.unpack(header)
+    if magic != _MAGIC or version != _VERSION or code not in _TOKEN_BYTES:
+        raise UserError(f"{index} is in an unknown format; binarise that side again")
+    if index.stat().st_size != _HEADER.size + count * (_LENGTH.itemsize + _OFFSET.itemsize):
+        raise _damaged(index)
+    end = 0  # of the sentences so far, in bytes
+    for start in range(0, count, _SENTENCES_AT_ONCE):
+        some = min(_SENTENCES_AT_ONCE, count - start)
+        place = _HEADER.size + count * _LENGTH.itemsize + start * _OFFSET.itemsize
+        lengths = np.fromfile(index, _LENGTH, some, offset=_HEADER.size + start * _LENGTH.itemsize)
+        bounds = end + np.append(0, np.cumsum(lengths.astype(_OFFSET) * _TOKEN_BYTES[code]))
+        if lengths.min() < 0 or not np.array_equal(np.fromfile(index, _OFFSET, some, offset=place), bounds[:-1]):
+            raise _damaged(index, "its sentences do not follow each other")
+        end = int(bounds[-1])
+    if data.stat().st_size != end:
         raise _damaged(data)
     return count
 
@@ -78,5 +96,5 @@ def highest_id(prefix: str) -> int:
     return max(int(tokens[start : start + _TOKENS_AT_ONCE].max()) for start in range(0, len(tokens), _TOKENS_AT_ONCE))
 
 
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged: its size does not match its header; binarise that side again")
+def _damaged(path: Path, why: str = "its size does not match its header") -> UserError:
+    return UserError(f"{path} is damaged: {why}; binarise that side again")

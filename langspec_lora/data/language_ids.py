@@ -188,8 +188,8 @@ class LanguageIdDataManager(MultilingualDatasetManager):
     def _is_mmap(self, direction: str, prefix: str) -> bool:
         """Whether a side is in fairseq's ``mmap`` format, rather than another of its formats."""
         impl, found = self.args.dataset_impl, infer_dataset_impl(prefix)
-        if found is None and count_sentences(prefix) is None:
-            raise UserError(f"{direction} are in an unknown format; binarise that direction again")
+        if found is None:
+            count_sentences(prefix)  # says what is wrong with the index
         if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
             raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
         return found == "mmap"

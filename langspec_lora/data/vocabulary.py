@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SENTENCEPIECE = "sentencepiece.bpe.model"
 """The name of the SentencePiece model in fairseq's releases."""
 
+_LONGEST_REASON = 300  # characters
+
 _UNKNOWN_PIECES = 0.1  # if more of the model's pieces are missing, the dictionary belongs to another model
 
 
@@ -102,8 +104,10 @@ def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
         raise UserError(f"SentencePiece model {spm_model} not found; give the .model file")
     try:
         processor = SentencePieceProcessor(model_file=str(spm_model))
+        content = Path(spm_model).read_bytes()
     except (OSError, RuntimeError) as error:
         raise UserError(f"{spm_model} is not a SentencePiece model: {' '.join(str(error).split())}") from error
+    _check_whole(content, spm_model)
     return lambda line: " ".join(processor.encode(line, out_type=str))
 
 
@@ -122,7 +126,8 @@ def load_dictionary(path: Path) -> Dictionary:
     try:
         return Dictionary.load(str(path))
     except (ValueError, RuntimeError, UnicodeError) as error:
-        raise UserError(f"{path} is not a fairseq dictionary: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]  # it quotes a line
+        raise UserError(f"{path} is not a fairseq dictionary: {reason}") from error
 
 
 def dictionary_tokens(dictionary: Path) -> set[str]:
@@ -154,14 +159,48 @@ def check_fit(spm: Path, dictionary: Path) -> None:
         UserError: the dictionary lacks many of the model's pieces, or the model is damaged.
     """
     try:
-        pieces = _pieces(spm.read_bytes())
+        content = spm.read_bytes()
+        pieces = _pieces(content)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{spm} is not a SentencePiece model ({reason}); give the .model file") from error
+    _check_whole(content, spm)
     tokens = dictionary_tokens(dictionary)
     lacking = [piece for piece in pieces if piece not in tokens]
     if len(lacking) > _UNKNOWN_PIECES * len(pieces):
         raise UserError(
             f"dictionary {dictionary} lacks {len(lacking)} of the {len(pieces)} pieces of the SentencePiece model "
-            f"{spm}, such as {lacking[0]!r}; give a dictionary and a model that belong together"
+            f"{spm}, such as {lacking[0][:40]!r}; give a dictionary and a model that belong together"
         )
+
+
+_SETTINGS_FIELDS = {2, 3}  # trainer_spec and normalizer_spec in sentencepiece_model.proto
+_DELIMITED = 2  # protobuf's wire type of messages
+
+
+def _check_whole(content: bytes, label: object) -> None:
+    """Makes sure that a SentencePiece model was not cut short, which its library does not notice between two pieces.
+
+    Raises:
+        UserError: it lacks the settings that SentencePiece writes behind the pieces.
+    """
+    found, place = set(), 0
+    while place < len(content):
+        tag, place = _varint(content, place)
+        if tag & 7 != _DELIMITED:  # all fields of a model are messages
+            break
+        length, place = _varint(content, place)
+        found.add(tag >> 3)
+        place += length
+    if not found >= _SETTINGS_FIELDS or place != len(content):
+        raise UserError(f"SentencePiece model {label} is damaged or cut short; download it again")
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of variable length, and the place behind it; 0 if the content ends before."""
+    value = shift = 0
+    for byte in content[place : place + 10]:
+        value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
+        if byte < 128:
+            return value, place
+    return 0, place

@@ -152,17 +152,31 @@ def read_run(folder: Path, name: str) -> Run:
             held.references,
             held.levels,
         )
-    blocks = dict(_published_blocks(read_lines(scores_file)))
+    (_, above), *named = _published_blocks(read_lines(scores_file))
+    blocks = {direction: block for direction, block in named if direction is not None}
     if not blocks:
         raise UserError(f"{scores_file} holds no direction; expected a line such as en-fr, then its score")
+    if above.strip():
+        raise UserError(
+            f"{scores_file} is damaged: it begins with {above.strip()[:40]!r}, and not with a direction; delete the "
+            "file and evaluate again"
+        )
     scores, signature = {}, ""
+    signatures: dict[str, Direction] = {}
     for direction, block in blocks.items():
         try:
             scores[direction], signature = _published_score(block)
+            signatures.setdefault(_VERSION.sub("", signature), direction)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             raise UserError(
                 f"{scores_file}: no score of sacrebleu under {direction}; delete the file and evaluate again"
             ) from None
+    if len(signatures) > 1:
+        (first, one), (second, other) = list(signatures.items())[:2]
+        raise UserError(
+            f"{scores_file}: sacrebleu scored {one} as {first[:80]!r} and {other} as {second[:80]!r}, so that their "
+            "mean says nothing; evaluate all directions alike"
+        )
     return Run(name, folder, {"bleu": scores}, {"bleu": signature})
 
 
@@ -181,16 +195,17 @@ def find_scores(folder: Path) -> Path:
     )
 
 
+_VERSION = re.compile(r"[|+]version[:.][^|+]*")  # of sacrebleu, which does not change scores
 _NAME = re.compile(r"[^\s{}\[\]\"'=|:,-]+-[^\s{}\[\]\"'=|:,-]+")
 
 
-def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction, str]]:
+def _published_blocks(lines: Sequence[str]) -> Iterator[tuple[Direction | None, str]]:
+    """The directions, each with the lines below its name; None with those above the first name."""
     direction: Direction | None = None
     block: list[str] = []
     for line in [*lines, "end-end"]:
         if _NAME.fullmatch(line.strip()):
-            if direction is not None:
-                yield direction, "\n".join(block)
+            yield direction, "\n".join(block)
             direction, block = (Direction(*line.strip().split("-")), [])
         else:
             block.append(line)

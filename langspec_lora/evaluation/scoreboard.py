@@ -23,7 +23,7 @@ from langspec_lora.evaluation.results import (
     scores_csv,
     text_path,
 )
-from langspec_lora.evaluation.scores_file import TEXT_HASHES, parse_scores
+from langspec_lora.evaluation.scores_file import TEXT_HASHES, parse_scores, sealed
 from langspec_lora.evaluation.scoring import ENTRY_KEYS, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import languages_of
 from langspec_lora.files import read_json, read_lines, write_json, write_whole
@@ -130,7 +130,7 @@ class Scoreboard:
                 **({"levels": levels} if levels else {}),
                 "directions": {str(direction): score for direction, score in scores.items()},
             }
-            write_json(self._out / SCORES, content)
+            write_json(self._out / SCORES, sealed(content))
             write_whole(self._out / SCORES_TABLE, scores_csv(scores))
             write_whole(self._out / PUBLISHED, published_format(scores))
         self._written = time.monotonic()

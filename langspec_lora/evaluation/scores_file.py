@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.files import json_text
 from langspec_lora.languages import LEVELS
 
 TEXT_HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
@@ -51,6 +53,14 @@ class ScoresFile:
         return {metric: scores for metric, scores in found.items() if scores}
 
 
+_SEAL = "sha256"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a ``scores.json`` with its hash, by which a changed digit is noticed."""
+    return {**content, _SEAL: hashlib.sha256(json_text(content).encode("utf-8", "surrogatepass")).hexdigest()}
+
+
 def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     """Checks the content of a ``scores.json``.
 
@@ -59,9 +69,12 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         path: the file, for the message.
 
     Raises:
-        UserError: something is missing or has the wrong type.
+        UserError: something is missing, has the wrong type, or was changed after it was written.
     """
     reader = _Reader(path)
+    # Files of earlier versions have no hash.
+    if _SEAL in content and content[_SEAL] != sealed({key: content[key] for key in content if key != _SEAL})[_SEAL]:
+        raise reader.damaged("was changed after it was written")
     settings, signatures = reader.mapping(content, "settings"), reader.mapping(content, "signatures")
     entries = {}
     for name, entry in reader.mapping(content, "directions").items():

@@ -70,6 +70,8 @@ def held_sources(out: Path, settings: Mapping, at_work: bool = False) -> dict[st
         then, now = _compared(held, key), _compared(settings, key)
         if then != now:
             raise UserError(f"{out} holds results of {words}; {_difference(then, now)}; {keep}")
+    if unknown := sorted(present - held["sources"].keys()):
+        raise UserError(f"{out} holds hypotheses of {unknown[0]}, but {SETTINGS} does not say of which text; {keep}")
     sources = {direction: digest for direction, digest in held["sources"].items() if at_work or direction in present}
     changed = [name for name, digest in settings["sources"].items() if sources.get(name, digest) != digest]
     if changed:
@@ -139,11 +141,11 @@ def _compared(settings: Mapping, key: str) -> object:
 def _difference(then: object, now: object) -> str:
     if isinstance(then, dict) and isinstance(now, dict):
         name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
-        return f"{name} was {then.get(name)} and is {now.get(name)}"
+        return f"{name[:40]} was {str(then.get(name))[:40]} and is {str(now.get(name))[:40]}"
     if isinstance(then, list) and isinstance(now, list):
         then, now = (", ".join(str(digest)[:12] for digest in digests) for digests in (then, now))
         return f"its sha256 was {then} and is {now}"
-    return f"it was {then} and is {now}"
+    return f"it was {str(then)[:64]} and is {str(now)[:64]}"
 
 
 @once_per_file("")

@@ -75,7 +75,9 @@ _Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
 
 
 class Cache(UserDict[str, Any]):
-    """Measurements by key in a JSON file; a missing or unreadable file counts as empty.
+    """Measurements by key in a JSON file; a file that is missing, damaged or of an earlier version counts as empty.
+
+    The file holds a hash of them: a changed digit would otherwise be reported as if it had been measured.
 
     Attributes:
         trouble: why the file could not be written, if that failed.
@@ -83,10 +85,9 @@ class Cache(UserDict[str, Any]):
 
     def __init__(self, path: Path) -> None:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            content = {}
-        super().__init__(content if isinstance(content, dict) else {})
+            super().__init__(_unsealed(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            super().__init__()
         self._path, self._saved, self._in_file = path, time.monotonic(), len(self)
         self.trouble = ""
 
@@ -102,10 +103,30 @@ class Cache(UserDict[str, Any]):
         if len(self) == self._in_file:  # a key names all that its value depends on, so that no value changes
             return
         try:
-            write_whole(self._path, json.dumps(self.data))
+            write_whole(self._path, _sealed(json.dumps(self.data)))
             self._in_file, self.trouble = len(self), ""
         except UserError as error:
             self.trouble = str(error)
+
+
+def _sealed(text: str) -> str:
+    """The content of a cache file: a JSON object of the hash of its measurements, and these."""
+    return f'{{"sha256": "{hashlib.sha256(text.encode()).hexdigest()}", "values": {text}}}'
+
+
+_BEFORE_TEXT = len(_sealed("")) - 1
+
+
+def _unsealed(content: str) -> dict[str, Any]:
+    """The measurements in the content of a cache file.
+
+    Raises:
+        ValueError: it is damaged, or of an earlier version.
+    """
+    text = content[_BEFORE_TEXT:-1]
+    if content != _sealed(text):
+        raise ValueError("the hash is not that of the measurements")
+    return json.loads(text)
 
 
 def measure(

@@ -282,5 +282,5 @@ def test_sides_in_two_formats_are_refused(own) -> None:
 
 def test_a_file_in_no_format_is_refused(own) -> None:
     (own / "valid.en-fr.en.idx").write_bytes(b"something else altogether" * 10)
-    with pytest.raises(UserError, match=r"valid data of en-fr in .* are in an unknown format; binarise"):
+    with pytest.raises(UserError, match=r"valid\.en-fr\.en\.idx is in an unknown format; binarise that side"):
         check(own)

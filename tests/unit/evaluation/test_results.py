@@ -110,3 +110,21 @@ def test_a_run_has_all_that_its_folder_says(tmp_path) -> None:
     assert run.hypotheses(EN_FR) == tmp_path / "en-fr.hyp.txt"
     with pytest.raises(UserError, match="has no comet scores; it has bleu, chrf"):
         run.metric("comet")
+
+
+def test_a_published_file_that_lost_its_first_name_is_refused(tmp_path) -> None:
+    (tmp_path / "all_direction.spbleu").write_text('{"name": "BLEU", "score": 3.0}\nfr-en\n4.0\n')
+    with pytest.raises(UserError, match=r"is damaged: it begins with .* and not with a direction"):
+        read_run(tmp_path, "x")
+
+
+def test_published_scores_of_different_settings_are_no_run(tmp_path) -> None:
+    entry = '{{"name": "BLEU", "score": 3.0, "signature": "nrefs:1|tok:{}|version:{}"}}\n'
+    path = tmp_path / "all_direction.spbleu"
+    path.write_text(f"en-fr\n{entry.format('13a', '2.4')}fr-en\n{entry.format('13a', '2.6')}")
+    assert read_run(tmp_path, "x").metric("bleu") == {EN_FR: 3.0, FR_EN: 3.0}
+    path.write_text(f"en-fr\n{entry.format('13a', '2.4')}fr-en\n{entry.format('char', '2.4')}")
+    with pytest.raises(
+        UserError, match=r"scored en-fr as '.*13a' and fr-en as '.*char', so that their mean says nothing"
+    ):
+        read_run(tmp_path, "x")

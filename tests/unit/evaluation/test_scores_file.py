@@ -12,7 +12,7 @@ from langspec_lora.cli.main import main
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import read_run
-from langspec_lora.evaluation.scores_file import parse_scores
+from langspec_lora.evaluation.scores_file import parse_scores, sealed
 from langspec_lora.evaluation.settings import held_sources
 from tests.reports import change_scores, invented_texts, noisy, write_results
 
@@ -105,6 +105,21 @@ def test_damaged_scores_end_a_report_in_one_sentence(change, expected, tmp_path)
     message = refusal(folder)
     assert f"{folder / 'scores.json'} is damaged: it {expected}" in message
     assert "run 'langspec-lora evaluate' again" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("12.5", "13.5"), ("12.5", "12.50000000000001"), ("aa-bb", "aa-bc"), ('"13a"', '"char"')]
+)
+def test_a_changed_digit_ends_a_report_in_one_sentence(old, new, tmp_path) -> None:
+    path = folder_of(tmp_path / "run") / "scores.json"
+    text = json.dumps(
+        sealed({**json.loads(path.read_text()), "note": [12.5, "aa-bb", "13a", -0.0, 1e-300, "ñ", 10**20]})
+    )
+    path.write_text(json.dumps(json.loads(text), indent=3))  # the hash is that of the content, however it is written
+    parse_scores(json.loads(path.read_text()), path)
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert f"{path} is damaged: it was changed after it was written" in refusal(path.parent)
 
 
 @pytest.mark.parametrize(
