@@ -15,6 +15,7 @@ from torch import Tensor
 
 from langspec_lora import files
 from langspec_lora.checkpoints.safe_pickle import read_pickle
+from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
 
 
@@ -89,6 +90,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except Exception as error:  # SafetensorError, or anything else for a truncated file
             raise UserError(f"{path} is damaged ({type(error).__name__}); download it again") from error
     read_pickle(path)  # refuses anything but tensors, with any torch
+    check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a truncated file can raise anything

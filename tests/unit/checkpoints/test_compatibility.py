@@ -57,9 +57,18 @@ def all_shapes(args: Namespace) -> dict[str, tuple[int, ...]]:
 
 
 def write(path: Path, shapes: Mapping[str, tuple[int, ...]], args: Namespace | None) -> str:
-    """Writes a checkpoint."""
-    torch.save({"model": {name: torch.zeros(shape) for name, shape in shapes.items()}, "args": args}, path)
+    """Writes a checkpoint whose adapters, if it has some, are those of the arguments."""
+    model = {name: torch.zeros(shape, dtype=dtype_of(name)) for name, shape in shapes.items()}
+    stored = getattr(args, "adapter_languages", None)
+    if "adapters.manifest" in model and stored:
+        model["adapters.manifest"] = torch.tensor(list(stored.encode()))
+    torch.save({"model": model, "args": args}, path)
     return str(path)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of an entry of a model."""
+    return torch.uint8 if name.endswith("_mask") else torch.int64 if name.startswith("adapters.") else torch.float32
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_archive_that_shows_python_other_contents_than_torch_is_refused_and_not_
     with zipfile.ZipFile(path) as archive:
         assert archive.read("archive/data.pkl") == benign
     assert runs_when_trusted(path, marker)
-    is_refused(path, "no checkpoint needs")
+    is_refused(path, "is damaged or not a checkpoint")
     assert not marker.exists()
 
 
