@@ -146,7 +146,9 @@ def check_name(name: object, label: str = "the list of languages") -> str:
     if wrong is not None:
         raise UserError(f"{label} names {shortened(name)}, but a language's name cannot have {wrong!r}; {remedy}")
     if len(name.encode()) > _LONGEST_NAME:
-        raise UserError(f"{label} names {shortened(name)}, which is longer than {_LONGEST_NAME} bytes; use a shorter name")
+        raise UserError(
+            f"{label} names {shortened(name)}, which is longer than {_LONGEST_NAME} bytes; use a short name"
+        )
     return name
 
 
@@ -176,9 +178,7 @@ def check_rank(value: str | int, label: str) -> int:
         if type(rank) is not int:  # True is an int too
             raise ValueError("not a whole number")
     except ValueError:
-        raise UserError(
-            f"{label}: {shortened(value)} is not a rank; expected a whole number of at least 1"
-        ) from None
+        raise UserError(f"{label}: {shortened(value)} is not a rank; expected a whole number of at least 1") from None
     if rank < 1:
         raise UserError(f"{label}: rank {rank} was given; expected a whole number of at least 1")
     if rank > _LARGEST_RANK:

@@ -110,7 +110,7 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
         differs = stated is not None and stated != content_hash(described, state)
         content = _build(described, state)  # it has more to say of what is wrong
     except UserError as error:
-        raise UserError(f"{tensors} was refused: {error}") from error
+        raise UserError(f"{tensors} was refused: {error}; export it again") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
     if differs:
@@ -218,7 +218,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     dim, start, mask_epoch = numbers
     for site, matrices in packed.items():
         if not (torch.isfinite(matrices.a).all() and torch.isfinite(matrices.b).all()):
-            raise UserError(f"it has infinite numbers or NaN at {site}; export it again, from an earlier checkpoint")
+            raise UserError(f"it has infinite numbers or NaN at {site}")
     adapters = Adapters(languages, sides, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
 

@@ -129,8 +129,8 @@ def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the c
     ):
         if one != other:
             raise UserError(
-                f"{label} is damaged: its adapters' languages have the {what} {_joined(one)}, but those of its training "
-                f"have {_joined(other)}; {_AGAIN}"
+                f"{label} is damaged: its adapters' languages have the {what} {_joined(one)}, but those of its "
+                f"training have {_joined(other)}; {_AGAIN}"
             )
 
 
@@ -150,8 +150,8 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
         label: the checkpoint, for messages.
 
     Raises:
-        UserError: a number is infinite or NaN; an adapter holds numbers of another type than it can; a mask holds numbers other than 0 and 1, or
-            an entry that the mask prunes is not zero.
+        UserError: a number is infinite or NaN; an adapter holds numbers of another type than it can; a mask holds
+            numbers other than 0 and 1, or an entry that the mask prunes is not zero.
     """
     again = _AGAIN
     check_dtypes({name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, label)
