@@ -72,9 +72,9 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
         raise UserError(f"{index} is damaged: it has no weight_map; download it again")
     tensors: dict[str, Tensor] = {}
     for file in dict.fromkeys(weight_map.values()):
-        if Path(file).name != file:
+        if "/" in file:
             raise UserError(f"{index} was refused: it names a file outside its folder, {file[:80]!r}")
-        tensors.update(_read_file(index.parent / file))
+        tensors.update(_read_file(files.below(index.parent, file)))
     missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise UserError(f"{index} names {missing[0]}, which is missing from its files; download them again")
