@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -121,21 +121,13 @@ def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the c
         UserError: they differ, or the manifest is damaged.
     """
     held = read_manifest(manifest)
-    for what, one, other in zip(
-        ("names", "levels", "ranks"),
-        (held.names, held.levels, held.ranks),
-        (stored.names, stored.levels, stored.ranks),
-        strict=True,
-    ):
+    for what in ("names", "levels", "ranks"):
+        one, other = (",".join(map(str, getattr(table, what))) for table in (held, stored))
         if one != other:
             raise UserError(
-                f"{label} is damaged: its adapters' languages have the {what} {_joined(one)}, but those of its "
-                f"training have {_joined(other)}; {_AGAIN}"
+                f"{label} is damaged: its adapters' languages have the {what} {one}, but those of its training have "
+                f"{other}; {_AGAIN}"
             )
-
-
-def _joined(values: Sequence[str | int]) -> str:
-    return ",".join(map(str, values))
 
 
 def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> None:

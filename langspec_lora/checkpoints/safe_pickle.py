@@ -89,7 +89,8 @@ def _rebuild_tensor(
     if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
         raise pickle.UnpicklingError("a tensor has no valid shape")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if math.prod(size) > storage.count or (math.prod(size) and last >= storage.count):
+    count = math.prod(size)
+    if count > storage.count or (count and last >= storage.count):
         raise pickle.UnpicklingError("a tensor is larger than what is stored of it")
     return TensorStub(size, storage.elements.name, storage.key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,13 @@ from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
-_MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;", "&": "&amp;"})
+_MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
+_ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def markdown_text(text: str) -> str:
     """A name as text of Markdown, in which it makes no table cell, link or code, no HTML and no new line."""
-    return printable(text).translate(_MARKDOWN)
+    return _ENTITY.sub("&amp;", printable(text)).translate(_MARKDOWN)
 
 
 def markdown_code(text: str) -> str:
