@@ -75,18 +75,14 @@ _Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
 
 
 class Cache(UserDict[str, Any]):
-    """Measurements by key in a JSON file; a missing or unreadable file counts as empty.
+    """Measurements by key in a JSON file, with their hash; a missing or damaged file counts as empty.
 
     Attributes:
         trouble: why the file could not be written, if that failed.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            content = {}
-        super().__init__(content if isinstance(content, dict) else {})
+        super().__init__(_read_hashed(path))
         self._path, self._saved, self._in_file = path, time.monotonic(), len(self)
         self.trouble = ""
 
@@ -102,10 +98,28 @@ class Cache(UserDict[str, Any]):
         if len(self) == self._in_file:  # a key names all that its value depends on, so that no value changes
             return
         try:
-            write_whole(self._path, json.dumps(self.data))
+            content = json.dumps(self.data).encode()
+            write_whole(self._path, _header(content) + content + b"}")
             self._in_file, self.trouble = len(self), ""
         except UserError as error:
             self.trouble = str(error)
+
+
+def _header(content: bytes) -> bytes:
+    """What stands before the measurements in their file."""
+    return f'{{"sha256": "{hashlib.sha256(content).hexdigest()}", "measurements": '.encode()
+
+
+def _read_hashed(path: Path) -> dict[str, Any]:
+    """The measurements in a file, or nothing: a changed digit would be a wrong figure that nobody notices."""
+    try:
+        whole = path.read_bytes()
+        start = len(_header(b""))
+        content = whole[start:-1]
+        found = json.loads(content) if whole[:start] == _header(content) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def measure(
