@@ -18,6 +18,9 @@ from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
 
 _SQUARES = ("exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "max_exp_avg_sq", "square_avg")
+_AS_THE_PARAMETER = tuple("exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg acc_delta sum".split())
+"""Parts of torch's and fairseq's optimizers that have the shape of their parameter; Adafactor's have others."""
+
 _REMEDY = "resume from an earlier checkpoint, or start with a new state with --reset-optimizer"
 
 
@@ -51,15 +54,12 @@ def _check_shapes(
     """Compares the state with the adapters' matrices, in their order; half precision has all of them in one."""
     total = sum(map(math.prod, trained))
     for number, shapes in held.items():
-        for name, shape in shapes.items():
-            flat = set(held) == {0} and shape == (total,)
-            unknown = not 0 <= number < len(trained)
-            # Adafactor has vectors too, one number for each row or column.
-            other = unknown or (len(shape) == 2 and shape != trained[number])
-            if not flat and (other or (set(held) == {0} and len(trained) > 1 and len(shape) == 1)):
+        for name in filter(shapes.__contains__, _AS_THE_PARAMETER):
+            own = trained[number] if 0 <= number < len(trained) else None
+            if shapes[name] != own and not (set(held) == {0} and shapes[name] == (total,)):
                 raise UserError(
-                    f"{label} has {name} of shape {shape} for parameter {number} of its optimizer, which does not fit "
-                    f"its {len(trained)} matrices of adapters; {_REMEDY}"
+                    f"{label} has {name} of shape {shapes[name]} for parameter {number} of its optimizer, which does "
+                    f"not fit its {len(trained)} matrices of adapters; {_REMEDY}"
                 )
 
 
@@ -73,5 +73,5 @@ def _tensors(state: Mapping[Any, Any]) -> Iterator[tuple[str, Tensor]]:
 def _check_numbers(name: str, value: Tensor, label: str) -> None:
     if value.is_complex() or not torch.isfinite(value).all():
         raise UserError(f"{label} has infinite numbers or NaN in {name} of its optimizer; {_REMEDY}")
-    if name in (*_SQUARES, "step") and (value < 0).any():
+    if name in (*_SQUARES, "step", "rested") and (value < 0).any():
         raise UserError(f"{label} has negative numbers in {name} of its optimizer, where none can be; {_REMEDY}")

@@ -237,6 +237,12 @@ def fill(number: int, name: str, value: float):
     return change
 
 
+def rested(state: dict) -> None:
+    """As LanguageAdam keeps it: by side and language."""
+    for values in state.values():
+        values["rested"] = torch.ones(2, 5)
+
+
 def rows_and_columns(state: dict) -> None:
     """As Adafactor keeps them."""
     for number, shape in enumerate(SHAPES):
@@ -247,8 +253,16 @@ def rows_and_columns(state: dict) -> None:
 
 @pytest.mark.parametrize(
     "saved",
-    [moments(*SHAPES), moments((27,)), moments(), moments(*SHAPES, change=rows_and_columns), moments(*SHAPES[:1])],
-    ids=["each", "flat", "none", "adafactor", "not yet all"],
+    [
+        moments(*SHAPES),
+        moments((27,)),
+        moments(),
+        moments(*SHAPES, change=rows_and_columns),
+        moments(*SHAPES[:1]),
+        moments(*SHAPES, change=rested),
+        moments((27,), change=rested),
+    ],
+    ids=["each", "flat", "none", "adafactor", "not yet all", "with languages at rest", "flat with languages at rest"],
 )
 def test_optimizer_state_that_fits_the_adapters_is_taken(tmp_path, saved) -> None:
     resume(tmp_path, {}, model=MATRICES, saved=saved)
