@@ -18,7 +18,10 @@ from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
 
 _SQUARES = ("exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col", "max_exp_avg_sq", "square_avg")
-_AS_THE_PARAMETER = tuple("exp_avg exp_avg_sq max_exp_avg_sq exp_inf momentum_buffer square_avg acc_delta sum".split())
+_AS_THE_PARAMETER = (
+    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer"),
+    *("square_avg", "acc_delta", "sum"),
+)
 """Parts of torch's and fairseq's optimizers that have the shape of their parameter; Adafactor's have others."""
 
 _REMEDY = "resume from an earlier checkpoint, or start with a new state with --reset-optimizer"
