@@ -14,6 +14,14 @@ def is_quiet() -> bool:
     return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Formats log records with what a terminal would obey escaped, as :func:`show` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :class:`logging.Formatter`."""
+        return _lines(super().format(record))
+
+
 def note(text: str) -> None:
     """Prints a line for the user."""
     if not is_quiet():
@@ -28,4 +36,8 @@ def show(*lines: str, file: TextIO | None = None) -> None:
         file: where; by default standard output.
     """
     for text in lines:
-        print("\n".join(map(printable, text.split("\n"))), file=file, flush=True)
+        print(_lines(text), file=file, flush=True)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))

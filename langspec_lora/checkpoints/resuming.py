@@ -16,7 +16,7 @@ from langspec_lora.checkpoints.optimizer_state import check_optimizer_state
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import freezes_base
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _warn_of_overruled_flags(args: Namespace, outline: Outline, history: Mapping
             continue
         logger.warning(
             "--%s %s has no effect: %s continues with %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
-            *(name.replace("_", "-"), now, outline.path, was, key, now),
+            *(name.replace("_", "-"), now, outline.path, printable(str(was)), key, now),
         )
 
 

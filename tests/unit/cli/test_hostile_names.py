@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from langspec_lora.adapters.adapter_folder import content_hash
 from langspec_lora.cli.main import main
-from langspec_lora.notes import note, show
+from langspec_lora.notes import PrintableFormatter, note, show
 from langspec_lora.report.html import html_report
 from langspec_lora.report.report import terminal_text, write_files
 from langspec_lora.report.runs import run_names
@@ -127,6 +128,12 @@ def test_what_a_terminal_would_obey_is_shown(capsys) -> None:
     shown = capsys.readouterr()
     assert shown.out == "written: \\x1b[2J\\x9b31m\\u202egnp.exe\n# title\nsecond\nthird\n"
     assert shown.err == "langspec-lora: \\x1b[2J\\x9b31m\\u202egnp.exe\\n# title\n"
+
+
+def test_logs_of_commands_are_escaped_too() -> None:
+    record = logging.LogRecord("langspec_lora.x", logging.WARNING, "x.py", 1, "%s has changed", (CONTROLS,), None)
+    shown = PrintableFormatter("langspec-lora: %(message)s").format(record)
+    assert shown == "langspec-lora: \\x1b[2J\\x9b31m\\u202egnp.exe\n# title has changed"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
