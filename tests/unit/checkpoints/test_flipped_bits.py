@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from langspec_lora.adapters.adapter_folder import AdapterFile, write_adapter_folder
-from langspec_lora.checkpoints.loading import load_checkpoint
+from langspec_lora.checkpoints.loading import load_checkpoint, load_entries
+from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
@@ -116,6 +117,43 @@ def test_flipped_bit_of_an_adapter_folder_is_named_or_harmless(tmp_path, name, a
     bits += [draw.randrange(8 * header) for _ in range(FLIPS // 2)]
     named, _ = survive(path, lambda: all_of_folder(path.parent if as_folder else path), bits)
     assert named > 0.9 * FLIPS or name.endswith(".json")
+
+
+def test_flipped_bit_of_the_arguments_is_named_when_only_these_are_read(tmp_path) -> None:
+    """A language that is called otherwise, or another number of heads, would be as good as the right one."""
+    path = tmp_path / "adapters_only.pt"
+    whole = (STORED / "adapters_only.pt").read_bytes()
+    place = whole.index(b"translation_multi_simple_epoch_lora")
+    path.write_bytes(flip(whole, 8 * place))
+    assert "uranslation" in str(torch.load(path, weights_only=False)["cfg"]["task"])  # torch is silent
+    with pytest.raises(UserError, match=r"is damaged or not a checkpoint \(BadZipFile\)"):
+        read_outline(path)
+
+
+def test_flipped_bit_of_a_base_is_named_when_the_base_is_read(tmp_path) -> None:
+    path = tmp_path / "whole.pt"
+    whole = (STORED / "whole.pt").read_bytes()
+    weight = StoredModel(STORED / "whole.pt").base["encoder.layers.0.fc1.weight"]
+    path.write_bytes(flip(whole, 8 * whole.index(weight.contiguous().numpy().tobytes())))
+    stored = StoredModel.with_adapters(path)  # these are right
+    for read in (lambda: stored.base, lambda: load_entries(path)):
+        with pytest.raises(UserError, match=r"whole.pt is damaged: a checksum is wrong \(Bad CRC-32"):
+            read()
+
+
+def test_checkpoint_that_torch_was_told_to_write_without_checksums_is_taken(tmp_path) -> None:
+    choose = getattr(torch.serialization, "set_crc32_options", None)
+    if choose is None:
+        pytest.skip("this torch always writes checksums")
+    path = tmp_path / "whole.pt"
+    choose(False)
+    try:
+        torch.save(torch.load(STORED / "whole.pt", weights_only=False), path)
+    finally:
+        choose(True)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is not None
+    assert all_of_checkpoint(path) == all_of_checkpoint(STORED / "whole.pt")
 
 
 @pytest.mark.parametrize("bit", range(8 * 4))
