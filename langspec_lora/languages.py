@@ -181,8 +181,6 @@ def check_rank(value: str | int, label: str) -> int:
         raise UserError(f"{label}: {shortened(value)} is not a rank; expected a whole number of at least 1") from None
     if rank < 1:
         raise UserError(f"{label}: rank {rank} was given; expected a whole number of at least 1")
-    if rank > _LARGEST_RANK:
-        raise UserError(f"{label}: rank {rank} was given; expected at most {_LARGEST_RANK}, the width of a large layer")
     return rank
 
 
@@ -277,9 +275,11 @@ def languages_from_json(text: str) -> LanguageTable:
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError("the checkpoint's table of languages is damaged; download it again") from error
     try:
-        return LanguageTable(*map(tuple, columns))
+        table = LanguageTable(*map(tuple, columns))
+        check_ranks(table, _LARGEST_RANK)
     except UserError as error:
         raise UserError(f"the checkpoint's table of languages was refused: {error}") from error
+    return table
 
 
 def check_ranks(languages: LanguageTable, widest: int) -> None:

@@ -207,7 +207,7 @@ def test_name_of_letters_of_any_script_is_taken(name) -> None:
         ({"ranks": [2, 8.0]}, "the rank of wo: 8.0 is not a rank"),
         ({"ranks": [2, "8x"]}, "the rank of wo: '8x' is not a rank"),
         ({"ranks": [2, None]}, "the rank of wo: None is not a rank"),
-        ({"ranks": [2, 10**9]}, "rank 1000000000 was given; expected at most"),
+        ({"ranks": [2, 10**9]}, "rank 1000000000 of wo exceeds 1048576, the width of the widest"),
     ],
 )
 def test_stored_table_that_cannot_be_is_refused_with_the_reason(changes, words) -> None:
