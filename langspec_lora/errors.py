@@ -156,12 +156,12 @@ def _drop_output() -> None:
 
 def listed(messages: Sequence[str]) -> str:
     """One message as a line, or several as a numbered list."""
-    lines = [_in_one_line(message) for message in messages]
+    lines = [printable(message) for message in messages]
     if len(lines) == 1:
         return lines[0]
     return "\n".join([f"{len(lines)} mistakes", *(f"  {number}. {line}" for number, line in enumerate(lines, start=1))])
 
 
-def _in_one_line(text: str) -> str:
-    """Escapes line breaks and terminal codes, which names read from a file can contain."""
+def printable(text: str) -> str:
+    """Escapes line breaks, terminal codes and marks of the writing direction, which names from a file can contain."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -111,6 +111,20 @@ def check_folder(folder: Path, names: Sequence[str], overwrite: bool) -> None:
         raise UserError(f"--out {folder} already contains {existing[0]}; give another folder, or --overwrite")
 
 
+def below(folder: Path, name: str) -> Path:
+    """The path of a file in a folder, by a name that comes from elsewhere: a language, an index, a list.
+
+    A link inside the folder may lead out of it, as in Hugging Face's cache; the name may not.
+
+    Raises:
+        UserError: the name leads out of the folder, or no file can have it.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise UserError(f"{name[:80]!r} was refused: it leads out of {folder}; expected the name of a file in it")
+    return folder / name
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file completely or not at all.
 

@@ -1,6 +1,7 @@
 """The languages of a model: names, ids, resource levels and ranks.
 
-A language's id is its position in the list of names (fairseq's ``--langs``).
+A language's id is its position in the list of names (fairseq's ``--langs``). A name becomes part of paths, tokens,
+directions and lists, whoever gave it: a flag, a checkpoint, somebody's adapters. So every table checks its names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from langspec_lora.errors import UserError
-from langspec_lora.values import check_once, whole_number
+from langspec_lora.values import check_once, shortened, whole_number
 
 LEVELS = ("high", "med", "low")
 
@@ -26,6 +27,12 @@ PAPER_LEVELS: Mapping[str, str] = {
     **dict.fromkeys(("oc", "or", "sd", "wo"), "low"),
 }
 """The twelve languages of Cao et al. (EMNLP 2024) and their resource levels; also ``configs/languages/twelve.yaml``."""
+
+_SEPARATORS = frozenset("/\\:,-.|*?<>\"'[]{}=")
+"""Characters that separate names in paths, lists, directions or file names, or that file names cannot have."""
+
+_LONGEST_NAME = 80  # bytes; a file is named after a direction and a side, so three times, in 255
+_LARGEST_RANK = 2**20  # the widest layer that a checkpoint may have
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ def read_resources(path: str | Path) -> Resources:
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise UserError(f"--lang-resources {path}: {level!r} must hold a list of languages such as [en, fr]")
         for name in names:
+            check_name(name, f"--lang-resources {path}")
             if name in levels:
                 both = f"{levels[name]!r} and {level!r}"
                 raise UserError(f"--lang-resources {path}: {name!r} is listed twice, under {both}; list it once")
@@ -117,6 +125,44 @@ def _single_values(content: dict, key: str, path: Path) -> dict[str, str]:
     return values
 
 
+def check_name(name: object, label: str = "the list of languages") -> str:
+    """Checks that a language's name can be part of a path, a token, a direction and a list.
+
+    Args:
+        name: the name.
+        label: the flag or file that gives it, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: it is not text, is empty or too long, or has a space, a control character or a separator.
+    """
+    remedy = "use letters, digits and _, such as zh_Hans"
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{label} has {shortened(name)} as a language's name; {remedy}")
+    # What is not printable also includes the marks that make a terminal or a browser write from right to left.
+    wrong = next((char for char in name if char in _SEPARATORS or char.isspace() or not char.isprintable()), None)
+    if wrong is not None:
+        raise UserError(f"{label} names {shortened(name)}, but a language's name cannot have {wrong!r}; {remedy}")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise UserError(
+            f"{label} names {shortened(name)}, which is longer than {_LONGEST_NAME} bytes; use a short name"
+        )
+    return name
+
+
+def check_names(names: Sequence[object], label: str = "the list of languages") -> None:
+    """Checks that names can be languages', and that each is given once.
+
+    Raises:
+        UserError: there is none, one is not allowed (see :func:`check_name`) or given twice.
+    """
+    if not names:
+        raise UserError(f"{label} names no language; give names such as en,fr,wo")
+    check_once([check_name(name, label) for name in names], label, "language")
+
+
 def check_rank(value: str | int, label: str) -> int:
     """Reads a rank.
 
@@ -129,8 +175,10 @@ def check_rank(value: str | int, label: str) -> int:
     """
     try:
         rank = whole_number(value) if isinstance(value, str) else value
+        if type(rank) is not int:  # True is an int too
+            raise ValueError("not a whole number")
     except ValueError:
-        raise UserError(f"{label}: {value!r} is not a rank; expected a whole number of at least 1") from None
+        raise UserError(f"{label}: {shortened(value)} is not a rank; expected a whole number of at least 1") from None
     if rank < 1:
         raise UserError(f"{label}: rank {rank} was given; expected a whole number of at least 1")
     return rank
@@ -144,11 +192,25 @@ class LanguageTable:
         names: language names; a language's id is its position.
         levels: resource level of each language, in the same order.
         ranks: rank of each language's adapter, in the same order.
+
+    Raises:
+        UserError: there is no language, a name is not allowed or given twice, a level is unknown, a rank is no whole
+            number of at least 1, or there are not as many levels and ranks as names.
     """
 
     names: tuple[str, ...]
     levels: tuple[str, ...]
     ranks: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_names(self.names)
+        for what, values in (("levels", self.levels), ("ranks", self.ranks)):
+            if len(values) != len(self.names):
+                raise UserError(f"the list of languages has {len(self.names)} names and {len(values)} {what}")
+        for name, level, rank in zip(self.names, self.levels, self.ranks, strict=True):
+            if level not in LEVELS:
+                raise UserError(f"the level of {name} is {shortened(level)}; expected {', '.join(LEVELS)}")
+            check_rank(rank, f"the rank of {name}")
 
     @classmethod
     def build(
@@ -167,7 +229,7 @@ class LanguageTable:
         """
         if not all(names) or not names:
             raise UserError(f"--langs {','.join(names)!r} has an empty name; give names such as en,fr,wo")
-        check_once(names, "--langs", "language")
+        check_names(names, "--langs")
         missing = [name for name in names if name not in resources.levels]
         if missing:
             raise UserError(
@@ -207,9 +269,17 @@ def languages_from_json(text: str) -> LanguageTable:
     """
     try:
         table = json.loads(text)
-        return LanguageTable(tuple(table["names"]), tuple(table["levels"]), tuple(table["ranks"]))
+        columns = [table[key] for key in ("names", "levels", "ranks")]
+        if not all(isinstance(column, list) for column in columns):
+            raise TypeError("expected lists")
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError("the checkpoint's table of languages is damaged; download it again") from error
+    try:
+        table = LanguageTable(*map(tuple, columns))
+        check_ranks(table, _LARGEST_RANK)
+    except UserError as error:
+        raise UserError(f"the checkpoint's table of languages was refused: {error}") from error
+    return table
 
 
 def check_ranks(languages: LanguageTable, widest: int) -> None:

@@ -1,9 +1,12 @@
-"""Notes for the user on standard error, which are neither errors nor results; ``--quiet`` hides them."""
+"""What a command tells the user: results, and notes on standard error, which ``--quiet`` hides."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
+
+from langspec_lora.errors import printable
 
 
 def is_quiet() -> bool:
@@ -11,7 +14,30 @@ def is_quiet() -> bool:
     return not logging.getLogger("langspec_lora").isEnabledFor(logging.WARNING)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Formats log records with what a terminal would obey escaped, as :func:`show` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :class:`logging.Formatter`."""
+        return _lines(super().format(record))
+
+
 def note(text: str) -> None:
     """Prints a line for the user."""
     if not is_quiet():
-        print(f"langspec-lora: {text}", file=sys.stderr, flush=True)
+        print(f"langspec-lora: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def show(*lines: str, file: TextIO | None = None) -> None:
+    """Prints lines, with what a terminal would obey escaped: names in them can come from somebody else's file.
+
+    Args:
+        *lines: each a line, or several.
+        file: where; by default standard output.
+    """
+    for text in lines:
+        print(_lines(text), file=file, flush=True)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))

@@ -88,6 +88,12 @@ def check_once(names: Iterable[str | int], flag: str, item: str = "one") -> None
         raise UserError(f"{flag} names {repeated!r} twice; name each {item} once")
 
 
+def shortened(value: object, most: int = 80) -> str:
+    """A value from a file as a message shows it: quoted, and cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def content_of(text: str) -> str:
     """The text of a file if the value is the name of one, else the value itself, as fairseq reads ``--lang-pairs``.
 

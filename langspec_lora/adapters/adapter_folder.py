@@ -11,10 +11,15 @@ files that do not belong together are noticed. For each site, such as ``encoder.
 
 ``SITE.B.values`` is used if entries are pruned and all pruned entries are zero; it is then always smaller. The rows are
 in the order of the languages in the JSON text; each language has as many rows as its rank.
+
+``sha256`` in the JSON text is the hash of all the rest: of that text without it, and of the names, dtypes, shapes and
+bytes of the tensors. Folders of earlier versions lack it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +33,13 @@ from torch import Tensor
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file, json_text, parse_json, read_json, whole_files
-from langspec_lora.languages import LEVELS, LanguageTable
+from langspec_lora.languages import LanguageTable
 from langspec_lora.sites import POSITIONS, SIDES, STACKS, sites_of
 from langspec_lora.tensor_files import write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
 FORMAT, VERSION = "langspec_lora adapters", 1
-_METADATA = "langspec_lora"
+_METADATA, _HASH = "langspec_lora", "sha256"
 _WRITER, _AGAIN = "'langspec-lora export --format adapter'", "export it again"
 
 
@@ -71,9 +76,10 @@ def write_adapter_folder(content: AdapterFile, folder: Path, overwrite: bool = F
     paths = [folder / TENSORS, folder / CONFIG]
     for path in paths:
         check_file(path, overwrite)
-    config = json_text(_describe(content))
+    described, state = _describe(content), _tensors(content.adapters)
+    config = json_text({**described, _HASH: content_hash(described, state)})
     with whole_files(*paths) as (tensors, text):
-        write_tensors(tensors, _tensors(content.adapters), {_METADATA: config})
+        write_tensors(tensors, state, {_METADATA: config})
         text.write_text(f"{config}\n", encoding="utf-8")
     return paths
 
@@ -99,10 +105,31 @@ def read_adapter_file(path: str | Path) -> AdapterFile:
     described, config = _checked(parse_json(text, tensors, _AGAIN), tensors), tensors.with_name(CONFIG)
     if path.is_dir() and config.is_file() and _checked(read_json(config, _WRITER, _AGAIN), config) != described:
         raise UserError(f"{config} does not belong to {tensors}; export them together again")
+    stated = described.pop(_HASH, None)
     try:
-        return _build(described, state)
+        differs = stated is not None and stated != content_hash(described, state)
+        content = _build(described, state)  # it has more to say of what is wrong
+    except UserError as error:
+        raise UserError(f"{tensors} was refused: {error}; export it again") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{tensors} is damaged ({type(error).__name__}: {error}); export it again") from error
+    if differs:
+        raise UserError(f"{tensors} is damaged: its content does not have the hash that it states; export it again")
+    return content
+
+
+def content_hash(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of a description and tensors, in hexadecimal digits; see the module's docstring.
+
+    Args:
+        described: the JSON text as data, without the hash.
+        tensors: the tensors by their names in the file.
+    """
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {_name(tensor)} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _checked(config: dict[str, Any], label: Path) -> dict[str, Any]:
@@ -169,11 +196,14 @@ def _all_bits_zero(values: Tensor) -> bool:
 
 
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
-    languages = _languages(config["languages"])
+    parts = ([language[key] for language in config["languages"]] for key in ("name", "level", "rank"))
+    languages = LanguageTable(*map(tuple, parts))
     sides = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
     if any(word not in SIDES for words in sides.values() for word in words):
         raise ValueError("a side is neither src nor tgt")
     dtype = getattr(torch, config["dtype"])
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError("its numbers are not floating point")
     packed = {}
     for site in sites_of({stack: range(len(sides[stack])) for stack in STACKS}):
         if str(site) in config["places"]:
@@ -183,20 +213,14 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     if state:
         raise ValueError(f"it holds {min(state)}, which it does not describe")
     numbers = [config[key] for key in ("dim", "start", "mask_epoch")]
-    if any(not isinstance(number, int) or not 0 <= number < 2**31 for number in numbers):
+    if any(type(number) is not int or not 0 <= number < 2**31 for number in numbers):
         raise ValueError("dim, start and mask_epoch must be whole numbers")
     dim, start, mask_epoch = numbers
+    for site, matrices in packed.items():
+        if not (torch.isfinite(matrices.a).all() and torch.isfinite(matrices.b).all()):
+            raise UserError(f"it has infinite numbers or NaN at {site}")
     adapters = Adapters(languages, sides, dim, start, packed, mask_epoch)
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
-
-
-def _languages(described: list[Mapping[str, Any]]) -> LanguageTable:
-    names, levels, ranks = (tuple(language[key] for language in described) for key in ("name", "level", "rank"))
-    if not names or len(set(names)) != len(names) or not all(name and isinstance(name, str) for name in names):
-        raise ValueError("languages are missing or named twice")
-    if any(level not in LEVELS for level in levels) or any(not isinstance(rank, int) or rank < 1 for rank in ranks):
-        raise ValueError("a language has no valid level or rank")
-    return LanguageTable(names, levels, ranks)
 
 
 def _matrices(

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import MATRIX_ENTRY, NO_WEIGHTS
+from langspec_lora.adapters.entries import MASK_EPOCH, MATRIX_ENTRY, NO_WEIGHTS, is_adapter_entry, read_manifest
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
+
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
+_AGAIN = "download the file again, or use an earlier checkpoint of the training"
 
 
 def check_adapters_are_whole(
@@ -83,6 +86,50 @@ def check_shapes(
             )
 
 
+def check_dtypes(dtypes: Mapping[str, str], label: str = "the checkpoint") -> None:
+    """Checks the types of the adapters' numbers: torch would convert any, complex numbers and integers too.
+
+    Args:
+        dtypes: names of torch's dtypes, such as ``float32``, of a model's entries.
+        label: the checkpoint, for messages.
+
+    Raises:
+        UserError: an adapter holds other numbers than it can, or the matrices are not all of one dtype.
+    """
+    held: dict[str, str] = {}
+    for name, dtype in dtypes.items():
+        part = match[1] if (match := MATRIX_ENTRY.search(name)) else None
+        expected = ("uint8",) if part == "mask" else _FLOATS if part else ("int64",) if is_adapter_entry(name) else None
+        if expected is not None and dtype not in expected:
+            raise UserError(f"{label} has {dtype} numbers in {name}; expected {' or '.join(expected)}; {_AGAIN}")
+        if part in ("A", "B"):
+            held.setdefault(dtype, name)
+    if len(held) > 1:
+        (one, first), (other, second) = list(held.items())[:2]
+        raise UserError(f"{label} has {one} numbers in {first} but {other} in {second}; expected one type; {_AGAIN}")
+
+
+def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the checkpoint") -> None:
+    """Checks that the two lists of languages that a checkpoint holds are the same.
+
+    Args:
+        manifest: the entry with the languages of the adapters.
+        stored: the languages of the training's arguments.
+        label: the checkpoint, for messages.
+
+    Raises:
+        UserError: they differ, or the manifest is damaged.
+    """
+    held = read_manifest(manifest)
+    for what in ("names", "levels", "ranks"):
+        one, other = (",".join(map(str, getattr(table, what))) for table in (held, stored))
+        if one != other:
+            raise UserError(
+                f"{label} is damaged: its adapters' languages have the {what} {one}, but those of its training have "
+                f"{other}; {_AGAIN}"
+            )
+
+
 def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> None:
     """Checks that the numbers of a model are finite, and its masks consistent.
 
@@ -95,10 +142,13 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
         label: the checkpoint, for messages.
 
     Raises:
-        UserError: a number is infinite or NaN; an adapter holds integers; a mask holds numbers other than 0 and 1, or
-            an entry that the mask prunes is not zero.
+        UserError: a number is infinite or NaN; an adapter holds numbers of another type than it can; a mask holds
+            numbers other than 0 and 1, or an entry that the mask prunes is not zero.
     """
-    again = "download the file again, or an earlier checkpoint of the training"
+    again = _AGAIN
+    check_dtypes({name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, label)
+    if MASK_EPOCH in state and not (state[MASK_EPOCH].numel() == 1 and 0 <= int(state[MASK_EPOCH]) < 2**31):
+        raise UserError(f"{label} has no epoch in {MASK_EPOCH}; {again}")
     for name, value in state.items():
         if name.endswith(NO_WEIGHTS):
             continue
@@ -112,8 +162,6 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
                     f"{label} has entries in {name.removesuffix('mask')}B that its mask prunes; {again} "
                     "(average checkpoints with 'langspec-lora average')"
                 )
-        elif part is not None and not value.is_floating_point():
-            raise UserError(f"{label} has integers in {name}; {again}")
         elif (part is not None or value.dim() == 1) and not torch.isfinite(value).all():
             raise UserError(f"{label} has infinite numbers or NaN in {name}; {again}")
 

@@ -3,6 +3,7 @@
 Reading:
 
 - ``safe_pickle``: reading pickles without running anything in them
+- ``zip_records``: the checksums of a file
 - ``outline``: names, shapes and arguments of a file, without running anything in it
 - ``loading``: the whole file, as torch loads it
 - ``stored_model``: adapters, base and settings of a checkpoint or an adapter folder
@@ -22,6 +23,7 @@ Checks before training or generation:
 - ``compatibility``: whether a checkpoint fits the model of a command
 - ``argument_checks``: whether model arguments are valid, and the same in a checkpoint and a command
 - ``resuming``: whether a training can continue with a checkpoint's optimizer
+- ``optimizer_state``: whether the optimizer's state in a checkpoint is valid
 
 Writing:
 

@@ -10,7 +10,7 @@ from typing import Any
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LanguageTable, languages_from_json
+from langspec_lora.languages import LanguageTable, check_name, languages_from_json
 
 TOKEN_ORDER = "dictionary_langs"
 """The argument of our checkpoints that names the languages in the order of their tokens in the vocabulary.
@@ -72,11 +72,14 @@ def stored_languages(outline: Outline) -> LanguageTable | None:
 
 
 def stored_langs(args: Namespace | None) -> tuple[str, ...]:
-    """The ``--langs`` that a checkpoint was trained with; empty if its arguments do not say."""
+    """The ``--langs`` that a checkpoint was trained with; empty if its arguments do not say.
+
+    Raises:
+        UserError: a name cannot be a language's.
+    """
     langs = getattr(args, "langs", None) or ()
-    if isinstance(langs, str):
-        return tuple(langs.split(","))
-    return tuple(langs) if isinstance(langs, (list, tuple)) else ()
+    names = langs.split(",") if isinstance(langs, str) else langs if isinstance(langs, (list, tuple)) else ()
+    return tuple(check_name(name, "the checkpoint's argument langs") for name in names)
 
 
 def model_settings(args: Namespace) -> dict[str, Any]:

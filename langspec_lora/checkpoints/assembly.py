@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from langspec_lora.adapters.checks import check_shapes
+from langspec_lora.adapters.checks import check_shapes, check_values
 from langspec_lora.adapters.entries import adapter_shapes
 from langspec_lora.adapters.packed import Adapters, adapter_entries
 from langspec_lora.checkpoints.arguments import MODEL_SETTINGS, TOKEN_ORDER, stored_langs
@@ -34,7 +34,7 @@ def adapted_checkpoint(
         settings: what :func:`~langspec_lora.checkpoints.arguments.model_settings` returned for the adapters' training.
 
     Raises:
-        UserError: the adapters do not fit the base model.
+        UserError: the adapters do not fit the base model, or a number of theirs is wrong.
     """
     args = adapted_arguments(args, adapters, settings)
     state = adapter_entries(adapters)
@@ -43,6 +43,7 @@ def adapted_checkpoint(
     except AttributeError as error:
         raise UserError(f"the base model is not a Transformer that can be adapted ({error})") from error
     check_shapes({name: tuple(value.shape) for name, value in state.items()}, expected, "the adapter")
+    check_values(state, "the adapter")
     return checkpoint_of(args, {**base, **state})
 
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from langspec_lora.adapters.checks import check_adapters_are_whole, check_entries, check_languages, check_shapes
-from langspec_lora.adapters.entries import adapter_shapes, is_adapter_entry
+from langspec_lora.adapters.checks import (
+    check_adapters_are_whole,
+    check_agreement,
+    check_entries,
+    check_languages,
+    check_shapes,
+    check_values,
+)
+from langspec_lora.adapters.entries import MANIFEST, adapter_shapes, is_adapter_entry
 from langspec_lora.checkpoints.argument_checks import check_model_arguments, check_model_sizes
 from langspec_lora.checkpoints.arguments import stored_config, stored_langs, stored_languages
 from langspec_lora.checkpoints.base_location import stored_base_path
 from langspec_lora.checkpoints.left_out_base import outline_with_base
+from langspec_lora.checkpoints.loading import is_mapped, load_checkpoint, model_entries
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
+from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.sites import POSITIONS
@@ -35,11 +44,13 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
         return
     path, resumes = start
     outline = outline_with_base(read_outline(path), stored_base_path(args))
+    check_sums(path)
     _check_sizes(outline, args, vocabulary)
     expected = {} if config is None else adapter_shapes(args, config)
     label = f"checkpoint {path}"
     if not check_entries(_adapter_entries(outline), expected, label):
         return
+    _check_adapters(outline, label)
     held = stored_languages(outline)
     if held is None or config is None:
         return
@@ -76,6 +87,7 @@ def check_generation_checkpoints(
 
 def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabulary: int) -> None:
     label = f"checkpoint {outline.path}"
+    check_sums(outline.path)
     _check_vocabulary(outline, vocabulary)
     check_model_sizes(outline)
     args = outline.model_args
@@ -85,10 +97,25 @@ def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabul
     expected = adapter_shapes(args, stored_config(args, label))
     check_adapters_are_whole(_adapter_entries(outline), expected, label)
     check_shapes(outline.shapes, expected, label)
+    _check_adapters(outline, label)
     held = stored_languages(outline)
     unknown = [name for name in languages if held is not None and name not in held.names]
     if held is not None and unknown:
         raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+
+
+def _check_adapters(outline: Outline, label: str) -> None:
+    """Checks the adapters' numbers and languages before a model is built, where the rest need not be read for it.
+
+    Otherwise, their numbers are checked when the model gets them.
+    """
+    if not is_mapped(outline.path):
+        return
+    entries = model_entries(load_checkpoint(outline.path))
+    check_values({name: value for name, value in entries.items() if is_adapter_entry(name)}, label)
+    held = stored_languages(outline)
+    if held is not None and MANIFEST in entries:
+        check_agreement(entries[MANIFEST], held, label)
 
 
 def _adapter_entries(outline: Outline) -> dict[str, tuple[int, ...]]:

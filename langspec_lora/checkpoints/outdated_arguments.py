@@ -20,7 +20,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.errors import UserError, exit_on_user_error, printable
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def tell_replaced(replaced: dict[str, Any]) -> None:
     """Logs what :func:`replace_outdated` returned."""
     if not replaced:
         return
-    values = ", ".join(f"{name} {str(value)[:80]!r}" for name, value in replaced.items())
+    values = ", ".join(f"{printable(name)} {str(value)[:80]!r}" for name, value in replaced.items())
     lost = " and ".join(name for name in replaced if name in _READ_TEXT)
     if lost:
         logger.warning(

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from langspec_lora.adapters.checks import check_dtypes
+from langspec_lora.adapters.entries import is_adapter_entry
 from langspec_lora.checkpoints.safe_pickle import TensorStub, read_pickle
+from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
 
 
@@ -25,6 +28,8 @@ class Outline:
         history: what fairseq saved about the optimizer besides its moments: the class names of optimizer and criterion,
             the state of the schedule, and ``options`` (betas, …); None if the file holds no optimizer.
         processes: how many processes trained; None if the file does not say.
+        optimizer: shapes of the tensors of the optimizer's state, by the number of the parameter and their name; None
+            if the file holds no such state.
     """
 
     path: Path
@@ -33,6 +38,7 @@ class Outline:
     epoch: int | None
     history: Mapping[str, Any] | None = None
     processes: int | None = None
+    optimizer: Mapping[int, Mapping[str, tuple[int, ...]]] | None = None
 
     def stack_sizes(self, stack: str) -> dict[str, int]:
         """The sizes of a stack, as its weights show them, by the ending of fairseq's argument.
@@ -57,6 +63,9 @@ def read_outline(path: str | Path) -> Outline:
     Args:
         path: a file written by ``torch.save``, in its current or its old (before torch 1.6) format.
 
+    The checksums of what the file says, and of its adapters, are compared; those of the base by
+    :func:`~langspec_lora.checkpoints.zip_records.check_sums`, which takes as long as reading it.
+
     Returns:
         Names and shapes of the model's state and the arguments it was built from.
 
@@ -69,8 +78,15 @@ def read_outline(path: str | Path) -> Outline:
         raise UserError(
             f"checkpoint {path} is not from fairseq: it holds no model; give a file written by fairseq-train"
         )
-    shapes = {name: value.shape for name, value in state["model"].items() if isinstance(value, TensorStub)}
-    return Outline(path, shapes, _model_args(state), _epoch(state), _history(state), _processes(state))
+    tensors = {name: value for name, value in state["model"].items() if isinstance(value, TensorStub)}
+    if not all(isinstance(name, str) for name in state["model"]):
+        raise UserError(f"checkpoint {path} is damaged: an entry of its model has no name; download it again")
+    check_sums(path, {value.storage for name, value in tensors.items() if is_adapter_entry(name)})
+    check_dtypes({name: value.dtype for name, value in tensors.items()}, f"checkpoint {path}")
+    shapes = {name: value.shape for name, value in tensors.items()}
+    return Outline(
+        path, shapes, _model_args(state), _epoch(state), _history(state), _processes(state), _optimizer(state)
+    )
 
 
 def _model_args(state: dict) -> Namespace | None:
@@ -96,6 +112,18 @@ def _history(state: dict) -> Mapping[str, Any] | None:
     groups = optimizer.get("param_groups")
     first = groups[0] if isinstance(groups, list) and groups else None
     return {**last, "options": first if isinstance(first, dict) else {}}
+
+
+def _optimizer(state: dict) -> Mapping[int, Mapping[str, tuple[int, ...]]] | None:
+    optimizer = state.get("last_optimizer_state")
+    held = optimizer.get("state") if isinstance(optimizer, dict) else None
+    if not isinstance(held, dict) or not all(isinstance(number, int) for number in held):
+        return None
+    return {
+        number: {str(name): value.shape for name, value in values.items() if isinstance(value, TensorStub)}
+        for number, values in held.items()
+        if isinstance(values, dict)
+    }
 
 
 def _processes(state: dict) -> int | None:

@@ -12,10 +12,11 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
 from langspec_lora.adapters.entries import is_adapter_entry
+from langspec_lora.checkpoints.optimizer_state import check_optimizer_state
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import freezes_base
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
         adapts: whether the model has adapters.
 
     Raises:
-        UserError: the checkpoint is a base model, or was trained with another optimizer, criterion or precision, or
-            with other trainable parameters.
+        UserError: the checkpoint is a base model, was trained with another optimizer, criterion or precision, or with
+            other trainable parameters, or its optimizer's state is damaged.
     """
     start = starting_checkpoint(args)
     if start is None or not start[1]:
@@ -50,6 +51,7 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
             f"checkpoint {outline.path} was trained with {what} {was}, which its optimizer state depends on, but "
             f"{now} was given; resume with {what} {was}, or {_reset(args, '--reset-optimizer')}"
         )
+    check_optimizer_state(outline, adapts and freezes_base(args))
     _check_schedule(args, outline, history)
     _warn_of_overruled_flags(args, outline, history)
 
@@ -128,7 +130,7 @@ def _warn_of_overruled_flags(args: Namespace, outline: Outline, history: Mapping
             continue
         logger.warning(
             "--%s %s has no effect: %s continues with %s; to change it give --optimizer-overrides \"{'%s': %s}\"",
-            *(name.replace("_", "-"), now, outline.path, was, key, now),
+            *(name.replace("_", "-"), now, outline.path, printable(str(was)), key, now),
         )
 
 

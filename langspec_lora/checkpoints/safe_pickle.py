@@ -2,22 +2,23 @@
 
 Checkpoints are pickles, and a pickle can name any function to run. How far fairseq is protected depends on its version
 and on torch's: not at all before torch 2.6, or on fairseq's main branch. So :func:`read_pickle` reads each file first;
-its unpickler accepts tensors, containers and fairseq's arguments, and refuses everything else.
+its unpickler accepts tensors, containers and fairseq's arguments, and refuses everything else. A tensor must lie within
+its storage, and a storage within its record, so that a small file cannot ask for much memory, or for that of others.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import tarfile
 from argparse import Namespace
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-import torch
-
+from langspec_lora.checkpoints.zip_records import ZipRecords
 from langspec_lora.compat.repairs import NumberType
 from langspec_lora.errors import UserError
 
@@ -29,10 +30,14 @@ class TensorStub:
 
     Attributes:
         shape: the tensor's shape.
+        dtype: the name of torch's dtype, such as ``float32``.
+        storage: the key of its storage, which names a record of the file; empty if it is not known.
     """
 
-    def __init__(self, shape: tuple[int, ...] = ()) -> None:
+    def __init__(self, shape: tuple[int, ...] = (), dtype: str = "", storage: str = "") -> None:
         self.shape = tuple(shape)
+        self.dtype = dtype
+        self.storage = storage
 
     def __repr__(self) -> str:
         return f"TensorStub{self.shape}"
@@ -63,20 +68,50 @@ class _NumberType(NumberType, metaclass=_Sealed):
     """Replaces a numeric NumPy dtype."""
 
 
-def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], *rest: Any) -> TensorStub:
-    return TensorStub(size)
+class _Elements(NamedTuple):
+    """The type of a storage's elements: the name of torch's dtype, and the size of one in bytes."""
+
+    name: str
+    size: int
+
+
+class _Storage(metaclass=_Sealed):
+    """Replaces a storage."""
+
+    def __init__(self, elements: _Elements, key: str, count: int) -> None:
+        self.elements, self.key, self.count = elements, key, count
+
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any
+) -> TensorStub:
+    numbers = (offset, *size, *stride)
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(size) != len(stride):
+        raise pickle.UnpicklingError("a tensor has no valid shape")
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    count = math.prod(size)
+    if count > storage.count or (count and last >= storage.count):
+        raise pickle.UnpicklingError("a tensor is larger than what is stored of it")
+    return TensorStub(size, storage.elements.name, storage.key)
 
 
 def _rebuild_parameter(data: TensorStub, *rest: Any) -> TensorStub:
     return data
 
 
-_ELEMENT_BYTES = {
-    **dict.fromkeys(("Byte", "Char", "Bool"), 1),
-    **dict.fromkeys(("Short", "Half", "BFloat16"), 2),
-    **dict.fromkeys(("Int", "Float"), 4),
-    **dict.fromkeys(("Long", "Double", "ComplexFloat"), 8),
-    "ComplexDouble": 16,
+_STORAGES: Mapping[str, _Elements] = {
+    "Byte": _Elements("uint8", 1),
+    "Char": _Elements("int8", 1),
+    "Bool": _Elements("bool", 1),
+    "Short": _Elements("int16", 2),
+    "Half": _Elements("float16", 2),
+    "BFloat16": _Elements("bfloat16", 2),
+    "Int": _Elements("int32", 4),
+    "Float": _Elements("float32", 4),
+    "Long": _Elements("int64", 8),
+    "Double": _Elements("float64", 8),
+    "ComplexFloat": _Elements("complex64", 8),
+    "ComplexDouble": _Elements("complex128", 16),
 }
 
 
@@ -114,7 +149,7 @@ _ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy", "ndarray"): None,  # named to _reconstruct, never called
     ("typing", "Any"): _Opaque,
     ("_codecs", "encode"): _Opaque,
-    **{("torch", f"{name}Storage"): width for name, width in _ELEMENT_BYTES.items()},
+    **{("torch", f"{name}Storage"): elements for name, elements in _STORAGES.items()},
     **{("torch", name): _Opaque for name in _DTYPES},
     **{(module, name): _Opaque for module, names in _OMEGACONF.items() for name in names},
     **{(module, plain.__name__): plain for module in ("builtins", "__builtin__") for plain in _PLAIN},
@@ -139,13 +174,17 @@ class _OutlineUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         raise pickle.UnpicklingError(f"it names {f'{module}.{name}'[:80]!r}, which no checkpoint needs")
 
-    def persistent_load(self, pid: Any) -> _Opaque:
+    def persistent_load(self, pid: Any) -> _Storage:
         # Old files can also refer to a "module", whose source code torch compares and may write to disk.
-        referent, element_bytes, key, _, count = pid[:5]
+        referent, elements, key, _, count = pid[:5]
         if referent != "storage":
             raise pickle.UnpicklingError("it refers to something other than a tensor's storage")
-        self.storages[key] = element_bytes * count
-        return _Opaque()
+        if not isinstance(elements, _Elements) or type(key) is not str or type(count) is not int or count < 0:
+            raise pickle.UnpicklingError("a tensor has no valid storage")
+        size = elements.size * count
+        if self.storages.setdefault(key, size) != size:
+            raise pickle.UnpicklingError("it gives one storage two sizes")
+        return _Storage(elements, key, count)
 
 
 def read_pickle(path: Path) -> Any:
@@ -174,12 +213,15 @@ def read_pickle(path: Path) -> Any:
 
 
 def _read_zip(file: BinaryIO) -> Any:
-    # With torch's reader: Python's zipfile can find other contents in a crafted file.
-    file.seek(0)
-    archive = torch._C.PyTorchFileReader(file)
-    if "constants.pkl" in archive.get_all_records():
+    records = ZipRecords(file)
+    if "constants.pkl" in records:
         raise pickle.UnpicklingError("it is a TorchScript program")
-    return _OutlineUnpickler(io.BytesIO(archive.get_record("data.pkl"))).load()
+    unpickler = _OutlineUnpickler(io.BytesIO(records.read("data.pkl")))
+    state = unpickler.load()
+    for key, size in unpickler.storages.items():
+        if records.size(f"data/{key}") < size:
+            raise EOFError
+    return state
 
 
 def _read_legacy(file: BinaryIO) -> Any:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from langspec_lora.adapters.adapter_folder import AdapterFile, read_adapter_file
-from langspec_lora.adapters.checks import check_adapters_are_whole, check_shapes, check_values
-from langspec_lora.adapters.entries import adapter_shapes, base_of, is_adapter_entry
+from langspec_lora.adapters.checks import check_adapters_are_whole, check_agreement, check_shapes, check_values
+from langspec_lora.adapters.entries import MANIFEST, adapter_shapes, base_of, is_adapter_entry
 from langspec_lora.adapters.packed import Adapters, adapters_of
 from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
@@ -22,6 +22,7 @@ from langspec_lora.checkpoints.base_location import found_base, stored_base_path
 from langspec_lora.checkpoints.fingerprint import base_fingerprint
 from langspec_lora.checkpoints.left_out_base import base_entry, fill_base, stated_base
 from langspec_lora.checkpoints.loading import load_checkpoint, model_arguments, model_entries
+from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
 from langspec_lora.tensor_files import write_checkpoint
 
@@ -130,12 +131,14 @@ class StoredModel:
         """Entries of the base model, without the copies of weights that fairseq 0.12.2's encoder layers keep.
 
         Raises:
-            UserError: the base is not found, or is not the one the adapters were trained on.
+            UserError: the base is not found, is damaged, or is not the one the adapters were trained on.
         """
         if self._folder:
             raise self._lacks_base()
         tensors = dict(self.entries)
-        if not self.holds_base:
+        if self.holds_base:
+            check_sums(self.path)
+        else:
             fill_base(tensors, self.base_path, str(self))
         return base_of(tensors)
 
@@ -196,4 +199,5 @@ def checked_adapters(state: Mapping[str, Tensor], args: Namespace, label: str) -
     check_adapters_are_whole(shapes, expected, label)
     check_shapes(shapes, expected, label)
     check_values(found, label)
+    check_agreement(found[MANIFEST], config.languages, label)
     return adapters_of(found, config)

@@ -18,6 +18,7 @@ from langspec_lora.languages import (
     check_rank,
     read_resources,
 )
+from langspec_lora.notes import show
 from langspec_lora.values import names_of
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --langs sw --lang-resources languages.yaml --out with_sw.pt"
@@ -72,6 +73,6 @@ def run(args: argparse.Namespace) -> int:
     adapters = add_languages(stored.adapters, new, stored.settings.get("lora_init") or "rank", args.seed)
     stored.write(adapters, args.out)
     all_languages = ",".join(adapters.languages.names)
-    print(f"written: {args.out}")
-    print(f"train them with --finetune-from-model {args.out} --langs {all_languages} --train-languages {args.langs}")
+    show(f"written: {args.out}")
+    show(f"train them with --finetune-from-model {args.out} --langs {all_languages} --train-languages {args.langs}")
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
+from langspec_lora.notes import show
 
 EXAMPLE = "checkpoints/checkpoint14.pt checkpoints/checkpoint15.pt --out average.pt"
 
@@ -46,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
                 f"{other} and {stored[0]} have different base models; give checkpoints of a training with a frozen base"
             )
     stored[0].write(adapters, args.out)
-    print(f"written: {args.out}, the average of {len(stored)} checkpoints")
+    show(f"written: {args.out}, the average of {len(stored)} checkpoints")
     return 0

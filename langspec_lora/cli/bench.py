@@ -11,6 +11,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_folder
+from langspec_lora.notes import show
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
 
@@ -70,6 +71,6 @@ def run(args: argparse.Namespace) -> int:
     line = StatusLine(sys.stderr)
     results = compare(setting, args.rounds, parts, line.show)
     line.clear()
-    print(to_markdown(results))
-    print("written:", *(f"  {path}" for path in write(results, args.out)), sep="\n")
+    show(to_markdown(results))
+    show("written:", *(f"  {path}" for path in write(results, args.out)))
     return 0

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.notes import show
 
 EXAMPLE = "--require-tokenizer flores101"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -58,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     findings = [finding for check in CHECKS for finding in _guarded(check)]
     findings += [_required_tokenizer(name) for name in args.require_tokenizer]
     for finding in findings:
-        print(f"{finding.name:<17}{finding.found}")
+        show(f"{finding.name:<17}{finding.found}")
     fatal = [finding for finding in findings if finding.problem and finding.fatal]
     notes = [finding for finding in findings if finding.problem and not finding.fatal]
     for finding in notes:
-        print(f"note: {finding.name}: {finding.problem}")
+        show(f"note: {finding.name}: {finding.problem}")
     for finding in fatal:
-        print(f"wrong: {finding.name}: {finding.problem}")
-    print(f"{len(fatal)} problem{'s' * (len(fatal) != 1)} to repair" if fatal else "no problems found")
+        show(f"wrong: {finding.name}: {finding.problem}")
+    show(f"{len(fatal)} problem{'s' * (len(fatal) != 1)} to repair" if fatal else "no problems found")
     return 1 if fatal else 0
 
 

@@ -16,7 +16,7 @@ from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
 from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from langspec_lora.inference.model_spec import ModelSpec
-from langspec_lora.notes import is_quiet
+from langspec_lora.notes import is_quiet, show
 from langspec_lora.settings import add_flags, read_flags
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ def run(args: argparse.Namespace) -> int:
                 means = mean_scores(scores)
                 words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
                 label = f"{model}: " if len(evaluations) > 1 else ""
-                print(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
+                show(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
     if torchrun.rank() == 0 and not is_quiet():
         folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
         # Without quotes around it: a folder with a space has its own.
-        print(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
+        show(f"tables, heat maps and a page to read: langspec-lora report {folders}", file=sys.stderr)
     return 0
 
 

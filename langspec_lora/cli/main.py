@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from langspec_lora.errors import UserError, command_line
+from langspec_lora.notes import PrintableFormatter
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -63,6 +64,8 @@ def _set_up_logging(args: Namespace) -> None:
     form = "%(asctime)s | %(levelname)s | %(name)s | %(message)s" if args.verbose else "langspec-lora: %(message)s"
     # Now, because fairseq sets up logging of its own when imported: everything from INFO on.
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter(form))
     logging.getLogger("fairseq").setLevel(level)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from langspec_lora.example.corpus import SIZES
 from langspec_lora.example.grammar import CODES, LANGUAGES
+from langspec_lora.notes import show
 
 EXAMPLE = "example"
 
@@ -26,13 +27,11 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     if not make_example(args.out, seed=args.seed):
-        print(f"{args.out}: complete, made with the same settings")
+        show(f"{args.out}: complete, made with the same settings")
         return 0
     levels = {level: [one.code for one in LANGUAGES if one.level == level] for level in ("high", "med", "low")}
-    print(*(f"{level}: {' '.join(codes)}" for level, codes in levels.items()), sep="; ")
-    print(
-        *(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()), sep=", "
-    )
-    print(f"multi-parallel in {len(CODES)} languages: {SIZES.finetune} train, {SIZES.valid} valid, {SIZES.test} test")
-    print(f"{args.out}: made in {time.monotonic() - started:.0f} s")
+    show("; ".join(f"{level}: {' '.join(codes)}" for level, codes in levels.items()))
+    show(", ".join(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()))
+    show(f"multi-parallel in {len(CODES)} languages: {SIZES.finetune} train, {SIZES.valid} valid, {SIZES.test} test")
+    show(f"{args.out}: made in {time.monotonic() - started:.0f} s")
     return 0

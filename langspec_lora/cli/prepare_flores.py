@@ -10,7 +10,7 @@ from pathlib import Path
 
 from langspec_lora.errors import collect_errors
 from langspec_lora.languages import read_resources
-from langspec_lora.notes import note
+from langspec_lora.notes import note, show
 
 EXAMPLE = "--languages configs/languages/twelve.yaml --out flores12"
 
@@ -73,20 +73,20 @@ def run(args: argparse.Namespace) -> int:
     )
     names = ",".join(resources.levels)
     if prepared.summary is None:
-        print(f"{prepared.data_bin}: complete, made from the same text and settings")
+        show(f"{prepared.data_bin}: complete, made from the same text and settings")
     else:
         summary = prepared.summary
-        print(
+        show(
             f"{prepared.data_bin}: {len(resources.levels)} languages, {summary.names // 2:,} bitexts from "
             f"{summary.sides} sides written once; {summary.sentences:,} sentences, {summary.tokens:,} tokens, "
             f"{summary.unknown / summary.tokens:.2%} unknown; {time.monotonic() - started:.0f} s"
         )
-    print(f"dictionary: {prepared.vocabulary:,} entries")
-    print(
+    show(f"dictionary: {prepared.vocabulary:,} entries")
+    show(
         f"train: dev; valid: devtest lines 1 to {args.valid_lines}; test: all of devtest "
         "(so the validation lines are test lines too)"
     )
-    print(f"--langs {names}")
+    show(f"--langs {names}")
     for text in prepared.notes:
-        print(f"note: {text}")
+        show(f"note: {text}")
     return 0

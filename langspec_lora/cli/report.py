@@ -11,6 +11,7 @@ from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.files import check_folder
 from langspec_lora.languages import read_resources
+from langspec_lora.notes import show
 from langspec_lora.values import names_of
 
 EXAMPLE = "results/base results/checkpoint_best --out report"
@@ -92,6 +93,6 @@ def run(args: argparse.Namespace) -> int:
     )
     analysis = analyse(request)
     # Printed before it is written: where the disk is full, the terminal still has it.
-    print(terminal_text(analysis), flush=True)
-    print("\nwritten:", *(f"  {path}" for path in write_files(analysis, out)), sep="\n")
+    show(terminal_text(analysis))
+    show("\nwritten:", *(f"  {path}" for path in write_files(analysis, out)))
     return 0

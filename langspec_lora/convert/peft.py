@@ -12,7 +12,7 @@ from langspec_lora.config import activation_sides
 from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_one_direction, say
 from langspec_lora.convert.hf.peft_folder import PEFT_FILES, base_model_name, export_lora, import_lora
 from langspec_lora.errors import collect_errors
-from langspec_lora.files import check_file, check_folder
+from langspec_lora.files import below, check_file, check_folder
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 from langspec_lora.sites import POSITIONS
 from langspec_lora.tensor_files import write_checkpoint
@@ -41,7 +41,7 @@ def export(args: Namespace) -> list[Path]:
         folders = {(args.source_lang, args.target_lang): args.out}
         if args.all:
             names = permutations(adapters.languages.names, 2)
-            folders = {direction: args.out / "-".join(direction) for direction in names}
+            folders = {direction: below(args.out, "-".join(direction)) for direction in names}
             for folder in folders.values():
                 check_folder(folder, PEFT_FILES, args.overwrite)
     shapes = _shapes(model)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from langspec_lora.errors import UserError
+from langspec_lora.languages import check_name
 from langspec_lora.values import names_of
 
 
@@ -31,7 +32,7 @@ class Direction(NamedTuple):
         source, dash, target = text.strip().partition("-")
         if not dash or not source or not target or "-" in target or source == target:
             raise UserError(f"{text!r} is not a direction; expected two different languages such as en-fr")
-        return cls(source, target)
+        return cls(check_name(source, f"the direction {text!r}"), check_name(target, f"the direction {text!r}"))
 
 
 def side_path(data_bin: Path, subset: str, direction: Direction, language: str) -> Path | None:
@@ -68,12 +69,14 @@ def find_directions(data_bin: Path, subset: str) -> list[Direction]:
     """
     if not data_bin.is_dir():
         raise UserError(f"{data_bin} is not a folder; give the folder that fairseq-preprocess wrote")
-    name = re.compile(rf"{re.escape(subset)}\.([^.-]+)-([^.-]+)\.\1\.idx")
+    pattern = re.compile(rf"{re.escape(subset)}\.([^.-]+)-([^.-]+)\.\1\.idx")
     found = set()
     for path in data_bin.iterdir():
-        match = name.fullmatch(path.name)
+        match = pattern.fullmatch(path.name)
         if match and match[1] != match[2]:  # data of one language, to denoise, are no direction
             found |= {Direction(*match.groups()), Direction(match[2], match[1])}
+    for name in {name for direction in found for name in direction}:
+        check_name(name, f"a file of {data_bin}")
     found = {direction for direction in found if side_path(data_bin, subset, direction, direction.target)}
     if not found:
         raise UserError(

@@ -27,7 +27,7 @@ from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.flores_download import SPLITS, URL, download
 from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.files import NotUtf8, read_json, read_lines, sha256, write_json, write_whole
+from langspec_lora.files import NotUtf8, below, read_json, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
 
 VALID_LINES = 100
@@ -152,7 +152,7 @@ def read_text(folder: Path, codes: Mapping[str, str]) -> dict[str, dict[str, lis
         text[split] = {}
         first: tuple[Path, int] | None = None
         for name, code in codes.items():
-            path = folder / split / f"{code}.{split}"
+            path = below(folder / split, f"{code}.{split}")
             lines = _read_lines(path, name)
             first = first or (path, len(lines))
             if len(lines) != first[1]:

@@ -29,7 +29,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
-from langspec_lora.files import read_json, read_lines
+from langspec_lora.files import below, read_json, read_lines
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -47,7 +47,7 @@ RESULT_FILES = (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED, f"*-*{_HYPOTHESES}", 
 
 def hypotheses_path(folder: Path, direction: Direction) -> Path:
     """The file of a direction's hypotheses in a results folder."""
-    return folder / f"{direction}{_HYPOTHESES}"
+    return below(folder, f"{direction}{_HYPOTHESES}")
 
 
 def decoded(folder: Path) -> set[str]:
@@ -67,7 +67,7 @@ def look_again(folder: Path) -> None:
 
 def text_path(folder: Path, language: str, digest: str) -> Path:
     """The file of a source or reference text in a results folder, by the hash of its lines."""
-    return folder / TEXTS / f"{language}.{digest[:12]}.txt"
+    return below(folder / TEXTS, f"{language}.{digest[:12]}.txt")
 
 
 def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
@@ -127,7 +127,7 @@ class Run:
 
     def hypotheses(self, direction: Direction) -> Path:
         """The file of a direction's hypotheses, which may be missing; the published loop names it differently."""
-        return hypotheses_path(self.folder, direction) if self.entries else self.folder / f"{direction}.spbleu.h"
+        return hypotheses_path(self.folder, direction) if self.entries else below(self.folder, f"{direction}.spbleu.h")
 
 
 def read_run(folder: Path, name: str) -> Run:

@@ -10,6 +10,7 @@ from typing import Any
 
 from langspec_lora import __version__
 from langspec_lora.data.directions import Direction
+from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, ModelScorer
 from langspec_lora.evaluation.prepare import Evaluation, by_target
 from langspec_lora.evaluation.results import (
@@ -23,7 +24,7 @@ from langspec_lora.evaluation.results import (
     scores_csv,
     text_path,
 )
-from langspec_lora.evaluation.scores_file import TEXT_HASHES, parse_scores, sealed
+from langspec_lora.evaluation.scores_file import TEXT_HASHES, is_score, parse_scores, sealed
 from langspec_lora.evaluation.scoring import ENTRY_KEYS, TargetScorer, text_sha256
 from langspec_lora.evaluation.split_text import languages_of
 from langspec_lora.files import read_json, read_lines, write_json, write_whole
@@ -102,6 +103,11 @@ class Scoreboard:
                     if scorer.name not in self._scores[direction]:
                         texts = self._sources_of(direction), read_lines(hypotheses_path(self._out, direction))
                         score = scorer.score(*texts, self._scorer_for(direction).references)
+                        if not is_score(score, *METRICS[scorer.name].bounds):
+                            raise UserError(
+                                f"{scorer.label} gives {score} for {direction}, which is no score; leave "
+                                f"--{scorer.name} out, or give another model"
+                            )
                         self._scores[direction][scorer.name] = score
                         self._signatures[scorer.name] = scorer.signature
                         self._write_now_and_then()

@@ -12,7 +12,7 @@ from pathlib import Path
 from langspec_lora.data.directions import Direction, side_path
 from langspec_lora.data.plain_text import plain_text
 from langspec_lora.errors import UserError
-from langspec_lora.files import read_lines
+from langspec_lora.files import below, read_lines
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SplitText:
         return None
 
     def _file(self, folder: Path, language: str) -> Path:
-        return folder / f"{self.subset}.{language}"
+        return below(folder, f"{self.subset}.{language}")
 
     def _side(self, direction: Direction, language: str) -> Path:
         path = side_path(self.data_bin, self.subset, direction, language)
@@ -95,7 +95,7 @@ class SplitText:
     def _binarised(self, direction: Direction, language: str) -> list[str]:
         from fairseq.data import Dictionary, data_utils
 
-        path = self.dictionary or self.data_bin / f"dict.{language}.txt"
+        path = self.dictionary or below(self.data_bin, f"dict.{language}.txt")
         dictionary = Dictionary.load(str(path))
         side = self._side(direction, language)
         dataset = data_utils.load_indexed_dataset(str(side), dictionary, "mmap")

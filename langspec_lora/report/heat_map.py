@@ -47,6 +47,7 @@ _STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a pictur
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "svg.hashsalt": "langspec",
+    "text.parse_math": False,  # a name may have dollars
 }
 _FIGURES_UP_TO = 44  # rows or columns up to which the cells of a picture hold figures
 _TOP, _LEFT, _RIGHT, _BOTTOM = 1.45, 1.05, 1.25, 0.35  # inches around the cells

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
+from langspec_lora.errors import printable
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
@@ -31,7 +32,7 @@ def html_report(analysis: Analysis) -> str:
     environment = Environment(
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"styled": _styled, "drawn": map_table}
+    environment.filters |= {"styled": _styled, "drawn": map_table, "printable": printable}
     width, _ = cell_shape(len(analysis.languages))
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
@@ -66,11 +67,14 @@ def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence
         # Only differences have a sign.
         difference = float(text) if re.fullmatch(r"[+-]\d+(\.\d+)?", text) else 0.0
         sign = ["gain"] if difference > 0 else ["drop"] if difference < 0 else []
-        return {"text": text.replace("-", "−") if sign else text, "style": " ".join(styles[column] + sign)}
+        return {"text": text.replace("-", "−") if sign else printable(text), "style": " ".join(styles[column] + sign)}
 
     return {
         "over": over,
-        "columns": [{"name": name, "style": " ".join(style)} for name, style in zip(table.header, styles, strict=True)],
+        "columns": [
+            {"name": printable(name), "style": " ".join(style)}
+            for name, style in zip(table.header, styles, strict=True)
+        ],
         "rows": [[cell(text, column) for column, text in enumerate(row)] for row in table.cells],
     }
 
@@ -157,8 +161,8 @@ def map_table(matrix: Matrix) -> dict[str, object]:
     every = 1 if readable else -(-_ROOM_FOR_NAME // width)  # names that there is room for
     down = {start: level(matrix.words[0], group, size, height) for start, group, size in groups}
     return {
-        "title": matrix.title,
-        "subtitle": matrix.subtitle,
+        "title": printable(matrix.title),
+        "subtitle": printable(matrix.subtitle),
         "cell": width,
         "tall": height,
         "font": 11 if width >= 32 else 9,

@@ -19,7 +19,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
-from langspec_lora.report.tables import Table
+from langspec_lora.report.tables import Table, markdown_text
 from langspec_lora.sites import POSITIONS, STACKS, Site
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _numbers(count: Count) -> dict[str, Any]:
 def as_text(found: Inspection) -> str:
     """The same as Markdown for a terminal."""
     content, adapters = found.content, found.adapters
-    lines = [f"# {content['path']}", "", f"- base parameters: {_base_text(**content['base'])}"]
+    lines = [f"# {markdown_text(content['path'])}", "", f"- base parameters: {_base_text(**content['base'])}"]
     if adapters is None:
         return "\n".join([*lines, "- adapters: none"])
     total = content["adapters"]
@@ -176,7 +176,8 @@ def _base_text(parameters: int | None, path: str | None, fingerprint: str | None
         return count
     where = ""
     if path:
-        where = f", in {path}" if parameters else f"; they were in {path}, which was not found"
+        named = markdown_text(path)
+        where = f", in {named}" if parameters else f"; they were in {named}, which was not found"
     return f"{count}{where} (fingerprint {fingerprint[:19]})"
 
 

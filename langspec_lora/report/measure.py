@@ -75,19 +75,14 @@ _Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
 
 
 class Cache(UserDict[str, Any]):
-    """Measurements by key in a JSON file; a file that is missing, damaged or of an earlier version counts as empty.
-
-    The file holds a hash of them: a changed digit would otherwise be reported as if it had been measured.
+    """Measurements by key in a JSON file, with their hash; a missing or damaged file counts as empty.
 
     Attributes:
         trouble: why the file could not be written, if that failed.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            super().__init__(_unsealed(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            super().__init__()
+        super().__init__(_read_hashed(path))
         self._path, self._saved, self._in_file = path, time.monotonic(), len(self)
         self.trouble = ""
 
@@ -103,30 +98,28 @@ class Cache(UserDict[str, Any]):
         if len(self) == self._in_file:  # a key names all that its value depends on, so that no value changes
             return
         try:
-            write_whole(self._path, _sealed(json.dumps(self.data)))
+            content = json.dumps(self.data).encode()
+            write_whole(self._path, _header(content) + content + b"}")
             self._in_file, self.trouble = len(self), ""
         except UserError as error:
             self.trouble = str(error)
 
 
-def _sealed(text: str) -> str:
-    """The content of a cache file: a JSON object of the hash of its measurements, and these."""
-    return f'{{"sha256": "{hashlib.sha256(text.encode()).hexdigest()}", "values": {text}}}'
+def _header(content: bytes) -> bytes:
+    """What stands before the measurements in their file."""
+    return f'{{"sha256": "{hashlib.sha256(content).hexdigest()}", "measurements": '.encode()
 
 
-_BEFORE_TEXT = len(_sealed("")) - 1
-
-
-def _unsealed(content: str) -> dict[str, Any]:
-    """The measurements in the content of a cache file.
-
-    Raises:
-        ValueError: it is damaged, or of an earlier version.
-    """
-    text = content[_BEFORE_TEXT:-1]
-    if content != _sealed(text):
-        raise ValueError("the hash is not that of the measurements")
-    return json.loads(text)
+def _read_hashed(path: Path) -> dict[str, Any]:
+    """The measurements in a file, or nothing: a changed digit would be a wrong figure that nobody notices."""
+    try:
+        whole = path.read_bytes()
+        start = len(_header(b""))
+        content = whole[start:-1]
+        found = json.loads(content) if whole[:start] == _header(content) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def measure(

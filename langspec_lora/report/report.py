@@ -78,4 +78,5 @@ def _named(maps: Sequence[Matrix]) -> dict[str, Matrix]:
 
 def _markdown(analysis: Analysis, **options: object) -> str:
     environment = Environment(loader=PackageLoader("langspec_lora.report"), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"text": tables.markdown_text, "code": tables.markdown_code}
     return environment.get_template("report.md.j2").render(analysis=analysis, tables=tables, **options).strip()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.data.directions import Direction
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, printable
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.significance import comparable
@@ -23,14 +23,19 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
             raise UserError(
                 f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
             )
-        return list(names)
+        return _shown(names)
     for depth in (1, 2):
         found = ["/".join(folder.resolve().parts[-depth:]) for folder in folders]
         if len(set(found)) == len(found):
-            return found
+            return _shown(found)
     raise UserError(
         f"the folders {', '.join(folder.resolve().name for folder in folders)} have the same names; give --names"
     )
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Names as every format of the report can show them: folders' names may have line breaks and terminal codes."""
+    return [printable(name) for name in names]
 
 
 def common_directions(runs: Sequence[Run], metric: str) -> tuple[list[Direction], int]:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langspec_lora.data.directions import Direction
+from langspec_lora.errors import printable
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
+
+_MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
+_ENTITY = re.compile(r"&(?=#?\w+;)")
+
+
+def markdown_text(text: str) -> str:
+    """A name as text of Markdown, in which it makes no table cell, link or code, no HTML and no new line."""
+    return _ENTITY.sub("&amp;", printable(text)).translate(_MARKDOWN)
+
+
+def markdown_code(text: str) -> str:
+    """A text as code of Markdown, in one line."""
+    return f"`{printable(text).replace('`', chr(39))}`"
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,7 @@ class Table:
 
     def markdown(self) -> str:
         """As Markdown whose columns are aligned in plain text as well: the first left, the others right."""
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in [self.header, *self.cells]]
+        escaped = [list(map(markdown_text, line)) for line in [self.header, *self.cells]]
         widths = [max(3, *(len(line[i]) for line in escaped)) for i in range(len(self.header))]
 
         def line(texts: Sequence[str]) -> str:

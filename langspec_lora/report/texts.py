@@ -12,7 +12,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run, text_path
 from langspec_lora.evaluation.scoring import text_sha256
-from langspec_lora.files import read_lines
+from langspec_lora.files import below, read_lines
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Finder:
                 raise UserError(f"{given.path} is not the text that {run} was scored against in {direction}")
             return text
         if self._folder is None:
-            files = (run.folder / f"{direction}.ref" for run in self._runs)
+            files = (below(run.folder, f"{direction}.ref") for run in self._runs)
             return next((self._describe(path) for path in files if path.is_file()), None)
         text = self._named(self._folder, direction.target)
         if text is None:
@@ -162,5 +162,5 @@ class _Finder:
         return next((text for text in named if text and text.sha256 == sha256), None)
 
     def _named(self, folder: Path, language: str) -> TextFile | None:
-        path = folder / f"{self._subset}.{language}"
+        path = below(folder, f"{self._subset}.{language}")
         return self._describe(path) if path.is_file() else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langspec_lora.errors import UserError
-from langspec_lora.files import whole_files, whole_folder
+from langspec_lora.files import below, whole_files, whole_folder
 
 NAMES = ("config.json", "model.bin", "vocab.json")
 
@@ -70,3 +70,19 @@ def test_files_that_belong_together_appear_together(tmp_path) -> None:
             path.write_text(path.parent.name)
         assert not first.exists()
     assert contents(tmp_path / "new") == {"a": "new", "b": "new"}
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "a/../../x", "/etc/passwd", "", ".", "a\0b", "en/../x"])
+def test_name_that_leads_out_of_its_folder_is_no_path(tmp_path, name) -> None:
+    with pytest.raises(UserError, match="it leads out of") as refusal:
+        below(tmp_path, name)
+    assert str(refusal.value).isprintable()
+
+
+def test_link_in_a_folder_may_lead_elsewhere(tmp_path) -> None:
+    """As in the cache of Hugging Face, whose folders hold nothing but links."""
+    (tmp_path / "blob").write_text("content")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to("../blob")
+    assert below(tmp_path / "folder", "link").read_text() == "content"
+    assert below(tmp_path, "folder/link") == tmp_path / "folder" / "link"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, read_resources
+from langspec_lora.languages import (
+    LEVELS,
+    PAPER_RESOURCES,
+    LanguageTable,
+    Resources,
+    languages_from_json,
+    languages_to_json,
+    read_resources,
+)
 from tests import ROOT
 
 CONFIGS = ROOT / "configs" / "languages"
@@ -149,3 +158,68 @@ def test_file_of_the_thirty_has_thirty_languages_with_flores_codes_and_the_twelv
     assert len(resources.levels) == 30
     assert resources.flores.keys() == resources.levels.keys()
     assert PAPER_RESOURCES.levels.items() <= resources.levels.items()
+
+
+PATHS = ("../../x", "/abs/x", "..", ".", "a/b", "a\\b", "a\0b")
+SEPARATED = ("", " ", " en", "en ", "e n", "en,fr", "zh-Hans", "a:b", "pt.BR", "a|b", "*", "a\nb", "a\tb")
+UNSEEN = ("\x1b[2J", "\x9b2J", "\u202een", "\u2028", "\udc80")
+BAD_NAMES = [*PATHS, *SEPARATED, *UNSEEN, "x" * 81, "ñ" * 41, 3, None, True, b"en"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_name_that_is_no_name_is_refused_by_every_table(name, tmp_path) -> None:
+    """Wherever it comes from: a path, a list, a token or a terminal would take it for something else."""
+    with pytest.raises(UserError, match=r"a language's name|such as en,fr|longer than 80 bytes") as refusal:
+        LanguageTable(("en", name), ("high", "low"), (2, 8))
+    assert str(refusal.value).isprintable()
+    if not isinstance(name, bytes):
+        text = json.dumps({"names": ["en", name], "levels": ["high", "low"], "ranks": [2, 8]})
+        with pytest.raises(UserError, match=r"^the checkpoint's table of languages was refused"):
+            languages_from_json(text)
+    if isinstance(name, str):
+        with pytest.raises(UserError):
+            LanguageTable.build(["en", name], Resources({"en": "high", name: "low"}), RANKS)
+        path = tmp_path / "levels.yaml"
+        path.write_text(json.dumps({"high": ["en"], "low": [name]}), encoding="utf-8", errors="surrogatepass")
+        refusal_of(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["zh_Hans", "eng_Latn", "en_XX", "日本", "ଓଡ଼ିଆ", "~", "007", "x" * 80, "sr@latin", "a+b"]
+)
+def test_name_of_letters_of_any_script_is_taken(name) -> None:
+    table = LanguageTable(("en", name), ("high", "low"), (2, 8))
+    assert languages_from_json(languages_to_json(table)) == table
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"names": ["en", "en"]}, "names 'en' twice"),
+        ({"names": []}, "names no language"),
+        ({"levels": ["high"]}, "has 2 names and 1 levels"),
+        ({"ranks": [2, 8, 8]}, "has 2 names and 3 ranks"),
+        ({"levels": ["high", "rare"]}, "the level of wo is 'rare'; expected high, med, low"),
+        ({"levels": ["high", None]}, "the level of wo is None"),
+        ({"ranks": [2, 0]}, "the rank of wo: rank 0 was given"),
+        ({"ranks": [2, -8]}, "the rank of wo: rank -8 was given"),
+        ({"ranks": [2, True]}, "the rank of wo: True is not a rank"),
+        ({"ranks": [2, 8.0]}, "the rank of wo: 8.0 is not a rank"),
+        ({"ranks": [2, "8x"]}, "the rank of wo: '8x' is not a rank"),
+        ({"ranks": [2, None]}, "the rank of wo: None is not a rank"),
+        ({"ranks": [2, 10**9]}, "rank 1000000000 of wo exceeds 1048576, the width of the widest"),
+    ],
+)
+def test_stored_table_that_cannot_be_is_refused_with_the_reason(changes, words) -> None:
+    table = {"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 8]}
+    assert languages_from_json(json.dumps(table)).ranks == (2, 8)
+    with pytest.raises(UserError, match=f"^the checkpoint's table of languages was refused: .*{words}"):
+        languages_from_json(json.dumps({**table, **changes}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"names": "en", "levels": "high", "ranks": "2"}', "[" * 100_000]
+)
+def test_stored_table_that_is_no_table_is_damaged(text) -> None:
+    with pytest.raises(UserError, match=r"^the checkpoint's table of languages is damaged; download it again"):
+        languages_from_json(text)

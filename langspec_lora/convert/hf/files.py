@@ -15,6 +15,7 @@ from torch import Tensor
 
 from langspec_lora import files
 from langspec_lora.checkpoints.safe_pickle import read_pickle
+from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
 
 
@@ -71,9 +72,9 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
         raise UserError(f"{index} is damaged: it has no weight_map; download it again")
     tensors: dict[str, Tensor] = {}
     for file in dict.fromkeys(weight_map.values()):
-        if Path(file).name != file:
+        if "/" in file:
             raise UserError(f"{index} was refused: it names a file outside its folder, {file[:80]!r}")
-        tensors.update(_read_file(index.parent / file))
+        tensors.update(_read_file(files.below(index.parent, file)))
     missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise UserError(f"{index} names {missing[0]}, which is missing from its files; download them again")
@@ -89,6 +90,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         except Exception as error:  # SafetensorError, or anything else for a truncated file
             raise UserError(f"{path} is damaged ({type(error).__name__}); download it again") from error
     read_pickle(path)  # refuses anything but tensors, with any torch
+    check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a truncated file can raise anything

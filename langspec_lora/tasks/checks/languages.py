@@ -9,6 +9,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
+from langspec_lora.languages import check_names
 from langspec_lora.values import check_once
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
             f"{origin} names {hyphened!r}, but fairseq joins the languages of a direction by '-', and a dictionary's "
             "tokens have no spaces; use another name, such as zh_Hans"
         )
+    check_names(names, origin)
     return names, origin
 
 

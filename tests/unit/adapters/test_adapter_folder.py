@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -86,6 +87,12 @@ def test_description_can_be_read_by_a_person(tmp_path, encoding_is_ascii) -> Non
         "settings": {"arch": "x", "decoder_langtok": True},
         "places": {"encoder.0.q": {"A": [7, 10], "B": [7, 10]}, "decoder.1.fc1": {"A": [7, 10], "B": [7, 23]}},
     }
+    content = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    tensors = load_file(paths[0])
+    for name in sorted(tensors):
+        dtype = {torch.float32: "float32", torch.uint8: "uint8"}[tensors[name].dtype]
+        content.update(f"\n{name} {dtype} {list(tensors[name].shape)}\n".encode() + tensors[name].numpy().tobytes())
+    described["sha256"] = content.hexdigest()
     assert json.loads(text) == described
     with safe_open(str(paths[0]), framework="pt") as file:
         assert json.loads(file.metadata()["langspec_lora"]) == described
@@ -210,9 +217,9 @@ NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "
         ),
         (lambda folder: change_metadata(folder, version=3), "adapter.safetensors is of version 3, but this"),
         (lambda folder: (folder / "adapter.safetensors").unlink(), "does not exist"),
-        (lambda folder: change_metadata(folder, languages=TWICE), "named twice"),
+        (lambda folder: change_metadata(folder, languages=TWICE), "names 'en' twice"),
         (lambda folder: change_metadata(folder, languages=WRONG_RANK), "not have the described shape"),
-        (lambda folder: change_metadata(folder, languages=NO_RANK), "has no valid level or rank"),
+        (lambda folder: change_metadata(folder, languages=NO_RANK), "the rank of en: rank 0 was given"),
         (lambda folder: change_metadata(folder, languages=3), "is damaged"),
         (lambda folder: change_metadata(folder, dtype="float16"), "shape or dtype"),
         (lambda folder: change_metadata(folder, dtype="load"), "is damaged"),
@@ -313,19 +320,19 @@ VALUES = "decoder.1.fc1.B.values"
 SIZE = "decoder.1.fc1 does not have the described shape"
 MASK = "decoder.1.fc1.B.mask does not have one bit for each entry of B"
 NUMBERS = "dim, start and mask_epoch must be whole numbers"
-NAMES = "languages are missing or named twice"
-LEVEL = "a language has no valid level or rank"
 KEYS = ("languages", "directions", "dim", "start", "mask_epoch", "dtype", "base", "settings", "places")
 DAMAGE = [
     *((drop(key), rf"is damaged \(KeyError: '{key}'\); export it again") for key in KEYS),
     *((say(**{key: number}), NUMBERS) for key in ("dim", "start", "mask_epoch") for number in (-1, 2**31, 1.5, "1")),
-    (say(languages=[]), NAMES),
-    (say(languages=languages(("en", "high", 2), ("en", "low", 5))), NAMES),
-    (say(languages=languages(("en", "high", 2), ("", "low", 5))), NAMES),
-    (say(languages=languages(("en", "high", 2), (3, "low", 5))), NAMES),
-    (say(languages=languages(("en", "high", 2), ("fr", "rare", 5))), LEVEL),
-    (say(languages=languages(("en", "high", 2), ("fr", "low", 5.0))), LEVEL),
-    (say(languages=languages(("en", "high", 0), ("fr", "low", 7))), LEVEL),
+    (say(languages=[]), "was refused: the list of languages names no language"),
+    (say(languages=languages(("en", "high", 2), ("en", "low", 5))), "was refused: .* names 'en' twice"),
+    (say(languages=languages(("en", "high", 2), ("", "low", 5))), "was refused: .* has '' as a language's name"),
+    (say(languages=languages(("en", "high", 2), (3, "low", 5))), "was refused: .* has 3 as a language's name"),
+    (say(languages=languages(("en", "high", 2), ("../x", "low", 5))), "was refused: .* names '../x', but .* have '.'"),
+    (say(languages=languages(("en", "high", 2), ("fr", "rare", 5))), "was refused: the level of fr is 'rare'"),
+    (say(languages=languages(("en", "high", 2), ("fr", "low", 5.0))), "the rank of fr: 5.0 is not a rank"),
+    (say(languages=languages(("en", "high", True), ("fr", "low", 6))), "the rank of en: True is not a rank"),
+    (say(languages=languages(("en", "high", 0), ("fr", "low", 7))), "the rank of en: rank 0 was given"),
     (say(languages=languages(("en", "high", 2), ("fr", "low", 6))), "does not have the described shape"),
     (say(directions={"encoder": ["src", "tgt"], "decoder": ["tgt", "both"]}), "a side is neither src nor tgt"),
     (say(dtype="nonsense"), r"is damaged \(AttributeError: .*nonsense"),

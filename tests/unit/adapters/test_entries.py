@@ -169,8 +169,11 @@ def with_number(name: str, number: float):
     return change
 
 
-def as_whole_numbers(state: dict[str, torch.Tensor]) -> None:
-    state[f"{SITE}.lora_B"] = state[f"{SITE}.lora_B"].long()
+def with_dtype(name: str, dtype: torch.dtype):
+    def change(state: dict[str, torch.Tensor]) -> None:
+        state[name] = state[name].to(dtype)
+
+    return change
 
 
 def averaged(state: dict[str, torch.Tensor]) -> None:
@@ -190,7 +193,13 @@ def averaged(state: dict[str, torch.Tensor]) -> None:
         (with_number(f"{SITE}.lora_B", float("-inf")), f"infinite numbers or NaN in {SITE}.lora_B"),
         (with_number("decoder.layer_norm.bias", float("nan")), "infinite numbers or NaN in decoder.layer_norm.bias"),
         (with_number(f"{SITE}.lora_mask", 2), f"numbers other than 0 and 1 in {SITE}.lora_mask"),
-        (as_whole_numbers, f"integers in {SITE}.lora_B"),
+        (with_dtype(f"{SITE}.lora_B", torch.int64), f"int64 numbers in {SITE}.lora_B; expected float32 or"),
+        (with_dtype(f"{SITE}.lora_A", torch.complex64), f"complex64 numbers in {SITE}.lora_A"),
+        (with_dtype(f"{SITE}.lora_A", torch.float16), f".* but float16 in {SITE}.lora_A; expected one type"),
+        (with_dtype(f"{SITE}.lora_mask", torch.float32), f"float32 numbers in {SITE}.lora_mask; expected uint8"),
+        (with_dtype("adapters.manifest", torch.float32), "float32 numbers in adapters.manifest; expected int64"),
+        (with_dtype("adapters.mask_epoch", torch.float64), "float64 numbers in adapters.mask_epoch"),
+        (with_number("adapters.mask_epoch", -1), "no epoch in adapters.mask_epoch"),
         (averaged, f"entries in {SITE}.lora_B that its mask prunes"),
     ],
 )

@@ -15,7 +15,7 @@ from langspec_lora.languages import LanguageTable, languages_to_json
 from tests import toy
 from tests.bad_input import STOCK, without_one_adapter, write_checkpoint
 from tests.unit.adapters.test_adapter_folder import make
-from tests.unit.checkpoints.test_compatibility import stored_arguments
+from tests.unit.checkpoints.test_compatibility import dtype_of, stored_arguments
 
 ROWS = {"en": (0, 2), "fr": (2, 4), "nl": (4, 7), "wo": (7, 11), "sd": (11, 15)}
 
@@ -49,17 +49,35 @@ def test_features_are_those_of_the_slice() -> None:
 def test_adapters_of_other_sizes_than_the_arguments_say_are_refused() -> None:
     args = stored_arguments(adapter_languages=languages_to_json(LanguageTable(("en", "wo"), ("high", "low"), (2, 3))))
     shapes = adapter_shapes(args, AdapterConfig.from_args(args))
-    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    state["adapters.manifest"] = language_manifest(LanguageTable(("wo", "en"), ("low", "high"), (3, 2)))
-    state["adapters.mask_epoch"] = torch.tensor([4, 9])
+    state = {name: torch.zeros(shape, dtype=dtype_of(name)) for name, shape in shapes.items()}
+    state["adapters.manifest"] = language_manifest(LanguageTable(("en", "wo"), ("high", "low"), (2, 3)))
+    state["adapters.mask_epoch"] = torch.tensor([4])
     held = checked_adapters({**state, "x": torch.zeros(1)}, args, "here")
-    assert held.languages.names == ("wo", "en")  # of the rows, whatever the arguments say
+    assert held.languages.names == ("en", "wo")
     assert held.mask_epoch == 4
     wrong = {**state, "encoder.layers.0.fc1.lora_B": torch.zeros(5, 7)}
     with pytest.raises(
         UserError, match=r"^here has encoder\.layers\.0\.fc1\.lora_B of shape \(5, 7\), but the model has"
     ):
         checked_adapters(wrong, args, "here")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ((("wo", "en"), ("low", "high"), (3, 2)), "names wo,en, but those of its training have en,wo"),
+        ((("en", "wo"), ("med", "low"), (2, 3)), "levels med,low, but those of its training have high,low"),
+        ((("en", "wo"), ("high", "low"), (3, 2)), "ranks 3,2, but those of its training have 2,3"),
+    ],
+)
+def test_rows_of_other_languages_than_the_arguments_say_are_refused(table, words) -> None:
+    """Each language would get rows of another, which have the right shapes."""
+    args = stored_arguments(adapter_languages=languages_to_json(LanguageTable(("en", "wo"), ("high", "low"), (2, 3))))
+    shapes = adapter_shapes(args, AdapterConfig.from_args(args))
+    state = {name: torch.zeros(shape, dtype=dtype_of(name)) for name, shape in shapes.items()}
+    state["adapters.manifest"] = language_manifest(LanguageTable(*table))
+    with pytest.raises(UserError, match=f"^here is damaged: its adapters' languages have the {words}"):
+        checked_adapters(state, args, "here")
 
 
 def fill_b(state: dict) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from langspec_lora.adapters.entries import adapter_shapes
+from langspec_lora.adapters.entries import adapter_shapes, language_manifest
 from langspec_lora.checkpoints.arguments import check_stored_arguments, stored_config, stored_langs, stored_languages
 from langspec_lora.checkpoints.compatibility import check_generation_checkpoints, check_training_checkpoint
 from langspec_lora.checkpoints.outline import Outline
@@ -57,9 +57,18 @@ def all_shapes(args: Namespace) -> dict[str, tuple[int, ...]]:
 
 
 def write(path: Path, shapes: Mapping[str, tuple[int, ...]], args: Namespace | None) -> str:
-    """Writes a checkpoint."""
-    torch.save({"model": {name: torch.zeros(shape) for name, shape in shapes.items()}, "args": args}, path)
+    """Writes a checkpoint whose adapters, if it has some, are those of the arguments."""
+    model = {name: torch.zeros(shape, dtype=dtype_of(name)) for name, shape in shapes.items()}
+    stored = getattr(args, "adapter_languages", None)
+    if "adapters.manifest" in model and stored:
+        model["adapters.manifest"] = torch.tensor(list(stored.encode()))
+    torch.save({"model": model, "args": args}, path)
     return str(path)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of an entry of a model."""
+    return torch.uint8 if name.endswith("_mask") else torch.int64 if name.startswith("adapters.") else torch.float32
 
 
 @pytest.mark.parametrize(
@@ -226,6 +235,53 @@ def test_adapters_that_training_starts_from_have_the_command_s_languages_and_siz
     del part["decoder.layers.0.fc2.lora_B"]
     with pytest.raises(UserError, match="holds only part of the adapters: 1 of"):
         check_training(write(tmp_path / "part.pt", part, stored_arguments()), args)
+
+
+def check_for(purpose: str, path: str, args: Namespace) -> None:
+    if purpose == "training":
+        check_training(path, args)
+    else:
+        check_generation_checkpoints([path], ["en", "wo"], VOCABULARY)
+
+
+@pytest.mark.parametrize("part", ["encoder.embed_tokens.weight", "decoder.layers.0.fc2.lora_A"])
+@pytest.mark.parametrize("purpose", ["training", "generation"])
+def test_flipped_bit_is_named_before_a_model_is_built(tmp_path, part, purpose) -> None:
+    args = command()
+    shapes = all_shapes(args)
+    path = Path(write(tmp_path / "ours.pt", shapes, stored_arguments()))
+    state = torch.load(path, weights_only=False)
+    state["model"][part] = torch.full(shapes[part], 0.3)
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(state["model"][part].numpy().tobytes()) + 3] ^= 0x40  # 0.3 becomes 1e38
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=False)["model"][part].max() > 1e37  # torch says nothing
+    with pytest.raises(UserError, match=f"^checkpoint {path} is damaged: a checksum is wrong"):
+        check_for(purpose, str(path), args)
+
+
+@pytest.mark.parametrize("purpose", ["training", "generation"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"decoder.layers.0.fc2.lora_A": torch.full((5, 8), float("nan"))}, "has infinite numbers or NaN"),
+        (
+            {"decoder.layers.0.fc2.lora_mask": torch.full((5, 4), 7, dtype=torch.uint8)},
+            "has numbers other than 0 and 1",
+        ),
+        ({"decoder.layers.0.fc2.lora_B": torch.ones(5, 4, dtype=torch.int64)}, "has int64 numbers in"),
+        ({"adapters.mask_epoch": torch.tensor([-1])}, "has no epoch in"),
+        ({"adapters.manifest": language_manifest(LanguageTable(("wo", "en"), ("low", "high"), (3, 2)))}, "is damaged"),
+    ],
+)
+def test_numbers_that_no_training_leaves_are_named_before_a_model_is_built(tmp_path, change, words, purpose) -> None:
+    args = command()
+    path = write(tmp_path / "ours.pt", all_shapes(args), stored_arguments())
+    state = torch.load(path, weights_only=False)
+    torch.save({**state, "model": {**state["model"], **change}}, path)
+    with pytest.raises(UserError, match=f"^checkpoint {path} {words}"):
+        check_for(purpose, path, args)
 
 
 def test_adapters_without_languages_in_the_arguments_are_left_to_their_manifest(tmp_path) -> None:

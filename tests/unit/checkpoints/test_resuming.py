@@ -214,3 +214,82 @@ def test_base_is_not_gone_on_with(tmp_path) -> None:
 def test_training_that_starts_afresh_has_nothing_to_take_up(tmp_path) -> None:
     check_resumption(Namespace(**{**COMMAND, "save_dir": str(tmp_path)}), True)
     check_resumption(Namespace(**{**COMMAND, "save_dir": str(tmp_path), "finetune_from_model": "nowhere.pt"}), True)
+
+
+MATRICES = {"encoder.layers.0.fc1.lora_A": torch.ones(3, 4), "encoder.layers.0.fc1.lora_B": torch.ones(3, 5)}
+SHAPES = ((3, 4), (3, 5))
+
+
+def moments(*shapes: tuple[int, ...], change=lambda state: None) -> dict:
+    """The state of Adam for parameters of these shapes."""
+    state = {
+        number: {"step": 2, "exp_avg": torch.ones(shape), "exp_avg_sq": torch.ones(shape)}
+        for number, shape in enumerate(shapes)
+    }
+    change(state)
+    return {"state": state, "param_groups": [OPTIONS]}
+
+
+def fill(number: int, name: str, value: float):
+    def change(state: dict) -> None:
+        state[number][name].view(-1)[1] = value
+
+    return change
+
+
+def rested(state: dict) -> None:
+    """As LanguageAdam keeps it: by side and language."""
+    for values in state.values():
+        values["rested"] = torch.ones(2, 5)
+
+
+def rows_and_columns(state: dict) -> None:
+    """As Adafactor keeps them."""
+    for number, shape in enumerate(SHAPES):
+        state[number] = {
+            "step": 2, "RMS": 1.5, "exp_avg_sq_row": torch.ones(shape[0]), "exp_avg_sq_col": torch.ones(shape[1]),
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        moments(*SHAPES),
+        moments((27,)),
+        moments(),
+        moments(*SHAPES, change=rows_and_columns),
+        moments(*SHAPES[:1]),
+        moments(*SHAPES, change=rested),
+        moments((27,), change=rested),
+    ],
+    ids=["each", "flat", "none", "adafactor", "not yet all", "with languages at rest", "flat with languages at rest"],
+)
+def test_optimizer_state_that_fits_the_adapters_is_taken(tmp_path, saved) -> None:
+    resume(tmp_path, {}, model=MATRICES, saved=saved)
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        (moments((3, 4), (5, 3)), "exp_avg of shape (5, 3) for parameter 1"),
+        (moments((3, 5), (3, 4)), "exp_avg of shape (3, 5) for parameter 0"),
+        (moments(*SHAPES, (3, 4)), "exp_avg of shape (3, 4) for parameter 2"),
+        (moments((26,)), "exp_avg of shape (26,) for parameter 0"),
+        (moments(*SHAPES, change=fill(1, "exp_avg", float("nan"))), "infinite numbers or NaN in exp_avg of"),
+        (moments(*SHAPES, change=fill(0, "exp_avg_sq", float("inf"))), "infinite numbers or NaN in exp_avg_sq of"),
+        (moments(*SHAPES, change=fill(0, "exp_avg_sq", -1e-30)), "negative numbers in exp_avg_sq of"),
+        (moments((27,), change=fill(0, "exp_avg", float("-inf"))), "infinite numbers or NaN in exp_avg of"),
+    ],
+)
+def test_optimizer_state_that_no_training_leaves_is_named(tmp_path, saved, words) -> None:
+    """torch would load it: the next update would fail in its middle, or fill the adapters with NaN."""
+    message = refusal(tmp_path, stored={}, model=MATRICES, saved=saved)
+    assert message.startswith(f"checkpoint {tmp_path / 'checkpoint_last.pt'} has {words}")
+    assert "start with a new state with --reset-optimizer" in message
+
+
+def test_optimizer_state_of_a_whole_model_is_compared_by_its_numbers_alone(tmp_path) -> None:
+    whole = {"freeze_original_parameters": False}
+    resume(tmp_path, whole, model=MATRICES, saved=moments((7, 7), (2,)), **whole)
+    spoilt = moments((7, 7), change=fill(0, "exp_avg", float("nan")))
+    assert "NaN in exp_avg" in refusal(tmp_path, stored=whole, model=MATRICES, saved=spoilt, **whole)

@@ -244,7 +244,7 @@ def test_archive_that_shows_python_other_contents_than_torch_is_refused_and_not_
     with zipfile.ZipFile(path) as archive:
         assert archive.read("archive/data.pkl") == benign
     assert runs_when_trusted(path, marker)
-    is_refused(path, "no checkpoint needs")
+    is_refused(path, "is damaged or not a checkpoint")
     assert not marker.exists()
 
 
@@ -488,3 +488,45 @@ def test_numpy_type_with_parts_names_a_size_or_flags_is_refused(tmp_path, place)
             is_refused(path, "the type of a NumPy array does not hold numbers")
         else:
             read_pickle(path)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(1).expand(2**40), torch.zeros(3, 1).expand(3, 10**9), torch.zeros(2, 3).expand(10**6, 2, 3)]
+)
+def test_tensor_that_is_larger_than_what_is_stored_of_it_is_refused(tmp_path, form, tensor) -> None:
+    """A few bytes would become terabytes with the first copy."""
+    path = save({"model": {"weight": tensor}}, tmp_path / "model.pt", form)
+    assert path.stat().st_size < 10_000
+    assert torch.load(path, weights_only=True)["model"]["weight"].numel() == tensor.numel()
+    is_refused(path, "was refused: a tensor is larger than what is stored of it")
+
+
+def with_record(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Changes a record of an archive, with a right checksum."""
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    key = next(key for key in records if key.endswith(name))
+    path.write_bytes(zip_file({**records, key: change(records[key])}))
+
+
+def test_record_that_is_shorter_than_its_tensors_is_refused(tmp_path) -> None:
+    path = save({"model": {"weight": torch.zeros(100)}}, tmp_path / "model.pt")
+    with_record(path, "data/0", lambda content: content)
+    assert read_pickle(path)["model"]["weight"].shape == (100,)
+    with_record(path, "data/0", lambda content: content[:-4])
+    is_refused(path, "is damaged or not a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "offset"),
+    [((4,), (1,), 1), ((2, 2), (3, 1), 0), ((4,), (2,), 0), ((-1,), (1,), 0), ((2,), (-1,), 3), ((4,), (1, 1), 0)],
+)
+def test_tensor_beyond_its_storage_is_refused(tmp_path, size, stride, offset) -> None:
+    class Beyond:
+        def __reduce__(self):
+            storage = torch.zeros(4).storage()
+            return torch._utils._rebuild_tensor_v2, (storage, offset, size, stride, False, OrderedDict())
+
+    path = save({"model": {"weight": Beyond()}}, tmp_path / "model.pt")
+    is_refused(path, "was refused: a tensor (is larger than what is stored of it|has no valid shape)")

@@ -274,6 +274,13 @@ def test_comet_is_scored_once_for_each_text_and_model(folder) -> None:
         assert with_comet(folder, other, tokenize) == ([value, value], f"model:{value}")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_score_of_a_model_that_is_no_number_is_named_and_not_kept(folder, value) -> None:
+    with pytest.raises(UserError, match=f"^comet gives {value} for wo-en, which is no score; leave --comet out"):
+        with_comet(folder, Comet("model:a", value))
+    assert with_comet(folder, None) == ([None, None], None)
+
+
 def test_comet_scores_that_do_not_say_their_model_are_not_kept(folder) -> None:
     with_comet(folder, Comet("model:a", 70.0))
     path = folder / "out" / "scores.json"
