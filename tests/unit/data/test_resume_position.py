@@ -30,7 +30,7 @@ def iterators(processes: int, batches: int = BATCHES, stored: int | None = None,
         iterator = EpochBatchIterator(
             Numbers(), torch.tensor, sampler, seed=1, num_shards=processes, shard_id=shard, **options
         )
-        keep_position(iterator, lambda: stored)
+        keep_position(iterator, lambda: stored, lambda epoch: 1)
         made.append(iterator)
     return made
 
