@@ -7,7 +7,8 @@ environment variable FLORES101)
 After each kill the same command is started again. Half of the moments are drawn uniformly over the duration of the
 undisturbed run, the others shortly after a random event of its log, such as the start of a validation, of a save or of
 a copy. Everything is compared bit for bit: of checkpoints weights, masks, optimizer state and position; of a training
-also each loss that any of its runs has logged. The programs are forked from this one, which has imported what they need.
+also each loss that any of its runs has logged. The programs are forked from this one, which has imported what they
+need.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ import langspec_lora.cli.main as langspec_lora_main
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-CLEAN = {signal.SIGTERM: 143, signal.SIGUSR1: 138}
 LANGUAGES = ["aa", "ab", "ac", "ad"]
 LOST_TIME = ("metrics", "previous_training_time")  # in a checkpoint's extra state
 EVENTS = {
@@ -57,10 +57,12 @@ class Job:
     Attributes:
         command: makes its arguments from the folder it writes to.
         main: runs the arguments in ``sys.argv``.
+        events: patterns of its log, by what it is doing then.
     """
 
     command: Callable[[Path], list[str]]
     main: Callable[[], int | None]
+    events: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -124,22 +126,22 @@ def ended(child: int, block: bool = False) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-def doing(log: Path) -> str:
+def doing(job: Job, log: Path) -> str:
     """What the log's last lines say about the moment."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     for line in reversed(lines):
-        for name, pattern in EVENTS.items():
+        for name, pattern in job.events.items():
             if re.search(pattern, line):
                 return name
-    return "start-up"
+    return "start-up" if job.events else "running"
 
 
-def wait_for_moment(child: int, log: Path, draw: random.Random, seconds: float) -> int | None:
+def wait_for_moment(job: Job, child: int, log: Path, draw: random.Random, seconds: float) -> int | None:
     """Waits until a random moment; returns the exit code if the process has ended before."""
     begun, event = time.monotonic(), None
     delay = draw.uniform(0, seconds)
-    if draw.random() < 0.5:
-        event, delay = draw.choice(list(EVENTS.values())), draw.choice((0, 0, draw.uniform(0, 0.05)))
+    if job.events and draw.random() < 0.5:
+        event, delay = draw.choice(list(job.events.values())), draw.choice((0, 0, draw.uniform(0, 0.05)))
         wanted = draw.randint(1, 3)
     while True:
         code = ended(child)
@@ -165,10 +167,10 @@ def attack(job: Job, folder: Path, expected: Path, seconds: float, kills: int, d
             log = logs / f"{attempt:03}.log"
             child = start(job, out, log)
             quiet = sum(tally.kills.values()) >= kills
-            code = ended(child, block=True) if quiet else wait_for_moment(child, log, draw, seconds)
+            code = ended(child, block=True) if quiet else wait_for_moment(job, child, log, draw, seconds)
             if code is None:
                 number = draw.choice(SIGNALS)
-                moment = doing(log)
+                moment = doing(job, log)
                 os.kill(child, number)
                 code = ended(child, block=True)
                 tally.kills[number.name] += 1
@@ -226,6 +228,8 @@ def state(path: Path) -> dict:
     for part in content["cfg"].values():
         if isinstance(part, argparse.Namespace):
             part.save_dir = None
+    rested = content["last_optimizer_state"]["state"][0]
+    rested["rested"] = rested["rested"].long()  # a whole number, as what torch loads it until the next update
     # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
     content["model"] = {key: value for key, value in content["model"].items() if not key.endswith("_float_tensor")}
     return content
@@ -255,7 +259,7 @@ def logged_losses(logs: list[Path]) -> dict[tuple, set]:
             numbers = json.loads(line)
             prefix = "" if kind == "train_inner" else f"{kind}_"
             key = (kind, numbers["epoch"], numbers[f"{prefix}num_updates"])
-            found.setdefault(key, set()).add((numbers[f"{prefix}loss"], numbers[f"{prefix}ppl"]))
+            found.setdefault(key, set()).add((numbers[f"{prefix}loss"], numbers[f"{prefix}nll_loss"]))
     return found
 
 
@@ -269,7 +273,7 @@ def logged_differences(expected: Path, logs: list[Path]) -> list[str]:
     return found + [f"{key}: not logged" for key in one.keys() - two.keys() if key[0] != "train_inner"]
 
 
-def training(data: Path, epochs: int = 3) -> Job:
+def training(data: Path, epochs: int) -> Job:
     """A small training with pruning, validation and saving within its epochs, and removal of old checkpoints."""
     pairs = ",".join(f"{a}-{b}" for a, b in permutations(LANGUAGES, 2))
     flags = f"""
@@ -291,7 +295,7 @@ def training(data: Path, epochs: int = 3) -> Job:
     def command(out: Path) -> list[str]:
         return ["fairseq-train", str(data), *flags.split(), "--save-dir", str(out)]
 
-    return Job(command, fairseq_cli.train.cli_main)
+    return Job(command, fairseq_cli.train.cli_main, EVENTS)
 
 
 def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
@@ -306,7 +310,8 @@ def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
                                str(data.parent / "levels.yaml")],
         "export": lambda out: ["export", checkpoint, "--format", "adapter", "--out", str(out), "--overwrite"],
         "make-example": lambda out: ["make-example", str(out)],
-        "prepare-flores": lambda out: ["prepare-flores", "--from", flores, "--languages", languages, "--out", str(out)],
+        "prepare-flores": lambda out: ["prepare-flores", "--from", flores, "--languages", languages, "--vocab-size", "1000",
+                                       "--out", str(out)],
     }  # fmt: skip
 
 
@@ -322,10 +327,10 @@ def undisturbed(job: Job, out: Path, log: Path) -> float:
     return time.monotonic() - begun
 
 
-def prepare(command: str, folder: Path) -> Job:
+def prepare(command: str, folder: Path, epochs: int) -> Job:
     """Writes the data of a command, and runs the undisturbed commands whose output it reads."""
     data = write_data(folder / "data", LANGUAGES)
-    train = training(data)
+    train = training(data, epochs)
     if command == "train":
         return train
     makes = commands(data, folder)
@@ -342,12 +347,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="new folder to work in")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="default: 50")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of signals and moments (default: 1)")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="of the training (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     args = parser.parse_args(argv)
     folder = args.folder.resolve()
     folder.mkdir(parents=True)
     torch.set_num_threads(1)  # sums depend on the number of threads
-    job = prepare(args.command, folder)
+    job = prepare(args.command, folder, args.epochs)
     seconds = undisturbed(job, folder / "expected", folder / "undisturbed.log")
     tally = attack(job, folder, folder / "expected", seconds, args.kills, random.Random(args.seed))
     figures = {

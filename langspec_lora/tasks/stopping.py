@@ -145,10 +145,22 @@ class _LoadCheckpoint:
         self._stock = stock
 
     def __call__(self, cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
-        loaded = self._stock(cfg, trainer, **kwargs)
+        state, iterator = self._stock(cfg, trainer, **kwargs)
         if isinstance(trainer.task, StoppableTask):
+            if state and not (cfg.reset_lr_scheduler or cfg.reset_dataloader) and trainer.get_num_updates():
+                _step_schedule_of_last_epoch(trainer, state)
             trainer.task.begin_stoppable_training(trainer)
-        return loaded
+        return state, iterator
+
+
+def _step_schedule_of_last_epoch(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Tells the learning-rate schedule the validation loss of an epoch that a checkpoint ends.
+
+    fairseq does that after it has saved the checkpoint, so a resumed ``reduce_lr_on_plateau`` would not know of it.
+    """
+    position = state["train_iterator"]
+    if position.get("iterations_in_epoch") == 0 and state.get("val_loss") is not None:
+        trainer.lr_step(position["epoch"] - 1, state["val_loss"])
 
 
 def _training_time(task: Callable[[], Any], trainer: Callable[[], Any]) -> float:

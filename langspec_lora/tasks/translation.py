@@ -20,7 +20,7 @@ from torch import Tensor
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
-from langspec_lora.checkpoints.whole_copies import copy_checkpoints_whole
+from langspec_lora.checkpoints.whole_copies import write_checkpoints_whole
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
@@ -145,7 +145,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
             setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
             with exit_on_user_error():
                 check_training(args, self)
-            copy_checkpoints_whole()
+            write_checkpoints_whole()
             stop_on_signals()
         if from_checkpoint:
             with exit_on_user_error():
