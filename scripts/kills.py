@@ -31,6 +31,7 @@ from pathlib import Path
 import fairseq_cli.train
 import torch
 from growth import write_data
+from safetensors import safe_open
 
 import langspec_lora.cli.main as langspec_lora_main
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
@@ -214,6 +215,8 @@ def differences(expected: Path, actual: Path) -> list[str]:
     for name in one.keys() & two.keys():
         if name.endswith(".pt"):
             found += [f"{name}: {place} differs" for place in unequal(state(one[name]), state(two[name]), "")][:5]
+        elif name.endswith(".safetensors"):  # which writes its metadata in any order
+            found += [f"{name}: {place} differs" for place in unequal(tensors(one[name]), tensors(two[name]), "")]
         elif one[name].read_bytes() != two[name].read_bytes():
             found.append(f"{name} differs")
     return found
@@ -233,6 +236,12 @@ def state(path: Path) -> dict:
     # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
     content["model"] = {key: value for key, value in content["model"].items() if not key.endswith("_float_tensor")}
     return content
+
+
+def tensors(path: Path) -> dict:
+    """What a safetensors file holds."""
+    with safe_open(path, "pt") as file:
+        return {"metadata": file.metadata(), **{key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
 
 
 def unequal(one: object, two: object, place: str) -> list[str]:
@@ -310,8 +319,8 @@ def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
                                str(data.parent / "levels.yaml")],
         "export": lambda out: ["export", checkpoint, "--format", "adapter", "--out", str(out), "--overwrite"],
         "make-example": lambda out: ["make-example", str(out)],
-        "prepare-flores": lambda out: ["prepare-flores", "--from", flores, "--languages", languages, "--vocab-size", "1000",
-                                       "--out", str(out)],
+        "prepare-flores": lambda out: ["prepare-flores", "--from", flores, "--languages", languages, "--out", str(out),
+                                       "--vocab-size", "1000"],
     }  # fmt: skip
 
 

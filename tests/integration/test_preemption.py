@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from fairseq.tasks import FairseqTask
 
 from tests import ROOT, toy
 from tests.toy import needs_processes_on_cpu
-from tests.trainings import ONE_THREAD, TRAINING, command, run, train_here
+from tests.trainings import ONE_THREAD, TRAINING, run, train_here
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from kills import differences
@@ -121,27 +122,49 @@ def test_five_kills_at_random_moments_lose_nothing(tmp_path) -> None:
     assert figures["losses"] == []
 
 
+STAND_INS = """
+srun() { exec "$@"; }
+scontrol() { echo "scontrol $*"; }
+scancel() {  # as Slurm, to processes however deep; but of the training only to one of two
+    echo "scancel $*"
+    for process in $(pgrep --parent $step) $step; do
+        if ! tr '\\0' '\\n' < /proc/$process/environ | grep -qx RANK=0; then
+            kill -USR1 $process $(pgrep --parent $process | grep -vx "$(pgrep --parent $step)")
+        fi
+    done
+}
+"""
+
+
 @needs_processes_on_cpu
-def test_signal_to_one_process_of_two_stops_both_after_the_same_update(toy_data, tmp_path) -> None:
-    """With processes that load data, as by default, which get the signals that torchrun sends too."""
+def test_job_script_stops_both_processes_after_the_same_update_and_queues_the_job_again(toy_data, tmp_path) -> None:
+    """The signal reaches torchrun, one process of the training, and the process that loads its data."""
+    page = (ROOT / "docs" / "several-gpus.md").read_text(encoding="utf-8")
+    (script,) = [block for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "--signal=B:USR1" in block]
     flags = toy.plugin_flags(toy_data, *TRAINING, "--save-dir", str(tmp_path / "save"), *FLAGS, "--max-epoch", "90")
+    flags += ["--distributed-backend", "gloo", "--ddp-backend", "no_c10d", "--num-workers", "1", "--log-interval", "1"]
+    for was, now in {
+        "source .venv/bin/activate\n": STAND_INS,
+        "--nproc_per_node 8": "--nproc_per_node 2",
+        "$DATA_BIN --user-dir langspec_lora … &": f"{shlex.join([*flags, '--no-progress-bar'])} &\nstep=$!",
+    }.items():
+        assert was in script
+        script = script.replace(was, now)
+    environment = {**ONE_THREAD, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "7"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     log = tmp_path / "log"
     with log.open("w") as output:
-        torchrun = subprocess.Popen(
-            [command("torchrun"), "--standalone", "--nproc_per_node", "2", command("fairseq-train"), *flags,
-             "--distributed-backend", "gloo", "--ddp-backend", "no_c10d", "--num-workers", "1", "--log-interval", "1",
-             "--no-progress-bar"],
-            stdout=output, stderr=subprocess.STDOUT, env={**ONE_THREAD, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        try:
-            wait_for(log, "train_inner", torchrun)
-            os.kill(process_of_rank(1, torchrun.pid), signal.SIGUSR1)
-            assert torchrun.wait(120) == 1  # whatever the processes end with
-        finally:
-            torchrun.kill()
+        job = subprocess.Popen(["bash", "-c", script], stdout=output, stderr=subprocess.STDOUT, env=environment)
+    try:
+        wait_for(log, "train_inner", job)
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(120) == 1
+    finally:
+        job.kill()
     text = log.read_text()
     assert len(re.findall(r"SIGUSR1 received: saved .*checkpoint_last.pt \(epoch", text)) == 1
     assert "exitcode  : 138" in text
+    assert text.index("scancel --signal=USR1 7") < text.index("SIGUSR1 received") < text.index("scontrol requeue 7")
     state = torch.load(tmp_path / "save" / "checkpoint_last.pt", weights_only=False)
     assert state["optimizer_history"][-1]["num_updates"] >= 1
 
@@ -152,10 +175,3 @@ def wait_for(log: Path, words: str, process: subprocess.Popen) -> None:
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < end, log.read_text()[-3000:]
         time.sleep(0.1)
-
-
-def process_of_rank(rank: int, torchrun: int) -> int:
-    for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
-        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            return int(child)
-    raise AssertionError
