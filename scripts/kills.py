@@ -225,7 +225,9 @@ def differences(expected: Path, actual: Path) -> list[str]:
 def state(path: Path) -> dict:
     """What a checkpoint holds, without what differs between two undisturbed runs."""
     content = torch.load(path, map_location="cpu", weights_only=False)  # written by this script
+    meters = [meter for name in ("train", "train_inner") for meter in content["extra_state"]["metrics"].get(name, [])]
     content["extra_state"] = {key: value for key, value in content["extra_state"].items() if key not in LOST_TIME}
+    content["losses"] = [meter[1:] for meter in meters if meter[1] in ("loss", "nll_loss")]
     content["optimizer_history"] = content["optimizer_history"][-1]  # one entry for each time that it was resumed
     content["cfg"]["checkpoint"]["save_dir"] = content["cfg"]["common"]["log_file"] = None
     for part in content["cfg"].values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -57,6 +58,28 @@ class NotedSignals:
                 os.kill(os.getpid(), number)
             self._terminated = self._terminated or time.monotonic()
         self.received = self.received or signal.Signals(number)
+
+
+def pass_signals_on() -> None:
+    """Makes stopping signals reach the processes that fairseq starts, one for each GPU, if torchrun does not.
+
+    Otherwise they would end this process, which only waits for the others, and the others with it. Until it has started
+    them, the signals end it as before.
+    """
+    with suppress(ValueError):  # not in the main thread
+        for number in STOPPING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _pass_on)
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    processes = multiprocessing.active_children() if multiprocessing.parent_process() is None else []
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.ident or 0, number)
+    if not processes:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _before_fork() -> None:

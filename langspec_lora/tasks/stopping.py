@@ -6,10 +6,10 @@ outputs of its batches, which fairseq sums over all processes at every update, a
 
 from __future__ import annotations
 
-import copy
 import logging
 import signal
 import weakref
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from fairseq import checkpoint_utils
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.file_io import PathManager
-from fairseq.logging import metrics
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from fairseq.trainer import Trainer
 
@@ -29,7 +28,7 @@ from langspec_lora.data.resume_position import first_update_is_done, keep_positi
 from langspec_lora.errors import exit_on_user_error
 from langspec_lora.files import unwritable
 from langspec_lora.tasks.save_folder import SaveFolder
-from langspec_lora.tasks.signals import STOPPING, NotedSignals
+from langspec_lora.tasks.signals import STOPPING, NotedSignals, pass_signals_on
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,13 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
     _trainer: weakref.ref[Trainer] | None = None
     _iterator: EpochBatchIterator | None = None
     _agreed: signal.Signals | None = None
-    _meters: Any = None
-    """During a validation, fairseq's meters before it."""
+    _validates = False
+
+    @staticmethod
+    def add_args(parser: ArgumentParser) -> None:
+        """Adds fairseq's flags of the task."""
+        TranslationMultiSimpleEpochTask.add_args(parser)
+        pass_signals_on()  # the first of our code that runs in the process that starts the others
 
     def get_batch_iterator(self, dataset: FairseqDataset, *args: Any, **kwargs: Any) -> Any:
         """See fairseq's task; over the training data, the iterator keeps its position exactly."""
@@ -58,18 +62,13 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """See fairseq's task; adds this process's vote to the logging output."""
-        self._meters = None
+        self._validates = False
         return self._with_vote(*super().train_step(*args, **kwargs))
 
     def valid_step(self, *args: Any, **kwargs: Any) -> Any:
         """See fairseq's task; adds this process's vote to the logging output."""
+        self._validates = True
         return self._with_vote(*super().valid_step(*args, **kwargs))
-
-    def begin_valid_epoch(self, epoch: int, model: torch.nn.Module) -> None:
-        """See fairseq's task."""
-        super().begin_valid_epoch(epoch, model)
-        if self._signals is not None:
-            self._meters = copy.deepcopy(metrics.state_dict())
 
     def reduce_metrics(self, logging_outputs: Sequence[dict[str, Any]], criterion: Any) -> None:
         """See fairseq's task; counts the votes. A validation is left at once, because it can last for minutes."""
@@ -80,7 +79,7 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
             {key: value for key, value in output.items() if key not in _VOTES.values()} for output in logging_outputs
         ]
         super().reduce_metrics(plain, criterion)
-        if self._meters is not None:
+        if self._validates:
             self._stop_if_agreed()
 
     def begin_stoppable_training(self, trainer: Trainer) -> None:
@@ -120,7 +119,7 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
             return
         number, self._agreed = self._agreed, None  # saving asks for the training time too
         with exit_on_user_error():
-            outcome = _save(self._trainer(), self._iterator, self._meters)
+            outcome = _save(self._trainer(), self._iterator)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # torchrun ends all processes when the first of them ends
         if outcome:
@@ -176,13 +175,12 @@ def _skip_update(trainer: Callable[[], Any], samples: Any, raise_oom: bool = Fal
     del trainer().train_step
 
 
-def _save(trainer: Trainer, iterator: EpochBatchIterator, meters: Any) -> str | None:
+def _save(trainer: Trainer, iterator: EpochBatchIterator) -> str | None:
     """Saves ``checkpoint_last.pt``.
 
     Args:
         trainer: the trainer.
         iterator: over the training data.
-        meters: fairseq's meters before the validation that was left, if any.
 
     Returns:
         What has been done, in the process that did it; None in the others.
@@ -201,8 +199,6 @@ def _save(trainer: Trainer, iterator: EpochBatchIterator, meters: Any) -> str | 
     state: dict[str, Any] = {"train_iterator": unfinished_update(iterator), "val_loss": None}
     if hasattr(checkpoint_utils.save_checkpoint, "best"):
         state["best"] = checkpoint_utils.save_checkpoint.best
-    if meters is not None:
-        state["metrics"] = meters
     try:
         trainer.save_checkpoint(str(path), state)
         if flags.write_checkpoints_asynchronously:

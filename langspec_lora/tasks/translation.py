@@ -57,7 +57,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
-        TranslationMultiSimpleEpochTask.add_args(parser)
+        StoppableTask.add_args(parser)
         add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:

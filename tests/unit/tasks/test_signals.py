@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ def in_child(run: Callable[[], int]) -> int:
     child = os.fork()
     if child == 0:
         code = 99
+        for number in signals.STOPPING:
+            signal.signal(number, signal.SIG_DFL)
         try:
             code = run()
         finally:
@@ -94,3 +97,36 @@ def test_process_that_loads_data_survives_the_signals_of_its_group_but_not_those
         assert other._workers[0].exitcode == 0
     finally:
         noted.end()
+
+
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_process_that_waits_for_those_it_has_started_passes_signals_on_and_survives(number) -> None:
+    def child(ready) -> None:
+        noted = NotedSignals()
+        ready.set()
+        while noted.received is None:
+            time.sleep(0.01)
+        os._exit(20 + noted.received)
+
+    def run() -> int:
+        signals.pass_signals_on()
+        ready = [multiprocessing.get_context("fork").Event() for _ in range(2)]
+        started = [multiprocessing.get_context("fork").Process(target=child, args=(event,)) for event in ready]
+        for process, event in zip(started, ready, strict=True):
+            process.start()
+            event.wait(10)
+        send(number, os.getpid())
+        for process in started:
+            process.join(10)
+        return 0 if [process.exitcode for process in started] == [20 + number] * 2 else 1
+
+    assert in_child(run) == 0
+
+
+def test_it_ends_as_usual_before_it_has_started_any() -> None:
+    def run() -> int:
+        signals.pass_signals_on()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    assert in_child(run) == -signal.SIGTERM
