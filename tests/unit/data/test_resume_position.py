@@ -158,7 +158,7 @@ def test_last_update_of_an_epoch_is_returned_to_another_number_of_processes() ->
     made = iterators(2, batches=23, update_freq=4)
     for iterator in made:
         assert len(updates(iterator, 4)) == 3
-    for iterator in resumed(3, unfinished_update(made[0]), batches=23, update_freq=2):
+    for iterator in resumed(5, unfinished_update(made[0]), batches=23, update_freq=2):
         assert len(updates(iterator, 2)) == 1
         assert iterator.next_epoch_idx == 2
 
