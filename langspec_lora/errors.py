@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -15,6 +17,10 @@ _SIGPIPE = 13  # the signal module lacks it on some systems
 
 class UserError(ValueError):
     """A wrong flag, file or setting; its message says what was given, what was expected and what to change."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM ends the program, which first removes what it has not finished writing, as after Ctrl-C."""
 
 
 class SeveralErrors(UserError):
@@ -115,21 +121,45 @@ def exit_on_user_error() -> Iterator[None]:
 
 @contextmanager
 def command_line(stopped: str = "stopped") -> Iterator[None]:
-    """Wraps a whole program: like :func:`exit_on_user_error`, and Ctrl-C and a full disk also end in one line.
+    """Wraps a whole program: like :func:`exit_on_user_error`, and signals and a full disk also end in one line.
 
     Args:
-        stopped: what to print on Ctrl-C.
+        stopped: what to print on Ctrl-C or SIGTERM.
 
     Raises:
-        SystemExit: instead of a :class:`UserError`, an OSError or a KeyboardInterrupt (exit code 130, as in a shell);
-            without a message if the reader of the output has closed it (141).
+        SystemExit: instead of a :class:`UserError`, an OSError, or an interruption by Ctrl-C or SIGTERM (exit codes 130
+            and 143, as in a shell); without a message if the reader of the output has closed it (141).
     """
     try:
-        with exit_on_user_error(), _output():
+        with _terminable(), exit_on_user_error(), _output():
             yield
-    except KeyboardInterrupt:
-        print(f"\nlangspec-lora: {stopped}", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as interruption:
+        ended = isinstance(interruption, Terminated)
+        print(f"\nlangspec-lora: {'SIGTERM received: ' if ended else ''}{stopped}", file=sys.stderr)
+        raise SystemExit(128 + (signal.SIGTERM if ended else signal.SIGINT)) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM raise :class:`Terminated`, once, in this process; those forked from it end as usual."""
+    process = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        ours = os.getpid() == process
+        signal.signal(number, signal.SIG_IGN if ours else signal.SIG_DFL)  # Slurm and torchrun send it twice
+        if ours:
+            raise Terminated
+        os.kill(os.getpid(), number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # only the main thread can handle signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

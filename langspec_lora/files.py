@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from langspec_lora.errors import UserError
+from langspec_lora.partial_files import partial_path, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -206,14 +206,14 @@ def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     Raises:
         UserError: they cannot be written, for example because the disk is full; no part of them is left behind.
     """
-    partial = [_partial(path) for path in paths]
+    partial = [partial_path(path) for path in paths]
     try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
         yield tuple(partial)
         for written in partial:
-            with written.open("rb+") as file:
-                os.fsync(file.fileno())
+            flush(written)
         for written, path in zip(partial, paths, strict=True):
             written.replace(path)
     except OSError as error:
@@ -241,10 +241,13 @@ def whole_folder(folder: Path, names: Sequence[str], overwrite: bool = False) ->
     """
     check_folder(folder, names, overwrite)
     folder = folder.absolute()  # "." has no name
-    partial = _partial(folder)
+    partial = partial_path(folder)
     try:
+        remove_leftovers(folder.parent)
         partial.mkdir(parents=True)
         yield partial
+        for path in partial.rglob("*"):
+            flush(path)
         if not folder.exists():
             partial.rename(folder)
             return
@@ -257,6 +260,21 @@ def whole_folder(folder: Path, names: Sequence[str], overwrite: bool = False) ->
         raise unwritable(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file or a folder is on the disk, so that a power loss after it is renamed leaves no empty one.
+
+    Raises:
+        OSError: it cannot be read, or the disk fails.
+    """
+    if path.is_symlink():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:
@@ -306,8 +324,3 @@ def _check_parents(path: Path) -> None:
     for parent in path.parents:
         if os.path.isfile(parent):  # noqa: PTH113  as above
             raise UserError(f"--out {path} is below {parent}, which is a file; give another path")
-
-
-def _partial(path: Path) -> Path:
-    """A temporary path: unique among processes and machines, and hidden from patterns such as ``*.pt``."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")

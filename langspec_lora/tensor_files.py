@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from langspec_lora.files import whole_files
+from langspec_lora.partial_files import partial_path
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -36,8 +38,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     path.touch()
     mode = path.stat().st_mode  # safetensors would make it readable only to its owner
     content = {name: value.contiguous() for name, value in tensors.items()}
+    folder = partial_path(path)  # safetensors writes a temporary file of its own, which a kill would leave
+    folder.mkdir()
     try:
-        save_file(content, str(path), {"format": "pt", **(metadata or {})})
+        save_file(content, str(folder / path.name), {"format": "pt", **(metadata or {})})
+        (folder / path.name).replace(path)
     except SafetensorError as error:  # it wraps the system's error
         raise OSError(None, str(error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     path.chmod(mode)

@@ -1,4 +1,4 @@
-"""Copies of checkpoints that a kill leaves either as they were or complete."""
+"""Checkpoints, and copies of them, that a kill or a power loss leaves either as they were or complete."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from pathlib import Path
 
 from fairseq.file_io import PathManager
 
+from langspec_lora.files import flush
 
-def copy_checkpoints_whole() -> None:
-    """Replaces the copying of ``fairseq.checkpoint_utils.save_checkpoint`` for the rest of the process.
 
-    Fairseq writes ``checkpoint15.pt`` under another name and renames it, but then copies it byte by byte over
-    ``checkpoint_last.pt`` and ``checkpoint_best.pt``: a run that is killed meanwhile would resume from half a file.
-    Files that are not on a local disk are copied as before.
+def write_checkpoints_whole() -> None:
+    """Replaces how ``fairseq.checkpoint_utils`` renames and copies files, for the rest of the process.
+
+    Fairseq writes ``checkpoint15.pt`` under another name and renames it, perhaps before its content is on the disk, so
+    that a power loss can leave an empty file. Then it copies it byte by byte over ``checkpoint_last.pt`` and
+    ``checkpoint_best.pt``: a run that is killed meanwhile would resume from half a file. Files that are not on a local
+    disk are copied as before.
     """
     if not isinstance(PathManager.copy, _CopyWhole):
         PathManager.copy = staticmethod(_CopyWhole(PathManager.copy))
+        PathManager.rename = staticmethod(rename_whole)
 
 
 class _CopyWhole:
@@ -48,7 +52,18 @@ def copy_whole(original: str, target: str, overwrite: bool = False) -> bool:
     partial = Path(f"{target}.tmp")  # fairseq's name for an unfinished file
     try:
         shutil.copyfile(original, partial)
-        partial.replace(target)
+        rename_whole(str(partial), target)
     finally:
         partial.unlink(missing_ok=True)
     return True
+
+
+def rename_whole(original: str, target: str) -> None:
+    """Renames a file once its content is on the disk; fairseq does so only with files on a local disk.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    flush(Path(original))
+    Path(original).replace(target)
+    flush(Path(target).absolute().parent)

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _main(list(sys.argv[1:] if argv is None else argv))
         except Exception as error:
-            if _was_interrupted(error):
-                raise KeyboardInterrupt from error
+            if interruption := _interruption(error):
+                raise type(interruption) from error
             raise
 
 
@@ -52,7 +52,7 @@ def _run(command: ModuleType, args: Namespace) -> int:
     except (UserError, OSError):
         raise
     except Exception as error:
-        if args.verbose or _was_interrupted(error):
+        if args.verbose or _interruption(error):
             raise
         raise SystemExit(_unexpected(error)) from error
 
@@ -69,11 +69,11 @@ def _set_up_logging(args: Namespace) -> None:
     logging.getLogger("fairseq").setLevel(level)
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C led to an error: libraries can fail when interrupted while they are imported."""
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C or SIGTERM that led to an error: libraries can fail when interrupted while they are imported."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
-    return error is not None
+    return error
 
 
 def _unexpected(error: Exception) -> str:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary, load_splitter
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
+from langspec_lora.partial_files import partial_path, remove_leftovers
 from langspec_lora.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 SHARED = "shared"
 """The subfolder of the binarised folder that contains the files; fairseq does not look into it."""
-
-_PARTIAL = ".binarise.partial"
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,8 @@ def binarise(
 
     out = Path(out)
     created = not out.exists()
-    partial = out / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_path(out / "binarise")
+    remove_leftovers(out)
     try:
         partial.mkdir(parents=True)
     except OSError as error:

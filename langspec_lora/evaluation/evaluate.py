@@ -60,7 +60,7 @@ def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
         _begin(evaluation, locks)
         board = Scoreboard(evaluation, scorers, locks)
         if evaluation.to_decode:
-            _decode(options.out, groups, decoder, locks, board)
+            _decode(evaluation, groups, decoder, locks, board)
             decoding = time.monotonic() - loaded - board.seconds
             _say(f"loading {loaded - start:.1f} s, decoding {decoding:.1f} s, scoring {board.seconds:.1f} s")
         if torchrun.rank() > 0:
@@ -107,17 +107,18 @@ def _begin(evaluation: Evaluation, locks: Locks) -> None:
 
 
 def _decode(
-    out: Path, groups: Sequence[Mapping[Direction, int]], decoder: Decoder, locks: Locks, board: Scoreboard
+    evaluation: Evaluation, groups: Sequence[Mapping[Direction, int]], decoder: Decoder, locks: Locks, board: Scoreboard
 ) -> None:
     """Decodes the directions that no other process decodes, until all have hypotheses.
 
     Args:
-        out: the results folder.
+        evaluation: the evaluation, whose results folder has been started.
         groups: the directions that are decoded together, each with its number of sentences.
         decoder: decodes them.
         locks: those of the folder; a direction's lock is held by the process that decodes it.
         board: scores them.
     """
+    out, settings = evaluation.options.out, None
     sentences = {direction: count for group in groups for direction, count in group.items()}
     missing = [list(group) for group in groups]
     with Progress(total=sum(sentences.values()), desc="decoding", unit="sentence", disable=torchrun.rank() > 0) as bar:
@@ -128,6 +129,9 @@ def _decode(
                 if not (taken := _take(group, out, locks)):
                     continue
                 for direction, hypotheses in decoder.translate(taken, bar.update):
+                    if file_state(out / SETTINGS) != settings:  # where there are no locks, anybody may change them
+                        settings = file_state(out / SETTINGS)
+                        held_sources(out, evaluation.settings, at_work=True)
                     write_whole(hypotheses_path(out, direction), "".join(f"{line}\n" for line in hypotheses))
                     board.add(direction)
                     locks.release(str(direction))

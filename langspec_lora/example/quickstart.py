@@ -11,7 +11,6 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -239,8 +238,6 @@ def main(argv: list[str] | None = None) -> int:
     )
     read_strictly(parser)
     args = parser.parse_args(argv)
-    # SIGTERM unwinds the stack, as Ctrl-C does, so that the commands end too.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with command_line("stopped; run the same command again to continue"):
         root = Path(__file__).resolve().parents[2]
         out = args.out.resolve()

@@ -19,13 +19,11 @@ from torch import Tensor
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
-from langspec_lora.checkpoints.starting_point import processes_at_start
 from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
-from langspec_lora.checkpoints.whole_copies import copy_checkpoints_whole
+from langspec_lora.checkpoints.whole_copies import write_checkpoints_whole
 from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
-from langspec_lora.data.resume_position import keep_position
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
 from langspec_lora.flags import add_task_flags
@@ -38,6 +36,8 @@ from langspec_lora.tasks.checks.command import check_source_and_target, is_train
 from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
 from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
 from langspec_lora.tasks.hooks import languages_to_train, training_hooks
+from langspec_lora.tasks.save_folder import hold_save_folder
+from langspec_lora.tasks.stopping import StoppableTask, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ read_outdated_arguments()  # fairseq reads the arguments of a checkpoint before 
 
 
 @register_task("translation_multi_simple_epoch_lora")
-class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
+class LanguageSpecificTranslationTask(StoppableTask):
     """``translation_multi_simple_epoch`` for models whose parameters depend on the languages of each sentence.
 
     Stock models work too: they get batches without language ids.
@@ -57,7 +57,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
-        TranslationMultiSimpleEpochTask.add_args(parser)
+        StoppableTask.add_args(parser)
         add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
@@ -76,6 +76,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         begins_training = is_training_command(args)  # before fairseq prepares the arguments
         task: Any = None
         with exit_on_user_error(), collect_errors() as errors:
+            save_folder = hold_save_folder(args) if begins_training else None
             with errors.check():
                 check_values(args)
             flags_are_read = not errors.errors
@@ -83,6 +84,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
                 _check_languages(args)
                 orders: list[TokenOrder] = errors.attempt(lambda: token_orders(args), [])
                 task = cls._with_dictionaries(args, orders, **kwargs)
+                task.save_folder = save_folder
             if getattr(args, "path", None):
                 check_generation(args, task)
             elif begins_training and errors.errors:  # build_model, which checks all else, will not be reached
@@ -143,7 +145,8 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
             with exit_on_user_error():
                 check_training(args, self)
-            copy_checkpoints_whole()
+            write_checkpoints_whole()
+            stop_on_signals()
         if from_checkpoint:
             with exit_on_user_error():
                 check_stored_model(args)
@@ -158,8 +161,7 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
             if adapters is not None:
                 adapters.bind_languages(self.langs, used_languages(self.args))
             if trains:
-                trained = None if adapters is None else languages_to_train(self.args, adapters)
-                logger.info(parameter_summary(model, trained))
+                logger.info(parameter_summary(model, languages_to_train(self.args, adapters) if adapters else None))
                 self.hooks = [] if adapters is None else training_hooks(self.args, adapters)
         return model
 
@@ -173,8 +175,6 @@ class LanguageSpecificTranslationTask(TranslationMultiSimpleEpochTask):
         """See fairseq's task. Warns if ``--max-update`` ends the training before its pruning ends."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         trains = dataset is self.datasets.get(getattr(self.args, "train_subset", None))
-        if trains:
-            keep_position(iterator, partial(processes_at_start, self.args))
         pruning = pruning_from_args(self.args) if trains and self.hooks else None
         if pruning is not None and self.args.max_update and not self._told_of_updates:
             epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)

@@ -220,7 +220,7 @@ def test_a_position_among_other_batches_is_refused_in_a_sentence(pruned, sharded
     message = refusal_of(train_here, sharded, tmp_path, *FLAGS, *SAVES, "--max-tokens", tokens)
     assert "the checkpoint was saved after 1 batch of epoch 2, which had" in message
     assert "resume with the data, --max-tokens and --batch-size of the interrupted training" in message
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint_last.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "checkpoint_last.pt"]
 
 
 def first_stop(losses: list[float], patience: int) -> int | None:

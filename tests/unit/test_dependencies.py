@@ -18,6 +18,7 @@ ROOMS = (
     "errors",
     "values",
     "settings",
+    "partial_files",
     "files",
     "locks",
     "notes",

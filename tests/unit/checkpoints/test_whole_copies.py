@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fairseq.file_io import PathManager
 
-from langspec_lora.checkpoints.whole_copies import copy_checkpoints_whole, copy_whole
+from langspec_lora.checkpoints.whole_copies import copy_whole, write_checkpoints_whole
 
 
 def test_copy_is_whole_and_replaces_only_what_it_may(tmp_path) -> None:
@@ -46,9 +46,9 @@ def test_fairseq_copies_whole_on_the_local_disk_and_as_before_elsewhere(tmp_path
         return "stock"
 
     monkeypatch.setattr(PathManager, "copy", staticmethod(stock))
-    copy_checkpoints_whole()
+    write_checkpoints_whole()
     replaced = PathManager.copy
-    copy_checkpoints_whole()
+    write_checkpoints_whole()
     assert PathManager.copy is replaced
     (tmp_path / "a.pt").write_bytes(b"new")
     source, target = str(tmp_path / "a.pt"), str(tmp_path / "b.pt")

@@ -6,10 +6,10 @@ from itertools import chain
 
 import pytest
 import torch
-from fairseq.data.iterators import EpochBatchIterator
+from fairseq.data.iterators import EpochBatchIterator, GroupedIterator
 from torch.utils.data import Dataset
 
-from langspec_lora.data.resume_position import keep_position
+from langspec_lora.data.resume_position import first_update_is_done, keep_position, unfinished_update
 
 BATCHES = 24
 
@@ -22,7 +22,9 @@ class Numbers(Dataset):
         return index
 
 
-def iterators(processes: int, batches: int = BATCHES, stored: int | None = None, **options) -> list[EpochBatchIterator]:
+def iterators(
+    processes: int, batches: int = BATCHES, stored: int | None = None, update_freq: int = 1, **options
+) -> list[EpochBatchIterator]:
     """The iterator of each process over batches of one number each."""
     made = []
     for shard in range(processes):
@@ -30,7 +32,7 @@ def iterators(processes: int, batches: int = BATCHES, stored: int | None = None,
         iterator = EpochBatchIterator(
             Numbers(), torch.tensor, sampler, seed=1, num_shards=processes, shard_id=shard, **options
         )
-        keep_position(iterator, lambda: stored)
+        keep_position(iterator, lambda: stored, lambda epoch: update_freq)
         made.append(iterator)
     return made
 
@@ -111,3 +113,61 @@ def test_the_end_of_an_epoch_is_resumed_by_any_number() -> None:
     state = made[0].state_dict()
     assert (state["epoch"], state["iterations_in_epoch"]) == (2, 0)
     assert sorted(chain(*(read(iterator) for iterator in resumed(5, state)))) == list(range(BATCHES))
+
+
+def updates(iterator: EpochBatchIterator, update_freq: int, count: int | None = None) -> list[list[int]]:
+    """The numbers in the batches of each of the next updates of a process, which fairseq groups."""
+    groups = GroupedIterator(iterator.next_epoch_itr(), update_freq)
+    seen = []
+    while groups.has_next() and len(seen) != count:
+        seen.append([number for batch in next(groups) for number in batch.tolist()])
+    assert count is not None or iterator.end_of_epoch()
+    return seen
+
+
+@pytest.mark.parametrize("update_freq", [1, 4, 5])
+@pytest.mark.parametrize("after", [1, 2, "all"])
+def test_update_whose_validation_was_left_out_is_returned_once_more(update_freq, after) -> None:
+    undisturbed = updates(iterators(1)[0], update_freq)
+    done = len(undisturbed) if after == "all" else after
+    (first,) = iterators(1, update_freq=update_freq)
+    updates(first, update_freq, done)
+    state = unfinished_update(first)
+    assert (state["epoch"], state["iterations_in_epoch"]) == (1, sum(map(len, undisturbed[:done])))
+    (second,) = iterators(1, update_freq=update_freq)
+    second.load_state_dict(state)
+    assert first_update_is_done(second)
+    assert second.next_epoch_idx == 1
+    assert updates(second, update_freq) == undisturbed[done - 1 :]
+    assert second.next_epoch_idx == 2
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (3, 2), (2, 3)])
+def test_it_is_returned_to_another_number_of_processes_too(before, now) -> None:
+    """Two updates of six batches, which are the same batches with any of these numbers of processes."""
+    made = iterators(before, update_freq=6 // before)
+    for iterator in made:
+        updates(iterator, 6 // before, 2)
+    again = resumed(now, unfinished_update(made[0]), update_freq=6 // now)
+    undisturbed = read(iterators(1)[0])
+    read_again = [number for iterator in again for number in updates(iterator, 6 // now, 1)[0]]
+    assert sorted(read_again) == sorted(undisturbed[6:12])
+
+
+def test_last_update_of_an_epoch_is_returned_to_another_number_of_processes() -> None:
+    made = iterators(2, batches=23, update_freq=4)
+    for iterator in made:
+        assert len(updates(iterator, 4)) == 3
+    for iterator in resumed(5, unfinished_update(made[0]), batches=23, update_freq=2):
+        assert len(updates(iterator, 2)) == 1
+        assert iterator.next_epoch_idx == 2
+
+
+def test_validation_is_left_out_with_a_warning_if_an_update_has_more_batches_than_were_read(caplog) -> None:
+    (first,) = iterators(1)
+    read(first, 3)
+    (second,) = iterators(1, update_freq=4)
+    second.load_state_dict(unfinished_update(first))
+    assert not first_update_is_done(second)
+    assert "the validation and saving after the last update are left out" in caplog.text
+    assert len(read(second)) == BATCHES - 3

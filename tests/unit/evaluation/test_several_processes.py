@@ -405,3 +405,24 @@ def test_a_file_system_without_locks_is_enough_for_one_process(asked, expected, 
     monkeypatch.delenv("WORLD_SIZE")
     evaluate(asked)
     assert contents(tmp_path / "out") == expected
+
+
+def test_without_locks_no_hypotheses_are_added_to_those_of_other_settings(
+    asked, toy_data, checkpoint, tmp_path, monkeypatch
+) -> None:
+    translate = Decoder.translate
+
+    def overtaken(self, directions, progress) -> Iterator[tuple[Direction, list[str]]]:
+        """Another process has started the folder meanwhile, which no lock has prevented."""
+        monkeypatch.setattr(Decoder, "translate", translate)
+        settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+        settings["generation"]["beam"] += 1
+        (tmp_path / "out" / "settings.json").write_text(json.dumps(settings))
+        yield from translate(self, directions, progress)
+
+    monkeypatch.setattr(Decoder, "translate", overtaken)
+    with pytest.raises(
+        UserError, match=r"holds results of other generation settings; beam was \d and is \d; give another"
+    ):
+        evaluate(asked)
+    assert not list((tmp_path / "out").glob("*.hyp.txt"))

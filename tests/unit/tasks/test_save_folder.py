@@ -1,0 +1,104 @@
+"""One training writes to a --save-dir at a time, and removes what a killed one left unfinished."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from langspec_lora.errors import UserError
+from langspec_lora.tasks.save_folder import hold_save_folder
+
+
+def command(folder: Path | str, **more) -> Namespace:
+    return Namespace(**{"save_dir": str(folder), "no_save": False, "checkpoint_suffix": "", **more})
+
+
+@contextmanager
+def another_training(args: Namespace) -> Iterator[int]:
+    """Another process that holds a folder until it is killed."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        held = hold_save_folder(args)
+        os.write(write, b"x")
+        signal.pause()
+        os._exit(held is None)
+    os.read(read, 1)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("way", ["same path", "relative", "through a link"])
+def test_second_training_is_refused_in_a_sentence_until_the_first_has_ended_in_whatever_way(
+    tmp_path, monkeypatch, way
+) -> None:
+    folder = tmp_path / "save"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    second = {"relative": "save", "through a link": tmp_path / "link"}.get(way, folder)
+    refusal = r"another training is writing to --save-dir .*; wait until it has ended"
+    with another_training(command(folder)), pytest.raises(UserError, match=refusal):
+        hold_save_folder(command(second))
+    assert hold_save_folder(command(second)) is not None
+
+
+@pytest.mark.parametrize(
+    "more", [{"no_save": True}, {"checkpoint_suffix": "-b"}], ids=["writes nothing", "writes other files"]
+)
+def test_training_that_writes_no_file_of_the_other_is_allowed(tmp_path, more) -> None:
+    with another_training(command(tmp_path)):
+        hold_save_folder(command(tmp_path, **more))
+
+
+def test_folder_is_free_again_when_the_training_has_ended_within_the_process(tmp_path) -> None:
+    first = hold_save_folder(command(tmp_path))
+    assert hold_save_folder(command(tmp_path)) is first
+    del first
+    gc.collect()
+    child = os.fork()
+    if child == 0:
+        try:
+            hold_save_folder(command(tmp_path))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_nothing_is_made_where_fairseq_has_made_no_folder(tmp_path) -> None:
+    assert hold_save_folder(command(tmp_path / "none")) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_unfinished_checkpoints_are_removed_and_nothing_else(tmp_path) -> None:
+    unfinished = [
+        "checkpoint12.pt.tmp", "checkpoint_3_120.pt.tmp", "checkpoint_last.pt.tmp", "checkpoint_best.pt.tmp",
+        "checkpoint.best_loss_3.4561.pt.tmp", "checkpoint.best_bleu_31.2500.pt.tmp", "crash.pt.tmp",
+    ]  # fmt: skip
+    others = ["checkpoint12.pt", "checkpoint_last-b.pt.tmp", "mine.pt.tmp", "checkpoint_last.pt.tmp.bak", "notes.tmp"]
+    for name in unfinished + others:
+        (tmp_path / name).write_text("x")
+    held = hold_save_folder(command(tmp_path))
+    assert held is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, ".lock"])
+
+
+def test_files_of_a_running_training_are_left_alone(tmp_path) -> None:
+    with another_training(command(tmp_path)):
+        (tmp_path / "checkpoint_last.pt.tmp").write_text("x")
+        with pytest.raises(UserError):
+            hold_save_folder(command(tmp_path))
+    assert (tmp_path / "checkpoint_last.pt.tmp").exists()
