@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,15 +40,14 @@ every_kind = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def _cpu_plays_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lets fairseq's half precision run on a CPU, where its flat copies are on the "current device" and bfloat16 casts."""
+def _cpu_plays_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets fairseq's half precision run on a CPU: its flat copies on "the current device", autocast in bfloat16."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     monkeypatch.setattr(all_checks, "check_precision", lambda args: None)
     if hasattr(torch.amp, "GradScaler"):
         monkeypatch.setattr(torch.cuda.amp, "GradScaler", partial(torch.amp.GradScaler, "cpu"))
         monkeypatch.setattr(torch.cuda.amp, "autocast", partial(torch.autocast, "cpu", torch.bfloat16))
-    yield
 
 
 def trainer_of(data: Path, *flags: str) -> Trainer:
