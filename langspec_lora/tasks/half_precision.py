@@ -1,4 +1,4 @@
-"""Keeps a training with ``--fp16`` or ``--amp`` exact: single-precision copies, and what fairseq does not save of it."""
+"""Keeps a training with ``--fp16`` or ``--amp`` exact: single-precision copies, and what fairseq does not save."""
 
 from __future__ import annotations
 
