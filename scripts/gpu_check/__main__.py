@@ -3,14 +3,14 @@
     scripts/gpu_check.sh [OUT] [--device cuda|cpu] [--only CHECK …] [--minutes 8]
 
 Both published commands run with small sizes on the built-in example. Each check compares a figure with a limit and
-passes, fails or is skipped; a check that fails does not stop the others. Needs torch, fairseq and this package, installed
-or not.
+passes, fails or is skipped; a check that fails does not stop the others. Needs torch, fairseq and this package,
+installed or not.
 
-With ``--device cpu`` the same runs use the CPU, so that this script itself can be tested: half precision is then what a
-CPU has of it, and what only a GPU can show is skipped.
+With ``--device cpu`` the same runs use the CPU, so that this script itself can be tested: half precision is then what
+a CPU has of it, and what only a GPU can show is skipped.
 
-Writes ``gpu-check.json`` and ``gpu-check.md``. Exit code: 0 if all checks passed or were skipped, 1 if one failed, 2 for
-wrong flags, 77 if there is no GPU.
+Writes ``gpu-check.json`` and ``gpu-check.md``. Exit code: 0 if all checks passed or were skipped, 1 if one failed, 2
+for wrong flags, 77 if there is no GPU.
 """
 
 from __future__ import annotations
