@@ -133,8 +133,8 @@ def test_a_run_reports_the_loss_of_each_update_behind_torchs_wrapper_too(toy_dat
         *("--no-save", "--disable-validation", "--log-interval", "1", "--log-format", "json"),
         *("--ddp-backend", "pytorch_ddp", "--distributed-backend", "gloo"),
     )
-    command = [sys.executable, FOLDER / "run.py", "train", tmp_path / "report.json", "--wrapped", "--repeatable", "--"]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
+    run = [sys.executable, FOLDER / "run.py", "train", tmp_path / "report.json", "--wrapped", "--repeatable"]
+    done = subprocess.run([*run, "--", *flags], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "report.json").read_text())
     logged = [
