@@ -19,8 +19,12 @@ class TrainingHook:
             epoch: fairseq's epoch, counted from 1.
         """
 
-    def begin_batch(self) -> None:
-        """Called before the forward pass of a batch."""
+    def begin_batch(self, optimizer: Any) -> None:
+        """Called before the forward pass of a batch.
+
+        Args:
+            optimizer: the trainer's fairseq optimizer.
+        """
 
     def end_batch(self, sample: Mapping[str, Any]) -> None:
         """Called after the backward pass of a batch that has added its gradient.

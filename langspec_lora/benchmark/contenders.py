@@ -180,7 +180,7 @@ class Update:
         batch = next(self._batches)
         self._optimizer.zero_grad()
         if self._present:
-            self._present.begin_batch()
+            self._present.begin_batch(self._optimizer)
         with torch.autocast(batch["target"].device.type, enabled=self._amp):
             loss = self.loss(batch)
         self._scaler.scale(loss / batch["ntokens"]).backward()

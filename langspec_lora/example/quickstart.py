@@ -72,15 +72,25 @@ _EVALUATE = "langspec-lora evaluate {data} --checkpoint {checkpoint} --out {out}
 _REPORT = f"langspec-lora report {{base}} {{finetuned}} {{pruned}} --lang-resources {LEVELS} --out {{out}}"
 
 
+def pretrain_flags(data: Path, out: Path) -> list[str]:
+    """Flags of ``fairseq-train`` that train the base model."""
+    return _filled(_PRETRAIN, data=data, out=out)[1:]
+
+
+def finetune_flags(data: Path, base: Path, out: Path, pruning: bool) -> list[str]:
+    """Flags of the published training command with small sizes."""
+    template = f"{_FINETUNE} {_WITH_PRUNING if pruning else _WITHOUT_PRUNING} {_OUTPUT}"
+    return _filled(template, data=data, base=base, out=out)[1:]
+
+
 def pretrain_command(data: Path, out: Path) -> list[str]:
     """Trains the base model with the stock command."""
-    return _command(_PRETRAIN, data=data, out=out)
+    return [_program("fairseq-train"), *pretrain_flags(data, out)]
 
 
 def finetune_command(data: Path, base: Path, out: Path, pruning: bool) -> list[str]:
     """The published training command with small sizes."""
-    template = f"{_FINETUNE} {_WITH_PRUNING if pruning else _WITHOUT_PRUNING} {_OUTPUT}"
-    return _command(template, data=data, base=base, out=out)
+    return [_program("fairseq-train"), *finetune_flags(data, base, out, pruning)]
 
 
 def evaluate_command(data: Path, checkpoint: Path, out: Path) -> list[str]:
@@ -89,8 +99,12 @@ def evaluate_command(data: Path, checkpoint: Path, out: Path) -> list[str]:
 
 
 def _command(template: str, **paths: Path) -> list[str]:
-    program, *arguments = shlex.split(template)
-    return [_program(program), *(argument.format(**paths) for argument in arguments)]
+    program, *arguments = _filled(template, **paths)
+    return [_program(program), *arguments]
+
+
+def _filled(template: str, **paths: Path) -> list[str]:
+    return [argument.format(**paths) for argument in shlex.split(template)]
 
 
 def _program(name: str) -> str:

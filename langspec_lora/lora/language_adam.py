@@ -162,7 +162,8 @@ class LanguageAdam(torch.optim.Optimizer):
             )
             rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_language])
             parameter = group["params"][0]
-            found[side] = _Rates(*rows.to(parameter.device, _single(parameter.data).dtype).unsqueeze(-1))
+            rows = rows.to(_single(parameter.data).dtype).unsqueeze(-1)
+            found[side] = _Rates(*rows.to(parameter.device, non_blocking=True))  # does not wait for a GPU
         return found
 
     def _step_parameter(self, parameter: Tensor, group: dict, rates: Mapping[str, _Rates | None]) -> None:

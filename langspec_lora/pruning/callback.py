@@ -78,11 +78,16 @@ class GradualPruning(TrainingHook):
                 prune_smallest(blocks, ratio)
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
-        apply_masks(self.linears.values(), self._rows)
+        self._apply()
         logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
+        self._apply()
+
+    def _apply(self) -> None:
+        if self._rows is not None:  # copied to a GPU once, not in every update
+            self._rows = self._rows.to(self.state.mask_epoch.device)
         apply_masks(self.linears.values(), self._rows)
 
     def _summary(self) -> str:

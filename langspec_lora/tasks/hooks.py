@@ -11,6 +11,7 @@ from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import FrozenLanguages, packed_parameters
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.tasks.half_precision import HalfPrecision
 from langspec_lora.tasks.present_languages import PresentLanguages
 
 
@@ -25,7 +26,7 @@ def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[Training
         UserError: a flag has a wrong value.
     """
     trained = languages_to_train(args, adapters)
-    hooks: list[TrainingHook] = []
+    hooks: list[TrainingHook] = [HalfPrecision(adapters.linears.values())]  # the last to act after an update
     if trained is not None:
         hooks.append(FrozenLanguages(adapters.linears.values(), adapters.routing.layout, trained))
     hooks.append(_pruning(args, adapters, trained))

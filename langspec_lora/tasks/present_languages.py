@@ -15,6 +15,7 @@ from torch import Tensor
 from langspec_lora.data.language_ids import distinct_languages
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
+from langspec_lora.tasks.half_precision import single_precision_copies
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class PresentLanguages(TrainingHook):
         self._present = torch.zeros(2, len(routing.layout.ranks), dtype=torch.bool)
         self._seen: FairseqOptimizer | None = None
 
-    def begin_batch(self) -> None:
+    def begin_batch(self, optimizer: FairseqOptimizer) -> None:
         """Starts a new update if no gradient is left, because the last update is done or its gradients were dropped."""
         if all(parameter.grad is None for parameter in self._packed):
             self._present.zero_()
@@ -95,17 +96,8 @@ def _locate(optimizer: FairseqOptimizer, packed: Mapping[Tensor, str]) -> Iterat
         for parameter, side in packed.items():
             yield parameter, [_packed(0, parameter, side)]
         return
-    if not optimizer.has_flat_params:
-        for half, single in zip(optimizer.fp16_params, optimizer.fp32_params, strict=True):
-            if half in packed:
-                yield single, [_packed(0, half, packed[half])]
-        return
-    starts: dict[Any, int] = defaultdict(int)
-    found: dict[Any, list[Packed]] = defaultdict(list)
-    for half in optimizer.fp16_params:  # in the order of FP16Optimizer.build_fp32_params
-        device = half.device.index
+    found: dict[Tensor, list[Packed]] = defaultdict(list)
+    for half, single, start in single_precision_copies(optimizer):
         if half in packed:
-            found[device].append(_packed(starts[device], half, packed[half]))
-        starts[device] += half.numel()
-    for device, rows in found.items():
-        yield optimizer.fp32_params[device], rows
+            found[single].append(_packed(start, half, packed[half]))
+    yield from found.items()

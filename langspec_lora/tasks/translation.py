@@ -207,7 +207,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
     ) -> Any:
         """See fairseq's task; runs between the hooks."""
         for hook in self.hooks:
-            hook.begin_batch()
+            hook.begin_batch(optimizer)
         batch = _for_model(sample, model)
         result = super().train_step(batch, model, criterion, optimizer, update_num, ignore_grad)
         if not ignore_grad:

@@ -20,6 +20,8 @@ BESIDE = [
     (["--quant-noise-scalar", "0.5"], "--quant-noise-scalar 0.5 quantises only fairseq's layer classes"),
     (["--ddp-backend", "fully_sharded"], "--ddp-backend fully_sharded splits parameters"),
     (["--zero-sharding", "os"], "--zero-sharding os splits parameters"),
+    (["--ddp-backend", "slowmo"], "--ddp-backend slowmo lets the weights of the processes differ between updates"),
+    (["--use-bmuf"], "--use-bmuf lets the weights of the processes differ between updates"),
 ]
 PRECISION = [
     (["--fp16", "--cpu"], "--fp16 needs a CUDA GPU, but --cpu was given; leave it out"),

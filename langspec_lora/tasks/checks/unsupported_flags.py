@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
@@ -17,7 +18,21 @@ _REASONS: Mapping[str, str] = {
     "xformers_att_config": "replaces the attention modules that are adapted",
 }
 """Why a flag cannot be used with adapters if its value is not fairseq's default."""
-_SHARDED: Mapping[str, str] = {"ddp_backend": "fully_sharded", "zero_sharding": "os"}
+_SHARDED = (
+    "splits parameters, so the rows of a language can no longer be found; leave it out: adapters are small, and a "
+    "frozen base has no optimizer state to distribute"
+)
+_APART = (
+    "lets the weights of the processes differ between updates, so that each process would prune other entries; leave "
+    "it out"
+)
+_VALUES: Sequence[tuple[str, Any, str]] = (
+    ("ddp_backend", "fully_sharded", _SHARDED),
+    ("zero_sharding", "os", _SHARDED),
+    ("ddp_backend", "slowmo", _APART),
+    ("use_bmuf", True, _APART),
+)
+"""Values of flags that cannot be used with adapters, and why."""
 
 
 def check_beside_adapters(args: Namespace) -> None:
@@ -36,13 +51,10 @@ def check_beside_adapters(args: Namespace) -> None:
                 if value:
                     given = _flag(name) if value is True else f"{_flag(name)} {value}"
                     raise UserError(f"{given} {why}; leave it out, or train without adapters (--add-lora False)")
-        for name, value in _SHARDED.items():
+        for name, value, why in _VALUES:
             with errors.check():
                 if getattr(args, name, None) == value:
-                    raise UserError(
-                        f"{_flag(name)} {value} splits parameters, so the rows of a language can no longer be found; "
-                        "leave it out: adapters are small, and a frozen base has no optimizer state to distribute"
-                    )
+                    raise UserError(f"{_flag(name) if value is True else f'{_flag(name)} {value}'} {why}")
 
 
 def check_precision(args: Namespace) -> None:

@@ -242,7 +242,7 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
     reference = Adam([part for several in single.values() for part in several], **SETTINGS)
     for update in range(len(SPEAKERS)):
         optimizer.zero_grad()
-        absent.begin_batch()
+        absent.begin_batch(optimizer)
         scale = optimizer.scaler.loss_scale
         for name, gradient in gradients(update).items():
             gradient = gradient.half().float()
@@ -321,7 +321,7 @@ def test_a_language_is_absent_where_it_is_in_all_processes(monkeypatch, processe
     monkeypatch.setattr(distributed_utils, "all_reduce", all_reduce)
     parameters = packed_values()
     inner, absent = Adam(list(parameters.values()), **SETTINGS), absent_of(parameters)
-    absent.begin_batch()
+    absent.begin_batch(SimpleNamespace(optimizer=inner))
     absent.end_batch({"languages": ((0,), (1,))})
     absent.begin_update(SimpleNamespace(optimizer=inner))
     assert inner.present.tolist() == [[True, False, False], [False, True, processes == 2]]
