@@ -72,8 +72,8 @@ def unused_search_flags(args: Namespace) -> list[str]:
     shards = getattr(args, "num_shards", 1) or 1
     if shards > 1:
         found.append(
-            f"--num-shards {shards}: no effect, since fairseq-generate translates all sentences; 'langspec-lora evaluate' "
-            "shares them between processes"
+            f"--num-shards {shards}: no effect, since fairseq-generate translates all sentences; 'langspec-lora "
+            "evaluate' divides directions between processes"
         )
     if is_interactive(args) and getattr(args, "prefix_size", 0):
         found.append(f"--prefix-size {args.prefix_size}: no effect, since fairseq-interactive reads no references")

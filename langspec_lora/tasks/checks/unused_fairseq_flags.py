@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
+from langspec_lora.tasks.checks.language_tokens import LanguageTokens
+
 _NEVER: Mapping[str, str] = {
     "adaptive_input": "only language models of fairseq have adaptive input embeddings",
     "char_inputs": "these models read tokens",
@@ -44,6 +46,12 @@ def _unused(args: Namespace) -> Iterator[str]:
             yield f"{_given(name, value)}: no effect, since {why}"
     if getattr(args, "data_buffer_size", _BUFFER) != _BUFFER and args.sampling_method != "RoundRobin":
         yield f"--data-buffer-size {args.data_buffer_size}: no effect without --sampling-method RoundRobin"
+    tokens = LanguageTokens.from_args(args)
+    if getattr(args, "truncate_source", False) and tokens is not None and tokens.source and not tokens.replacing:
+        yield (
+            "--truncate-source: cut sentences are left out of the training, since their language token makes them one "
+            f"token longer than --max-source-positions {args.max_source_positions}"
+        )
     for name, packages in _RECORDERS.items():
         value = getattr(args, name, None)
         if value and not any(map(find_spec, packages)):
