@@ -48,6 +48,7 @@ def refused(name: str, flags: str, says: str, shown_by: str = "") -> Feature:
 STAYS = "integration/test_stays_training.py::"
 DECODES = "integration/test_stays_generation.py::"
 SHARDED = f"{STAYS}test_shards_are_read_as_stock_fairseq_reads_them_and_pruned_on_schedule"
+RECOMPUTED = "unit/models/test_against_plain_loop.py::test_recomputed_activations_give_the_same_gradients_even_after_another_batch"
 OTHERS = f"{DECODES}test_other_ways_to_decode_are_those_of_stock_fairseq_too"
 
 DATA = (
@@ -91,7 +92,7 @@ DATA = (
         "sides shared by reverse directions",
         "--enable-reservsed-directions-shared-datasets",
         "with the same tokens on both sides; else refused",
-        "integration/test_shared_directions.py::test_shared_sides_carry_the_tokens_of_their_direction",
+        "integration/test_shared_directions.py::test_shared_data_hold_the_same_examples_with_the_same_languages",
     ),
     works(
         "more data",
@@ -106,9 +107,7 @@ DATA = (
     works(
         "longest sentences skipped", "--max-source-positions 6 --skip-invalid-size-inputs-valid-test", "none is read"
     ),
-    works(
-        "sentences cut", "--max-source-positions 6 --truncate-source --lang-tok-replacing-bos-eos", "and none is lost"
-    ),
+    works("sentences cut", "--max-source-positions 6 --truncate-source --lang-tok-replacing-bos-eos", "none is lost"),
     warned(
         "sentences cut before a language token",
         "--max-source-positions 6 --truncate-source --disable-validation",
@@ -124,7 +123,7 @@ BATCHES = (
         "validation and saving within epochs",
         "--validate-interval-updates 2",
         "as undisturbed, bit for bit",
-        "integration/test_training.py::test_resuming_within_an_epoch_is_exact",
+        "integration/test_training.py::test_run_stopped_anywhere_and_resumed_ends_with_the_same_weights",
     ),
     works("workers", "--num-workers 2", "the same weights as without"),
     works("batches of sentences", "--batch-size 32", "no batch is larger"),
@@ -178,7 +177,7 @@ CHECKPOINTS = (
         "averaging",
         "langspec-lora average",
         "the mean, pruned where all are",
-        "unit/adapters/test_averaging.py::test_average_is_the_mean_of_the_numbers",
+        "unit/adapters/test_averaging.py::test_every_entry_is_the_mean_and_pruned_where_one_is",
     ),
     refused("averages of weights", "--store-ema", "--store-ema averages weights only"),
 )
@@ -219,10 +218,8 @@ MODELS = (
         "--no-cross-attention --decoder-lora-position q_k_v_fc1_fc2",
         "--no-cross-attention without --cross-self-attention",
     ),
-    works(
-        "recomputed activations", "--checkpoint-activations", "", "unit/models/test_against_plain_loop.py::CHECKPOINTED"
-    ),
-    works("offloaded activations", "--offload-activations", "", "unit/models/test_against_plain_loop.py::CHECKPOINTED"),
+    works("recomputed activations", "--checkpoint-activations", "", RECOMPUTED),
+    works("offloaded activations", "--offload-activations", "", RECOMPUTED),
     works(
         "adaptive softmax",
         "--adaptive-softmax-cutoff 20,40 --criterion adaptive_loss --ddp-backend legacy_ddp",
@@ -325,12 +322,17 @@ SEARCHES = (
     works("dropout", "--retain-dropout --model-overrides {{'dropout':0.4}}", "hypotheses differ"),
     works("language tokens kept", "--keep-inference-langtok", "hypotheses start with them; stock fairseq drops them"),
     works("dropped layers in training only", "--model-overrides {{'encoder_layerdrop':0.9}}", "the same hypotheses"),
-    works("unknown words replaced", "--replace-unk {empty}", "by words of the source, in fairseq-interactive"),
+    works(
+        "unknown words replaced",
+        "--replace-unk {empty} --print-alignment",
+        "by words of the source",
+    ),
     refused("forced words", "--constraints", "--constraints: fairseq's multilingual task cannot force words"),
     refused("steps", "--print-step", "--print-step: only iterative refinement has steps"),
     refused("fewer layers", "--model-overrides {{'encoder_layers_to_keep':'0'}}", "removes layers that have adapters"),
     refused("fewer decoder layers", "--model-overrides {{'decoder_layers_to_keep':'0'}}", "removes layers that have"),
     refused("unknown words replaced by no file", "--replace-unk {nothing}", "is no file; give one of aligned words"),
+    refused("unknown words without alignments", "--replace-unk {empty}", "--replace-unk needs --print-alignment"),
     warned("iterations", "--iter-decode-max-iter 3 --iter-decode-with-beam 2", "only iterative refinement reads it"),
     warned("shards", "--num-shards 2 --shard-id 1", "--num-shards 2: no effect"),
     warned("more than all", "--nbest 9", "--nbest 9: a search with --beam 5 finds at most 5 hypotheses"),
@@ -348,11 +350,26 @@ COMMANDS = (
         "another architecture",
         "--arch transformer",
         "stock models train, without adapters",
-        "unit/tasks/test_task.py::STOCK",
+        "unit/tasks/test_task.py::test_a_model_without_adapters_trains_as_in_fairseq",
     ),
-    works("validation of a checkpoint", "fairseq-validate", "", "integration/test_token_order.py::VALIDATE"),
-    works("interactive", "fairseq-interactive", "", "integration/test_training.py::INTERACTIVE"),
-    refused("language models", "fairseq-eval-lm", "", "integration/test_commands_and_tasks.py::EVAL_LM"),
+    works(
+        "validation of a checkpoint",
+        "fairseq-validate",
+        "",
+        "integration/test_token_order.py::test_validation_reads_the_order_from_the_checkpoint",
+    ),
+    works(
+        "translation line by line",
+        "fairseq-interactive",
+        "as fairseq-generate",
+        "integration/test_training.py::test_stock_interactive_translates_as_generate_does",
+    ),
+    refused(
+        "scores of a language model",
+        "fairseq-eval-lm",
+        "translate",
+        "integration/test_fairseq_generation.py::test_scores_of_a_language_model_are_refused_before_a_model_is_loaded",
+    ),
 )
 
 TOPICS = {

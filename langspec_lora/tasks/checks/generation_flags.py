@@ -29,6 +29,11 @@ def check_search_flags(args: Namespace) -> None:
     Raises:
         UserError: such flags are given; all of them are listed.
     """
+    if hasattr(args, "output_word_probs"):
+        raise UserError(
+            "fairseq-eval-lm scores language models, but these models translate; for the scores of references, use "
+            "fairseq-generate --score-reference"
+        )
     with collect_errors() as errors:
         with errors.check():
             if getattr(args, "constraints", None):
@@ -59,6 +64,8 @@ def _check_files(args: Namespace) -> None:
         raise UserError(
             f"--replace-unk {alignments!r} is no file; give one of aligned words, or an empty file to copy source words"
         )
+    if alignments and not getattr(args, "print_alignment", None):
+        raise UserError("--replace-unk needs --print-alignment, which finds the source's words; give it too")
 
 
 def unused_search_flags(args: Namespace) -> list[str]:
