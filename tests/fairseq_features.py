@@ -48,7 +48,10 @@ def refused(name: str, flags: str, says: str, shown_by: str = "") -> Feature:
 STAYS = "integration/test_stays_training.py::"
 DECODES = "integration/test_stays_generation.py::"
 SHARDED = f"{STAYS}test_shards_are_read_as_stock_fairseq_reads_them_and_pruned_on_schedule"
-RECOMPUTED = "unit/models/test_against_plain_loop.py::test_recomputed_activations_give_the_same_gradients_even_after_another_batch"
+RECOMPUTED = (
+    "unit/models/test_against_plain_loop.py::"
+    "test_recomputed_activations_give_the_same_gradients_even_after_another_batch"
+)
 OTHERS = f"{DECODES}test_other_ways_to_decode_are_those_of_stock_fairseq_too"
 
 DATA = (
@@ -322,17 +325,11 @@ SEARCHES = (
     works("dropout", "--retain-dropout --model-overrides {{'dropout':0.4}}", "hypotheses differ"),
     works("language tokens kept", "--keep-inference-langtok", "hypotheses start with them; stock fairseq drops them"),
     works("dropped layers in training only", "--model-overrides {{'encoder_layerdrop':0.9}}", "the same hypotheses"),
-    works(
-        "unknown words replaced",
-        "--replace-unk {empty} --print-alignment",
-        "by words of the source",
-    ),
+    refused("unknown words replaced", "--replace-unk x", "--replace-unk: fairseq cannot read the alignments"),
     refused("forced words", "--constraints", "--constraints: fairseq's multilingual task cannot force words"),
     refused("steps", "--print-step", "--print-step: only iterative refinement has steps"),
     refused("fewer layers", "--model-overrides {{'encoder_layers_to_keep':'0'}}", "removes layers that have adapters"),
     refused("fewer decoder layers", "--model-overrides {{'decoder_layers_to_keep':'0'}}", "removes layers that have"),
-    refused("unknown words replaced by no file", "--replace-unk {nothing}", "is no file; give one of aligned words"),
-    refused("unknown words without alignments", "--replace-unk {empty}", "--replace-unk needs --print-alignment"),
     warned("iterations", "--iter-decode-max-iter 3 --iter-decode-with-beam 2", "only iterative refinement reads it"),
     warned("shards", "--num-shards 2 --shard-id 1", "--num-shards 2: no effect"),
     warned("more than all", "--nbest 9", "--nbest 9: a search with --beam 5 finds at most 5 hypotheses"),

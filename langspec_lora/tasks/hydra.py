@@ -12,7 +12,7 @@ import argparse
 import functools
 from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from fairseq import options, tasks
 from fairseq.dataclass.configs import FairseqConfig
@@ -41,7 +41,7 @@ def with_settings_of_hydra(setup_task: Callable[..., Any]) -> Callable[..., Any]
     def setup(cfg: Any, **kwargs: Any) -> Any:
         if isinstance(cfg, DictConfig) and cfg.get("_name") == NAME:
             with exit_on_user_error():
-                cfg = read_settings(cfg._get_parent())
+                cfg = read_settings(cast(DictConfig, cfg._get_parent()))
         return setup_task(cfg, **kwargs)
 
     return setup
@@ -96,7 +96,7 @@ def _training_parser() -> ArgumentParser:
     def error(message: str) -> NoReturn:
         raise UserError(f"{message}; correct that setting")
 
-    parser.error = error  # type: ignore[method-assign]
+    parser.error = error
     return parser
 
 

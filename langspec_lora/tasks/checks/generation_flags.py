@@ -42,10 +42,17 @@ def check_search_flags(args: Namespace) -> None:
                     "or force the first words with --prefix-size"
                 )
         with errors.check():
-            _check_files(args)
+            _check_input(args)
         with errors.check():
             if is_interactive(args) and getattr(args, "score_reference", False):
                 raise UserError("--score-reference: fairseq-interactive reads no references; use fairseq-generate")
+        with errors.check():
+            if getattr(args, "replace_unk", None):
+                # utils.replace_unk wants one source position for each token, but searches return none, or pairs.
+                raise UserError(
+                    "--replace-unk: fairseq cannot read the alignments of its own searches any more; leave it out, or "
+                    "replace unknown words by the lines A- of --print-alignment"
+                )
         with errors.check():
             if getattr(args, "print_step", False):
                 raise UserError("--print-step: only iterative refinement has steps, not these models; leave it out")
@@ -56,16 +63,10 @@ def is_interactive(args: Namespace) -> bool:
     return hasattr(args, "buffer_size")
 
 
-def _check_files(args: Namespace) -> None:
-    text, alignments = getattr(args, "input", "-"), getattr(args, "replace_unk", None)
+def _check_input(args: Namespace) -> None:
+    text = getattr(args, "input", "-")
     if is_interactive(args) and text != "-" and not Path(text).is_file():
         raise UserError(f"--input {text} is no file; give the text to translate, one sentence per line")
-    if alignments and not Path(alignments).is_file():
-        raise UserError(
-            f"--replace-unk {alignments!r} is no file; give one of aligned words, or an empty file to copy source words"
-        )
-    if alignments and not getattr(args, "print_alignment", None):
-        raise UserError("--replace-unk needs --print-alignment, which finds the source's words; give it too")
 
 
 def unused_search_flags(args: Namespace) -> list[str]:
@@ -73,7 +74,7 @@ def unused_search_flags(args: Namespace) -> list[str]:
     given = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
         for name, default in _ITERATIVE.items()
-        if (value := getattr(args, name, default)) != default
+        if (value := getattr(args, name, None)) not in (None, default)
     ]
     found = [f"{', '.join(given)}: no effect, since only iterative refinement reads it"] if given else []
     shards = getattr(args, "num_shards", 1) or 1
