@@ -216,7 +216,7 @@ MODELS = (
         "--cross-self-attention --no-cross-attention --decoder-lora-position q_k_v_fc1_fc2",
         "its keys are of both",
     ),
-    refused(
+    warned(
         "a decoder that reads no source",
         "--no-cross-attention --decoder-lora-position q_k_v_fc1_fc2",
         "--no-cross-attention without --cross-self-attention",

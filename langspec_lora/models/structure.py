@@ -43,11 +43,6 @@ def check_training_structure(args: Namespace, config: AdapterConfig) -> None:
         UserError: as there, or a rank exceeds every layer, or layer drop is used with a backend that needs all layers.
     """
     check_structure(args, config)
-    if getattr(args, "no_cross_attention", False) and not getattr(args, "cross_self_attention", False):
-        raise UserError(
-            "--no-cross-attention without --cross-self-attention: the decoder would never read the source, and the "
-            "encoder's adapters would not train; give both, or leave out both"
-        )
     widths = (getattr(args, f"{stack}_{size}") for stack in POSITIONS for size in ("embed_dim", "ffn_embed_dim"))
     check_ranks(config.languages, config.dim or max(widths))
     drops = [stack for stack in POSITIONS if getattr(args, f"{stack}_layerdrop", 0)]

@@ -77,13 +77,13 @@ def unused_search_flags(args: Namespace) -> list[str]:
         if (value := getattr(args, name, None)) not in (None, default)
     ]
     found = [f"{', '.join(given)}: no effect, since only iterative refinement reads it"] if given else []
-    shards = getattr(args, "num_shards", 1) or 1
+    shards = getattr(args, "num_shards", None) or 1
     if shards > 1:
         found.append(
             f"--num-shards {shards}: no effect, since fairseq-generate translates all sentences; 'langspec-lora "
             "evaluate' divides directions between processes"
         )
-    if is_interactive(args) and getattr(args, "prefix_size", 0):
+    if is_interactive(args) and getattr(args, "prefix_size", None):
         found.append(f"--prefix-size {args.prefix_size}: no effect, since fairseq-interactive reads no references")
     modules = getattr(args, "retain_dropout_modules", None)
     if modules and not getattr(args, "retain_dropout", False):

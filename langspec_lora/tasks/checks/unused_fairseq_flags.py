@@ -52,6 +52,11 @@ def _unused(args: Namespace) -> Iterator[str]:
             "--truncate-source: cut sentences are left out of the training, since their language token makes them one "
             f"token longer than --max-source-positions {args.max_source_positions}"
         )
+    if getattr(args, "no_cross_attention", False) and not getattr(args, "cross_self_attention", False):
+        yield (
+            "--no-cross-attention without --cross-self-attention: the decoder never reads the source, so adapters of "
+            "the encoder will not train"
+        )
     for name, packages in _RECORDERS.items():
         value = getattr(args, name, None)
         if value and not any(map(find_spec, packages)):
