@@ -19,6 +19,7 @@ sys.path.insert(0, str(PACKAGE.parent))  # mkdocs and a plain `python docs/gener
 
 from langspec_lora.cli.commands import COMMANDS, GROUPS, parser_of  # noqa: E402
 from langspec_lora.flags import flag_table as flag_rows  # noqa: E402
+from tests.fairseq_features import TOPICS, WORKS  # noqa: E402
 
 
 def table(*rows: Iterable[str]) -> str:
@@ -44,6 +45,19 @@ def command_table() -> str:
     return table(("Topic", "Command", "What it does"), *rows)
 
 
+def feature_table() -> str:
+    """fairseq's features by topic, as the tests go through them."""
+    rows = []
+    for topic, features in TOPICS.items():
+        for feature in features:
+            flags = re.sub(r"(?<!{){(\w+)}", lambda name: name[1].upper(), feature.flags)
+            flags = flags.replace("{{", "{").replace("}}", "}")
+            says = feature.says if feature.state == WORKS else ""
+            state = f"{feature.state}: {says}" if says else feature.state
+            rows.append((topic, feature.name, f"`{flags}`" if flags else "", state))
+    return table(("Topic", "Feature", "Flags", "State"), *rows)
+
+
 def module_list() -> str:
     """All modules, room by room, with the first sentences of their docstrings."""
     rooms = []
@@ -61,7 +75,7 @@ def _summary(module: Path) -> str:
     return re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", text)
 
 
-PARTS = {"flags": flag_table, "commands": command_table, "modules": module_list}
+PARTS = {"flags": flag_table, "commands": command_table, "modules": module_list, "features": feature_table}
 
 
 def fill(page: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -33,10 +33,12 @@ from langspec_lora.models.transformer import LanguageSpecificTransformer, langua
 from langspec_lora.settings import check_values
 from langspec_lora.tasks.checks.all_checks import check_generation, check_stored_model, check_training, warn
 from langspec_lora.tasks.checks.command import check_source_and_target, is_training, is_training_command
+from langspec_lora.tasks.checks.dictionaries import check_dictionary_flags
 from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
 from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
 from langspec_lora.tasks.hooks import languages_to_train, training_hooks
 from langspec_lora.tasks.save_folder import hold_save_folder
+from langspec_lora.tasks.search import RepeatedNgrams, length_errors
 from langspec_lora.tasks.stopping import StoppableTask, stop_on_signals
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
                 check_values(args)
             flags_are_read = not errors.errors
             with errors.check():
+                check_dictionary_flags(args)
                 _check_languages(args)
                 orders: list[TokenOrder] = errors.attempt(lambda: token_orders(args), [])
                 task = cls._with_dictionaries(args, orders, **kwargs)
@@ -253,7 +256,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
                     if isinstance(model, LanguageSpecificTransformer) and model.adapters is not None:
                         merged.enter_context(model.adapters.merged(source, target))
             sample = _for_model(sample, models[0])
-            with exit_on_user_error(), _length_errors():
+            with exit_on_user_error(), length_errors():
                 return super().inference_step(generator, models, sample, prefix_tokens, constraints)
 
     def build_generator(
@@ -270,14 +273,18 @@ class LanguageSpecificTranslationTask(StoppableTask):
         other tasks do, and its hub interface passes them.
         """
         tokens = self._language_tokens()
-        if tokens is not None and not getattr(args, "keep_inference_langtok", False):
+        # fairseq declares this flag with the task's, but looks for it among those of the search.
+        keeps = getattr(args, "keep_inference_langtok", False) or self.args.keep_inference_langtok
+        if tokens is not None and not keeps:
             if self.args.target_lang is not None:
                 tokens = tokens[self.langs.index(self.args.target_lang)].view(1)
             stripped = {"symbols_to_strip_from_output": set(tokens.tolist())}
             extra_gen_cls_kwargs = {**(extra_gen_cls_kwargs or {}), **stripped}
-        return super(TranslationMultiSimpleEpochTask, self).build_generator(
+        generator = super(TranslationMultiSimpleEpochTask, self).build_generator(
             models, args, seq_gen_cls, extra_gen_cls_kwargs, prefix_allowed_tokens_fn
         )
+        RepeatedNgrams.convert(generator, getattr(args, "no_repeat_ngram_size", 0))
+        return generator
 
     @property
     def target_dictionary(self) -> Dictionary:
@@ -295,11 +302,9 @@ class LanguageSpecificTranslationTask(StoppableTask):
                     "the direction of the text is unknown; give --source-lang and --target-lang, or source_lang=… and "
                     "target_lang=… to from_pretrained"
                 )
-        tokens = net_input["src_tokens"]
-        batch = tokens.size(0)
-        source = language_ids(self.args.source_lang, self.langs, batch, tokens)
-        target = language_ids(self.args.target_lang, self.langs, batch, tokens)
-        languages = ((self.langs.index(self.args.source_lang),), (self.langs.index(self.args.target_lang),))
+        tokens, names = net_input["src_tokens"], (self.args.source_lang, self.args.target_lang)
+        source, target = (language_ids(name, self.langs, len(tokens), tokens) for name in names)
+        languages = tuple((self.langs.index(name),) for name in names)
         net_input = {**net_input, "src_lang_id": source}
         return {**sample, "net_input": net_input, "tgt_lang_id": target, "languages": languages}
 
@@ -321,20 +326,6 @@ def _check_languages(args: Namespace) -> None:
         with errors.check():
             resolve_languages(args)
         check_source_and_target(args)
-
-
-@contextmanager
-def _length_errors() -> Iterator[None]:
-    """Turns an assertion of fairseq's generator into a message; its limit may depend on the batch."""
-    try:
-        yield
-    except AssertionError as error:
-        if "min_len cannot be larger" not in str(error):
-            raise
-        raise UserError(
-            "--min-len exceeds the maximum length of a hypothesis: --max-len-a times the source length plus "
-            "--max-len-b, or the model's limit; lower it"
-        ) from error
 
 
 def _for_model(sample: dict, model: torch.nn.Module) -> dict:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fairseq import options, tasks
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-from fairseq_cli import eval_lm, generate, interactive, train, validate
+from fairseq_cli import generate, interactive, train, validate
 
 from langspec_lora.errors import UserError
 from langspec_lora.generation import BatchLimits, GenerationSettings
@@ -54,7 +54,6 @@ def flags_of(data, path, save) -> dict:
         "interactive": (interactive, [*used, *one], False),
         "validate": (validate, [*used, "--max-tokens", "400"], False),
         "validate as trained": (validate, [str(data), *TASK, "--path", str(path), "--max-tokens", "400"], False),
-        "eval_lm": (eval_lm, [*used, *one], False),
     }
 
 

@@ -163,7 +163,7 @@ OTHERS = {
     "prefix of the reference": (1, "HP", ["--prefix-size", "2"]),
     "groups of beams": (1, "HP", ["--diverse-beam-groups", "5", "--diverse-beam-strength", "0.8"]),
     "drawn": (2, "HP", ["--sampling", "--sampling-topk", "3", "--nbest", "5"]),
-    "length of the source, nothing twice": (1, "HP", ["--match-source-len", "--no-repeat-ngram-size", "2"]),
+    "length of the source": (1, "HP", ["--match-source-len"]),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -16,6 +17,7 @@ from langspec_lora.flags import flag_table
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 from tests import ROOT, toy
 from tests.documentation import PAGES, block, blocks
+from tests.fairseq_features import TOPICS
 
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "langspec_lora"
@@ -139,3 +141,17 @@ def test_the_published_generation_command_is_the_paper_s(page: str) -> None:
     assert (args.task, args.beam, args.gen_subset) == ("translation_multi_simple_epoch_lora", 5, "test")
     assert (args.encoder_langtok, args.decoder_langtok, args.fp16) == ("src", True, True)
     assert (args.post_process, args.dataset_impl, args.required_batch_size_multiple) == ("sentencepiece", "mmap", 1)
+
+
+def test_every_row_on_fairseqs_features_names_a_test_that_exists() -> None:
+    rows = [row for topic in TOPICS.values() for row in topic if row.shown_by]
+    assert len(rows) > 20
+    for row in rows:
+        file, _, function = row.shown_by.partition("::")
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, row
+
+
+def test_no_row_on_fairseqs_features_is_written_twice() -> None:
+    for topic, rows in TOPICS.items():
+        assert len({row.name for row in rows}) == len(rows), topic

@@ -35,8 +35,12 @@ from langspec_lora.tasks.checks.command import (
     generation_warnings,
     training_warnings,
 )
+from langspec_lora.tasks.checks.dictionaries import check_shared_embeddings
+from langspec_lora.tasks.checks.generation_flags import check_search_flags, is_interactive
 from langspec_lora.tasks.checks.languages import used_languages
 from langspec_lora.tasks.checks.model_overrides import check_overrides
+from langspec_lora.tasks.checks.optimization import check_optimization
+from langspec_lora.tasks.checks.sampling import check_sampling
 from langspec_lora.tasks.checks.training_numbers import check_training_numbers
 from langspec_lora.tasks.checks.unsupported_flags import check_precision
 
@@ -62,12 +66,14 @@ def check_generation(args: Namespace, task: FairseqTask | None) -> None:
         with errors.check():
             check_generation_flags(args)
         with errors.check():
+            check_search_flags(args)
+        with errors.check():
             if getattr(args, "lm_path", None):
                 read_outline(args.lm_path)
         with errors.check():
             _check_generation_checkpoints(args, task, paths)
-        if task is not None and args.source_lang is not None and not hasattr(args, "buffer_size"):
-            # Only fairseq-interactive has a buffer, and reads no data. Lengths depend on flags and checkpoints.
+        if task is not None and args.source_lang is not None and not is_interactive(args):
+            # Lengths depend on flags and checkpoints.
             outlines = [] if errors.errors else [read_outline(path).model_args or Namespace() for path in paths]
             limits = Limits.of_generation(args, outlines) if outlines else None
             task.data_manager.check_files(args.gen_subset, needs_target=False, limits=limits)
@@ -107,6 +113,7 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
         compares = flags_are_read and not errors.errors
         with errors.check():
             check_training_numbers(args)
+            check_optimization(args)
         with errors.check():
             check_precision(args)
         with errors.check():
@@ -116,6 +123,8 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
             if task is not None and compares:
                 _check_start(args, config, task)
         if task is not None:
+            with errors.check():
+                check_shared_embeddings(args, task.source_dictionary, task.target_dictionary)
             with errors.check():
                 check_best_metric(task, args)
             _check_data(args, task, with_lengths=not errors.errors)
@@ -154,6 +163,8 @@ def _check_data(args: Namespace, task: FairseqTask, with_lengths: bool) -> None:
     # Without validation, fairseq opens the validation data but makes no batches.
     valid = Limits.of_validation(task.args) if with_lengths and not args.disable_validation else None
     with collect_errors() as errors:
+        with errors.check():
+            check_sampling(data)
         with errors.check():
             check_shared_directions(data, args.train_subset)
         with errors.check():

@@ -17,10 +17,12 @@ from langspec_lora.config import (
 )
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
 from langspec_lora.tasks.checks.pruning_length import pruning_within
 from langspec_lora.tasks.checks.unsupported_flags import check_beside_adapters
 from langspec_lora.tasks.checks.untrained_languages import untrained_languages
+from langspec_lora.tasks.checks.unused_fairseq_flags import unused_fairseq_flags
 from langspec_lora.tasks.checks.unused_flags import (
     check_not_empty,
     check_without_adapters,
@@ -160,7 +162,7 @@ def training_warnings(
     Raises:
         UserError: nothing would train.
     """
-    found = [*unused_flags(args, config), *unused_language_token_flags(args)]
+    found = [*unused_flags(args, config), *unused_language_token_flags(args), *unused_fairseq_flags(args)]
     if config is not None:
         found += check_trains(args, config, directions)
     pruning = pruning_from_args(args)
@@ -184,6 +186,7 @@ def generation_warnings(args: Namespace, paths: Sequence[str]) -> list[str]:
         *unused_language_token_flags(args),
         *language_token_mismatches(args, paths),
         *unused_base_flag(getattr(args, "base_checkpoint", None), paths),
+        *unused_search_flags(args),
     ]
     if not hasattr(args, "add_lora"):
         found += training_flags_without_training(args)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import math
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 
 from langspec_lora.errors import UserError, collect_errors
 
+_LEAST = sys.float_info.min
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "lr": (0, math.inf, "rates of at least 0"),
     "update_freq": (1, math.inf, "whole numbers of at least 1"),
@@ -23,6 +25,9 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
     "max_tokens": (1, math.inf, "a number of tokens of at least 1"),
     "batch_size": (1, math.inf, "a number of sentences of at least 1"),
     "max_epoch": (0, math.inf, "a number of epochs of at least 0; 0 means no limit"),
+    "sampling_temperature": (_LEAST, math.inf, "a number above 0"),
+    "virtual_data_size": (1, math.inf, "a number of examples of at least 1"),
+    "virtual_epoch_size": (1, math.inf, "a number of examples of at least 1"),
     "max_update": (0, math.inf, "a number of updates of at least 0; 0 means no limit"),
 }
 """The lowest and highest value of each flag, and their description in messages."""

@@ -15,6 +15,8 @@ _REASONS: Mapping[str, str] = {
     "store_ema": "averages weights only, but adapters also have masks",
     "quant_noise_pq": "permanently sets weights of the base to zero in training, but the base must not change",
     "quant_noise_scalar": "quantises only fairseq's layer classes, not adapted layers",
+    "base_layers": "adds expert layers to the base, which would stay untrained",
+    "quantization_config_path": "replaces layers by quantised ones, which lack the adapters",
     "xformers_att_config": "replaces the attention modules that are adapted",
 }
 """Why a flag cannot be used with adapters if its value is not fairseq's default."""
