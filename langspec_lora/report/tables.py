@@ -15,6 +15,9 @@ from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
+DIRECTIONS = "report.directions.csv"
+"""The file with the table of all directions."""
+
 
 @dataclass(frozen=True)
 class Table:
