@@ -3,7 +3,8 @@
 Usage: python scripts/growth.py FOLDER [LANGUAGES …] [--lines N] [--only PARTS] (prints a row for each number)
 
 The sentences are random and the model is tiny, so that what is measured is what each direction, language or example
-costs. Memory is that of the largest process.
+costs. Memory is that of the largest process. Scoring and reports are in seconds of processor time, which other work on
+the machine hardly changes.
 
 * start s, update s, GB: of fairseq-train: until the first of 40 updates; median; resident after the first and the last
   update, and at most.
@@ -157,14 +158,13 @@ def plan(words: list[str], log: Path) -> float:
 
 
 def measured(words: list[str], log: Path) -> tuple[float, float]:
-    """Seconds and peak memory in GB of a command, which must succeed."""
-    begin = time.monotonic()
+    """Seconds of processor time and peak memory in GB of a command, which must succeed."""
     with log.open("w") as file:
         process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(words)[:100]} failed; see {log}")
-    return time.monotonic() - begin, usage.ru_maxrss / 1e6
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
 
 
 def write_hypotheses(folder: Path, languages: list[str], run: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from langspec_lora.data.headers import count_sentences, highest_id
 from langspec_lora.data.lengths import LengthCheck, Limits, Side
-from langspec_lora.data.loading_log import details_at_debug, summary
+from langspec_lora.data.loading_log import details_at_debug, shorten_lists_of_directions, summary
 from langspec_lora.data.sampled import compact
 from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.data.shared_directions import check_shared_directions
@@ -25,6 +25,8 @@ from langspec_lora.data.shared_files import SharedDatasets, raise_limit_of_open_
 from langspec_lora.errors import UserError, exit_on_user_error
 
 logger = logging.getLogger(__name__)
+
+shorten_lists_of_directions()  # on import: fairseq logs its settings before it builds a task
 
 
 class LanguageIdDataset(BaseWrapperDataset):

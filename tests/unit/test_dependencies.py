@@ -20,6 +20,7 @@ ROOMS = (
     "settings",
     "files",
     "locks",
+    "naming",
     "notes",
     "progress",
     "sites",
