@@ -14,6 +14,8 @@ from fairseq.data.multilingual import sampled_multi_dataset, sampled_multi_epoch
 class SampledMultiDataset(sampled_multi_dataset.SampledMultiDataset):
     """fairseq's class; it draws, sorts and batches the same."""
 
+    _cur_indices: np.ndarray
+
     @property
     def sizes(self) -> np.ndarray:
         """Lengths of source and target, ``(examples, 2)``."""
@@ -31,6 +33,9 @@ class SampledMultiDataset(sampled_multi_dataset.SampledMultiDataset):
 
 class SampledMultiEpochDataset(sampled_multi_epoch_dataset.SampledMultiEpochDataset):
     """fairseq's class for ``--virtual-epoch-size``; it draws, sorts and batches the same."""
+
+    _cur_indices: np.ndarray
+    _random_global_indices: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
