@@ -170,7 +170,8 @@ class LanguageAdam(torch.optim.Optimizer):
             rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_language])
             parameter = group["params"][0]
             spans = _spans(present.repeat_interleave(ranks)) if parameter.device.type == "cpu" else None
-            found[side] = _Rates(*rows.to(parameter.device, _single(parameter.data).dtype).unsqueeze(-1), spans=spans)
+            mean, square, size, decay = rows.to(parameter.device, _single(parameter.data).dtype).unsqueeze(-1)
+            found[side] = _Rates(mean, square, size, decay, spans)
         return found
 
     def _step_parameter(self, parameter: Tensor, group: dict, rates: Mapping[str, _Rates | None]) -> None:
