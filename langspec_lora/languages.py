@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 from langspec_lora.values import check_once, shortened, whole_number
 
 LEVELS = ("high", "med", "low")
@@ -233,7 +234,7 @@ class LanguageTable:
         missing = [name for name in names if name not in resources.levels]
         if missing:
             raise UserError(
-                f"no resource level for {', '.join(missing)} (levels come from the {label}); "
+                f"no resource level for {some_of(missing)} (levels come from the {label}); "
                 "put every language under high, med or low in a YAML file and pass it as --lang-resources"
             )
         levels = tuple(resources.levels[name] for name in names)
@@ -253,7 +254,7 @@ class LanguageTable:
         try:
             return self.names.index(name)
         except ValueError:
-            raise UserError(f"unknown language {name!r}; the model has adapters for {', '.join(self.names)}") from None
+            raise UserError(f"unknown language {name!r}; the model has adapters for {some_of(self.names)}") from None
 
 
 def languages_to_json(table: LanguageTable) -> str:

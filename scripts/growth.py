@@ -1,27 +1,45 @@
-"""Shows what grows with the number of languages: start of training, memory, update, planning of an evaluation, report.
+"""Shows what grows with the number of languages: training, evaluation and report of a model between all of them.
 
-Usage: python scripts/growth.py FOLDER [LANGUAGES …]   (default: 12 25 50 100 200; prints a table after each number)
+Usage: python scripts/growth.py FOLDER [LANGUAGES …] [--lines N] [--only PARTS] (prints a row for each number)
+
+The sentences are random and the model is tiny, so that what is measured is what each direction, language or example
+costs. Memory is that of the largest process. Scoring and reports are in seconds of processor time, which other work on
+the machine hardly changes.
+
+* start s, update s, GB: of fairseq-train: until the first of 40 updates; median; resident after the first and the last
+  update, and at most.
+* plan s: of ``langspec-lora evaluate``, until it decodes the first batch.
+* score s: of ``langspec-lora evaluate`` in a folder that has the hypotheses of all directions.
+* report s, GB: of ``langspec-lora report`` on two such folders without what it reads from the sentences
+  (``--skip significance,off-target,sentences``), with all its files.
+* texts s, GB: with the sentences, but without the tests of each direction (``--skip significance``).
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise, permutations, product
 from pathlib import Path
 
 from langspec_lora.data.binarise import binarise, multi_parallel
+from langspec_lora.data.directions import Direction
+from langspec_lora.evaluation.results import SETTINGS, hypotheses_path
+from langspec_lora.files import read_lines, write_whole
 
 NUMBERS = (12, 25, 50, 100, 200)
-SENTENCES = {"train": 100, "valid": 20, "test": 20}
+PARTS = ("train", "evaluate", "report", "texts")
+SENTENCES = {"valid": 20, "test": 20}
 WORDS = 300
 UPDATES = 40
+RUNS = ("base", "mine")
 
 
 def names(count: int) -> list[str]:
@@ -30,19 +48,20 @@ def names(count: int) -> list[str]:
     return ["".join(pair) for pair in product(letters, letters)][:count]
 
 
-def write_data(folder: Path, languages: list[str]) -> Path:
-    """Writes and binarises multi-parallel random sentences; returns the binarised folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_data(folder: Path, languages: list[str], lines: int) -> Path:
+    """Writes and binarises multi-parallel random sentences, ``lines`` for training; returns the binarised folder."""
+    mono = folder / "mono"
+    mono.mkdir(parents=True, exist_ok=True)
     dictionary = folder / "dict.txt"
     tokens = [f"w{number}" for number in range(WORDS)] + [f"__{name}__" for name in languages]
     dictionary.write_text("".join(f"{token} 1\n" for token in tokens), encoding="utf-8")
     draw, bitexts = random.Random(1), []
-    for split, count in SENTENCES.items():
+    for split, count in {"train": lines, **SENTENCES}.items():
         files = {}
         for name in languages:
-            lines = (" ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(4, 12))) for _ in range(count))
-            files[name] = folder / f"{split}.{name}"
-            files[name].write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            text = (" ".join(f"w{draw.randrange(WORDS)}" for _ in range(draw.randint(4, 12))) for _ in range(count))
+            files[name] = mono / f"{split}.{name}"
+            files[name].write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
         bitexts += multi_parallel(split, files)
     binarise(bitexts, dictionary, folder / "bin")
     levels = {"high": languages[::3], "med": languages[1::3], "low": languages[2::3]}
@@ -50,7 +69,7 @@ def write_data(folder: Path, languages: list[str]) -> Path:
     return folder / "bin"
 
 
-def command(data: Path, folder: Path, languages: list[str]) -> list[str]:
+def training(data: Path, folder: Path, languages: list[str]) -> list[str]:
     """A training of a small model with the published flags that matter here."""
     pairs = folder / "pairs.txt"  # one argument of a program may have 128 KiB: the directions of 150 languages
     pairs.write_text(",".join(f"{a}-{b}" for a, b in permutations(languages, 2)), encoding="utf-8")
@@ -116,18 +135,105 @@ def train(words: list[str], log: Path) -> dict[str, float]:
     }
 
 
+def evaluation(data: Path, folder: Path, out: Path) -> list[str]:
+    """An evaluation of the trained model."""
+    model = ["--checkpoint", str(folder / "out" / "checkpoint_last.pt"), "--cpu", "--tokenize", "none"]
+    search = ["--beam", "1", "--max-len-a", "0", "--max-len-b", "5"]
+    return ["langspec-lora", "evaluate", str(data), "--out", str(out), *model, *search]
+
+
+def plan(words: list[str], log: Path) -> float:
+    """Seconds until an evaluation decodes, when it is stopped."""
+    begin = time.monotonic()
+    with log.open("w+") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        while "decoding:" not in log.read_text():
+            if process.poll() is not None:
+                raise SystemExit(f"{' '.join(words)[:100]} ended before it decoded; see {log}")
+            time.sleep(0.02)
+        seconds = time.monotonic() - begin
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    return seconds
+
+
+def measured(words: list[str], log: Path) -> tuple[float, float]:
+    """Seconds of processor time and peak memory in GB of a command, which must succeed."""
+    with log.open("w") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)[:100]} failed; see {log}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+
+
+def write_hypotheses(folder: Path, languages: list[str], run: int) -> None:
+    """Writes hypotheses of all directions: the references without some of their words."""
+    draw = random.Random(run)
+    for target in languages:
+        references = [line.split() for line in read_lines(folder / "mono" / f"test.{target}")]
+        for source in languages:
+            if source != target:
+                keep = draw.uniform(0.3, 0.9)
+                lines = (" ".join(word for word in words if draw.random() < keep) for words in references)
+                path = hypotheses_path(folder / RUNS[run], Direction(source, target))
+                write_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def evaluate(data: Path, folder: Path, languages: list[str]) -> dict[str, float]:
+    """Measures the planning of an evaluation, and the scoring of its hypotheses."""
+    row = {}
+    for run, name in enumerate(RUNS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        words = evaluation(data, folder, folder / name)
+        row["plan s"] = plan(words, folder / f"plan.{name}.log")
+        for path in (folder / name).glob("*.hyp.txt"):
+            path.unlink()
+        assert (folder / name / SETTINGS).is_file()
+        write_hypotheses(folder, languages, run)
+        row["score s"], row["score GB"] = measured(words, folder / f"evaluate.{name}.log")
+    return row
+
+
+def report(folder: Path, part: str, skip: str) -> dict[str, float]:
+    """Measures a report that leaves some parts out."""
+    out = folder / f"report.{part}"
+    shutil.rmtree(out, ignore_errors=True)
+    runs = [str(folder / name) for name in RUNS]
+    words = ["langspec-lora", "report", *runs, "--skip", skip, "--out", str(out)]
+    seconds, memory = measured(words, folder / f"{part}.log")
+    return {
+        f"{part} s": seconds,
+        f"{part} GB": memory,
+        f"{part} MB of HTML": (out / "report.html").stat().st_size / 1e6,
+    }
+
+
 def main() -> None:
     """Prints a row for each number of languages."""
-    folder = Path(sys.argv[1])
-    for count in map(int, sys.argv[2:] or NUMBERS):
-        languages = names(count)
-        begin = time.monotonic()
-        data = folder / str(count) / "bin"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("languages", type=int, nargs="*", default=NUMBERS)
+    parser.add_argument("--lines", type=int, default=100, help="training sentences of each direction")
+    parser.add_argument("--only", default=",".join(PARTS), help="what to measure; each needs those before it")
+    args = parser.parse_args()
+    for count in args.languages:
+        languages, folder, begin = names(count), args.folder / f"{count}.{args.lines}", time.monotonic()
+        data = folder / "bin"
         if not data.is_dir():
-            write_data(folder / str(count), languages)
-        shutil.rmtree(folder / str(count) / "out", ignore_errors=True)
-        row = {"languages": count, "binarise s": time.monotonic() - begin}
-        row |= train(command(data, folder / str(count), languages), folder / str(count) / "log")
+            write_data(folder, languages, args.lines)
+        row: dict[str, float] = {"languages": count, "directions": count * (count - 1)}
+        row["binarise s"] = time.monotonic() - begin
+        parts = args.only.split(",")
+        if "train" in parts:
+            shutil.rmtree(folder / "out", ignore_errors=True)
+            row |= train(training(data, folder, languages), folder / "log")
+        if "evaluate" in parts:
+            row |= evaluate(data, folder, languages)
+        if "report" in parts:
+            row |= report(folder, "report", "significance,off-target,sentences")
+        if "texts" in parts:
+            row |= report(folder, "texts", "significance")
         print({key: round(value, 3) for key, value in row.items()}, flush=True)
 
 

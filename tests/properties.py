@@ -17,6 +17,18 @@ def examples(count: int) -> settings:
 NAMES = st.sampled_from(("en", "fr", "nl", "wo", "sd", "zh-Hant", "eng_Latn", "no", "ñ", "中", "__en__", "a b"))
 """Names of languages, some of them unusual."""
 
+LEGAL_NAMES = st.text(
+    st.characters(categories=("L", "N")).filter(str.isprintable) | st.just("_"), min_size=1, max_size=8
+)
+"""Any name that a language can have: letters and digits of any script that Python can print."""
+
+LANGUAGE_ROWS = st.lists(
+    st.tuples(LEGAL_NAMES, st.sampled_from(("high", "med", "low")), st.integers(1, 10**6)),
+    min_size=1,
+    unique_by=lambda row: row[0],
+)
+"""Languages as a table has them: name, level and rank."""
+
 NUMBERS = st.one_of(
     st.integers(-3, 12).map(str),
     st.floats().map(str),

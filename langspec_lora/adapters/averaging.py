@@ -11,6 +11,7 @@ from torch import Tensor
 from langspec_lora.adapters.edit import check_alike
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 
 def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
@@ -28,8 +29,8 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
         check_alike(first, other, names[0], name)
         if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
             raise UserError(
-                f"{name} has adapters for {', '.join(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} "
-                f"for {', '.join(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
+                f"{name} has adapters for {some_of(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} "
+                f"for {some_of(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
             )
     packed = {}
     for site in first.packed:

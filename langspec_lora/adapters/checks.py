@@ -10,6 +10,7 @@ from torch import Tensor
 from langspec_lora.adapters.entries import MASK_EPOCH, MATRIX_ENTRY, NO_WEIGHTS, is_adapter_entry, read_manifest
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
+from langspec_lora.naming import some_of
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _AGAIN = "download the file again, or use an earlier checkpoint of the training"
@@ -174,7 +175,7 @@ def check_languages(held: LanguageTable, wanted: LanguageTable, label: str = "th
     """
     unknown = [name for name in wanted.names if name not in held.names]
     if unknown:
-        raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+        raise UserError(f"{label} has no adapters for {some_of(unknown)}; it knows {some_of(held.names)}")
     for name, rank in zip(wanted.names, wanted.ranks, strict=True):
         other = held.ranks[held.names.index(name)]
         if other != rank:

@@ -13,6 +13,7 @@ from langspec_lora.adapters.placement import Placement, check_same_placement
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.languages import LanguageTable, check_ranks
 from langspec_lora.lora import draw_a
+from langspec_lora.naming import some_of
 
 
 def add_languages(adapters: Adapters, new: LanguageTable, init: str, seed: int) -> Adapters:
@@ -54,7 +55,7 @@ def check_new_languages(adapters: Adapters, names: Sequence[str]) -> None:
     there = [name for name in names if name in adapters.languages.names]
     if there:
         raise UserError(
-            f"--langs names {there[0]}, which already has adapters, like {', '.join(adapters.languages.names)}; "
+            f"--langs names {there[0]}, which already has adapters, like {some_of(adapters.languages.names)}; "
             "name only new languages"
         )
 
@@ -119,7 +120,7 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
     check_alike(first, second)
     both = [name for name in first.languages.names if name in second.languages.names]
     if both and prefer is None:
-        raise UserError(f"A and B both have adapters for {', '.join(both)}; choose with --prefer A or --prefer B")
+        raise UserError(f"A and B both have adapters for {some_of(both)}; choose with --prefer A or --prefer B")
     left_out = set(both)
     parts = [first, second]
     loser = 1 if prefer == "A" else 0

@@ -23,6 +23,7 @@ from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS
 
 _EMBEDDING = "encoder.embed_tokens.weight"
@@ -101,7 +102,7 @@ def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabul
     held = stored_languages(outline)
     unknown = [name for name in languages if held is not None and name not in held.names]
     if held is not None and unknown:
-        raise UserError(f"{label} has no adapters for {', '.join(unknown)}; it knows {', '.join(held.names)}")
+        raise UserError(f"{label} has no adapters for {some_of(unknown)}; it knows {some_of(held.names)}")
 
 
 def _check_adapters(outline: Outline, label: str) -> None:

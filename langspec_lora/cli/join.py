@@ -10,6 +10,7 @@ from pathlib import Path
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 
 EXAMPLE = "first/checkpoint_best.pt second/checkpoint_best.pt --prefer A --out joined.pt"
@@ -54,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
     if not (first.has_fingerprint(second.fingerprint) or second.has_fingerprint(first.fingerprint)):
         check_same_base(second.fingerprint, first.fingerprint, f"the base of {args.second}", str(args.first))
     written.write(adapters, args.out)
-    show(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")
+    show(f"written: {args.out}, with adapters for {some_of(adapters.languages.names)}")
     return 0

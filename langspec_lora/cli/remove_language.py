@@ -10,6 +10,7 @@ from pathlib import Path
 from langspec_lora.errors import collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 from langspec_lora.values import names_of
 
@@ -40,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
             stored.check_base_is_found()
     adapters = remove_languages(stored.adapters, names)
     stored.write(adapters, args.out)
-    show(f"written: {args.out}, with adapters for {', '.join(adapters.languages.names)}")
+    show(f"written: {args.out}, with adapters for {some_of(adapters.languages.names)}")
     return 0

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary, load_splitter
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
+from langspec_lora.naming import some_of
 from langspec_lora.partial_files import partial_path, remove_leftovers
 from langspec_lora.progress import Progress
 
@@ -116,7 +117,7 @@ def multi_parallel(
             if language not in files:
                 raise UserError(
                     f"direction {source}-{target}: no {split} text for {language!r}; expected one of "
-                    f"{', '.join(languages)}"
+                    f"{some_of(languages)}"
                 )
         if source == target:
             raise UserError(f"direction {source}-{target}: source and target must be different languages")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from langspec_lora.errors import UserError
 from langspec_lora.languages import check_name
+from langspec_lora.naming import some_of
 from langspec_lora.values import names_of
 
 
@@ -106,13 +107,13 @@ def choose_directions(
     names = known if langs is None else names_of(",".join(langs), "--langs")
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UserError(f"--langs names {', '.join(unknown)}, but the data have only {', '.join(known)}")
+        raise UserError(f"--langs names {some_of(unknown)}, but the data have only {some_of(known)}")
     if lang_pairs is not None and lang_pairs != "all":
         wanted = [Direction.parse(pair) for pair in names_of(lang_pairs, "--lang-pairs", "en-fr,fr-en")]
         lacking = [str(direction) for direction in wanted if direction not in available]
         if lacking:
             raise UserError(
-                f"--lang-pairs names {', '.join(lacking)}, but the data have only directions of {', '.join(known)}"
+                f"--lang-pairs names {some_of(lacking)}, but the data have only directions of {some_of(known)}"
             )
         outside = [str(direction) for direction in wanted if not set(direction) <= set(names)]
         if outside:
@@ -120,7 +121,5 @@ def choose_directions(
         return wanted
     chosen = [Direction(s, t) for s in names for t in names if s != t and Direction(s, t) in available]
     if not chosen:
-        raise UserError(
-            f"the data have no direction between {', '.join(names)}; give at least two languages of the data"
-        )
+        raise UserError(f"the data have no direction between {some_of(names)}; give at least two languages of the data")
     return chosen

@@ -29,6 +29,7 @@ from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import NotUtf8, below, read_json, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
+from langspec_lora.naming import some_of
 
 VALID_LINES = 100
 VOCAB_SIZE = 8000
@@ -187,7 +188,7 @@ def flores_codes(resources: Resources) -> dict[str, str]:
     """
     missing = [name for name in resources.levels if name not in resources.flores]
     if missing:
-        raise UserError(f"no FLORES code for {', '.join(missing)}; add lines such as 'fr: fra' under 'flores:'")
+        raise UserError(f"no FLORES code for {some_of(missing)}; add lines such as 'fr: fra' under 'flores:'")
     without_level = [name for name in resources.flores if name not in resources.levels]
     if without_level:
         raise UserError(f"{without_level[0]!r} has a FLORES code but no level; put it under high, med or low")
@@ -299,7 +300,7 @@ def _place_vocabulary(
     if not lacking:
         return []
     return [
-        f"the dictionary has no language token for {', '.join(lacking)}, so fairseq adds it; a model that was trained "
+        f"the dictionary has no language token for {some_of(lacking)}, so fairseq adds it; a model that was trained "
         "without it will not fit"
     ]
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq import utils
 from fairseq.data import BaseWrapperDataset, FairseqDataset
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from langspec_lora.data.headers import count_sentences, highest_id
 from langspec_lora.data.lengths import LengthCheck, Limits, Side
-from langspec_lora.data.loading_log import details_at_debug, summary
+from langspec_lora.data.loading_log import details_at_debug, shorten_lists_of_directions, summary
+from langspec_lora.data.sampled import compact
 from langspec_lora.data.shards import folders_read, held_directions
 from langspec_lora.data.shared_directions import check_shared_directions
-from langspec_lora.data.shared_files import SharedDatasets, raise_limit_of_open_files, share_lengths
+from langspec_lora.data.shared_files import SharedDatasets, raise_limit_of_open_files, share_lengths, sizes_of
 from langspec_lora.errors import UserError, exit_on_user_error
 
 logger = logging.getLogger(__name__)
+
+shorten_lists_of_directions()  # on import: fairseq logs its settings before it builds a task
 
 
 class LanguageIdDataset(BaseWrapperDataset):
@@ -44,6 +48,11 @@ class LanguageIdDataset(BaseWrapperDataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**self.dataset[index], "languages": (self.source_id, self.target_id)}
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Lengths of source and target, ``(examples, 2)``; computed, as there are tens of thousands of directions."""
+        return sizes_of(self.dataset)
 
     def collater(self, samples: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
         """Collates examples of this or any other direction.
@@ -216,6 +225,10 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         sizes = [len(dataset) for _, dataset in datasets]
         logger.info(summary(split, folders, sizes, self._language_tokens(loaded)))
         return datasets, loaded
+
+    def load_dataset(self, split: str, *args: Any, **kwargs: Any) -> Any:
+        """Loads a split; see fairseq's method."""
+        return compact(super().load_dataset(split, *args, **kwargs))
 
     def _language_tokens(self, directions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """The ids of the language tokens that the examples of directions start with, by language."""

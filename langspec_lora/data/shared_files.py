@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 from fairseq.data import FairseqDataset, LanguagePairDataset, PrependTokenDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
 
@@ -75,8 +76,19 @@ def _identity(prefix: str) -> tuple[int, ...]:
 
 
 def share_lengths(direction: FairseqDataset) -> None:
-    """Drops the copies of the lengths of both sides that a direction's dataset holds."""
-    if isinstance(direction, LanguagePairDataset) and direction.buckets is None:
+    """Drops the copies of the lengths of both sides that a direction's dataset holds.
+
+    Its ``sizes`` are gone; :func:`sizes_of` returns them.
+    """
+    if isinstance(direction, LanguagePairDataset) and direction.buckets is None and direction.tgt is not None:
         for side in ("src", "tgt"):
-            if isinstance(dataset := getattr(direction, side), PrependTokenDataset):
+            if isinstance(dataset := getattr(direction, side), (PrependTokenDataset, MMapIndexedDataset)):
                 setattr(direction, f"{side}_sizes", dataset.sizes)
+        del direction.sizes
+
+
+def sizes_of(direction: FairseqDataset) -> np.ndarray:
+    """Lengths of both sides of a direction, ``(examples, 2)``, of one side ``(examples,)``."""
+    if isinstance(direction, LanguagePairDataset) and not hasattr(direction, "sizes"):
+        return np.stack((direction.src_sizes, direction.tgt_sizes), axis=1)
+    return direction.sizes

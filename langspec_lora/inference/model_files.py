@@ -13,6 +13,7 @@ from langspec_lora.checkpoints.vocabulary_files import find_vocabulary, given_di
 from langspec_lora.data.vocabulary import dictionary_tokens
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.naming import some_of
 from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 
 _LANGUAGE_TOKEN = re.compile(r"__(\w+)__")
@@ -91,7 +92,7 @@ class TranslatorFiles:
                 with errors.check():
                     if name not in self.languages:
                         raise UserError(
-                            f"the model does not know the language {name!r}; it knows {', '.join(self.languages)}"
+                            f"the model does not know the language {name!r}; it knows {some_of(self.languages)}"
                         )
             if source == target:
                 raise UserError(f"source and target language are both {source!r}; give two different ones")

@@ -12,6 +12,7 @@ from langspec_lora.adapters.entries import language_manifest
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights
+from langspec_lora.naming import some_of
 from langspec_lora.sites import Site
 
 
@@ -69,7 +70,7 @@ class InjectedAdapters(nn.Module):
         ids = {name: number for number, name in enumerate(self.config.languages.names)}
         unknown = [name for name in used if name not in ids]
         if unknown:
-            raise UserError(f"the checkpoint has no adapters for {', '.join(unknown)}; it knows {', '.join(ids)}")
+            raise UserError(f"the checkpoint has no adapters for {some_of(unknown)}; it knows {some_of(ids)}")
         self.routing.translate_ids([ids.get(name) for name in names])
 
     @contextmanager

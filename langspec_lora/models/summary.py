@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langspec_lora.models.transformer import LanguageSpecificTransformer
+from langspec_lora.naming import some_of
 
 
 def parameter_summary(model: LanguageSpecificTransformer, trained: Sequence[int] | None = None) -> str:
@@ -25,7 +26,7 @@ def parameter_summary(model: LanguageSpecificTransformer, trained: Sequence[int]
     if trained is not None:
         trainable = per_rank * sum(table.ranks[language] for language in trained)
     counts = (f"{name} {rank * per_rank:,}" for name, rank in zip(table.names, table.ranks, strict=True))
-    return f"{_line(base, count, trainable)} | per language: {', '.join(counts)}"
+    return f"{_line(base, count, trainable)} | per language: {some_of(counts)}"
 
 
 def _line(base: int, adapters: int, trainable: int) -> str:

@@ -9,6 +9,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
 from langspec_lora.languages import LEVELS, PAPER_LEVELS
+from langspec_lora.naming import some_of
 
 
 def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[Mapping[str, str], list[str]]:
@@ -21,7 +22,7 @@ def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[
     for run in runs:
         differing = [name for name, level in run.levels.items() if stored.get(name, level) != level]
         if differing:
-            notes.append(f"{run.name} has other levels of {', '.join(differing)} than the runs before it, which count")
+            notes.append(f"{run.name} has other levels of {some_of(differing)} than the runs before it, which count")
         stored = {**run.levels, **stored}
     languages = list(dict.fromkeys(chain.from_iterable(directions)))
     for levels in (stored, PAPER_LEVELS):
@@ -29,7 +30,7 @@ def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[
             return levels, notes if levels is stored else []
     unknown = [name for name in languages if name not in (stored or PAPER_LEVELS)]
     return {}, [
-        f"groups are left out: no resource level is known for {', '.join(unknown)}; give the levels of all languages "
+        f"groups are left out: no resource level is known for {some_of(unknown)}; give the levels of all languages "
         "as --lang-resources"
     ]
 
@@ -48,7 +49,7 @@ def order_by_level(languages: Iterable[str], levels: Mapping[str, str]) -> list[
     missing = sorted(set(languages) - levels.keys())
     if missing:
         raise UserError(
-            f"no resource level for {', '.join(missing)}; put every language under high, med or low in a YAML file "
+            f"no resource level for {some_of(missing)}; put every language under high, med or low in a YAML file "
             "and pass it as --lang-resources"
         )
     names = list(levels)

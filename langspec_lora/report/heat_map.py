@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from langspec_lora.files import write_whole
 
@@ -50,6 +51,7 @@ _STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a pictur
     "text.parse_math": False,  # a name may have dollars
 }
 _FIGURES_UP_TO = 44  # rows or columns up to which the cells of a picture hold figures
+_DOTS_ACROSS = 4000  # up to which a picture of many languages has 160 dots per inch
 _TOP, _LEFT, _RIGHT, _BOTTOM = 1.45, 1.05, 1.25, 0.35  # inches around the cells
 
 
@@ -108,10 +110,12 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
     width = max(_LEFT + box_wide + _RIGHT, _LEFT + 0.13 * len(title), _LEFT + 0.08 * len(matrix.subtitle))
     height = _TOP + box_high + _BOTTOM
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), dpi=160, facecolor="white")
+        figure = Figure(figsize=(width, height), dpi=_dots_per_inch(width, height), facecolor="white")
         axes = figure.add_axes((_LEFT / width, _BOTTOM / height, box_wide / width, box_high / height))
         norm, colours = Normalize(*matrix.limits), DIFFERENCES if matrix.signed else SCORES
-        image = axes.imshow(np.ma.masked_invalid(values), cmap=colours, norm=norm, aspect="auto")
+        # Cells are painted one by one: scaling an image to the size of a large picture takes a gigabyte.
+        edges = (np.arange(count + 1) - 0.5 for count in values.shape[::-1])
+        cells = axes.pcolormesh(*edges, np.ma.masked_invalid(values), cmap=colours, norm=norm, rasterized=True)
         axes.set_facecolor(EMPTY)
         if max(values.shape) <= _FIGURES_UP_TO:
             font = min(min(high, wide) * (15.5 if max(values.shape) <= 16 else 14.5), 11.0)
@@ -124,7 +128,7 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
         figure.text(_LEFT / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
         figure.text(_LEFT / width, 1 - 0.62 / height, matrix.subtitle, fontsize=9, color=FAINT, va="center")
         scale = ((_LEFT + box_wide + 0.5) / width, _BOTTOM / height, 0.16 / width, box_high / height)
-        bar = figure.colorbar(image, cax=figure.add_axes(scale))
+        bar = figure.colorbar(cells, cax=figure.add_axes(scale))
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
         paths = []
@@ -134,6 +138,11 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
             paths.append(Path(f"{stem}.{suffix}"))
             write_whole(paths[-1], content.getvalue())
     return paths
+
+
+def _dots_per_inch(width: float, height: float) -> float:
+    """160, or fewer for a large picture, whose names can still be read."""
+    return max(100.0, min(160.0, _DOTS_ACROSS / max(width, height)))
 
 
 def _cell_inches(count: int) -> float:
@@ -154,7 +163,7 @@ def spans(heads: Mapping[Any, Head]) -> list[tuple[str, int, int]]:
 def _name_axes(axes: Axes, matrix: Matrix) -> None:
     for heads, name_ticks in ((matrix.columns, axes.set_xticks), (matrix.rows, axes.set_yticks)):
         count = len(heads)
-        font = 11 if count <= 16 else 10 if count <= _FIGURES_UP_TO else 6
+        font = 11 if count <= 16 else 10 if count <= _FIGURES_UP_TO else 7
         name_ticks(range(count), [head.name for head in heads.values()], fontsize=font, color=INK)
         name_ticks(np.arange(count + 1) - 0.5, minor=True)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, pad=3)
@@ -192,6 +201,23 @@ def ink_on(colour: ColorType) -> str:
 def step(value: float, low: float, high: float) -> int:
     """The step of a value on a scale from ``low`` to ``high``."""
     return round(STEPS * min(1.0, max(0.0, (value - low) / (high - low))))
+
+
+def pixels(matrix: Matrix, dark: bool = False) -> bytes:
+    """A PNG with one pixel for each cell, in the colours of the HTML's classes; unknown values are transparent.
+
+    Args:
+        matrix: what it shows.
+        dark: for a dark page.
+    """
+    scores, differences = (_DARK_SCORES, _DARK_DIFFERENCES) if dark else (SCORES, DIFFERENCES)
+    colours = differences if matrix.signed else scores
+    shades = [colours(number / STEPS, bytes=True) for number in range(STEPS + 1)]
+    found = (matrix.values.get((row, column)) for row in matrix.rows for column in matrix.columns)
+    rgba = np.array([(0, 0, 0, 0) if value is None else shades[step(value, *matrix.limits)] for value in found])
+    content = io.BytesIO()
+    imsave(content, rgba.astype(np.uint8).reshape(len(matrix.rows), len(matrix.columns), 4), format="png")
+    return content.getvalue()
 
 
 def stylesheet() -> str:

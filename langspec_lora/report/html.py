@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from jinja2 import Environment, PackageLoader
@@ -13,8 +15,8 @@ from sacrebleu.metrics import CHRF
 from langspec_lora.errors import printable
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-from langspec_lora.report.heat_map import Matrix, spans, step, stylesheet
-from langspec_lora.report.map_list import arrow, difference_maps, off_target_maps, score_maps
+from langspec_lora.report.heat_map import Matrix, pixels, spans, step, stylesheet
+from langspec_lora.report.map_list import arrow, drawn_maps, off_target_maps
 from langspec_lora.report.measure import SHOWN, Sentence
 from langspec_lora.report.tables import Table
 from langspec_lora.report.texts import TextFile
@@ -22,6 +24,11 @@ from langspec_lora.report.texts import TextFile
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
 _ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
 _ROOM_FOR_NAME = 16  # pixels that a name takes across
+
+_CELLS_UP_TO = 60  # languages up to which each cell of a map is an element; 200 would have 40,000
+_ROWS_ON_A_PAGE = 100
+_LINES_IN_SIGHT = 60  # lines up to which a table does not scroll by itself
+_ROWS_AT_ONCE = 1000  # rows up to which a table is not split into pages
 
 # Control characters would be invisible or worse; they are shown as what Unicode has for what cannot be shown.
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
@@ -32,8 +39,10 @@ def html_report(analysis: Analysis) -> str:
     environment = Environment(
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"styled": _styled, "drawn": map_table, "printable": printable}
+    environment.filters |= {"styled": _styled, "data": _data, "printable": printable}
     width, _ = cell_shape(len(analysis.languages))
+    maps = [(matrix, map_table(matrix, f"{stem}.png")) for stem, matrix in drawn_maps(analysis).items()]
+    directions = tables.directions_table(analysis)
     return environment.get_template("report.html.j2").render(
         analysis=analysis,
         tables=tables,
@@ -43,21 +52,25 @@ def html_report(analysis: Analysis) -> str:
         groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
         languages=_languages(analysis),
         map_width=width * len(analysis.languages) + 80,
-        maps=score_maps(analysis),
-        differences=difference_maps(analysis),
-        off_target_maps=off_target_maps(analysis),
+        maps=[described for matrix, described in maps if not matrix.signed],
+        differences=[described for matrix, described in maps if matrix.signed],
+        off_target_maps=[map_table(matrix) for matrix in off_target_maps(analysis)],
+        directions=_styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
         worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
         losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
     )
 
 
-def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = ()) -> dict[str, object]:
+def _styled(
+    table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = (), paged: bool = False
+) -> dict[str, object]:
     """A table for the template.
 
     Args:
         table: its text; it has lines.
         over: names above the columns, each with the number of columns that it spans.
         starts: columns with a line before them.
+        paged: whether the page gets the lines as data, of which its script shows some at a time.
     """
     columns = list(zip(*table.cells, strict=True))
     textual = [not any(re.match(r"[+\-]?\d|≥|—", cell) for cell in column) for column in columns]
@@ -75,8 +88,17 @@ def _styled(table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence
             {"name": printable(name), "style": " ".join(style)}
             for name, style in zip(table.header, styles, strict=True)
         ],
-        "rows": [[cell(text, column) for column, text in enumerate(row)] for row in table.cells],
+        "rows": [] if paged else [[cell(text, column) for column, text in enumerate(row)] for row in table.cells],
+        "tall": not paged and len(table.cells) > _LINES_IN_SIGHT,
+        "paged": {"rows": [list(map(printable, row)) for row in table.cells], "size": _ROWS_ON_A_PAGE}
+        if paged
+        else None,
     }
+
+
+def _data(content: object) -> Markup:
+    """Data for the page's script, which no text in them can end."""
+    return Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _beside(table: Table, other: Table) -> Table:
@@ -136,8 +158,13 @@ def cell_shape(columns: int) -> tuple[int, int]:
     return side, min(side, 20)
 
 
-def map_table(matrix: Matrix) -> dict[str, object]:
-    """Describes a map of directions for the template's macro ``heat``: its figures can be read, copied, pointed at."""
+def map_table(matrix: Matrix, file: str = "") -> dict[str, object]:
+    """Describes a map of directions for the template's macro ``heat``: its figures can be read, copied, pointed at.
+
+    Args:
+        matrix: what it shows.
+        file: a picture of it, with all names; empty if there is none.
+    """
     names = [head.name for head in matrix.rows.values()]  # the columns are the same languages
     width, height = cell_shape(len(names))
     readable = width >= _ROOM_FOR_FIGURE
@@ -157,6 +184,7 @@ def map_table(matrix: Matrix) -> dict[str, object]:
         text = matrix.figure(value) if readable else ""
         return {"text": text, "style": " ".join(style), "title": matrix.titles[place]}
 
+    picture = _picture(matrix, names, edges) if len(names) > _CELLS_UP_TO else None
     longest = max(map(len, names))
     every = 1 if readable else -(-_ROOM_FOR_NAME // width)  # names that there is room for
     down = {start: level(matrix.words[0], group, size, height) for start, group, size in groups}
@@ -175,11 +203,28 @@ def map_table(matrix: Matrix) -> dict[str, object]:
                 "name": name if number % every == 0 else "",
                 "first": number in edges,
                 "level": down.get(number),
-                "cells": [cell((row, column), place) for place, column in enumerate(matrix.columns)],
+                "cells": [] if picture else [cell((row, column), place) for place, column in enumerate(matrix.columns)],
             }
             for number, (row, name) in enumerate(zip(matrix.rows, names, strict=True))
         ],
+        "picture": picture,
+        "file": file,
         "kind": letter,
         "low": matrix.figure(matrix.limits[0]),
         "high": matrix.figure(matrix.limits[1]),
+    }
+
+
+def _picture(matrix: Matrix, names: Sequence[str], edges: Iterable[int]) -> dict[str, object]:
+    """The cells of a large map as an image for light and one for dark pages, and what each shows when pointed at."""
+
+    def title(row: str, column: str) -> str:
+        return matrix.titles.get((row, column), "").removeprefix(f"{row} → {column}: ")
+
+    return {
+        "light": b64encode(pixels(matrix)).decode(),
+        "dark": b64encode(pixels(matrix, dark=True)).decode(),
+        "count": len(names),
+        "edges": sorted(edges),
+        "data": {"names": names, "titles": [[title(row, column) for column in names] for row in names]},
     }

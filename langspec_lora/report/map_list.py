@@ -75,6 +75,16 @@ def off_target_maps(analysis: Analysis) -> list[Matrix]:
     return maps
 
 
+def drawn_maps(analysis: Analysis) -> dict[str, Matrix]:
+    """The maps that are also files of their own, by the names of these without their endings, no two the same."""
+    named: dict[str, Matrix] = {}
+    for matrix in (*score_maps(analysis), *difference_maps(analysis)):
+        plain = matrix.title.replace(" − ", "-minus-") if matrix.signed else matrix.title
+        stem = "heatmap." + "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
+        named[stem if stem not in named else f"{stem}.{len(named)}"] = matrix
+    return named
+
+
 def arrow(direction: Direction) -> str:
     """``en → fr``."""
     return f"{direction.source} → {direction.target}"

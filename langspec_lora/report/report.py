@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
 
@@ -14,9 +12,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
-
-if TYPE_CHECKING:
-    from langspec_lora.report.heat_map import Matrix
+from langspec_lora.report.tables import DIRECTIONS
 
 CACHE = "report.cache.json"
 
@@ -48,32 +44,22 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     """
     from langspec_lora.report.heat_map import draw
     from langspec_lora.report.html import html_report
-    from langspec_lora.report.map_list import difference_maps, score_maps
+    from langspec_lora.report.map_list import drawn_maps
 
-    maps = _named([*score_maps(analysis), *difference_maps(analysis)])
-    pictures = [(matrix.title, f"heatmap.{name}.png") for name, matrix in maps.items()]
+    maps = drawn_maps(analysis)
+    pictures = [(matrix.title, f"{stem}.png") for stem, matrix in maps.items()]
     texts = {
         "report.html": html_report(analysis),
         "report.md": _markdown(analysis, languages=True, pictures=pictures) + "\n",
         "report.csv": tables.group_table(analysis).csv(),
-        "report.directions.csv": tables.directions_table(analysis, full=True).csv(),
+        DIRECTIONS: tables.directions_table(analysis, full=True).csv(),
     }
     for name, text in texts.items():
         write_whole(out / name, text)
     files = [out / name for name in texts]
-    for name, matrix in maps.items():
-        files += draw(matrix, out / f"heatmap.{name}", f"{analysis.label}: {matrix.title}")
+    for stem, matrix in maps.items():
+        files += draw(matrix, out / stem, f"{analysis.label}: {matrix.title}")
     return files
-
-
-def _named(maps: Sequence[Matrix]) -> dict[str, Matrix]:
-    """The maps by names for their files, no two the same."""
-    named: dict[str, Matrix] = {}
-    for matrix in maps:
-        plain = matrix.title.replace(" − ", "-minus-") if matrix.signed else matrix.title
-        plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in plain)
-        named[plain if plain not in named else f"{plain}.{len(named)}"] = matrix
-    return named
 
 
 def _markdown(analysis: Analysis, **options: object) -> str:

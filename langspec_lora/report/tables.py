@@ -17,6 +17,9 @@ from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
+DIRECTIONS = "report.directions.csv"
+"""The file with the table of all directions."""
+
 _MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 

@@ -17,6 +17,7 @@ from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
 from langspec_lora.languages import PAPER_LEVELS, read_resources
+from langspec_lora.naming import some_of
 from langspec_lora.values import content_of, names_of
 
 if TYPE_CHECKING:
@@ -201,12 +202,10 @@ def _directions(
         return ",".join(map(str, given)), []
     chosen = {direction for direction in available if set(direction) <= set(names)}
     if not chosen:
-        raise UserError(f"the data have no direction between {', '.join(names)}; give other languages or other data")
+        raise UserError(f"the data have no direction between {some_of(names)}; give other languages or other data")
     others = sorted({name for direction in available for name in direction} - set(names))
     notes = (
-        [f"the data also have {', '.join(others)}, which are not among the given languages: not {done}"]
-        if others
-        else []
+        [f"the data also have {some_of(others)}, which are not among the given languages: not {done}"] if others else []
     )
     return ",".join(f"{s}-{t}" for s in names for t in names if Direction(s, t) in chosen), notes
 

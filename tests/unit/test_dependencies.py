@@ -21,6 +21,7 @@ ROOMS = (
     "partial_files",
     "files",
     "locks",
+    "naming",
     "notes",
     "progress",
     "sites",

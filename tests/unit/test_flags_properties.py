@@ -25,11 +25,11 @@ from langspec_lora.config import (
 from langspec_lora.errors import UserError
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.generation import BatchLimits, GenerationSettings
-from langspec_lora.languages import LEVELS, PAPER_LEVELS, LanguageTable, languages_from_json, languages_to_json
+from langspec_lora.languages import PAPER_LEVELS, LanguageTable, languages_from_json, languages_to_json
 from langspec_lora.settings import add_flags, check_values, given_flags, read_flags
 from langspec_lora.sites import POSITIONS, SIDES
 from langspec_lora.values import content_of, names_of, read_strictly
-from tests.properties import NAMES, NUMBERS, WORDS, examples
+from tests.properties import LANGUAGE_ROWS, NAMES, NUMBERS, WORDS, examples
 
 SIZES = {"encoder_layers": 3, "decoder_layers": 2, "encoder_embed_dim": 16, "decoder_embed_dim": 8}
 SIZES |= {"encoder_ffn_embed_dim": 12, "decoder_ffn_embed_dim": 24}
@@ -149,7 +149,7 @@ def test_what_a_checkpoint_stores_is_the_configuration_of_its_training(flags, la
 
 
 @examples(60)
-@given(st.lists(st.tuples(st.text(min_size=1), st.sampled_from(LEVELS), st.integers(1, 2**40)), min_size=1))
+@given(LANGUAGE_ROWS)
 def test_a_table_of_languages_is_stored_as_it_is(rows) -> None:
     table = LanguageTable(*map(tuple, zip(*rows, strict=True)))
     assert languages_from_json(languages_to_json(table)) == table

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, Resources, read_resources
-from tests.properties import NAMES, NUMBERS, TEXT, examples
+from tests.properties import LEGAL_NAMES, NAMES, NUMBERS, TEXT, examples
 
 KEYS = st.sampled_from((*LEVELS, *LEVELS, "ranks", "flores", "High", "lows", "", "1"))
 LEAVES = st.one_of(NAMES, NUMBERS, TEXT, st.none(), st.booleans(), st.integers(), st.floats())
@@ -81,7 +81,7 @@ def test_a_file_of_any_lines_is_its_content_or_a_sentence(tmp_path_factory, text
 @examples(40)
 @given(
     st.dictionaries(
-        st.text(st.characters(categories=("L",)), min_size=1, max_size=4),
+        LEGAL_NAMES,
         st.tuples(st.sampled_from(LEVELS), st.integers(1, 99)),
         min_size=1,
     )

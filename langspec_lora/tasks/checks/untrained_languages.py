@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 from langspec_lora.sites import SOURCE, TARGET
 
 
@@ -35,11 +36,11 @@ def untrained_languages(
     one_sided = [name for name in wanted if name not in reached and name not in absent]
     found = []
     if absent:
-        found.append(f"no direction of --lang-pairs has {', '.join(absent)}, so their adapters will not train")
+        found.append(f"no direction of --lang-pairs has {some_of(absent)}, so their adapters will not train")
     if one_sided:
         side, other = ("source", "target") if TARGET in sides else ("target", "source")
         found.append(
-            f"--lang-pairs has {', '.join(one_sided)} only as {side}, but the {other} language selects the adapters "
+            f"--lang-pairs has {some_of(one_sided)} only as {side}, but the {other} language selects the adapters "
             "in every adapted layer, so their adapters will not train"
         )
     if frozen and not reached & set(wanted):

@@ -10,6 +10,7 @@ from langspec_lora.config import AdapterConfig, check_adapter_flags, check_langu
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
+from langspec_lora.naming import some_of
 
 _MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
 
@@ -113,7 +114,7 @@ def _unused_levels(args: Namespace, config: AdapterConfig) -> list[str]:
     others = [name for name in _resources(args).levels if name not in config.languages.names]
     if not others:
         return []
-    return [f"--lang-resources {args.lang_resources} names {', '.join(others)}, not in --langs: not trained"]
+    return [f"--lang-resources {args.lang_resources} names {some_of(others)}, not in --langs: not trained"]
 
 
 def _names_of_level(config: AdapterConfig, level: str) -> list[str]:

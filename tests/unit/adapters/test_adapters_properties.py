@@ -17,7 +17,7 @@ from langspec_lora.adapters.packed import Adapters, PackedMatrices, adapter_entr
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.sites import POSITIONS, Site
-from tests.properties import examples
+from tests.properties import LANGUAGE_ROWS, examples
 
 SITES = [Site(stack, layer, position) for stack in POSITIONS for layer in (0, 1) for position in POSITIONS[stack]]
 NAMES = [f"l{number}" for number in range(12)]
@@ -159,12 +159,7 @@ def test_entries_of_a_checkpoint_are_the_adapters(table, places) -> None:
 
 
 @examples(50)
-@given(
-    st.lists(
-        st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.sampled_from(LEVELS), st.integers(1, 10**9)),
-        min_size=1,
-    )
-)
+@given(LANGUAGE_ROWS)
 def test_a_manifest_holds_any_names(rows) -> None:
     table = LanguageTable(*map(tuple, zip(*rows, strict=True)))
     assert read_manifest(language_manifest(table)) == table

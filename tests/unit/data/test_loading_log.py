@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from langspec_lora.data.loading_log import details_at_debug, summary
+from langspec_lora.data.loading_log import details_at_debug, shorten_lists_of_directions, summary
 from tests import toy
 
 FAIRSEQ = "fairseq.data.multilingual.multilingual_data_manager"
@@ -70,3 +70,34 @@ def test_summary_of_directions_of_different_sizes_without_tokens() -> None:
     assert (
         summary("test", ["a"], [7], {"en": 5}) == "[test] 1 direction from a: 7 examples, 7 each; language tokens: en 5"
     )
+
+
+@pytest.mark.parametrize(
+    ("item", "between"),
+    [
+        ("{}", ","),
+        ("'main:{}': 1", ", "),
+        ("('main:{}', 0.12)", ", "),
+        ("'main:{}': np.float64(1.5e-05)", ", "),
+    ],
+)
+@pytest.mark.parametrize("logger", ["fairseq.data.multilingual.sampled_multi_dataset", "fairseq_cli.train"])
+def test_fairseq_s_lists_of_very_many_directions_are_shortened(caplog, logger, item, between) -> None:
+    shorten_lists_of_directions()
+    pairs = [f"l{a}-zh_{b}" for a in range(40) for b in range(40)]
+    listed = between.join(item.format(pair) for pair in pairs)
+    with caplog.at_level("INFO"):
+        logging.getLogger(logger).info("%s", f"sizes: [{listed}]; seed 3, 'lang-pairs': {{'a': 1}}")
+        logging.getLogger(logger).info(f"few: [{between.join(item.format(pair) for pair in pairs[:12])}]")
+    long, few = (record.getMessage() for record in caplog.records)
+    first, last = item.format(pairs[0]), item.format(pairs[-1])
+    assert long == f"sizes: [{first}{between}… 1,598 more …, {last}]; seed 3, 'lang-pairs': {{'a': 1}}"
+    assert few.count("-zh_") == 12
+
+
+def test_other_long_messages_are_left_alone(caplog) -> None:
+    shorten_lists_of_directions()
+    message = "{" + ", ".join(f"'flag_{number}': {number}" for number in range(2_000)) + "}"
+    with caplog.at_level("INFO"):
+        logging.getLogger("fairseq_cli.train").info(message)
+    assert caplog.records[0].getMessage() == message

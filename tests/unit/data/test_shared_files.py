@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fairseq.data import PrependTokenDataset
+from fairseq.data import Dictionary, LanguagePairDataset, PrependTokenDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder, make_dataset
 
-from langspec_lora.data.shared_files import SharedDatasets
+from langspec_lora.data.shared_files import SharedDatasets, share_lengths, sizes_of
 from tests import ROOT
 
 OPEN_FILES = Path("/proc/self/fd")
@@ -88,6 +88,32 @@ def test_a_token_is_prepended_once_for_each_dataset_and_token(tmp_path: Path) ->
     for name, token, dataset in made:
         assert dataset[0].tolist() == [token, *datasets[name][0].tolist()]
     assert shared.prepend(datasets["a"], datasets["a"]) is datasets["a"]
+
+
+@pytest.mark.parametrize("token", [None, 10])
+def test_a_direction_holds_no_lengths_of_its_own(tmp_path: Path, token) -> None:
+    write_side(tmp_path / "a", [[4, 5], [6]])
+    write_side(tmp_path / "b", [[7], [8, 9, 4]])
+    source, target = (opened(SharedDatasets(), tmp_path / name) for name in "ab")
+    if token is not None:
+        source, target = (PrependTokenDataset(side, token) for side in (source, target))
+    made = [
+        LanguagePairDataset(source, source.sizes, Dictionary(), target, target.sizes, Dictionary()) for _ in range(2)
+    ]
+    share_lengths(made[0])
+    assert np.array_equal(sizes_of(made[0]), made[1].sizes)
+    assert np.array_equal(sizes_of(made[0]), sizes_of(made[1]))
+    assert not hasattr(made[0], "sizes")
+    assert np.shares_memory(made[0].src_sizes, source.sizes)
+    assert np.shares_memory(made[0].tgt_sizes, target.sizes)
+
+
+def test_a_direction_without_target_keeps_its_lengths(tmp_path: Path) -> None:
+    write_side(tmp_path / "a", [[4, 5], [6]])
+    source = opened(SharedDatasets(), tmp_path / "a")
+    dataset = LanguagePairDataset(source, source.sizes, Dictionary())
+    share_lengths(dataset)
+    assert sizes_of(dataset).tolist() == [2, 1]
 
 
 def test_what_no_direction_uses_any_more_is_closed(tmp_path: Path) -> None:

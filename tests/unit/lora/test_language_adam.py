@@ -18,7 +18,7 @@ from fairseq.optim.fused_adam import FusedAdamV1
 from fairseq.trainer import Trainer
 from torch import nn
 
-from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PackedLayout
+from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PackedLayout, language_adam
 from langspec_lora.tasks.present_languages import PresentLanguages
 from tests import toy
 
@@ -109,6 +109,27 @@ def test_packed_rows_are_stepped_as_parameters_of_single_languages_are() -> None
     for name, parameter in parameters.items():
         torch.testing.assert_close(parameter.data, weights[name], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(optimizer.state[parameter]["exp_avg_sq"], squares[name], rtol=1e-5, atol=1e-7)
+
+
+def test_rows_at_rest_can_be_left_out_and_no_bit_changes(monkeypatch) -> None:
+    states = []
+    for spans in (language_adam._spans, lambda rows: None):  # as on a CPU, and as on a GPU
+        monkeypatch.setattr(language_adam, "_spans", spans)
+        parameters = packed_values()
+        optimizer = converted(parameters)
+        run(parameters, optimizer, range(len(SPEAKERS)))
+        states.append([(value, optimizer.state[value]) for value in parameters.values()])
+    for (own, moments), (other, others) in zip(*states, strict=True):
+        assert torch.equal(own, other)
+        assert all(torch.equal(moments[key], others[key]) for key in ("exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize("chosen", ["", "1", "0", "1111", "0110", "10011101", "0000"])
+def test_spans_are_the_rows_that_are_chosen(chosen) -> None:
+    rows = torch.tensor([digit == "1" for digit in chosen], dtype=torch.bool)
+    spans = language_adam._spans(rows)
+    assert [row for span in spans for row in range(span.start, span.stop)] == rows.nonzero().view(-1).tolist()
+    assert len(spans) == len([run for run in chosen.split("0") if run])
 
 
 def test_absent_languages_keep_weights_and_moments_bit_for_bit() -> None:

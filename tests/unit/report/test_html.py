@@ -36,7 +36,7 @@ from tests.reports import invented_texts, noisy, report, write_lines, write_resu
 
 LEVELS = {"en": "high", "fr": "med", "ar": "low"}
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> & \x1b[31m \u202eevil\x07'
-VOID = {"meta", "br", "img", "input", "link", "hr"}
+VOID = {"meta", "br", "img", "input", "link", "hr", "col", "source"}
 
 
 class Page(HTMLParser):
@@ -208,7 +208,8 @@ def test_a_map_fits_a_screen_of_1280_pixels(languages, figures) -> None:
     titles = dict.fromkeys(values, "x")
     described = map_table(direction_map("t", "s", values, levels, limits=(0.0, 2.0), titles=titles))
     assert (described["cell"], described["tall"]) == (cell, tall)
-    assert bool(described["rows"][0]["cells"][1]["text"]) == figures
+    cells = described["rows"][0]["cells"]
+    assert bool(cells and cells[1]["text"]) == figures
     assert sum(shown for _, shown, _ in described["languages"]) * 16 <= 1280
 
 
@@ -510,7 +511,7 @@ def test_a_map_names_as_many_languages_as_there_is_room_for(count, every) -> Non
     assert [row["name"] for row in described["rows"]] == [
         name if named else "" for name, named in zip(levels, expected, strict=True)
     ]
-    assert {cell["text"] for cell in described["rows"][0]["cells"]} == {""}
+    assert {cell["text"] for cell in described["rows"][0]["cells"]} <= {""}
     assert not described["upright"]  # a name may take as much as the columns that have none
 
 
