@@ -390,7 +390,7 @@ def _read_published(folder: Path) -> Any:
     return [[str(direction), score, signature] for direction, score in run.scores["bleu"].items()]
 
 
-_TABLE = LanguageTable(("en", "wo", "zh-Hant"), ("high", "low", "med"), (2, 16, 3))
+_TABLE = LanguageTable(("en", "wo", "zh_Hant"), ("high", "low", "med"), (2, 16, 3))
 
 
 def _make_manifest(folder: Path) -> None:

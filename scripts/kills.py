@@ -38,6 +38,7 @@ from langspec_lora.tasks import translation  # noqa: F401  (registers task, mode
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LANGUAGES = ["aa", "ab", "ac", "ad"]
+LINES = 100  # of each direction
 LOST_TIME = ("metrics", "previous_training_time")  # in a checkpoint's extra state
 EVENTS = {
     "start-up": r"task:|loaded|Loaded checkpoint",
@@ -342,7 +343,7 @@ def undisturbed(job: Job, out: Path, log: Path) -> float:
 
 def prepare(command: str, folder: Path, epochs: int) -> Job:
     """Writes the data of a command, and runs the undisturbed commands whose output it reads."""
-    data = write_data(folder / "data", LANGUAGES)
+    data = write_data(folder / "data", LANGUAGES, LINES)
     train = training(data, epochs)
     if command == "train":
         return train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,6 +45,16 @@ def _settings_are_composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataclass_utils, "compose", compose)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_is_as_it_was() -> Iterator[None]:
+    """Undoes what a command that a test runs in this process sets for the rest of the process."""
+    fairseq = logging.getLogger("fairseq")
+    level, disabled = fairseq.level, logging.root.manager.disable
+    yield
+    fairseq.setLevel(level)
+    logging.disable(disabled)
 
 
 @pytest.fixture(scope="session")

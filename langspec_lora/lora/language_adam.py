@@ -62,8 +62,7 @@ class _Rates(NamedTuple):
         keep_square: factor of the second moment: β₂, or 1 at rest.
         size: step size with bias correction, or 0 at rest.
         decay: factor of the weight that weight decay adds, or 0 at rest.
-        spans: the rows that are not at rest, if it is faster to leave out the others: on a CPU, where a step takes as
-            long as the memory that it reads. On a GPU, starting many small kernels takes longer. None for all rows.
+        spans: the rows that are not at rest, if it is faster to leave out the others; None for all rows.
     """
 
     keep_mean: Tensor
@@ -169,7 +168,7 @@ class LanguageAdam(torch.optim.Optimizer):
             )
             rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_language])
             parameter = group["params"][0]
-            spans = _spans(present.repeat_interleave(ranks)) if parameter.device.type == "cpu" else None
+            spans = _spans(present.repeat_interleave(ranks)) if _leaves_out_rows(parameter.device) else None
             rows = rows.to(_single(parameter.data).dtype).unsqueeze(-1)
             mean, square, step, decay = rows.to(parameter.device, non_blocking=True)  # does not wait for a GPU
             found[side] = _Rates(mean, square, step, decay, spans)
@@ -239,6 +238,14 @@ def _step_rows(tensors: _Tensors, group: dict, rates: _Rates) -> None:
     if group["weight_decay"]:
         weight.addcmul_(weight, rates.decay)
     weight.addcdiv_(mean * rates.size, square.sqrt().add_(group["eps"]), value=-1)
+
+
+def _leaves_out_rows(device: torch.device) -> bool:
+    """Whether it is faster to step only the rows that are not at rest.
+
+    On a CPU, a step takes as long as reading its memory. On a GPU, starting many small kernels takes longer.
+    """
+    return device.type == "cpu"
 
 
 def _spans(chosen: Tensor) -> list[slice]:

@@ -32,7 +32,7 @@ _held: weakref.WeakValueDictionary[tuple[int, int, str], SaveFolder] = weakref.W
 
 
 def hold_save_folder(args: Namespace) -> SaveFolder | None:
-    """Makes sure that no other training writes to ``--save-dir``, before anything is loaded.
+    """Makes sure that no other training writes to ``--save-dir``, before a model is built.
 
     The lock is a file ``.lock`` in the folder, which stays empty; a process that ends, however it ends, frees it.
     Trainings with different ``--checkpoint-suffix`` write different files, and do not exclude each other.

@@ -78,7 +78,6 @@ class LanguageSpecificTranslationTask(StoppableTask):
         begins_training = is_training_command(args)  # before fairseq prepares the arguments
         task: Any = None
         with exit_on_user_error(), collect_errors() as errors:
-            save_folder = hold_save_folder(args) if begins_training else None
             with errors.check():
                 check_values(args)
             flags_are_read = not errors.errors
@@ -87,7 +86,6 @@ class LanguageSpecificTranslationTask(StoppableTask):
                 _check_languages(args)
                 orders: list[TokenOrder] = errors.attempt(lambda: token_orders(args), [])
                 task = cls._with_dictionaries(args, orders, **kwargs)
-                task.save_folder = save_folder
             if getattr(args, "path", None):
                 check_generation(args, task)
             elif begins_training and errors.errors:  # build_model, which checks all else, will not be reached
@@ -148,6 +146,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
             setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
             with exit_on_user_error():
                 check_training(args, self)
+                self.save_folder = hold_save_folder(self.args)
             write_checkpoints_whole()
             stop_on_signals()
         if from_checkpoint:

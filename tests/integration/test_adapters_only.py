@@ -152,7 +152,7 @@ def test_as_many_checkpoints_are_kept_as_fairseq_is_told(base, toy_data, tmp_pat
         *("--finetune-from-model", str(base), "--keep-last-epochs", "2", "--keep-best-checkpoints", "1"),
         *("--best-checkpoint-metric", "nll_loss"),
     )
-    names = sorted(path.name for path in tmp_path.glob("*"))
+    names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     best = [name for name in names if name.startswith("checkpoint.best_nll_loss_")]
     assert len(best) == 1
     assert [name for name in names if name not in best] == [

@@ -88,7 +88,7 @@ def write_data(folder: Path, split: str, languages: Sequence[str]) -> Path:
 
 def write_base(path: Path, layers: tuple[int, int] = (12, 12), width: int = 1024, ffn: int = 4096, heads: int = 16):
     """A checkpoint with the layers of a model and its arguments, without its weights' numbers."""
-    weight = torch.zeros(1).expand(ffn, width)
+    weight = torch.zeros(ffn, width, dtype=torch.float16)  # saved once for all
     names = [
         f"{stack}.layers.{layer}.fc1.weight"
         for stack, count in zip(("encoder", "decoder"), layers, strict=True)

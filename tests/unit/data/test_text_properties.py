@@ -131,6 +131,7 @@ def words(line: str) -> str:
 @examples(60)
 @given(st.lists(st.tuples(LINES, LINES), min_size=1, max_size=4))
 def test_a_binarised_sentence_is_the_sentence(tmp_path_factory, pairs) -> None:
+    assume(not any(line.startswith("\ufeff") for line in pairs[0]))  # a byte order mark, which is not text
     folder = tmp_path_factory.mktemp("text")
     files = {name: folder / name for name in ("en", "wo")}
     for name, lines in zip(files, zip(*pairs, strict=True), strict=True):
@@ -302,7 +303,8 @@ def test_a_direction_is_written_as_it_is_read(one, two) -> None:
     try:
         found = Direction.parse(text)
     except UserError:
-        assert "-" in one + two or not one.strip() or not two.strip() or one.strip() == two.strip()
+        names = (one.strip(), two.strip())
+        assert names[0] == names[1] or not all(name and name.replace("_", "a").isalnum() for name in names)
     else:
         assert str(found) == text.strip()
         assert Direction.parse(str(found)) == found

@@ -16,6 +16,13 @@ from langspec_lora.tasks import signals
 from langspec_lora.tasks.signals import NotedSignals
 
 
+@pytest.fixture(autouse=True)
+def _no_training_waits() -> None:
+    """Ends what trainings that other tests ran in this process have left until they are collected."""
+    for noted in list(signals._waiting):
+        noted.end()
+
+
 def in_child(run: Callable[[], int]) -> int:
     """The exit code of a forked process, negative if a signal ended it."""
     child = os.fork()
