@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -186,7 +187,10 @@ def test_damaged_entries_are_named(entry, value, pruned, tmp_path) -> None:
     content["model"][entry] = torch.tensor(value)
     torch.save(content, tmp_path / "damaged.pt")
     direction = ("-s", "wo", "-t", "nl", "--out", tmp_path / "out.pt")
-    assert re.search(f"{entry} is damaged|numbers in {entry}; expected", refusal("export", tmp_path / "damaged.pt", "--format", "merged", *direction))
+    assert re.search(
+        f"{entry} is damaged|numbers in {entry}; expected",
+        refusal("export", tmp_path / "damaged.pt", "--format", "merged", *direction),
+    )
 
 
 def test_an_output_that_cannot_be_is_named_before_the_work(pruned, tmp_path) -> None:

@@ -360,7 +360,10 @@ LOGGED: dict[str, Callable[[Training, list], bool]] = {
 
 
 @pytest.mark.parametrize("row", [row for row in LOGS if row.state == WORKS], ids=lambda row: row.name)
-def test_log_shows_what_it_should(row, toy_data, places, tmp_path, recorders) -> None:
+def test_log_shows_what_it_should(row, toy_data, places, tmp_path, recorders, monkeypatch) -> None:
+    # fairseq draws its bar only on a terminal.
+    terminal = types.SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(progress_bar, "sys", types.SimpleNamespace(stderr=terminal, argv=[]))
     training = train(command(toy_data, {**places, "folder": tmp_path}, row, "--no-save"), tmp_path)
     check(training)
     assert LOGGED[row.name](training, recorders)
