@@ -153,6 +153,7 @@ def parse(flags: list[str]) -> Namespace:
 def build(flags: list[str], translates: bool = False) -> tuple[tasks.FairseqTask, nn.Module]:
     """Builds task and model as ``fairseq-train`` does, or a command that translates."""
     args = parse(flags)
+    args.no_save |= "--save-dir" not in flags  # tests that run at once would wait for each other's folder
     if translates:
         args.path = None  # which training commands do not have
     task = tasks.setup_task(task_settings(args))

@@ -134,7 +134,7 @@ def test_a_run_reports_the_loss_of_each_update_behind_torchs_wrapper_too(toy_dat
         *("--ddp-backend", "pytorch_ddp", "--distributed-backend", "gloo"),
     )
     run = [sys.executable, FOLDER / "run.py", "train", tmp_path / "report.json", "--wrapped", "--repeatable"]
-    done = subprocess.run([*run, "--", *flags], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run([*run, "--", *flags], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((tmp_path / "report.json").read_text())
     logged = [
