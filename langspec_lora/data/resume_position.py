@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairseq.data.iterators import EpochBatchIterator
@@ -20,7 +20,10 @@ _DONE = "first_update_is_done"  # an attribute of the iterator
 
 
 def keep_position(
-    iterator: EpochBatchIterator, processes: Callable[[], int | None], update_freq: Callable[[int], int]
+    iterator: EpochBatchIterator,
+    processes: Callable[[], int | None],
+    update_freq: Callable[[int], int],
+    more: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Makes an iterator save and restore its position so that no batch is seen twice or left out.
 
@@ -32,13 +35,14 @@ def keep_position(
             where the position cannot be kept.
         processes: says how many processes wrote the checkpoint, if its position does not; None if it is not known.
         update_freq: the number of batches that a process reads for an update, by epoch.
+        more: returns further entries of the state.
     """
     if "load_state_dict" in vars(iterator):
         return  # fairseq returned the same iterator again (--sampling-method RoundRobin)
     load, save = iterator.load_state_dict, iterator.state_dict
 
     def state_dict() -> dict[str, Any]:
-        return {**save(), _PROCESSES: iterator.num_shards, _BATCHES: len(iterator.frozen_batches)}
+        return {**save(), **more(), _PROCESSES: iterator.num_shards, _BATCHES: len(iterator.frozen_batches)}
 
     def load_state_dict(state: dict[str, Any]) -> None:
         with exit_on_user_error():

@@ -27,6 +27,7 @@ from langspec_lora.checkpoints.starting_point import processes_at_start
 from langspec_lora.data.resume_position import first_update_is_done, keep_position, unfinished_update
 from langspec_lora.errors import exit_on_user_error
 from langspec_lora.files import unwritable
+from langspec_lora.tasks import early_stopping
 from langspec_lora.tasks.save_folder import SaveFolder
 from langspec_lora.tasks.signals import STOPPING, NotedSignals, pass_signals_on
 
@@ -56,7 +57,7 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
         """See fairseq's task; over the training data, the iterator keeps its position exactly."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if dataset is self.datasets.get(getattr(self.args, "train_subset", None)):
-            keep_position(iterator, partial(processes_at_start, self.args), self._update_freq)
+            keep_position(iterator, partial(processes_at_start, self.args), self._update_freq, early_stopping.counted)
             self._iterator = iterator
         return iterator
 
@@ -148,6 +149,7 @@ class _LoadCheckpoint:
         if isinstance(trainer.task, StoppableTask):
             if state and not (cfg.reset_lr_scheduler or cfg.reset_dataloader) and trainer.get_num_updates():
                 _step_schedule_of_last_epoch(trainer, state)
+            early_stopping.restore({} if state is None or cfg.reset_meters else state["train_iterator"])
             trainer.task.begin_stoppable_training(trainer)
         return state, iterator
 

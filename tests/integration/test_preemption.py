@@ -18,6 +18,7 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.tasks import FairseqTask
+from fairseq_cli import train as fairseq_train
 
 from tests import ROOT, toy
 from tests.toy import needs_processes_on_cpu
@@ -87,6 +88,21 @@ def test_stopped_training_goes_on_as_if_it_had_not_been(whole, toy_data, tmp_pat
     assert f"{name} received: {saved}; run the same command to continue" in caplog.messages
     train_here(toy_data, tmp_path, *FLAGS)
     assert differences(whole, tmp_path) == []
+
+
+def test_patience_goes_on_counting_where_it_was(toy_data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(fairseq_train, "validate", lambda *args: [7.0])  # which never improves
+    flags = (*FLAGS[:4], "--patience", "3", "--no-epoch-checkpoints")
+    train_here(toy_data, tmp_path / "whole", *flags, "--max-epoch", "9")
+    for epoch in (1, 2, 9):
+        train_here(toy_data, tmp_path / "resumed", *flags, "--max-epoch", epoch)
+    train_here(toy_data, tmp_path / "anew", *flags, "--max-epoch", "9", "--reset-meters", "--restore-file",
+               tmp_path / "resumed" / "checkpoint_last.pt")  # fmt: skip
+    epochs = {
+        path.parent.name: torch.load(path, weights_only=False)["extra_state"]["train_iterator"]["epoch"] - 1
+        for path in tmp_path.glob("*/checkpoint_last.pt")
+    }
+    assert epochs == {"whole": 4, "resumed": 4, "anew": 8}
 
 
 def test_nothing_is_saved_where_nothing_should_be(toy_data, tmp_path, caplog) -> None:
