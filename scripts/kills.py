@@ -315,7 +315,7 @@ def training(data: Path, epochs: int) -> Job:
 def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
     """The commands of langspec-lora that can be attacked; they read what an undisturbed training left in ``work``."""
     checkpoint, results = str(work / "trained" / "checkpoint_last.pt"), str(work / "evaluated")
-    common = ["--tokenize", "13a", "--references", str(data.parent), "--beam", "2", "--cpu"]
+    common = ["--tokenize", "13a", "--references", str(data.parent / "mono"), "--beam", "2", "--cpu"]
     flores = os.environ.get("FLORES101", "")
     languages = str(Path(__file__).resolve().parents[1] / "configs/languages/twelve.yaml")
     return {
