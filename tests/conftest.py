@@ -48,13 +48,10 @@ def _settings_are_composed_once() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _log_is_as_it_was() -> Iterator[None]:
-    """Undoes what a command that a test runs in this process sets for the rest of the process."""
-    fairseq = logging.getLogger("fairseq")
-    level, disabled = fairseq.level, logging.root.manager.disable
-    yield
-    fairseq.setLevel(level)
-    logging.disable(disabled)
+def _log_is_as_it_was() -> None:
+    """Undoes what a command that ran in this process has set for the rest of the process."""
+    logging.getLogger("fairseq").setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,17 @@
-"""Packages of the extra ``hf``, which not every torch works with."""
+"""What not every installation has: packages of the extra ``hf``, and what torch can since 2.1."""
 
 from __future__ import annotations
 
+import inspect
 from types import ModuleType
 
 import pytest
+import torch
+
+needs_mapped_files = pytest.mark.skipif(
+    "mmap" not in inspect.signature(torch.load).parameters,
+    reason="this torch cannot read a checkpoint as far as it is used; numbers are checked when the model gets them",
+)
 
 
 def hugging_face(name: str) -> ModuleType:

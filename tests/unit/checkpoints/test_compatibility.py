@@ -18,6 +18,7 @@ from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import add_adapter_flags
 from langspec_lora.languages import LanguageTable, languages_to_json
+from tests.optional import needs_mapped_files
 
 SIZES = {"encoder_layers": 2, "encoder_embed_dim": 6, "encoder_ffn_embed_dim": 10}
 SIZES |= {"decoder_layers": 1, "decoder_embed_dim": 4, "decoder_ffn_embed_dim": 8}
@@ -261,6 +262,7 @@ def test_flipped_bit_is_named_before_a_model_is_built(tmp_path, part, purpose) -
         check_for(purpose, str(path), args)
 
 
+@needs_mapped_files
 @pytest.mark.parametrize("purpose", ["training", "generation"])
 @pytest.mark.parametrize(
     ("change", "words"),

@@ -10,6 +10,7 @@ import torch
 
 from langspec_lora.checkpoints.resuming import check_resumption
 from langspec_lora.errors import UserError
+from tests.optional import needs_mapped_files
 
 PRECISIONS = ("fp16", "bf16", "amp", "memory_efficient_fp16", "memory_efficient_bf16")
 STORED = {
@@ -268,6 +269,7 @@ def test_optimizer_state_that_fits_the_adapters_is_taken(tmp_path, saved) -> Non
     resume(tmp_path, {}, model=MATRICES, saved=saved)
 
 
+@needs_mapped_files
 @pytest.mark.parametrize(
     ("saved", "words"),
     [
@@ -288,6 +290,7 @@ def test_optimizer_state_that_no_training_leaves_is_named(tmp_path, saved, words
     assert "start with a new state with --reset-optimizer" in message
 
 
+@needs_mapped_files
 def test_optimizer_state_of_a_whole_model_is_compared_by_its_numbers_alone(tmp_path) -> None:
     whole = {"freeze_original_parameters": False}
     resume(tmp_path, whole, model=MATRICES, saved=moments((7, 7), (2,)), **whole)

@@ -86,7 +86,7 @@ def test_fairseq_s_lists_of_very_many_directions_are_shortened(caplog, logger, i
     shorten_lists_of_directions()
     pairs = [f"l{a}-zh_{b}" for a in range(40) for b in range(40)]
     listed = between.join(item.format(pair) for pair in pairs)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger):
         logging.getLogger(logger).info("%s", f"sizes: [{listed}]; seed 3, 'lang-pairs': {{'a': 1}}")
         logging.getLogger(logger).info(f"few: [{between.join(item.format(pair) for pair in pairs[:12])}]")
     long, few = (record.getMessage() for record in caplog.records)
@@ -98,6 +98,6 @@ def test_fairseq_s_lists_of_very_many_directions_are_shortened(caplog, logger, i
 def test_other_long_messages_are_left_alone(caplog) -> None:
     shorten_lists_of_directions()
     message = "{" + ", ".join(f"'flag_{number}': {number}" for number in range(2_000)) + "}"
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "fairseq_cli.train"):
         logging.getLogger("fairseq_cli.train").info(message)
     assert caplog.records[0].getMessage() == message
