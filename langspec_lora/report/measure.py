@@ -98,7 +98,7 @@ class Cache(UserDict[str, Any]):
         if len(self) == self._in_file:  # a key names all that its value depends on, so that no value changes
             return
         try:
-            content = json.dumps(self.data).encode()
+            content = json.dumps(self.data, sort_keys=True).encode()  # the same however often it was interrupted
             write_whole(self._path, _header(content) + content + b"}")
             self._in_file, self.trouble = len(self), ""
         except UserError as error:
