@@ -23,6 +23,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from langspec_lora.adapters.adapter_folder import read_adapter_file, write_adapter_folder
 from langspec_lora.adapters.entries import language_manifest, read_manifest
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.convert.hf.model import import_model
@@ -120,6 +121,13 @@ def _copies(*names: str) -> Callable[[Path], None]:
             (shutil.copytree if origin.is_dir() else shutil.copy)(origin, folder / origin.name)
 
     return make
+
+
+def _hashed_adapter(folder: Path) -> None:
+    """The stored adapters, which an earlier version wrote, as this version writes them: with their hash."""
+    content = read_adapter_file(STORED / "adapter")
+    write_adapter_folder(content, folder / "adapter")
+    shutil.copy(STORED / "base.pt", folder)
 
 
 def _read_model(name: str) -> Callable[[Path], Any]:
@@ -418,7 +426,7 @@ TARGETS = {
         Target("lslo", _make_released, {"released.pt": "torch"}, _read_released),
         Target(
             "adapter",
-            _copies("adapter", "base.pt"),
+            _hashed_adapter,
             {"adapter/adapter.safetensors": "safetensors", "adapter/adapter_config.json": "json"},
             _read_model("adapter"),
         ),

@@ -17,14 +17,23 @@ from langspec_lora.sites import linear_size
 
 
 def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the adapter entries of the model that the arguments describe."""
+    """Names and shapes of the adapter entries of the model that the arguments describe.
+
+    Raises:
+        UserError: the arguments lack one of the model's sizes.
+    """
     rows = sum(config.languages.ranks)
     shapes: dict[str, tuple[int, ...]] = {
         MANIFEST: tuple(language_manifest(config.languages).shape),
         MASK_EPOCH: (1,),
     }
     for site in config.sites:
-        width_in, width_out = linear_size(args, site)
+        try:
+            width_in, width_out = linear_size(args, site)
+        except AttributeError as error:
+            raise UserError(
+                f"the model's arguments lack {error.name}: its checkpoint is damaged, or not one of a Transformer"
+            ) from error
         shapes[f"{site.path}.lora_A"] = (rows, config.dim or width_in)
         shapes[f"{site.path}.lora_B"] = shapes[f"{site.path}.lora_mask"] = (rows, config.dim or width_out)
     return shapes

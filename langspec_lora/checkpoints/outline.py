@@ -84,9 +84,10 @@ def read_outline(path: str | Path) -> Outline:
     check_sums(path, {value.storage for name, value in tensors.items() if is_adapter_entry(name)})
     check_dtypes({name: value.dtype for name, value in tensors.items()}, f"checkpoint {path}")
     shapes = {name: value.shape for name, value in tensors.items()}
-    return Outline(
-        path, shapes, _model_args(state), _epoch(state), _history(state), _processes(state), _optimizer(state)
-    )
+    args = _model_args(state)
+    if args is not None and not all(isinstance(name, str) for name in vars(args)):
+        raise UserError(f"checkpoint {path} is damaged: an argument of its model has no name; download it again")
+    return Outline(path, shapes, args, _epoch(state), _history(state), _processes(state), _optimizer(state))
 
 
 def _model_args(state: dict) -> Namespace | None:

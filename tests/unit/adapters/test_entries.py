@@ -112,7 +112,11 @@ def test_shapes_known_before_building_are_those_of_the_built_model(toy_data, fla
         if is_pair(name) or name.startswith("adapters.")
     }
     args = toy.parse(flags)
-    assert adapter_shapes(args, AdapterConfig.from_args(args)) == built
+    config = AdapterConfig.from_args(args)
+    assert adapter_shapes(args, config) == built
+    del args.encoder_ffn_embed_dim
+    with pytest.raises(UserError, match="arguments lack encoder_ffn_embed_dim"):
+        adapter_shapes(args, config)
 
 
 def test_manifest_survives_half_precision_and_averaging(toy_data) -> None:

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.errors import UserError
 from tests.unit.checkpoints.test_safe_pickle import FORMATS, fairseq_state, is_refused, save
 
 
@@ -109,3 +110,11 @@ def test_entries_that_are_no_tensors_have_no_shape(tmp_path) -> None:
     outline = read_outline(save({"model": {"x": torch.zeros(2), "note": "text", "n": 3}}, tmp_path / "a.pt"))
     assert outline.shapes == {"x": (2,)}
     assert outline.path == tmp_path / "a.pt"
+
+
+def test_argument_whose_name_is_no_text_is_damage(tmp_path) -> None:
+    args = Namespace(encoder_layers=2)
+    vars(args)[7] = 1
+    torch.save({"args": args, "model": {"x": torch.zeros(1)}}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=r"x\.pt is damaged: an argument of its model has no name"):
+        read_outline(tmp_path / "x.pt")
