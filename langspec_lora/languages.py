@@ -212,6 +212,8 @@ class LanguageTable:
             if level not in LEVELS:
                 raise UserError(f"the level of {name} is {shortened(level)}; expected {', '.join(LEVELS)}")
             check_rank(rank, f"the rank of {name}")
+            if isinstance(rank, str):  # which a flag may be, but not a table
+                raise UserError(f"the rank of {name} is {shortened(rank)}, a text; expected a number")
 
     @classmethod
     def build(

@@ -152,6 +152,7 @@ def train(flags: list[str], folder: Path) -> Training:
     handler = logging.Handler()
     handler.emit = lambda record: records.append(record.getMessage())
     logging.getLogger().addHandler(handler)
+    logging.getLogger("fairseq").setLevel(logging.NOTSET)  # a command that ran before may have raised it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FairseqTask, "train_step", step)
         patch.setattr(fairseq_train, "Trainer", Trainer)

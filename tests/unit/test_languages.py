@@ -204,6 +204,7 @@ def test_name_of_letters_of_any_script_is_taken(name) -> None:
         ({"ranks": [2, 0]}, "the rank of wo: rank 0 was given"),
         ({"ranks": [2, -8]}, "the rank of wo: rank -8 was given"),
         ({"ranks": [2, True]}, "the rank of wo: True is not a rank"),
+        ({"ranks": [2, "3"]}, "the rank of wo is '3', a text"),
         ({"ranks": [2, 8.0]}, "the rank of wo: 8.0 is not a rank"),
         ({"ranks": [2, "8x"]}, "the rank of wo: '8x' is not a rank"),
         ({"ranks": [2, None]}, "the rank of wo: None is not a rank"),
