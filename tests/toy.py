@@ -43,6 +43,8 @@ needs_processes_on_cpu = pytest.mark.skipif(
     "device_count" in inspect.getsource(distributed_utils._infer_torch_distributed_launch_init),
     reason="fairseq's main divides by the number of GPUs when it starts several processes",
 )
+GLOO_SENDS_BOOLS = "mmap" in inspect.signature(torch.load).parameters
+"""Whether torch's own wrapper can send the masks with the model at its start on a CPU: not before torch 2.1."""
 
 
 def sentences(split: str) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,7 @@ SMALL = (
 SOME = ("--train-languages", "wo,sd", "--lang-pairs", "wo-sd,sd-wo,en-wo", "--weight-decay", "0.1")
 PART = (*SOME, "--checkpoint-activations", "--max-tokens", "30")
 LAYERS_DROP = ("--encoder-layerdrop", "0.6", "--decoder-layerdrop", "0.6")
-# gloo of torch 2.0 cannot send truth values, which torch's own wrapper sends with the model at its start.
-WRAPPER = "pytorch_ddp" if "mmap" in inspect.signature(torch.load).parameters else "no_c10d"
+WRAPPER = "pytorch_ddp" if toy.GLOO_SENDS_BOOLS else "no_c10d"
 TRAININGS = {
     "one": (1, ("--update-freq", "4")),
     "two": (2, ("--update-freq", "2", "--ddp-backend", WRAPPER)),
