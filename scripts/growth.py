@@ -31,7 +31,7 @@ from pathlib import Path
 
 from langspec_lora.data.binarise import binarise, multi_parallel
 from langspec_lora.data.directions import Direction
-from langspec_lora.evaluation.results import SETTINGS, hypotheses_path
+from langspec_lora.evaluation.results import PROVENANCE, SETTINGS, hypotheses_path
 from langspec_lora.files import read_lines, write_whole
 
 NUMBERS = (12, 25, 50, 100, 200)
@@ -187,7 +187,7 @@ def evaluate(data: Path, folder: Path, languages: list[str]) -> dict[str, float]
         shutil.rmtree(folder / name, ignore_errors=True)
         words = evaluation(data, folder, folder / name)
         row["plan s"] = plan(words, folder / f"plan.{name}.log")
-        for path in (folder / name).glob("*.hyp.txt"):
+        for path in [*(folder / name).glob("*.hyp.txt"), folder / name / PROVENANCE]:
             path.unlink()
         assert (folder / name / SETTINGS).is_file()
         write_hypotheses(folder, languages, run)

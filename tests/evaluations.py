@@ -9,7 +9,9 @@ import pytest
 from fairseq import checkpoint_utils
 from fairseq_cli import train
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
+from langspec_lora.files import read_lines
 from langspec_lora.generation import BatchLimits
 from langspec_lora.inference.model_spec import ModelSpec
 from langspec_lora.settings import split_settings
@@ -48,3 +50,9 @@ def published_hypotheses(path: Path) -> list[str]:
     """What the published loop keeps: the last field of the H- lines, sorted by sentence number."""
     lines = [line[2:].split("\t") for line in path.read_text().splitlines() if line.startswith("H-")]
     return [fields[-1] for fields in sorted(lines, key=lambda fields: int(fields[0]))]
+
+
+def stand_in_hypotheses(data: Path, direction: Direction) -> list[str]:
+    """The references, each with a word of the source's language in place of its last one."""
+    lines = read_lines(data.parent / f"test.{direction.target}")
+    return [" ".join([*line.split()[:-1], direction.source]) for line in lines]

@@ -21,7 +21,7 @@ from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.results import LOCK, RESULT_FILES, SETTINGS, decoded, hypotheses_path, look_again
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.settings import file_state, held_sources
-from langspec_lora.files import write_json, write_whole
+from langspec_lora.files import write_json
 from langspec_lora.locks import Locks
 from langspec_lora.notes import note
 from langspec_lora.progress import Progress
@@ -104,6 +104,7 @@ def _begin(evaluation: Evaluation, locks: Locks) -> None:
             raise UserError(f"another process has removed the hypotheses of {min(gone)} from {out}; start again")
         sources = dict(sorted({**held, **evaluation.settings["sources"]}.items()))
         write_json(out / SETTINGS, {**evaluation.settings, "sources": sources})
+        evaluation.provenance.begin(locks)
 
 
 def _decode(
@@ -132,7 +133,7 @@ def _decode(
                     if file_state(out / SETTINGS) != settings:  # where there are no locks, anybody may change them
                         settings = file_state(out / SETTINGS)
                         held_sources(out, evaluation.settings, at_work=True)
-                    write_whole(hypotheses_path(out, direction), "".join(f"{line}\n" for line in hypotheses))
+                    evaluation.provenance.write(direction, hypotheses, locks)
                     board.add(direction)
                     locks.release(str(direction))
                 if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:

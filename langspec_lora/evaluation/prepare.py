@@ -13,8 +13,9 @@ from langspec_lora.data.directions import Direction, choose_directions, find_dir
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.options import EvaluationOptions
+from langspec_lora.evaluation.provenance import Provenance
 from langspec_lora.evaluation.results import SETTINGS
-from langspec_lora.evaluation.settings import file_state, held_sources, settings_of, sha256, source_side
+from langspec_lora.evaluation.settings import file_state, held_sources, lasting, settings_of, sha256, source_side
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.evaluation.tokenizers import require_tokenizer
 from langspec_lora.inference.model_files import ModelFiles, read_outlines
@@ -50,6 +51,7 @@ class Evaluation:
         to_decode: those of them that have no hypotheses yet, ordered by target language.
         to_score: all directions that the folder will hold.
         settings: what the hypotheses depend on.
+        provenance: whether the hypotheses in the folder were made with them.
         texts: source texts and references.
         levels: resource level of each language, where a checkpoint has adapters.
         found: which ``settings.json`` lay in the folder; see :func:`~langspec_lora.evaluation.settings.file_state`.
@@ -61,6 +63,7 @@ class Evaluation:
     to_decode: tuple[Direction, ...]
     to_score: tuple[Direction, ...]
     settings: dict
+    provenance: Provenance
     texts: SplitText
     levels: Mapping[str, str]
     found: object
@@ -103,10 +106,12 @@ def prepare(inputs: Inputs) -> Evaluation:
     settings, found = settings_of(options, model, directions), file_state(options.out / SETTINGS)
     held = {} if options.overwrite else held_sources(options.out, settings)
     settings["sources"] = dict(sorted({**held, **settings["sources"]}.items()))
+    provenance = Provenance(options.out, lasting(settings), settings["sources"])
     asked = set(directions)
     # Directions of earlier calls are scored again with the others, so that scores.json is always that of the folder.
     earlier = [direction for direction in inputs.available if str(direction) in held and direction not in asked]
     to_score = (*directions, *earlier)
+    provenance.check_files([direction for direction in to_score if str(direction) in held])
     texts = _texts(options, to_score)
     _check_lengths(options, texts, to_score)
     return Evaluation(
@@ -116,6 +121,7 @@ def prepare(inputs: Inputs) -> Evaluation:
         tuple(by_target([direction for direction in directions if str(direction) not in held])),
         to_score,
         settings,
+        provenance,
         texts,
         _levels(inputs.outlines, languages_of(to_score)),
         found,

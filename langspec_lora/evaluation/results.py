@@ -4,6 +4,7 @@
 
     DIR/settings.json          what the hypotheses depend on; another call with other settings is refused
     DIR/SRC-TGT.hyp.txt        hypotheses of one direction, plain text in the order of the source
+    DIR/provenance.tsv         hashes of the settings and of the text of each such file (see provenance.py)
     DIR/texts/LANG.SHA.txt     its sources and references, each text once; SHA: the first digits of its hash
     DIR/scores.json, .csv      scores of every direction, with signatures, settings and versions
     DIR/all_direction.spbleu   the same in the format of the published evaluation loop
@@ -36,12 +37,13 @@ SCORES = "scores.json"
 SCORES_TABLE = "scores.csv"
 PUBLISHED = "all_direction.spbleu"
 LOCK = ".lock"
+PROVENANCE = "provenance.tsv"
 
 TEXTS = "texts"
 
 _HYPOTHESES = ".hyp.txt"
 
-RESULT_FILES = (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED, f"*-*{_HYPOTHESES}", f"{TEXTS}/*.{'?' * 12}.txt")
+RESULT_FILES = (SETTINGS, SCORES, SCORES_TABLE, PUBLISHED, f"*-*{_HYPOTHESES}", PROVENANCE, f"{TEXTS}/*.{'?' * 12}.txt")
 """Patterns of all results, in the order of their removal: hypotheses without settings are refused."""
 
 

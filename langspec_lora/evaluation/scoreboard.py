@@ -74,6 +74,7 @@ class Scoreboard:
             "references_sha256": self._keep(direction.target, scorer.references),
             "source_text_sha256": self._keep(direction.source, sources),
         }
+        self._evaluation.provenance.check(str(direction), hashes["hypotheses_sha256"])
         score = self._scores.get(direction, {})
         if not hashes.items() <= score.items():
             score = {}
@@ -112,6 +113,7 @@ class Scoreboard:
                         self._signatures[scorer.name] = scorer.signature
                         self._write_now_and_then()
             scores = self.write()
+            self._evaluation.provenance.tidy(self._locks)
         return {direction: scores[direction] for direction in self._evaluation.directions}
 
     def write(self) -> dict[Direction, dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from langspec_lora import files
 from langspec_lora.data.directions import Direction, side_path
@@ -42,6 +43,17 @@ def settings_of(options: EvaluationOptions, model: ModelFiles, directions: Seque
         "precision": model.spec.dtype,
         "sources": {str(direction): sha256(_data_file(options, direction)) for direction in directions},
     }
+
+
+def lasting(settings: Mapping) -> dict:
+    """What the hypotheses depend on besides their source texts, in one form for all versions.
+
+    Settings that a later version adds are in it once they differ from their defaults.
+    """
+    usual = asdict(GenerationSettings())
+    generation = _compared(settings, "generation")
+    changed = {name: value for name, value in generation.items() if name not in usual or value != usual[name]}
+    return {**{key: _compared(settings, key) for key in _WORDS}, "generation": changed}
 
 
 def held_sources(out: Path, settings: Mapping, at_work: bool = False) -> dict[str, str]:
@@ -131,7 +143,7 @@ def _data_file(options: EvaluationOptions, direction: Direction) -> Path:
     return side.with_name(f"{side.name}.bin")
 
 
-def _compared(settings: Mapping, key: str) -> object:
+def _compared(settings: Mapping, key: str) -> Any:
     value = settings.get(key, True if key == "pairs" else None)
     if key == "generation":
         return {**asdict(GenerationSettings()), **value}  # folders of earlier versions lack later settings

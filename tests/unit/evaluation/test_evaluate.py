@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,6 @@ from langspec_lora.cli.evaluate import mean_scores
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.evaluation import evaluate as evaluation
-from langspec_lora.evaluation import scoreboard
 from langspec_lora.evaluation.evaluate import counted, evaluate, run
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
@@ -24,7 +22,7 @@ from langspec_lora.files import read_lines
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from tests import toy
 from tests.bad_input import STOCK, write_checkpoint
-from tests.evaluations import contents, options
+from tests.evaluations import contents, options, stand_in_hypotheses
 from tests.reports import write_lines
 
 THREE = "wo-en,en-fr,nl-en"
@@ -32,67 +30,8 @@ BY_TARGET = ["nl-en", "wo-en", "en-fr"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(toy_data, tmp_path_factory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("model") / "model.pt", toy.plugin_flags(toy_data))
-
-
-@pytest.fixture(scope="module")
 def stock(toy_data, tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("stock") / "stock.pt", toy.base_flags(toy_data, *STOCK))
-
-
-class Clock:
-    """A clock that goes only when it is told to."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def decoders(monkeypatch, toy_data) -> SimpleNamespace:
-    """Puts a stand-in in the place of the decoder: 3 seconds to load, and 5 for a direction, whose scores take 2.
-
-    ``given`` are its arguments, ``asked`` what each has translated, and ``scored`` how many scores lay in ``file``.
-    """
-    seen = SimpleNamespace(given=[], asked=[], clock=Clock(), has_adapters=True, file=Path("nowhere"), scored=[])
-
-    class Decoder:
-        has_adapters = property(lambda self: seen.has_adapters)
-
-        def __init__(self, *args: object) -> None:
-            seen.given.append(args)
-            seen.clock.now += 3
-
-        def groups(self, directions) -> list[dict[Direction, int]]:
-            return [dict.fromkeys(directions, toy.SIZES["test"])]
-
-        def translate(self, directions, progress):
-            seen.asked.append(list(map(str, directions)))
-            for direction in directions:
-                seen.clock.now += 5
-                seen.scored.append(seen.file.is_file() and len(json.loads(seen.file.read_text())["directions"]))
-                progress(toy.SIZES["test"])
-                yield direction, hypotheses(toy_data, direction)
-
-    score = TargetScorer.score
-
-    def slow(*args):
-        seen.clock.now += 2
-        return score(*args)
-
-    monkeypatch.setattr(evaluation, "Decoder", Decoder)
-    monkeypatch.setattr(TargetScorer, "score", slow)
-    for module in (evaluation, scoreboard):
-        monkeypatch.setattr(module, "time", seen.clock)
-    return seen
-
-
-def hypotheses(data: Path, direction: Direction) -> list[str]:
-    """The references, each with a word of the source's language in place of its last one."""
-    lines = read_lines(data.parent / f"test.{direction.target}")
-    return [" ".join([*line.split()[:-1], direction.source]) for line in lines]
 
 
 def prepared(asked: EvaluationOptions) -> Evaluation:
@@ -167,7 +106,7 @@ def test_an_evaluation_leaves_hypotheses_and_scores_and_says_what_it_does(
     assert decoders.asked == [BY_TARGET]
     assert names(scores) == THREE.split(",") == directions_in(tmp_path)
     for direction, score in scores.items():
-        lines = hypotheses(toy_data, direction)
+        lines = stand_in_hypotheses(toy_data, direction)
         assert read_lines(tmp_path / f"{direction}.hyp.txt") == lines
         references = read_lines(toy_data.parent / f"test.{direction.target}")
         assert score == {**score, **TargetScorer(references, "13a").score(direction, lines)}

@@ -17,6 +17,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import scoreboard
 from langspec_lora.evaluation.options import EvaluationOptions
+from langspec_lora.evaluation.provenance import Provenance
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.scoring import TargetScorer
 from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
@@ -52,7 +53,11 @@ def board_of(folder: Path, tokenize: str = "13a", to_score=(EN_WO, OTHER), score
     (folder / "out" / "settings.json").write_text(json.dumps(more.pop("settings", {"checkpoint": []})))
     options = SimpleNamespace(out=folder / "out", scoring=SimpleNamespace(tokenize=tokenize))
     evaluation = SimpleNamespace(
-        options=options, texts=texts, to_score=to_score, **{"levels": {}, "directions": to_score, **more}
+        options=options,
+        texts=texts,
+        to_score=to_score,
+        provenance=Provenance(folder / "out", {"generation": {}}, {}),
+        **{"levels": {}, "directions": to_score, **more},
     )
     return Scoreboard(evaluation, scorers, Locks(folder / "out" / ".lock"))
 
