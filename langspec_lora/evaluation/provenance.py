@@ -91,7 +91,6 @@ class Provenance:
     def begin(self, locks: Locks) -> None:
         """Makes the file, if there is none: all hypotheses in the folder are taken for those of these settings."""
         with locks.held(PROVENANCE):
-            self._lines.clear()  # --overwrite may have removed the file that they are of
             if not self._read():
                 for name in decoded(self._folder) & self._sources.keys():
                     path = hypotheses_path(self._folder, Direction.parse(name))
