@@ -5,11 +5,12 @@ Usage: python scripts/kills.py train FOLDER [--kills 50] [--seed 1] [--json FILE
 the folder in the environment variable FLORES101)
 
 After each kill the same command is started again. Half of the moments are drawn uniformly over the duration of the
-undisturbed run, the others shortly after a random event of its log, such as the start of a validation, of a save or of
-a copy. Everything is compared bit for bit: of checkpoints weights, masks, optimizer state and position; of a training
-also each loss that any of its runs has logged. The programs are forked from this one, which has imported what they
-need. The quickstart, here with fewer updates, starts other programs: they are killed with it, or, one time in four,
-left behind.
+undisturbed run (of the quickstart, over the first half), the others shortly after a random event of its log, such as
+the start of a validation, of a save or of a copy. Everything is compared bit for bit: of checkpoints weights, masks,
+optimizer state and position; of a training also each loss that any of its runs has logged. The programs are forked from
+this one, which has imported what they need. The quickstart, here with fewer updates, starts other programs: they are
+killed with it, or, one time in four, left behind. Not compared are times, and in the quickstart's records the hashes of
+files that hold times.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ LANGUAGES = ["aa", "ab", "ac", "ad"]
 LINES = 100  # of each direction
 OUT = "out"  # all runs write to the same path, which some of them record
 STILL_ENDING = "another run is using"
+UNEXPECTED = 70  # the exit code after an exception
 EVENTS = {
     "start-up": r"task:|loaded|Loaded checkpoint",
     "epoch edge": r"Start iterating over samples|end of epoch|begin_epoch|per epoch batch_sampler",
@@ -117,7 +119,7 @@ def start(job: Job, out: Path, log: Path) -> int:
     child = os.fork()
     if child:
         return child
-    code = 70
+    code = UNEXPECTED
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,7 +169,7 @@ def doing(job: Job, log: Path) -> str:
 def wait_for_moment(job: Job, child: int, log: Path, draw: random.Random, seconds: float) -> int | None:
     """Waits until a random moment; returns the exit code if the process has ended before."""
     begun, event = time.monotonic(), None
-    delay = draw.uniform(0, seconds)
+    delay = draw.uniform(0, seconds / 2 if job.starts_others else seconds)  # its finished stages are not run again
     if job.events and draw.random() < 0.5:
         event, delay = draw.choice(list(job.events.values())), draw.choice((0, 0, draw.uniform(0, job.lingers)))
         wanted = draw.randint(1, job.repeats)
@@ -226,7 +228,9 @@ def _check_end(tally: Tally, number: signal.Signals, code: int | None, log: Path
     text = log.read_text(errors="replace")
     if f"{number.name} received: saved" in text:
         tally.clean += 1
-    if code not in (0, -number, 128 + number):
+    # omegaconf, with which fairseq starts, puts an error of its own in the place of Ctrl-C.
+    interrupted = number == signal.SIGINT and code == UNEXPECTED and "/omegaconf/" in text
+    if code not in (0, -number, 128 + number) and not interrupted:
         tally.losses.append(f"exit code {code} after {number.name}; see {log}")
 
 
