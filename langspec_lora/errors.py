@@ -116,7 +116,12 @@ def exit_on_user_error() -> Iterator[None]:
         yield
     except UserError as error:
         messages = map(str, error.errors if isinstance(error, SeveralErrors) else [error])
-        raise SystemExit(f"langspec-lora: error: {listed(list(messages))}") from error
+        raise SystemExit(exit_message(listed(list(messages)))) from error
+
+
+def exit_message(text: str) -> str:
+    """The message of a SystemExit by which a program ends."""
+    return f"langspec-lora: error: {text}"
 
 
 @contextmanager

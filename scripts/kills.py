@@ -1,14 +1,16 @@
 """Kills a command at random moments until it has run to its end, and compares all it wrote with an undisturbed run.
 
 Usage: python scripts/kills.py train FOLDER [--kills 50] [--seed 1] [--json FILE]
-(evaluate, report, export, make-example and prepare-flores likewise; the last reads FLORES-101 from the folder in the
-environment variable FLORES101)
+(evaluate, report, export, make-example, prepare-flores and quickstart likewise; prepare-flores reads FLORES-101 from
+the folder in the environment variable FLORES101)
 
 After each kill the same command is started again. Half of the moments are drawn uniformly over the duration of the
-undisturbed run, the others shortly after a random event of its log, such as the start of a validation, of a save or of
-a copy. Everything is compared bit for bit: of checkpoints weights, masks, optimizer state and position; of a training
-also each loss that any of its runs has logged. The programs are forked from this one, which has imported what they
-need.
+undisturbed run (of the quickstart, over the first half), the others shortly after a random event of its log, such as
+the start of a validation, of a save or of a copy. Everything is compared bit for bit: of checkpoints weights, masks,
+optimizer state and position; of a training also each loss that any of its runs has logged. The programs are forked from
+this one, which has imported what they need. The quickstart, here with fewer updates, starts other programs: they are
+killed with it, or, one time in four, left behind. Not compared are times, and in the quickstart's records the hashes of
+files that hold times.
 """
 
 from __future__ import annotations
@@ -23,23 +25,27 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
 
 import fairseq_cli.train
 import torch
 from growth import write_data
-from safetensors import safe_open
+from kills_compare import differences, logged_differences
 
 import langspec_lora.cli.main as langspec_lora_main
+from langspec_lora.example import quickstart
+from langspec_lora.example.stages import Stage
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 LANGUAGES = ["aa", "ab", "ac", "ad"]
 LINES = 100  # of each direction
-LOST_TIME = ("metrics", "previous_training_time")  # in a checkpoint's extra state
+OUT = "out"  # all runs write to the same path, which some of them record
+STILL_ENDING = "another run is using"
+UNEXPECTED = 70  # the exit code after an exception
 EVENTS = {
     "start-up": r"task:|loaded|Loaded checkpoint",
     "epoch edge": r"Start iterating over samples|end of epoch|begin_epoch|per epoch batch_sampler",
@@ -51,6 +57,20 @@ EVENTS = {
 }
 """What a training is doing after a line of its log."""
 
+STAGES = {
+    "example": r"^1/5 .*:$",
+    "base": r"^2/5 .*:$",
+    "fine-tuning": r"^3/5 .*:$",
+    "evaluation": r"^4/5 .*:$",
+    "report": r"^5/5 .*:$",
+}
+"""What the quickstart is doing after a line of its output."""
+QUICKSTART_SIZES = {
+    "--max-epoch": "3", "--virtual-data-size": "600", "--warmup-updates": "20",
+    "--pruning-t1": "1", "--pruning-t2": "2", "--beam": "2",
+}  # fmt: skip
+QUICKSTART_DIRECTIONS = ",".join(f"{one}-{two}" for one, two in permutations(("du", "ni", "zi", "po", "ye"), 2))
+
 
 @dataclass
 class Job:
@@ -60,11 +80,17 @@ class Job:
         command: makes its arguments from the folder it writes to.
         main: runs the arguments in ``sys.argv``.
         events: patterns of its log, by what it is doing then.
+        repeats: a kill comes after an event that has happened at most so often.
+        lingers: it comes at most so many seconds after it.
+        starts_others: whether the command starts other programs.
     """
 
     command: Callable[[Path], list[str]]
     main: Callable[[], int | None]
     events: dict[str, str] = field(default_factory=dict)
+    repeats: int = 3
+    lingers: float = 0.05
+    starts_others: bool = False
 
 
 @dataclass
@@ -75,6 +101,7 @@ class Tally:
         kills: by signal.
         moments: by what the program was doing, as its log says.
         clean: SIGTERMs after which a training said that it had saved.
+        waits: starts that were refused because programs that were left behind had not ended yet.
         rounds: complete runs, each compared with the undisturbed one.
         losses: what was lost or differs, in words.
     """
@@ -82,6 +109,7 @@ class Tally:
     kills: Counter = field(default_factory=Counter)
     moments: Counter = field(default_factory=Counter)
     clean: int = 0
+    waits: int = 0
     rounds: int = 0
     losses: list[str] = field(default_factory=list)
 
@@ -91,7 +119,7 @@ def start(job: Job, out: Path, log: Path) -> int:
     child = os.fork()
     if child:
         return child
-    code = 70
+    code = UNEXPECTED
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -141,10 +169,10 @@ def doing(job: Job, log: Path) -> str:
 def wait_for_moment(job: Job, child: int, log: Path, draw: random.Random, seconds: float) -> int | None:
     """Waits until a random moment; returns the exit code if the process has ended before."""
     begun, event = time.monotonic(), None
-    delay = draw.uniform(0, seconds)
+    delay = draw.uniform(0, seconds / 2 if job.starts_others else seconds)  # its finished stages are not run again
     if job.events and draw.random() < 0.5:
-        event, delay = draw.choice(list(job.events.values())), draw.choice((0, 0, draw.uniform(0, 0.05)))
-        wanted = draw.randint(1, 3)
+        event, delay = draw.choice(list(job.events.values())), draw.choice((0, 0, draw.uniform(0, job.lingers)))
+        wanted = draw.randint(1, job.repeats)
     while True:
         code = ended(child)
         if code is not None:
@@ -159,9 +187,9 @@ def wait_for_moment(job: Job, child: int, log: Path, draw: random.Random, second
 
 def attack(job: Job, folder: Path, expected: Path, seconds: float, kills: int, draw: random.Random) -> Tally:
     """Kills the command that often, in as many complete runs as that takes."""
-    tally = Tally()
+    tally, out = Tally(), folder / OUT
     while sum(tally.kills.values()) < kills:
-        out, logs = folder / f"round{tally.rounds}", folder / f"logs{tally.rounds}"
+        logs = folder / f"logs{tally.rounds}"
         logs.mkdir()
         attempt = 0
         while True:
@@ -173,21 +201,26 @@ def attack(job: Job, folder: Path, expected: Path, seconds: float, kills: int, d
             if code is None:
                 number = draw.choice(SIGNALS)
                 moment = doing(job, log)
-                os.kill(child, number)
+                alone = not job.starts_others or draw.random() < 0.25
+                (os.kill if alone else os.killpg)(child, number)
                 code = ended(child, block=True)
                 tally.kills[number.name] += 1
-                tally.moments[moment] += 1
+                tally.moments[moment if alone or not job.starts_others else f"{moment} with all it had started"] += 1
                 _check_end(tally, number, code, log)
+            elif code and STILL_ENDING in log.read_text(errors="replace"):
+                tally.waits += 1
+                time.sleep(0.2)
             elif code != 0:
                 tally.losses.append(f"the command failed with {code}; see {log}")
                 return tally
             if code == 0:
                 break
+        out.rename(done := folder / f"round{tally.rounds}")
         tally.rounds += 1
-        tally.losses += [f"round {tally.rounds}: {text}" for text in differences(expected, out)]
+        tally.losses += [f"round {tally.rounds}: {text}" for text in differences(expected, done)]
         tally.losses += logged_differences(folder / "undisturbed.log", sorted(logs.iterdir()))
         if not tally.losses:
-            shutil.rmtree(out)
+            shutil.rmtree(done)
     return tally
 
 
@@ -195,96 +228,10 @@ def _check_end(tally: Tally, number: signal.Signals, code: int | None, log: Path
     text = log.read_text(errors="replace")
     if f"{number.name} received: saved" in text:
         tally.clean += 1
-    if code not in (0, -number, 128 + number):
+    # omegaconf, with which fairseq starts, puts an error of its own in the place of Ctrl-C.
+    interrupted = number == signal.SIGINT and code == UNEXPECTED and "/omegaconf/" in text
+    if code not in (0, -number, 128 + number) and not interrupted:
         tally.losses.append(f"exit code {code} after {number.name}; see {log}")
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """All files but locks, which stay empty."""
-    return {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".lock")
-    }
-
-
-def differences(expected: Path, actual: Path) -> list[str]:
-    """What differs between two folders, in words."""
-    one, two = files(expected), files(actual)
-    found = [f"{name} is missing" for name in one.keys() - two.keys()]
-    found += [f"{name} is left over" for name in two.keys() - one.keys()]
-    for name in one.keys() & two.keys():
-        if name.endswith(".pt"):
-            found += [f"{name}: {place} differs" for place in unequal(state(one[name]), state(two[name]), "")][:5]
-        elif name.endswith(".safetensors"):  # which writes its metadata in any order
-            found += [f"{name}: {place} differs" for place in unequal(tensors(one[name]), tensors(two[name]), "")]
-        elif name.endswith(".json"):  # in a cache the order depends on which process was the first
-            found += [f"{name} differs"] * (json.loads(one[name].read_text()) != json.loads(two[name].read_text()))
-        elif one[name].read_bytes() != two[name].read_bytes():
-            found.append(f"{name} differs")
-    return found
-
-
-def state(path: Path) -> dict:
-    """What a checkpoint holds, without what differs between two undisturbed runs."""
-    content = torch.load(path, map_location="cpu", weights_only=False)  # written by this script
-    meters = [meter for name in ("train", "train_inner") for meter in content["extra_state"]["metrics"].get(name, [])]
-    content["extra_state"] = {key: value for key, value in content["extra_state"].items() if key not in LOST_TIME}
-    content["losses"] = [meter[1:] for meter in meters if meter[1] in ("loss", "nll_loss")]
-    content["optimizer_history"] = content["optimizer_history"][-1]  # one entry for each time that it was resumed
-    content["cfg"]["checkpoint"]["save_dir"] = content["cfg"]["common"]["log_file"] = None
-    for part in content["cfg"].values():
-        if isinstance(part, argparse.Namespace):
-            part.save_dir = None
-    rested = content["last_optimizer_state"]["state"][0]
-    rested["rested"] = rested["rested"].long()  # a whole number, as what torch loads it until the next update
-    # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
-    content["model"] = {key: value for key, value in content["model"].items() if not key.endswith("_float_tensor")}
-    return content
-
-
-def tensors(path: Path) -> dict:
-    """What a safetensors file holds."""
-    with safe_open(path, "pt") as file:
-        return {"metadata": file.metadata(), **{key: file.get_tensor(key) for key in file.keys()}}  # noqa: SIM118
-
-
-def unequal(one: object, two: object, place: str) -> list[str]:
-    """The places at which two nested values differ."""
-    if isinstance(one, argparse.Namespace) and isinstance(two, argparse.Namespace):
-        one, two = vars(one), vars(two)
-    if isinstance(one, dict) and isinstance(two, dict):
-        found = [f"{place}/{key}" for key in one.keys() ^ two.keys()]
-        return found + [
-            text for key in one.keys() & two.keys() for text in unequal(one[key], two[key], f"{place}/{key}")
-        ]
-    if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)) and len(one) == len(two):
-        return [text for n, pair in enumerate(zip(one, two, strict=True)) for text in unequal(*pair, f"{place}/{n}")]
-    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        return [] if one.dtype == two.dtype and torch.equal(one, two) else [place]
-    return [] if one == two else [f"{place} ({one!r:.60}, {two!r:.60})"]
-
-
-def logged_losses(logs: list[Path]) -> dict[tuple, set]:
-    """By kind of line and update, the losses that were logged."""
-    found: dict[tuple, set] = {}
-    for log in logs:
-        for kind, line in re.findall(r"\| (train_inner|train|valid) \| (\{\".*\})", log.read_text(errors="replace")):
-            numbers = json.loads(line)
-            prefix = "" if kind == "train_inner" else f"{kind}_"
-            key = (kind, numbers["epoch"], numbers[f"{prefix}num_updates"])
-            found.setdefault(key, set()).add((numbers[f"{prefix}loss"], numbers[f"{prefix}nll_loss"]))
-    return found
-
-
-def logged_differences(expected: Path, logs: list[Path]) -> list[str]:
-    """Losses that the disturbed runs have logged otherwise, or not at all.
-
-    The line of an update may be missing if the program was killed before the line was written and after the save.
-    """
-    one, two = logged_losses([expected]), logged_losses(logs)
-    found = [f"{key}: logged {two[key]}, expected {one.get(key)}" for key in two if two[key] != one.get(key)]
-    return found + [f"{key}: not logged" for key in one.keys() - two.keys() if key[0] != "train_inner"]
 
 
 def training(data: Path, epochs: int) -> Job:
@@ -329,6 +276,22 @@ def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
     }  # fmt: skip
 
 
+def small_quickstart() -> int:
+    """The quickstart with fewer updates; whether its models gain anything is not judged."""
+    stages = quickstart.all_stages
+
+    def small(out: Path) -> list[list[Stage]]:
+        return [[replace(stage, command=resized(stage.command)) for stage in together] for together in stages(out)]
+
+    def resized(command: Sequence[str]) -> list[str]:
+        words = [QUICKSTART_SIZES.get(before, word) for before, word in zip(["", *command[:-1]], command, strict=True)]
+        return [*words, "--lang-pairs", QUICKSTART_DIRECTIONS] if "evaluate" in words else words
+
+    quickstart.all_stages = small
+    quickstart.verdict = lambda results, levels: (True, "not judged")
+    return quickstart.main()
+
+
 def langspec_lora(make: Callable[[Path], list[str]]) -> Job:
     return Job(lambda out: ["langspec-lora", *make(out)], langspec_lora_main.main)
 
@@ -343,6 +306,8 @@ def undisturbed(job: Job, out: Path, log: Path) -> float:
 
 def prepare(command: str, folder: Path, epochs: int) -> Job:
     """Writes the data of a command, and runs the undisturbed commands whose output it reads."""
+    if command == "quickstart":
+        return Job(lambda out: ["quickstart.sh", str(out)], small_quickstart, STAGES, 1, 15.0, True)
     data = write_data(folder / "data", LANGUAGES, LINES)
     train = training(data, epochs)
     if command == "train":
@@ -357,7 +322,8 @@ def prepare(command: str, folder: Path, epochs: int) -> Job:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("command", choices=("train", "evaluate", "report", "export", "make-example", "prepare-flores"))
+    choices = ("train", "evaluate", "report", "export", "make-example", "prepare-flores", "quickstart")
+    parser.add_argument("command", choices=choices)
     parser.add_argument("folder", type=Path, help="new folder to work in")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="default: 50")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of signals and moments (default: 1)")
@@ -368,11 +334,13 @@ def main(argv: list[str] | None = None) -> int:
     folder.mkdir(parents=True)
     torch.set_num_threads(1)  # sums depend on the number of threads
     job = prepare(args.command, folder, args.epochs)
-    seconds = undisturbed(job, folder / "expected", folder / "undisturbed.log")
+    seconds = undisturbed(job, folder / OUT, folder / "undisturbed.log")
+    (folder / OUT).rename(folder / "expected")
     tally = attack(job, folder, folder / "expected", seconds, args.kills, random.Random(args.seed))
     figures = {
         "command": args.command, "seed": args.seed, "seconds": round(seconds, 1), "kills": dict(tally.kills),
-        "moments": dict(tally.moments), "saved_on_signal": tally.clean, "rounds": tally.rounds, "losses": tally.losses,
+        "moments": dict(tally.moments), "saved_on_signal": tally.clean, "waits": tally.waits, "rounds": tally.rounds,
+        "losses": tally.losses,
     }  # fmt: skip
     kills = ", ".join(f"{count} {name}" for name, count in sorted(tally.kills.items()))
     moments = ", ".join(f"{count} {name}" for name, count in sorted(tally.moments.items()))

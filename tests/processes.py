@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import signal
+import tempfile
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,6 +30,8 @@ from torch.nn.parallel import DistributedDataParallel
 from langspec_lora.tasks import translation
 from tests import toy
 
+GLOO = ("--distributed-backend", "gloo")
+
 
 @dataclass(repr=False)  # a failed test would print every number
 class Seen:
@@ -38,6 +43,7 @@ class Seen:
         epochs: the adapters and masks at the beginning, and at the start and the end of each epoch, by name.
         dummies: the number of batches that only kept the process in step with others.
         languages: for each batch, its source and target languages, by id.
+        code: the exit code or the message with which the training ended before its end.
         error: the traceback, if the training failed.
     """
 
@@ -46,7 +52,21 @@ class Seen:
     epochs: list[dict[str, Tensor]] = field(default_factory=list)
     dummies: int = 0
     languages: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    code: int | str | None = None
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A SIGTERM to one process.
+
+    Attributes:
+        rank: which.
+        batch: at which of its batches, from 1.
+    """
+
+    rank: int
+    batch: int
 
 
 def adapters(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -54,13 +74,13 @@ def adapters(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items() if ".lora_" in name}
 
 
-def _train(rank: int, processes: int, meeting: Path, cfg: Any, out: Path) -> None:
+def _train(rank: int, processes: int, meeting: Path, cfg: Any, out: Path, stop: Stop | None) -> None:
     """One process: fairseq's own program, watched from outside."""
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     seen = Seen()
-    _watch(seen)
+    _watch(seen, stop.batch if stop is not None and stop.rank == rank else None)
     try:
         distributed = cfg.distributed_training
         distributed.distributed_world_size, distributed.distributed_rank = processes, rank
@@ -70,12 +90,14 @@ def _train(rank: int, processes: int, meeting: Path, cfg: Any, out: Path) -> Non
         else:
             distributed.distributed_init_method = f"file://{meeting}"
             distributed_utils.distributed_main(0, fairseq_train.main, cfg, {})
+    except SystemExit as end:
+        seen.code = end.code
     except BaseException:
         seen.error = traceback.format_exc()
     torch.save(vars(seen), out)
 
 
-def _watch(seen: Seen) -> None:
+def _watch(seen: Seen, stopped_at: int | None) -> None:
     """Records what the trainer and the task do; both stay fairseq's and the plugin's own."""
     train_step, begin_epoch = Trainer.train_step, translation.LanguageSpecificTranslationTask.begin_epoch
     clip_norm = Trainer.clip_grad_norm
@@ -83,7 +105,8 @@ def _watch(seen: Seen) -> None:
 
     def trainer_step(self: Trainer, samples: Any, *args: Any, **kwargs: Any) -> Any:
         result = train_step(self, samples, *args, **kwargs)
-        seen.losses.append(float(result["loss"]))
+        if result is not None:  # the update is not one that a resumed training has done already
+            seen.losses.append(float(result["loss"]))
         return result
 
     def clip(self: Trainer, *args: Any) -> Tensor:
@@ -94,6 +117,8 @@ def _watch(seen: Seen) -> None:
     def step(self: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         seen.dummies += bool(kwargs.get("ignore_grad"))
         seen.languages.append(sample["languages"])
+        if len(seen.languages) == stopped_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return task_step(self, sample, *args, **kwargs)
 
     def begin(self: Any, epoch: int, module: torch.nn.Module) -> None:
@@ -126,15 +151,34 @@ def train_together(folder: Path, trainings: Mapping[str, tuple[int, Sequence[str
     Returns:
         What each process of each training saw.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.processes"])
     found = {}
     for name, (count, flags) in trainings.items():
-        outs = [folder / f"{name}-{rank}.pt" for rank in range(count)]
-        every = [*flags, "--save-dir", str(folder / name), "--distributed-backend", "gloo", "--disable-validation"]
-        cfg = convert_namespace_to_omegaconf(toy.parse(every))
+        every = [*flags, "--save-dir", str(folder / name), "--disable-validation"]
+        found[name] = run_together(folder, [every] * count)
+        assert {seen.code for seen in found[name]} == {None}
+    return found
+
+
+def run_together(folder: Path, flags: Sequence[Sequence[str]], stop: Stop | None = None) -> list[Seen]:
+    """Trains once, with the flags of each process.
+
+    Args:
+        folder: an existing folder.
+        flags: of ``fairseq-train``, for each process.
+        stop: a signal that one of them gets.
+
+    Returns:
+        What each process saw.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.processes"])
+    every = {tuple(words): convert_namespace_to_omegaconf(toy.parse([*words, *GLOO])) for words in flags}
+    meeting = folder / "meeting"  # checkpoints record its path
+    meeting.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        outs = [Path(place) / f"{rank}.pt" for rank in range(len(flags))]
         workers = [
-            context.Process(target=_train, args=(rank, count, folder / f"{name}.meet", cfg, out))
+            context.Process(target=_train, args=(rank, len(flags), meeting, every[tuple(flags[rank])], out, stop))
             for rank, out in enumerate(outs)
         ]
         for worker in workers:
@@ -144,8 +188,8 @@ def train_together(folder: Path, trainings: Mapping[str, tuple[int, Sequence[str
         stuck = [worker for worker in workers if worker.is_alive()]
         for worker in stuck:
             worker.kill()
-        assert not stuck, f"{name}: {len(stuck)} of {count} processes did not end"
-        found[name] = [Seen(**torch.load(out, weights_only=False)) for out in outs]
-        for rank, seen in enumerate(found[name]):
-            assert not seen.error, f"{name}, process {rank}: {seen.error}"
+        assert not stuck, f"{len(stuck)} of {len(flags)} processes did not end"
+        found = [Seen(**torch.load(out, weights_only=False)) for out in outs]
+    for rank, seen in enumerate(found):
+        assert not seen.error, f"process {rank}: {seen.error}"
     return found

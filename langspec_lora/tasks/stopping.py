@@ -20,6 +20,8 @@ from fairseq import checkpoint_utils
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
 from fairseq.file_io import PathManager
+from fairseq.logging import metrics
+from fairseq.logging.meters import StopwatchMeter, TimeMeter
 from fairseq.tasks.translation_multi_simple_epoch import TranslationMultiSimpleEpochTask
 from fairseq.trainer import Trainer
 
@@ -147,9 +149,14 @@ class _LoadCheckpoint:
     def __call__(self, cfg: Any, trainer: Trainer, **kwargs: Any) -> Any:
         state, iterator = self._stock(cfg, trainer, **kwargs)
         if isinstance(trainer.task, StoppableTask):
-            if state and not (cfg.reset_lr_scheduler or cfg.reset_dataloader) and trainer.get_num_updates():
+            continues = bool(state and trainer.get_num_updates())  # and does not start from another training's end
+            if continues and not (cfg.reset_lr_scheduler or cfg.reset_dataloader):
                 _step_schedule_of_last_epoch(trainer, state)
-            early_stopping.restore({} if state is None or cfg.reset_meters else state["train_iterator"])
+            if continues and not cfg.reset_meters:
+                early_stopping.restore(state["train_iterator"])
+                _restore_log_interval(state)
+            else:
+                early_stopping.restore({})
             trainer.task.begin_stoppable_training(trainer)
         return state, iterator
 
@@ -162,6 +169,20 @@ def _step_schedule_of_last_epoch(trainer: Trainer, state: dict[str, Any]) -> Non
     position = state["train_iterator"]
     if position.get("iterations_in_epoch") == 0 and state.get("val_loss") is not None:
         trainer.lr_step(position["epoch"] - 1, state["val_loss"])
+
+
+def _restore_log_interval(state: dict[str, Any]) -> None:
+    """Restores the losses since the last logged update, which a checkpoint at the end of an epoch holds.
+
+    fairseq drops them with those of the epoch, so the first line that a resumed training logs would be the mean of
+    fewer updates than ``--log-interval``.
+    """
+    since_logged = state.get("metrics", {}).get("train_inner")
+    if since_logged and state["train_iterator"].get("iterations_in_epoch") == 0:
+        metrics.load_state_dict({"train_inner": since_logged})
+        for meter in metrics.get_meters("train_inner").values():
+            if isinstance(meter, (TimeMeter, StopwatchMeter)):  # the time between two processes is nobody's
+                meter.reset()
 
 
 def _training_time(task: Callable[[], Any], trainer: Callable[[], Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -36,8 +36,9 @@ from langspec_lora.tasks.checks.command import check_source_and_target, is_train
 from langspec_lora.tasks.checks.dictionaries import check_dictionary_flags
 from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
 from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
+from langspec_lora.tasks.ending_together import all_or_none
 from langspec_lora.tasks.hooks import languages_to_train, training_hooks
-from langspec_lora.tasks.save_folder import hold_save_folder
+from langspec_lora.tasks.save_folder import check_ready_to_write, hold_save_folder
 from langspec_lora.tasks.search import RepeatedNgrams, length_errors
 from langspec_lora.tasks.stopping import StoppableTask, stop_on_signals
 
@@ -76,11 +77,18 @@ class LanguageSpecificTranslationTask(StoppableTask):
             SystemExit: flags or files are wrong; the message is one line, or one for each mistake.
         """
         begins_training = is_training_command(args)  # before fairseq prepares the arguments
+        with all_or_none() if begins_training else nullcontext():
+            return cls._checked(args, begins_training, **kwargs)
+
+    @classmethod
+    def _checked(cls, args: Namespace, begins_training: bool, **kwargs: Any) -> LanguageSpecificTranslationTask:
         task: Any = None
         with exit_on_user_error(), collect_errors() as errors:
             with errors.check():
                 check_values(args)
             flags_are_read = not errors.errors
+            with errors.check():
+                check_ready_to_write()
             with errors.check():
                 check_dictionary_flags(args)
                 _check_languages(args)
@@ -144,7 +152,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
         if trains:
             args.langs = self.langs  # from --lang-dict, or inferred from the language pairs
             setattr(args, TOKEN_ORDER, getattr(self.args, TOKEN_ORDER))
-            with exit_on_user_error():
+            with all_or_none(), exit_on_user_error():
                 check_training(args, self)
                 self.save_folder = hold_save_folder(self.args)
             write_checkpoints_whole()

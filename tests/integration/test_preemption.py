@@ -25,7 +25,7 @@ from tests.toy import needs_processes_on_cpu
 from tests.trainings import ONE_THREAD, TRAINING, run, train_here
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from kills import differences
+from kills_compare import differences, state, unequal
 
 FLAGS = (
     *("--max-tokens", "2400", "--max-tokens-valid", "900", "--max-epoch", "2", "--no-epoch-checkpoints"),
@@ -90,6 +90,14 @@ def test_stopped_training_goes_on_as_if_it_had_not_been(whole, toy_data, tmp_pat
     assert differences(whole, tmp_path) == []
 
 
+def test_losses_since_the_last_logged_update_are_kept_at_the_end_of_an_epoch(whole, toy_data, tmp_path) -> None:
+    for epoch in ("1", "2"):
+        train_here(toy_data, tmp_path, *FLAGS, "--max-epoch", epoch)
+    resumed, undisturbed = (state(folder / "checkpoint_last.pt") for folder in (tmp_path, whole))
+    assert len(undisturbed["losses"]) == 4
+    assert unequal(resumed, undisturbed, "") == []
+
+
 def test_patience_goes_on_counting_where_it_was(toy_data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(fairseq_train, "validate", lambda *args: [7.0])  # which never improves
     flags = (*FLAGS[:4], "--patience", "3", "--no-epoch-checkpoints")
@@ -98,11 +106,13 @@ def test_patience_goes_on_counting_where_it_was(toy_data, tmp_path, monkeypatch)
         train_here(toy_data, tmp_path / "resumed", *flags, "--max-epoch", epoch)
     train_here(toy_data, tmp_path / "anew", *flags, "--max-epoch", "9", "--reset-meters", "--restore-file",
                tmp_path / "resumed" / "checkpoint_last.pt")  # fmt: skip
+    train_here(toy_data, tmp_path / "from it", *flags, "--max-epoch", "9", "--finetune-from-model",
+               tmp_path / "resumed" / "checkpoint_last.pt")  # fmt: skip
     epochs = {
         path.parent.name: torch.load(path, weights_only=False)["extra_state"]["train_iterator"]["epoch"] - 1
         for path in tmp_path.glob("*/checkpoint_last.pt")
     }
-    assert epochs == {"whole": 4, "resumed": 4, "anew": 8}
+    assert epochs == {"whole": 4, "resumed": 4, "anew": 8, "from it": 4}
 
 
 def test_nothing_is_saved_where_nothing_should_be(toy_data, tmp_path, caplog) -> None:

@@ -1,14 +1,21 @@
-"""Trainings in two and four processes against one process with as many batches per update."""
+"""Trainings in two and four processes: against one with as many batches per update, stopped, and refused."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests import toy
-from tests.processes import Seen, train_together
+from langspec_lora.locks import Locks
+from tests import ROOT, toy
+from tests.processes import Seen, Stop, run_together, train_together
+from tests.trainings import TRAINING
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from kills_compare import differences
 
 pytestmark = toy.needs_processes_on_cpu
 
@@ -31,6 +38,11 @@ TRAININGS = {
     "two, some languages": (2, ("--update-freq", "2", "--ddp-backend", "legacy_ddp", *PART)),
     "two, layers dropped": (2, ("--ddp-backend", "legacy_ddp", *LAYERS_DROP)),
 }
+STOPPED = (
+    *("--max-tokens", "2400", "--max-tokens-valid", "900", "--max-epoch", "3", "--no-epoch-checkpoints"),
+    *("--save-interval-updates", "3", "--validate-interval-updates", "2", "--ddp-backend", "no_c10d"),
+)
+ERROR = "langspec-lora: error: "
 SEVERAL = [name for name, (count, _) in TRAININGS.items() if count > 1]
 
 
@@ -83,6 +95,52 @@ def test_languages_that_do_not_train_are_unchanged_in_every_process(seen, name) 
         for entry in start:
             assert torch.equal(start[entry][rows], end[entry][rows]), entry
         assert any(not torch.equal(start[entry], end[entry]) for entry in start)
+
+
+def test_two_processes_that_one_signal_stops_go_on_as_if_they_had_not_been(toy_data, tmp_path) -> None:
+    flags = toy.plugin_flags(toy_data, *TRAINING, *STOPPED)
+    seen = {}
+    for name, stop in (("whole", None), ("stopped", Stop(rank=1, batch=7)), ("continued", None)):
+        folder = tmp_path / ("whole" if name == "whole" else "disturbed")
+        seen[name] = run_together(tmp_path, [[*flags, "--save-dir", str(folder)]] * 2, stop)
+    assert [process.code for process in seen["stopped"]] == [143, 143]
+    assert differences(tmp_path / "whole", tmp_path / "disturbed") == []
+    for whole, stopped, continued in zip(*seen.values(), strict=True):
+        assert len(stopped.losses) == 4
+        assert stopped.losses + continued.losses == whole.losses
+        last, expected = continued.epochs[-1], whole.epochs[-1]
+        assert any((value == 0).any() for name, value in expected.items() if "mask" in name)
+        assert {name for name, value in last.items() if not torch.equal(value, expected[name])} == set()
+
+
+def in_use(folder: Path) -> tuple[list[str], str]:
+    return ["--save-dir", str(folder)], f"another training is writing to --save-dir {folder}; "
+
+
+def not_writable(folder: Path) -> tuple[list[str], str]:
+    (folder / "file").touch()
+    return ["--save-dir", f"{folder}/file/save"], f"--save-dir {folder}/file/save cannot be written to: Not a directory"
+
+
+def missing_on_its_machine(folder: Path) -> tuple[list[str], str]:
+    return ["--fixed-dictionary", f"{folder}/none.txt"], f"dictionary {folder}/none.txt cannot be read"
+
+
+@pytest.mark.parametrize(("found_by", "mistake"), [(0, in_use), (0, not_writable), (1, missing_on_its_machine)])
+def test_mistake_that_one_process_finds_ends_both_with_its_sentence(
+    toy_data, tmp_path, found_by: int, mistake: Callable[[Path], tuple[list[str], str]]
+) -> None:
+    more, sentence = mistake(tmp_path)
+    free = tmp_path / "free"
+    common = toy.plugin_flags(toy_data, "--cpu", "--optimizer", "adam", "--max-epoch", "1", "--save-dir", str(free))
+    flags = [
+        [*common, *more] if rank == found_by or mistake is not missing_on_its_machine else common for rank in (0, 1)
+    ]
+    with Locks(tmp_path / ".lock") as locks:
+        locks.take("training")
+        ends = [str(seen.code) for seen in run_together(tmp_path, flags)]
+    assert ends[found_by].startswith(f"{ERROR}{sentence}")
+    assert ends[1 - found_by] == f"{ERROR}process {found_by} of this training has ended: {ends[found_by][len(ERROR) :]}"
 
 
 def masks(process: Seen) -> list[dict[str, torch.Tensor]]:
