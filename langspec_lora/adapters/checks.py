@@ -125,10 +125,10 @@ def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the c
     for what in ("names", "levels", "ranks"):
         one, other = (tuple(getattr(table, what)) for table in (held, stored))
         if one != other:
-            one, other = unlike(one, other, ",")
+            here, there = unlike(one, other, ",")
             raise UserError(
-                f"{label} is damaged: its adapters' languages have the {what} {one}, but those of its training have "
-                f"{other}; {_AGAIN}"
+                f"{label} is damaged: its adapters' languages have the {what} {here}, but those of its training have "
+                f"{there}; {_AGAIN}"
             )
 
 

@@ -62,8 +62,8 @@ def _changed_table(
     if given is None or sorted(present) != list(range(len(given))):
         raise UserError(
             f"{label} has adapters for {len(present)} languages, ids {min(present)} to {max(present)}, and the "
-            f"languages {some_of(names, ',')}, but the released code knows only {some_of(RELEASED_LANGUAGES, ',')}; give "
-            "all languages of the code that trained it, in the order of their ids, as --langs"
+            f"languages {some_of(names, ',')}, but the released code knows only {some_of(RELEASED_LANGUAGES, ',')}; "
+            "give all languages of the code that trained it, in the order of their ids, as --langs"
         )
     ids = {name: number for number, name in enumerate(given)}
     moved = [
