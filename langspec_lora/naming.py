@@ -22,6 +22,11 @@ def some_of(names: Iterable[object], between: str = ", ") -> str:
     return f"{between.join(texts[:_FIRST])}{between}… {texts[-1]} ({len(texts):,})"
 
 
+def all_of(names: Iterable[object]) -> str:
+    """All names, for a list that cannot grow and of which each name matters."""
+    return ", ".join(map(str, names))
+
+
 def unlike(one: Iterable[object], other: Iterable[object], between: str = ", ") -> tuple[str, str]:
     """Two lists that differ, each as a text; those of more than 24 names begin where they differ.
 

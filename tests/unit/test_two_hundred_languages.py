@@ -242,6 +242,7 @@ def test_no_message_joins_a_list_by_itself() -> None:
     found = [
         f"{path.relative_to(PACKAGE)} joins by {between!r}"
         for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "naming.py"
         for between, within in joins(ast.parse(path.read_text(encoding="utf-8")))
         if between == ", " or (within and between in (",", "/"))
     ]
