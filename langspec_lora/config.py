@@ -16,6 +16,7 @@ from langspec_lora.languages import (
     languages_from_json,
     read_resources,
 )
+from langspec_lora.naming import cut, some_of
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import check_numbers
@@ -163,14 +164,14 @@ def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, .
         return tuple(range(len(languages)))
     if not freezes_base(args):
         raise UserError(
-            f"--train-languages {names} keeps all other languages as they are, but --freeze-original-parameters False "
-            "trains the base below them; give one of the two"
+            f"--train-languages {cut(names)} keeps all other languages as they are, but --freeze-original-parameters "
+            "False trains the base below them; give one of the two"
         )
     chosen = names_of(names, "--train-languages")
     unknown = [name for name in chosen if name not in languages.names]
     if unknown:
         raise UserError(
-            f"--train-languages names {unknown[0]!r}, which is not in --langs {','.join(languages.names)}; "
+            f"--train-languages names {unknown[0]!r}, which is not in --langs {some_of(languages.names, ',')}; "
             "name languages of the model, joined by commas"
         )
     return tuple(index for index, name in enumerate(languages.names) if name in chosen)
@@ -226,7 +227,7 @@ def _parse_positions(args: Namespace, stack: str) -> tuple[str, ...]:
     flag = f"--{stack}-lora-position {text}"
     for word in text.split("_"):
         if word not in POSITIONS[stack]:
-            known = ", ".join(POSITIONS[stack])
+            known = some_of(POSITIONS[stack])
             raise UserError(f"{flag}: {word!r} is not a position of the {stack}; expected {known}, joined by _")
     check_once(text.split("_"), flag)
     return tuple(text.split("_"))
@@ -297,7 +298,7 @@ def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
         with errors.check():
             check_numbers(PruningFlags, args)
         if scope not in SCOPES:
-            raise UserError(f"--pruning-scope {scope}: expected {', '.join(SCOPES)}")
+            raise UserError(f"--pruning-scope {scope}: expected {some_of(SCOPES)}")
         if args.cross_language and scope != "layer":
             raise UserError(
                 f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"

@@ -12,6 +12,9 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+MOST_SHOWN = 24
+"""Mistakes that are shown at most: a mistake in each of 39,800 directions is usually the same one."""
+
 _SIGPIPE = 13  # the signal module lacks it on some systems
 
 
@@ -35,7 +38,10 @@ class SeveralErrors(UserError):
         self.errors = errors
 
     def __str__(self) -> str:
-        return "; ".join(map(str, self.errors))
+        shown = [*map(str, self.errors[:MOST_SHOWN])]
+        if len(self.errors) > MOST_SHOWN:
+            shown.append(f"{len(self.errors) - MOST_SHOWN:,} more mistakes")
+        return "; ".join(shown)
 
 
 class ErrorCollector:
@@ -47,6 +53,7 @@ class ErrorCollector:
 
     def __init__(self) -> None:
         self.errors: list[UserError] = []
+        self._found: set[str] = set()
 
     @contextmanager
     def check(self) -> Iterator[None]:
@@ -75,7 +82,8 @@ class ErrorCollector:
 
     def _note(self, error: UserError) -> None:
         for found in error.errors if isinstance(error, SeveralErrors) else [error]:
-            if str(found) not in map(str, self.errors):
+            if (text := str(found)) not in self._found:
+                self._found.add(text)
                 self.errors.append(found)
 
 
@@ -190,11 +198,14 @@ def _drop_output() -> None:
 
 
 def listed(messages: Sequence[str]) -> str:
-    """One message as a line, or several as a numbered list."""
-    lines = [printable(message) for message in messages]
-    if len(lines) == 1:
+    """One message as a line, or several as a numbered list, which shows the first of very many."""
+    lines = [printable(message) for message in messages[:MOST_SHOWN]]
+    if len(messages) == 1:
         return lines[0]
-    return "\n".join([f"{len(lines)} mistakes", *(f"  {number}. {line}" for number, line in enumerate(lines, start=1))])
+    title = f"{len(messages):,} mistakes"
+    if len(messages) > MOST_SHOWN:
+        title += f", the first {MOST_SHOWN} of them"
+    return "\n".join([title, *(f"  {number}. {line}" for number, line in enumerate(lines, start=1))])
 
 
 def printable(text: str) -> str:

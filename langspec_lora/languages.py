@@ -15,7 +15,7 @@ import yaml
 
 from langspec_lora.errors import UserError
 from langspec_lora.naming import some_of
-from langspec_lora.values import check_once, shortened, whole_number
+from langspec_lora.values import check_once, empty_place, shortened, whole_number
 
 LEVELS = ("high", "med", "low")
 
@@ -210,7 +210,7 @@ class LanguageTable:
                 raise UserError(f"the list of languages has {len(self.names)} names and {len(values)} {what}")
         for name, level, rank in zip(self.names, self.levels, self.ranks, strict=True):
             if level not in LEVELS:
-                raise UserError(f"the level of {name} is {shortened(level)}; expected {', '.join(LEVELS)}")
+                raise UserError(f"the level of {name} is {shortened(level)}; expected {some_of(LEVELS)}")
             check_rank(rank, f"the rank of {name}")
             if isinstance(rank, str):  # which a flag may be, but not a table
                 raise UserError(f"the rank of {name} is {shortened(rank)}, a text; expected a number")
@@ -231,7 +231,8 @@ class LanguageTable:
             UserError: a language has no level, a name is empty or given twice, or a rank is below 1.
         """
         if not all(names) or not names:
-            raise UserError(f"--langs {','.join(names)!r} has an empty name; give names such as en,fr,wo")
+            place = empty_place(names) if names else ""
+            raise UserError(f"--langs {some_of(names, ',')!r} has an empty name{place}; give names such as en,fr,wo")
         check_names(names, "--langs")
         missing = [name for name in names if name not in resources.levels]
         if missing:

@@ -10,11 +10,12 @@ import math
 import re
 from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import cut
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -67,9 +68,18 @@ def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise UserError(f"{flag} {text!r} has an empty name; give names joined by commas, such as {example}")
+        raise UserError(
+            f"{flag} {shortened(text)} has an empty name{empty_place(names)}; give names joined by commas, such as "
+            f"{example}"
+        )
     check_once(names, flag)
     return names
+
+
+def empty_place(names: Sequence[str]) -> str:
+    """Where the first empty name of a list is, for a message, if the list is too long to be shown."""
+    number = list(names).index("")
+    return f" after {names[number - 1]}, its number {number:,}" if number > 24 else ""
 
 
 def check_once(names: Iterable[str | int], flag: str, item: str = "one") -> None:
@@ -85,13 +95,12 @@ def check_once(names: Iterable[str | int], flag: str, item: str = "one") -> None
     """
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
-        raise UserError(f"{flag} names {repeated!r} twice; name each {item} once")
+        raise UserError(f"{flag} names {shortened(repeated)} twice; name each {item} once")
 
 
 def shortened(value: object, most: int = 80) -> str:
     """A value from a file as a message shows it: quoted, and cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+    return cut(repr(value), most)
 
 
 def content_of(text: str) -> str:
@@ -133,7 +142,7 @@ def _typed(convert: Callable[[str], Any], expected: str) -> Callable[[str], Any]
         try:
             return convert(text)
         except ValueError:
-            raise ArgumentTypeError(f"expected {expected}, got {text!r}") from None
+            raise ArgumentTypeError(f"expected {expected}, got {shortened(text)}") from None
 
     return read
 

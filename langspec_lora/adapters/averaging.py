@@ -11,7 +11,7 @@ from torch import Tensor
 from langspec_lora.adapters.edit import check_alike
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
-from langspec_lora.naming import some_of
+from langspec_lora.naming import unlike
 
 
 def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
@@ -28,9 +28,13 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     for other, name in zip(sets[1:], names[1:], strict=True):
         check_alike(first, other, names[0], name)
         if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
+            (mine, its), (mine_ranks, its_ranks) = (
+                unlike(getattr(first.languages, what), getattr(other.languages, what), between)
+                for what, between in (("names", ", "), ("ranks", "/"))
+            )
             raise UserError(
-                f"{name} has adapters for {some_of(other.languages.names)} of ranks {_ranks(other)}, and {names[0]} "
-                f"for {some_of(first.languages.names)} of ranks {_ranks(first)}; average checkpoints of one training"
+                f"{name} has adapters for {its} of ranks {its_ranks}, and {names[0]} for {mine} of ranks {mine_ranks}; "
+                "average checkpoints of one training"
             )
     packed = {}
     for site in first.packed:
@@ -43,7 +47,3 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)
-
-
-def _ranks(adapters: Adapters) -> str:
-    return "/".join(map(str, adapters.languages.ranks))

@@ -10,7 +10,7 @@ from torch import Tensor
 from langspec_lora.adapters.entries import MASK_EPOCH, MATRIX_ENTRY, NO_WEIGHTS, is_adapter_entry, read_manifest
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable
-from langspec_lora.naming import some_of
+from langspec_lora.naming import some_of, unlike
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _AGAIN = "download the file again, or use an earlier checkpoint of the training"
@@ -123,11 +123,12 @@ def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the c
     """
     held = read_manifest(manifest)
     for what in ("names", "levels", "ranks"):
-        one, other = (",".join(map(str, getattr(table, what))) for table in (held, stored))
+        one, other = (tuple(getattr(table, what)) for table in (held, stored))
         if one != other:
+            here, there = unlike(one, other, ",")
             raise UserError(
-                f"{label} is damaged: its adapters' languages have the {what} {one}, but those of its training have "
-                f"{other}; {_AGAIN}"
+                f"{label} is damaged: its adapters' languages have the {what} {here}, but those of its training have "
+                f"{there}; {_AGAIN}"
             )
 
 

@@ -82,7 +82,7 @@ def remove_languages(adapters: Adapters, names: Sequence[str]) -> Adapters:
                 adapters.languages.id(name)
     remaining = [name for name in adapters.languages.names if name not in names]
     if not remaining:
-        raise UserError(f"--langs {','.join(names)} names all languages; keep at least one")
+        raise UserError(f"--langs {some_of(names, ',')} names all languages; keep at least one")
     return select_languages(adapters, remaining)
 
 

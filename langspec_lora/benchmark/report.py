@@ -13,6 +13,7 @@ from langspec_lora.benchmark.contenders import Setting
 from langspec_lora.benchmark.measure import ratio
 from langspec_lora.benchmark.workload import PAPER, SHAPES
 from langspec_lora.files import write_json, write_whole
+from langspec_lora.naming import some_of
 from langspec_lora.report.tables import Table
 
 
@@ -74,7 +75,7 @@ def to_markdown(results: Results) -> str:
     machine, plan, shape = results.machine, results.plan, SHAPES[results.plan["shape"]]
     where = machine["gpu"] or f"{machine['cpu']}, {plan['threads']} threads"
     packages = [name for name in ("torch", "fairseq", "transformers", "peft") if name in machine]
-    versions = ", ".join(f"{name} {machine[name]}" for name in packages)
+    versions = some_of(f"{name} {machine[name]}" for name in packages)
     blocks = [
         f"{where}; {versions}; {'amp' if plan['amp'] else 'fp32'}; load {machine['load']:.1f} at the start.\n"
         f"Model: {shape.size.layers}+{shape.size.layers} layers, {shape.size.width}, {shape.size.ffn}, vocabulary "

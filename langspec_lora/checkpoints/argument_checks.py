@@ -14,6 +14,7 @@ import torch
 from langspec_lora.checkpoints.loading import load_entries
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS
 
 _WHOLE: Mapping[str, tuple[int, int]] = {
@@ -93,7 +94,7 @@ def _wrong_arguments(args: Namespace) -> Iterator[_WrongArgument]:
     activation = getattr(args, "activation_fn", None)
     known = get_available_activation_fns()
     if activation is not None and activation not in known:
-        yield _WrongArgument("activation_fn", activation, ", ".join(known))
+        yield _WrongArgument("activation_fn", activation, some_of(known))
     yield from _wrong_shared_widths(args)
 
 

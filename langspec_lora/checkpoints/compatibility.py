@@ -23,7 +23,7 @@ from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.naming import some_of
+from langspec_lora.naming import some_of, unlike
 from langspec_lora.sites import POSITIONS
 
 _EMBEDDING = "encoder.embed_tokens.weight"
@@ -57,9 +57,10 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
         return
     check_languages(held, config.languages, label)
     if resumes and held.names != config.languages.names:
+        then, now = unlike(held.names, config.languages.names, ",")
         raise UserError(
-            f"{label} was trained with --langs {','.join(held.names)}, and its optimizer state follows that order; "
-            "resume with the same --langs, or start a new run with --finetune-from-model"
+            f"{label} was trained with --langs {then}, and its optimizer state follows that order, but this command "
+            f"has {now}; resume with the same --langs, or start a new run with --finetune-from-model"
         )
     if held.names == config.languages.names:
         check_shapes(outline.shapes, expected, label)

@@ -21,6 +21,7 @@ from functools import cache
 from typing import Any
 
 from langspec_lora.errors import UserError, exit_on_user_error, printable
+from langspec_lora.naming import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def tell_replaced(replaced: dict[str, Any]) -> None:
     """Logs what :func:`replace_outdated` returned."""
     if not replaced:
         return
-    values = ", ".join(f"{printable(name)} {str(value)[:80]!r}" for name, value in replaced.items())
+    values = some_of(f"{printable(name)} {str(value)[:80]!r}" for name, value in replaced.items())
     lost = " and ".join(name for name in replaced if name in _READ_TEXT)
     if lost:
         logger.warning(

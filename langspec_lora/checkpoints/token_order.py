@@ -22,6 +22,7 @@ from langspec_lora.checkpoints.arguments import TOKEN_ORDER, stored_langs
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.starting_point import check_start_flags, starting_checkpoint
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import some_of, unlike
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,11 @@ def load_with_tokens(
     known = [order for order in orders if order.languages]
     for order in known[1:]:
         if order.lacking(dictionary) != known[0].lacking(dictionary):
-            first, second = (f"{part.path} in the order {','.join(part.languages)}" for part in (known[0], order))
+            parts = (known[0], order)
+            orders_shown = unlike(known[0].languages, order.languages, ",")
+            first, second = (
+                f"{part.path} in the order {shown}" for part, shown in zip(parts, orders_shown, strict=True)
+            )
             raise UserError(
                 f"dictionary {file} has no language tokens, and the checkpoints use different orders: "
                 f"{first}, {second}; only models with the same --langs can be used together"
@@ -149,7 +154,7 @@ def load_with_tokens(
             "using the order of --langs %s",
             file,
             orders[0].path,
-            ",".join(langs),
+            some_of(langs, ","),
         )
     return dictionary
 

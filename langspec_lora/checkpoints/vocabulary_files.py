@@ -10,6 +10,7 @@ from langspec_lora.checkpoints.arguments import stored_langs
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import some_of
 
 _DICTIONARIES = ("dict.txt", "model_dict.128k.txt")  # the second is that of M2M100's own release
 _SENTENCEPIECE_MODELS = (SENTENCEPIECE, "spm.model")
@@ -107,7 +108,7 @@ class _Folders:
             named = [folder / name for name in _SENTENCEPIECE_MODELS if (folder / name).is_file()]
             found = named[:1] or sorted(folder.glob("*.model"))
             if len(found) > 1:
-                names = ", ".join(path.name for path in found)
+                names = some_of(path.name for path in found)
                 raise UserError(f"{folder} holds several models ({names}); give one as --sentencepiece-model")
             if found:
                 return found[0]
@@ -125,7 +126,7 @@ class _Folders:
 
     def _missing(self, label: str, name: str, flag: str) -> UserError:
         *first, last = map(str, self._folders)
-        folders = f"{', '.join(first)} or {last}" if first else last
+        folders = f"{some_of(first)} or {last}" if first else last
         data = getattr(self._args, "data", None)
         absent = f" (its data folder {data} was not found)" if len(self._folders) == 1 and data else ""
         return UserError(

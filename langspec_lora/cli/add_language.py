@@ -18,6 +18,7 @@ from langspec_lora.languages import (
     check_rank,
     read_resources,
 )
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 from langspec_lora.values import names_of
 
@@ -72,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
         )
     adapters = add_languages(stored.adapters, new, stored.settings.get("lora_init") or "rank", args.seed)
     stored.write(adapters, args.out)
-    all_languages = ",".join(adapters.languages.names)
     show(f"written: {args.out}")
-    show(f"train them with --finetune-from-model {args.out} --langs {all_languages} --train-languages {args.langs}")
+    langs = some_of(adapters.languages.names, ",")
+    show(f"train them with --finetune-from-model {args.out} --langs {langs} --train-languages {some_of(names, ',')}")
+    if "…" in langs:
+        show(f"langspec-lora inspect {args.out} lists all languages in the order of --langs")
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_folder
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 
 EXAMPLE = "--shape tiny --parts update --rounds 2 --out bench"
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         for part in parts:
             with errors.check():
                 if part not in PARTS:
-                    raise UserError(f"--parts {part}: expected {', '.join(PARTS)}")
+                    raise UserError(f"--parts {part}: expected {some_of(PARTS)}")
         with errors.check():
             if list(parts) == ["memory"]:
                 raise UserError("--parts memory needs update or translation; name one of them too")

@@ -16,6 +16,7 @@ from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS
 from langspec_lora.evaluation.options import EvaluationOptions, ScoringSettings
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.naming import some_of
 from langspec_lora.notes import is_quiet, show
 from langspec_lora.settings import add_flags, read_flags
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 means = mean_scores(scores)
                 words = [f"{METRICS[name].short_label(args.tokenize)} {mean:.2f}" for name, mean in means.items()]
                 label = f"{model}: " if len(evaluations) > 1 else ""
-                show(f"{label}{evaluate.counted(len(scores))}: {', '.join(words)} on average")
+                show(f"{label}{evaluate.counted(len(scores))}: {some_of(words)} on average")
     if torchrun.rank() == 0 and not is_quiet():
         folders = shlex.join(str(evaluation.options.out) for evaluation in evaluations.values())
         # Without quotes around it: a folder with a space has its own.
@@ -139,7 +140,7 @@ def _names(args: argparse.Namespace, ensembles: Sequence[tuple[Path, ...]]) -> l
         longer = ["+".join("-".join(path.with_suffix("").parts[-2:]) for path in paths) for paths in ensembles]
         names = [*base, *(stems if len(set(stems)) == len(stems) else longer)]
         if len(set(names)) != len(names):
-            raise UserError(f"the models {', '.join(names)} have the same names; give --names")
+            raise UserError(f"the models {some_of(names)} have the same names; give --names")
     if any("/" in name or name in (".", "..") for name in names):
         raise UserError(f"--names {args.names}: a name becomes a folder of --out; leave '/' out of it")
     return names

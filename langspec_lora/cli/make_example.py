@@ -10,6 +10,7 @@ from pathlib import Path
 
 from langspec_lora.example.corpus import SIZES
 from langspec_lora.example.grammar import CODES, LANGUAGES
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 
 EXAMPLE = "example"
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     levels = {level: [one.code for one in LANGUAGES if one.level == level] for level in ("high", "med", "low")}
     show("; ".join(f"{level}: {' '.join(codes)}" for level, codes in levels.items()))
-    show(", ".join(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()))
+    show(some_of(f"sentence pairs per {levels} language pair: {count}" for levels, count in SIZES.pretrain.items()))
     show(f"multi-parallel in {len(CODES)} languages: {SIZES.finetune} train, {SIZES.valid} valid, {SIZES.test} test")
     show(f"{args.out}: made in {time.monotonic() - started:.0f} s")
     return 0

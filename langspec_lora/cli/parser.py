@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from langspec_lora.errors import listed
+from langspec_lora.naming import some_of
 
 _HELP = frozenset({"-h", "--help"})
 _NEGATIVE_NUMBER = re.compile(r"-\.?[0-9]")
@@ -75,7 +76,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def _note_missing(self, required: Iterable[argparse.Action], there: Set[argparse.Action]) -> None:
         if missing := [_name(action) for action in required if action not in there]:
-            self._mistakes.append(f"the following arguments are required: {', '.join(missing)}; see {self.prog} --help")
+            self._mistakes.append(f"the following arguments are required: {some_of(missing)}; see {self.prog} --help")
         for group in self._mutually_exclusive_groups:
             if group.required and there.isdisjoint(group._group_actions):
                 names = " ".join(map(_name, group._group_actions))
@@ -130,7 +131,7 @@ class CommandParser(argparse.ArgumentParser):
         if len(names) == 1:
             return None
         if names:
-            self._mistakes.append(f"ambiguous option: {flag} could match {', '.join(names)}")
+            self._mistakes.append(f"ambiguous option: {flag} could match {some_of(names)}")
         else:
             names = _nearest(flag, known)
             self._mistakes.append(f"unknown flag {flag}; {_guess(names)}{self.prog} --help lists the flags")

@@ -11,6 +11,7 @@ from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.files import check_folder
 from langspec_lora.languages import read_resources
+from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 from langspec_lora.values import names_of
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
             unknown = [part for part in skip if part not in PARTS]
             if unknown:
-                raise UserError(f"--skip names {unknown[0]!r}; choose from {', '.join(PARTS)}")
+                raise UserError(f"--skip names {unknown[0]!r}; choose from {some_of(PARTS)}")
         for name, value in (("--samples", args.samples), ("--processes", args.processes)):
             with errors.check():
                 if value is not None and value < 1:

@@ -29,6 +29,7 @@ from langspec_lora.convert.lslo_languages import check_ranks, language_ids
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, Resources, read_resources
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS, Site
 from langspec_lora.tensor_files import write_checkpoint
 
@@ -157,7 +158,7 @@ def _adapter(
     where = f"the adapter of {language} (id {number}) at {site}"
     parts = entries.get(number, {})
     if set(parts) not in (_WHOLE, _MASKED):
-        held = ", ".join(f"lora_{part}" for part in sorted(parts)) or "nothing"
+        held = some_of(f"lora_{part}" for part in sorted(parts)) or "nothing"
         raise UserError(
             f"{label}: {where} consists of {held}; expected lora_a and lora_b, or lora_a, lora_b_orig and "
             "lora_b_mask; give a whole checkpoint, or leave the language out with --langs"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from langspec_lora.convert import say
 from langspec_lora.errors import UserError
 from langspec_lora.languages import PAPER_LEVELS, LanguageTable, Resources
+from langspec_lora.naming import some_of
 from langspec_lora.values import check_once
 
 RELEASED_LANGUAGES = ("en", "fr", "it", "de", "nl", "zh", "ja", "ko", "oc", "or", "sd", "wo")
@@ -39,18 +40,18 @@ def language_ids(
     """
     names = list(given or trained) or [name for name in RELEASED_LANGUAGES if _TABLE[name] in present]
     if not all(names):
-        raise UserError(f"--langs {','.join(names)!r} has an empty name; expected languages such as en,fr,wo")
+        raise UserError(f"--langs {some_of(names, ',')!r} has an empty name; expected languages such as en,fr,wo")
     check_once(names, "--langs", "language")
     if set(names) <= set(_TABLE) and max(present) < len(_TABLE):
         ids = {name: _TABLE[name] for name in names}
         if sorted(ids.values()) != list(ids.values()):
-            listed = ", ".join(f"{name} {number}" for name, number in ids.items())
+            listed = some_of(f"{name} {number}" for name, number in ids.items())
             say(f"the ids are those of the released code, not the order of --langs: {listed}")
     else:
         ids = _changed_table(present, given, names, label)
     left_out = sorted(set(present) - set(ids.values()))
     if left_out:
-        languages = ", ".join(f"{RELEASED_LANGUAGES[number]} ({number})" for number in left_out)
+        languages = some_of(f"{RELEASED_LANGUAGES[number]} ({number})" for number in left_out)
         say(f"left out, since --langs does not name them: {languages}")
     return ids
 
@@ -61,15 +62,15 @@ def _changed_table(
     if given is None or sorted(present) != list(range(len(given))):
         raise UserError(
             f"{label} has adapters for {len(present)} languages, ids {min(present)} to {max(present)}, and the "
-            f"languages {','.join(names)}, but the released code knows only {','.join(RELEASED_LANGUAGES)}; give all "
-            "languages of the code that trained it, in the order of their ids, as --langs"
+            f"languages {some_of(names, ',')}, but the released code knows only {some_of(RELEASED_LANGUAGES, ',')}; "
+            "give all languages of the code that trained it, in the order of their ids, as --langs"
         )
     ids = {name: number for number, name in enumerate(given)}
     moved = [
         f"{name} {number} (not {_TABLE[name]})" for name, number in ids.items() if _TABLE.get(name, number) != number
     ]
     if moved:
-        say(f"--langs gives ids that differ from the released code: {', '.join(moved)}")
+        say(f"--langs gives ids that differ from the released code: {some_of(moved)}")
     return ids
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from argparse import Namespace
+from collections.abc import Collection, Mapping
 from itertools import permutations
 from pathlib import Path
 
+from langspec_lora.adapters.packed import Adapters
 from langspec_lora.checkpoints.assembly import adapted_checkpoint, untrained_arguments
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
 from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_one_direction, say
 from langspec_lora.convert.hf.peft_folder import PEFT_FILES, base_model_name, export_lora, import_lora
-from langspec_lora.errors import collect_errors
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import below, check_file, check_folder
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
+from langspec_lora.progress import Progress
 from langspec_lora.sites import POSITIONS
 from langspec_lora.tensor_files import write_checkpoint
 
+_MUCH = 10**9  # bytes
 _SIDES = tuple(f"{stack}_activation_direction" for stack in POSITIONS)
 
 
@@ -45,9 +50,38 @@ def export(args: Namespace) -> list[Path]:
             for folder in folders.values():
                 check_folder(folder, PEFT_FILES, args.overwrite)
     shapes = _shapes(model)
-    for direction, folder in folders.items():
-        export_lora(adapters, *direction, shapes, folder, args.overwrite)
+    if args.all:
+        _check_space(args.out, folders.values(), _bytes_of_all(adapters, shapes))
+    bar = Progress(folders.items(), desc="exporting", unit="direction", disable=len(folders) == 1 or None)
+    for (source, target), folder in bar:
+        export_lora(adapters, source, target, shapes, folder, args.overwrite)
     return [folder / name for folder in folders.values() for name in PEFT_FILES]
+
+
+def _bytes_of_all(adapters: Adapters, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The size of the tensors of all directions: each language is the source of all others, and their target."""
+    table = adapters.languages
+    one = sum(sum(shapes[f"{site.path}.weight"]) * part.a.element_size() for site, part in adapters.packed.items())
+    return one * sum(table.ranks) * (len(table) - 1)
+
+
+def _check_space(out: Path, folders: Collection[Path], needed: int) -> None:
+    """Says how much ``--all`` writes, and refuses it if the disk is too small: hours later it would be full.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    needed -= sum(path.stat().st_size for folder in folders for path in folder.glob(PEFT_FILES[1]))  # are replaced
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
+    size = f"--all writes {len(folders):,} folders, {needed / 1e9:,.1f} GB in all"
+    if needed > free:
+        raise UserError(
+            f"{size}, but {there} has {free / 1e9:,.1f} GB of space; export the directions that you need with -s and "
+            "-t, or give another --out"
+        )
+    if needed > _MUCH:
+        say(size)
 
 
 def import_checkpoint(args: Namespace) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from langspec_lora.errors import UserError
 from langspec_lora.languages import check_name
 from langspec_lora.naming import some_of
-from langspec_lora.values import names_of
+from langspec_lora.values import names_of, shortened
 
 
 class Direction(NamedTuple):
@@ -32,8 +32,9 @@ class Direction(NamedTuple):
         """
         source, dash, target = text.strip().partition("-")
         if not dash or not source or not target or "-" in target or source == target:
-            raise UserError(f"{text!r} is not a direction; expected two different languages such as en-fr")
-        return cls(check_name(source, f"the direction {text!r}"), check_name(target, f"the direction {text!r}"))
+            raise UserError(f"{shortened(text)} is not a direction; expected two different languages such as en-fr")
+        label = f"the direction {shortened(text)}"
+        return cls(check_name(source, label), check_name(target, label))
 
 
 def side_path(data_bin: Path, subset: str, direction: Direction, language: str) -> Path | None:

@@ -128,7 +128,7 @@ def find_splits(folder: Path) -> Path:
     for candidates in ([folder], inner):
         found = [path for path in candidates if all((path / split).is_dir() for split in SPLITS)]
         if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+            names = some_of(path.name for path in found)
             raise UserError(f"{folder} has dev and devtest in several folders ({names}); give one of them as --from")
         if found:
             return found[0]
@@ -264,7 +264,7 @@ def _is_complete(out: Path, settings: Mapping) -> bool:
     recorded = read_json(path, again="give another --out")
     changed = [name for name, value in settings.items() if recorded.get(name) != value]
     if changed:
-        raise UserError(f"{out} was prepared with other settings ({', '.join(changed)} differ); give another --out")
+        raise UserError(f"{out} was prepared with other settings ({some_of(changed)} differ); give another --out")
     data = out / "data-bin"
     names = list(settings["languages"])
     dictionaries = all((data / f"dict.{name}.txt").exists() for name in names)

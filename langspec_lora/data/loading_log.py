@@ -55,8 +55,7 @@ def summary(split: str, folders: Collection[str], sizes: Collection[int], tokens
     ids = some_of(f"{name} {token}" for name, token in tokens.items()) or "none"
     directions = f"{len(sizes)} direction{'s' * (len(sizes) != 1)}"
     return (
-        f"[{split}] {directions} from {', '.join(folders)}: {sum(sizes):,} examples, {each} each; "
-        f"language tokens: {ids}"
+        f"[{split}] {directions} from {some_of(folders)}: {sum(sizes):,} examples, {each} each; language tokens: {ids}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fairseq.data.iterators import EpochBatchIterator
 
 from langspec_lora.errors import UserError, exit_on_user_error
+from langspec_lora.naming import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _for_processes(state: dict[str, Any], iterator: EpochBatchIterator) -> dict[
             possible = [str(then)]
         raise UserError(
             f"{place} by {then} process{'es' * (then > 1)}, a position that {now} cannot continue from; resume with "
-            f"{' or '.join(filter(None, [', '.join(possible[:-1]), possible[-1]]))}, or from a checkpoint at the end "
+            f"{' or '.join(filter(None, [some_of(possible[:-1]), possible[-1]]))}, or from a checkpoint at the end "
             "of an epoch"
         )
     return {**state, "iterations_in_epoch": done // now}

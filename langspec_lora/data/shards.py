@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fairseq.file_io import PathManager
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def folders_read(
         unread = [folder for folder, has in zip(folders[count:], held[count:], strict=True) if readable & has]
         if unread and count:
             logger.warning(
-                f"{', '.join(unread)}: the {split} data of {pair} in this folder are never read; {count} data folders "
+                f"{some_of(unread)}: the {split} data of {pair} in this folder are never read; {count} data folders "
                 f"have them as {name}, so fairseq reads the first {count} folders; binarise all of them as {pair}"
             )
     return read

@@ -31,6 +31,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import below, read_json, read_lines
+from langspec_lora.naming import some_of
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -124,7 +125,7 @@ class Run:
             UserError: the folder does not have this metric.
         """
         if not self.scores.get(name):
-            raise UserError(f"{self.folder} has no {name} scores; it has {', '.join(self.scores)}")
+            raise UserError(f"{self.folder} has no {name} scores; it has {some_of(self.scores)}")
         return self.scores[name]
 
     def hypotheses(self, direction: Direction) -> Path:
@@ -141,7 +142,7 @@ def read_run(folder: Path, name: str) -> Run:
     scores_file = find_scores(folder)
     if scores_file.name == SCORES:
         held = parse_scores(read_json(scores_file), scores_file)
-        files = ", ".join(f"{Path(path).name} (sha256 {digest[:12]})" for path, digest in held.checkpoints)
+        files = some_of(f"{Path(path).name} (sha256 {digest[:12]})" for path, digest in held.checkpoints)
         return Run(
             name,
             folder,

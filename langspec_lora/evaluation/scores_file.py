@@ -15,6 +15,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.files import json_text
 from langspec_lora.languages import LEVELS
+from langspec_lora.naming import some_of
 
 TEXT_HASHES = ("hypotheses_sha256", "references_sha256", "source_text_sha256")
 """Keys of an entry: hashes of the texts that it scores."""
@@ -91,7 +92,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     reader.text(scoring, "tokenize")
     levels = reader.mapping(content, "levels") if "levels" in content else {}
     if not all(level in LEVELS for level in levels.values()):
-        raise reader.damaged(f"holds levels other than {', '.join(LEVELS)}")
+        raise reader.damaged(f"holds levels other than {some_of(LEVELS)}")
     subset = settings.get("subset", "")
     if not isinstance(subset, str) or "/" in subset:
         raise reader.damaged(f"holds the subset {str(subset)[:40]!r}")

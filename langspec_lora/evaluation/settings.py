@@ -16,6 +16,7 @@ from langspec_lora.evaluation.results import SETTINGS, decoded
 from langspec_lora.files import once_per_file, read_json
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
+from langspec_lora.naming import some_of
 
 _WORDS = {
     "checkpoint": "another checkpoint",
@@ -155,7 +156,7 @@ def _difference(then: object, now: object) -> str:
         name = next(name for name in {**then, **now} if then.get(name) != now.get(name))
         return f"{name[:40]} was {str(then.get(name))[:40]} and is {str(now.get(name))[:40]}"
     if isinstance(then, list) and isinstance(now, list):
-        then, now = (", ".join(str(digest)[:12] for digest in digests) for digests in (then, now))
+        then, now = (some_of(str(digest)[:12] for digest in digests) for digests in (then, now))
         return f"its sha256 was {then} and is {now}"
     return f"it was {str(then)[:64]} and is {str(now)[:64]}"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 
 def tokenizer_models() -> dict[str, Path]:
@@ -40,7 +41,7 @@ def require_tokenizer(name: str) -> None:
     from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 
     if name not in BLEU.TOKENIZERS:
-        raise UserError(f"sacrebleu has no tokenizer {name!r}; choose one of {', '.join(BLEU.TOKENIZERS)}")
+        raise UserError(f"sacrebleu has no tokenizer {name!r}; choose one of {some_of(BLEU.TOKENIZERS)}")
     model = tokenizer_models().get(name)
     if model and not model.is_file():
         raise UserError(

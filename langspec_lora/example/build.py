@@ -21,6 +21,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
 from langspec_lora.example.grammar import CODES, LANGUAGES, Meaning
 from langspec_lora.files import whole_folder
+from langspec_lora.naming import some_of
 
 VOCABULARY = 900
 RECIPE = "example.json"
@@ -63,7 +64,7 @@ def _require_same(out: Path, recipe: dict) -> None:
         raise UserError(f"{out} already exists and is not an example; give a new folder") from None
     changed = [key for key, value in recipe.items() if present.get(key) != value]
     if changed:
-        raise UserError(f"{out} holds an example with other {', '.join(changed)}; remove it, or give another folder")
+        raise UserError(f"{out} holds an example with other {some_of(changed)}; remove it, or give another folder")
 
 
 def _fill(folder: Path, corpus: Corpus) -> None:

@@ -22,6 +22,7 @@ from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
 from langspec_lora.languages import read_resources
+from langspec_lora.naming import some_of
 from langspec_lora.report.groups import group_members
 from langspec_lora.values import read_strictly
 
@@ -204,7 +205,7 @@ def verdict(results: Mapping[str, Path], levels: Path) -> tuple[bool, str]:
     gain, held = gains["all"], fmean(pruned[d] - base[d] for d in base)
     text = f"fine-tuning gains {gain:+.2f} BLEU over all directions; the pruned model holds {held:+.2f} of it"
     if worse:
-        text += f"; but it loses in {', '.join(worse)}"
+        text += f"; but it loses in {some_of(worse)}"
     return not worse and held > gain / 2, text
 
 

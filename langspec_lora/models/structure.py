@@ -9,6 +9,7 @@ from torch import distributed
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.languages import check_ranks
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS
 
 
@@ -31,7 +32,7 @@ def check_structure(args: Namespace, config: AdapterConfig) -> None:
     cross = [position for position in config.stacks["decoder"].positions if position.startswith("cross")]
     if getattr(args, "no_cross_attention", False) and config.stacks["decoder"].layers and cross:
         raise UserError(
-            f"--no-cross-attention leaves no {', '.join(cross)} to adapt; leave it out, or name other positions in "
+            f"--no-cross-attention leaves no {some_of(cross)} to adapt; leave it out, or name other positions in "
             "--decoder-lora-position"
         )
 

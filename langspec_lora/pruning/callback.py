@@ -12,6 +12,7 @@ from torch import Tensor
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.naming import some_of
 from langspec_lora.pruning.magnitude import Block, apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
@@ -96,7 +97,7 @@ class GradualPruning(TrainingHook):
             ids = [i for i in self._trained if self.languages.levels[i] == level]
             if ids:
                 shares[level] = pruned_share(self._blocks(ids))
-        return "pruned " + ", ".join(f"{name} {share:.4f}" for name, share in shares.items())
+        return "pruned " + some_of(f"{name} {share:.4f}" for name, share in shares.items())
 
     def _blocks(self, languages: Iterable[int]) -> list[Block]:
         return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]

@@ -13,6 +13,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run, read_run
+from langspec_lora.naming import some_of
 from langspec_lora.report import significance
 from langspec_lora.report.groups import group_members, known_levels, order_by_level
 from langspec_lora.report.measure import Cache, MeasureOptions, Sentence, build_judges, measure, merge
@@ -157,7 +158,7 @@ def analyse(request: Request) -> Analysis:
         if request.references is not None and not request.references.is_dir():
             raise UserError(f"--references {request.references} is not a folder; give the one that holds SPLIT.LANG")
         texts, lacking = find_texts(runs, directions, request.references)
-        notes += [f"{', '.join(parts)} left out: {why}" for why in lacking]
+        notes += [f"{some_of(parts)} left out: {why}" for why in lacking]
     measured = _measured(analysis, request, texts, parts, notes) if texts else {}
     return replace(analysis, notes=tuple(notes), **measured)
 

@@ -14,9 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.image import imsave
+from matplotlib.textpath import text_to_path
 
 from langspec_lora.files import write_whole
+from langspec_lora.naming import cut
 
 if TYPE_CHECKING:
     from matplotlib.typing import ColorType  # of Matplotlib 3.8 and later
@@ -52,7 +55,9 @@ _STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a pictur
 }
 _FIGURES_UP_TO = 44  # rows or columns up to which the cells of a picture hold figures
 _DOTS_ACROSS = 4000  # up to which a picture of many languages has 160 dots per inch
-_TOP, _LEFT, _RIGHT, _BOTTOM = 1.45, 1.05, 1.25, 0.35  # inches around the cells
+_TOP, _LEFT, _RIGHT, _BOTTOM = 1.45, 1.05, 1.25, 0.35  # inches around the cells, if names are short
+_BRACKET = 0.42  # inches from the cells to the brackets of the groups, if names are short
+_LONGEST_NAME = 24  # characters of a name in a picture
 
 
 class Head(NamedTuple):
@@ -107,11 +112,14 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
     )  # (rows, columns); None becomes NaN
     high, wide = map(_cell_inches, values.shape)
     box_high, box_wide = high * len(matrix.rows), wide * len(matrix.columns)
-    width = max(_LEFT + box_wide + _RIGHT, _LEFT + 0.13 * len(title), _LEFT + 0.08 * len(matrix.subtitle))
-    height = _TOP + box_high + _BOTTOM
     with mpl.rc_context(_STYLE):
+        across, upright = _room_for_names(matrix.rows), _widest_name(matrix.columns) > wide
+        above = _room_for_names(matrix.columns) if upright else _BRACKET
+        left, top = _LEFT + across - _BRACKET, _TOP + above - _BRACKET
+        width = max(left + box_wide + _RIGHT, left + 0.13 * len(title), left + 0.08 * len(matrix.subtitle))
+        height = top + box_high + _BOTTOM
         figure = Figure(figsize=(width, height), dpi=_dots_per_inch(width, height), facecolor="white")
-        axes = figure.add_axes((_LEFT / width, _BOTTOM / height, box_wide / width, box_high / height))
+        axes = figure.add_axes((left / width, _BOTTOM / height, box_wide / width, box_high / height))
         norm, colours = Normalize(*matrix.limits), DIFFERENCES if matrix.signed else SCORES
         # Cells are painted one by one: scaling an image to the size of a large picture takes a gigabyte.
         edges = (np.arange(count + 1) - 0.5 for count in values.shape[::-1])
@@ -123,11 +131,11 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
                 value = float(values[row, column])
                 ink = ink_on(colours(norm(value)))
                 axes.text(column, row, matrix.figure(value), ha="center", va="center", fontsize=font, color=ink)
-        _name_axes(axes, matrix)
-        _separate_groups(axes, matrix, high, wide)
-        figure.text(_LEFT / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
-        figure.text(_LEFT / width, 1 - 0.62 / height, matrix.subtitle, fontsize=9, color=FAINT, va="center")
-        scale = ((_LEFT + box_wide + 0.5) / width, _BOTTOM / height, 0.16 / width, box_high / height)
+        _name_axes(axes, matrix, upright)
+        _separate_groups(axes, matrix, (above / high, across / wide), (high, wide))
+        figure.text(left / width, 1 - 0.34 / height, title, fontsize=14, fontweight="bold", color=INK, va="center")
+        figure.text(left / width, 1 - 0.62 / height, matrix.subtitle, fontsize=9, color=FAINT, va="center")
+        scale = ((left + box_wide + 0.5) / width, _BOTTOM / height, 0.16 / width, box_high / height)
         bar = figure.colorbar(cells, cax=figure.add_axes(scale))
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=9, color=FAINT, labelcolor=INK, length=3)
@@ -160,11 +168,35 @@ def spans(heads: Mapping[Any, Head]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def _name_axes(axes: Axes, matrix: Matrix) -> None:
-    for heads, name_ticks in ((matrix.columns, axes.set_xticks), (matrix.rows, axes.set_yticks)):
-        count = len(heads)
-        font = 11 if count <= 16 else 10 if count <= _FIGURES_UP_TO else 7
-        name_ticks(range(count), [head.name for head in heads.values()], fontsize=font, color=INK)
+def _names(heads: Mapping[Any, Head]) -> tuple[list[str], int]:
+    """The names along an axis, cut where they are very long, and the size of their font."""
+    count = len(heads)
+    return [cut(head.name, _LONGEST_NAME) for head in heads.values()], (
+        11 if count <= 16 else 10 if count <= _FIGURES_UP_TO else 7
+    )
+
+
+def _widest_name(heads: Mapping[Any, Head]) -> float:
+    """The width of the widest name along an axis, in inches, with a little room between it and the next."""
+    names, size = _names(heads)
+    font = FontProperties(family=_STYLE["font.sans-serif"], size=size)
+    points = max(text_to_path.get_text_width_height_descent(name, font, False)[0] for name in names)
+    return 1.1 * points / 72 + 0.08  # in a PNG, letters stand on whole dots, which can be wider
+
+
+def _room_for_names(heads: Mapping[Any, Head]) -> float:
+    """Inches from the cells to the brackets of the groups: room for names that are read towards them."""
+    return max(_BRACKET, _widest_name(heads) + 0.1)
+
+
+def _name_axes(axes: Axes, matrix: Matrix, upright: bool) -> None:
+    for heads, name_ticks, turned in (
+        (matrix.columns, axes.set_xticks, upright),
+        (matrix.rows, axes.set_yticks, False),
+    ):
+        names, font = _names(heads)
+        count = len(names)
+        name_ticks(range(count), names, fontsize=font, color=INK, rotation=90 if turned else 0)
         name_ticks(np.arange(count + 1) - 0.5, minor=True)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False, pad=3)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -173,10 +205,20 @@ def _name_axes(axes: Axes, matrix: Matrix) -> None:
         spine.set_visible(False)
 
 
-def _separate_groups(axes: Axes, matrix: Matrix, high: float, wide: float) -> None:
-    """Draws a gap between the groups, and a bracket with the name beside each."""
-    for down, heads, cell in ((False, matrix.columns, high), (True, matrix.rows, wide)):
-        offset = -0.5 - 0.42 / cell  # where the brackets run, in cells from the first one
+def _separate_groups(axes: Axes, matrix: Matrix, room: tuple[float, float], cells: tuple[float, float]) -> None:
+    """Draws a gap between the groups, and a bracket with the name beside each.
+
+    Args:
+        axes: what to draw on.
+        matrix: what it shows.
+        room: from the cells to the brackets above them and to those on their left, in heights and widths of a cell.
+        cells: height and width of a cell in inches.
+    """
+    for down, heads, apart, cell in (
+        (False, matrix.columns, room[0], cells[0]),
+        (True, matrix.rows, room[1], cells[1]),
+    ):
+        offset = -0.5 - apart  # where the brackets run, in cells from the first one
         for group, start, end in spans(heads):
             line = [[start - 0.38, end - 0.62], [offset, offset]]
             place = [(start + end - 1) / 2, offset - 0.16 / cell]

@@ -25,6 +25,9 @@ _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
 _ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
 _ROOM_FOR_NAME = 16  # pixels that a name takes across
 
+_ROOM_FOR_MAP = 1188  # pixels of a screen of 1280, without margins and the gaps between groups
+_ROOM_FOR_LEVEL = 20  # pixels of the names of the groups
+
 _CELLS_UP_TO = 60  # languages up to which each cell of a map is an element; 200 would have 40,000
 _ROWS_ON_A_PAGE = 100
 _LINES_IN_SIGHT = 60  # lines up to which a table does not scroll by itself
@@ -40,7 +43,7 @@ def html_report(analysis: Analysis) -> str:
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"styled": _styled, "data": _data, "printable": printable}
-    width, _ = cell_shape(len(analysis.languages))
+    width, _ = cell_shape(analysis.languages)
     maps = [(matrix, map_table(matrix, f"{stem}.png")) for stem, matrix in drawn_maps(analysis).items()]
     directions = tables.directions_table(analysis)
     return environment.get_template("report.html.j2").render(
@@ -51,7 +54,7 @@ def html_report(analysis: Analysis) -> str:
         shown=SHOWN,
         groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
         languages=_languages(analysis),
-        map_width=width * len(analysis.languages) + 80,
+        map_width=width * len(analysis.languages) + _name_width(analysis.languages) + _ROOM_FOR_LEVEL + 8,
         maps=[described for matrix, described in maps if not matrix.signed],
         differences=[described for matrix, described in maps if matrix.signed],
         off_target_maps=[map_table(matrix) for matrix in off_target_maps(analysis)],
@@ -148,14 +151,22 @@ def _language_tag(language: str) -> str:
     return code if re.fullmatch("[a-z]{2,3}", code) else ""
 
 
-def cell_shape(columns: int) -> tuple[int, int]:
-    """Width and height of a cell of the HTML in pixels, such that a map fits a screen of 1280."""
+def cell_shape(names: Sequence[str]) -> tuple[int, int]:
+    """Width and height of a cell of the HTML in pixels, such that a map fits a screen of 1280.
+
+    Args:
+        names: those of the rows and columns.
+    """
+    columns = len(names)
     if columns <= 13:
         return 40, 27
-    if columns <= 31:
-        return 36, 22
-    side = max(5, 1120 // columns)
-    return side, min(side, 20)
+    side = max(5, (_ROOM_FOR_MAP - _ROOM_FOR_LEVEL - _name_width(names)) // columns)
+    return (36, 22) if side >= 36 else (side, min(side, 20))
+
+
+def _name_width(names: Iterable[str]) -> int:
+    """Pixels of the column of names."""
+    return max(26, 8 * max(map(len, names)) + 8)
 
 
 def map_table(matrix: Matrix, file: str = "") -> dict[str, object]:
@@ -166,7 +177,7 @@ def map_table(matrix: Matrix, file: str = "") -> dict[str, object]:
         file: a picture of it, with all names; empty if there is none.
     """
     names = [head.name for head in matrix.rows.values()]  # the columns are the same languages
-    width, height = cell_shape(len(names))
+    width, height = cell_shape(names)
     readable = width >= _ROOM_FOR_FIGURE
     letter = "d" if matrix.signed else "s"
     groups = [(start, group, end - start) for group, start, end in spans(matrix.rows)]
@@ -194,7 +205,7 @@ def map_table(matrix: Matrix, file: str = "") -> dict[str, object]:
         "cell": width,
         "tall": height,
         "font": 11 if width >= 32 else 9,
-        "name": max(26, 8 * longest + 8),
+        "name": _name_width(names),
         "upright": 8 * longest > width * every,
         "levels": [level(matrix.words[1], group, size, width) for _, group, size in groups],
         "languages": [(name, number % every == 0, number in edges) for number, name in enumerate(names)],

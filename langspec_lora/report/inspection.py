@@ -19,6 +19,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
+from langspec_lora.naming import some_of
 from langspec_lora.report.tables import Table, markdown_text
 from langspec_lora.sites import POSITIONS, STACKS, Site
 
@@ -187,7 +188,7 @@ def _selection(sides: Sequence[str]) -> str:
     for side, members in groupby(range(len(sides)), key=sides.__getitem__):
         first, *others = members
         words.append(f"{side} ({first} to {others[-1]})" if others else f"{side} ({first})")
-    return ", ".join(words)
+    return some_of(words)
 
 
 def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, Any] | None) -> str:

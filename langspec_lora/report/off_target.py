@@ -20,6 +20,8 @@ from typing import Any
 from fontTools import unicodedata
 from langcodes import closest_supported_match
 
+from langspec_lora.naming import some_of
+
 IDENTIFIER = "py3langid"
 
 _TRUSTED_ERROR = 0.1  # share of a language's references that the identifier may take for another's
@@ -67,7 +69,7 @@ class Judge:
         """How it judges, in words."""
         if self.identified:
             return IDENTIFIER
-        return f"script ({', '.join(script_name(script) for script in self.scripts)})"
+        return f"script ({some_of(script_name(script) for script in self.scripts)})"
 
 
 def count_wrong(judge: Judge, hypotheses: Sequence[str]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError, printable
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
+from langspec_lora.naming import some_of
 from langspec_lora.report.significance import comparable
 
 
@@ -21,7 +22,7 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
     if names is not None:
         if len(names) != len(folders) or len(set(names)) != len(names):
             raise UserError(
-                f"--names gives {','.join(names)} for {len(folders)} folders; give a different name to each folder"
+                f"--names gives {some_of(names, ',')} for {len(folders)} folders; give a different name to each folder"
             )
         return _shown(names)
     for depth in (1, 2):
@@ -29,7 +30,7 @@ def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]
         if len(set(found)) == len(found):
             return _shown(found)
     raise UserError(
-        f"the folders {', '.join(folder.resolve().name for folder in folders)} have the same names; give --names"
+        f"the folders {some_of(folder.resolve().name for folder in folders)} have the same names; give --names"
     )
 
 
@@ -47,7 +48,7 @@ def common_directions(runs: Sequence[Run], metric: str) -> tuple[list[Direction]
     first, *others = (run.metric(metric) for run in runs)
     common = [direction for direction in first if all(direction in other for other in others)]
     if not common:
-        raise UserError(f"{', '.join(str(run.folder) for run in runs)} have no direction in common; nothing to compare")
+        raise UserError(f"{some_of(str(run.folder) for run in runs)} have no direction in common; nothing to compare")
     return common, len(set(first).union(*others)) - len(common)
 
 

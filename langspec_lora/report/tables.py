@@ -186,7 +186,10 @@ def _figures(
     def cell(value: float | None, base: float | None = None) -> str:
         if value is None:
             return "—"
-        return f"{value:.{digits}f}" if base is None else f"{value - base:+.{digits}f}"
+        if base is None:
+            return f"{value:.{digits}f}"
+        text = f"{value - base:+.{digits}f}"
+        return text if float(text) else text.replace("-", "+")  # what is rounded to zero is no loss
 
     columns = [(name, [cell(row[run]) for row in rows]) for run, name in enumerate(names)]
     for run, name in enumerate(names[1:], start=1):

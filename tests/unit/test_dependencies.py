@@ -16,12 +16,12 @@ from tests import ROOT
 PACKAGE = ROOT / "langspec_lora"
 ROOMS = (
     "errors",
+    "naming",
     "values",
     "settings",
     "partial_files",
     "files",
     "locks",
-    "naming",
     "notes",
     "progress",
     "sites",

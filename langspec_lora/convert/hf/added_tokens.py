@@ -7,7 +7,7 @@ transformers writes their ids into ``tokenizer.json`` (fast tokenizers), ``token
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from langcodes import tag_is_valid
 
 from langspec_lora.convert.hf.files import read_json
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 _KNOWN = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -121,7 +122,7 @@ def language_names(added: AddedTokens, vocabulary: Collection[str], given: Seque
     if unknown:
         raise UserError(
             f"--added-languages names {unknown[0]!r}, which is not an added token of the tokenizer; it has "
-            f"{_some(candidates) or 'none'}"
+            f"{some_of(candidates) or 'none'}"
         )
     names: dict[str, str] = {}
     for token in candidates:
@@ -159,19 +160,13 @@ def language_remarks(
     new = [token if name == token else f"{token} (as {name})" for token, name in names.items() if name not in standard]
     others = [token for token in added.candidates if token not in names]
     lost = [token for token in added.without_id if token not in added.known and token not in used]
-    remarks = [f"languages that were added to the tokenizer: {', '.join(new)}"] if new else []
+    remarks = [f"languages that were added to the tokenizer: {some_of(new)}"] if new else []
     if others:
-        remarks.append(f"added tokens that are not languages: {_some(others)}")
+        remarks.append(f"added tokens that are not languages: {some_of(others)}")
     if new or others:
         remarks.append(
             "choose the added tokens that are languages with --added-languages A,B, or --added-languages none"
         )
     if lost:
-        remarks.append(f"tokens without an id in the tokenizer's files are left out: {_some(lost)}")
+        remarks.append(f"tokens without an id in the tokenizer's files are left out: {some_of(lost)}")
     return remarks
-
-
-def _some(tokens: Iterable[str], most: int = 20) -> str:
-    tokens = list(tokens)
-    more = f" and {len(tokens) - most} more" if len(tokens) > most else ""
-    return ", ".join(tokens[:most]) + more

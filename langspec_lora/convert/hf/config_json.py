@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 from langspec_lora.sizes import M2M100
 
 PAD, BOS, EOS = 1, 0, 2
@@ -93,7 +94,7 @@ def fairseq_args(config: Mapping[str, Any], label: str) -> Namespace:
             raise UserError(f"{label}: {name} is {value!r}; expected a whole number of at least 1")
     activation = config.get("activation_function", "relu")
     if activation not in _ACTIVATIONS:
-        raise UserError(f"{label}: fairseq has no activation {activation!r}; it has {', '.join(_ACTIVATIONS)}")
+        raise UserError(f"{label}: fairseq has no activation {activation!r}; it has {some_of(_ACTIVATIONS)}")
     _check_values(config, sizes, width, label)
     if not config.get("tie_word_embeddings", True):
         raise UserError(f"{label}: its embeddings are not tied; expected tied embeddings, as in M2M100")

@@ -26,6 +26,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.files import check_folder, whole_folder
 from langspec_lora.languages import LEVELS, LanguageTable, Resources
 from langspec_lora.lora import draw_a
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS, SOURCE, Site
 from langspec_lora.tensor_files import write_tensors
 
@@ -224,7 +225,7 @@ def _site_and_part(name: str, folder: Path) -> tuple[Site, str]:
     if linear is None or linear["path"] not in paths:
         raise UserError(
             f"{folder} adapts {match['linear'][:120]}, which adapters cannot; expected only "
-            f"{', '.join(dict.fromkeys(path.rpartition('.')[2] for path in POSITIONS['decoder'].values()))} of M2M100"
+            f"{some_of(dict.fromkeys(path.rpartition('.')[2] for path in POSITIONS['decoder'].values()))} of M2M100"
         )
     return Site(linear["stack"], int(linear["layer"]), paths[linear["path"]]), match["part"]
 

@@ -21,6 +21,7 @@ from langspec_lora.convert.hf.tokenizer_check import check_against
 from langspec_lora.convert.hf.vocabulary import SPECIALS, m2m100_languages
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit, load_dictionary
 from langspec_lora.errors import UserError
+from langspec_lora.naming import all_of
 
 TOKENIZER_FILES = (
     "vocab.json",
@@ -140,7 +141,7 @@ def _remark_on_whitespace(pieces: Pieces) -> str | None:
     left = [character for character in whitespace if table.get(character, character) == character]
     if pieces.byte_pieces or not left:
         return None
-    names = ", ".join(f"U+{ord(character):04X}" for character in left)
+    names = all_of(f"U+{ord(character):04X}" for character in left)
     return f"the tokenizer makes unknown tokens of whitespace that fairseq drops ({names}); write it as spaces"
 
 

@@ -20,6 +20,7 @@ from langspec_lora.convert.hf.added_tokens import AddedTokens, language_names, l
 from langspec_lora.convert.hf.files import optional_module, read_json
 from langspec_lora.data.vocabulary import SENTENCEPIECE
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _LANGUAGE_TOKEN = re.compile(r"__(\w+)__")
@@ -176,7 +177,7 @@ def m2m100_languages(codes: str, label: str) -> Sequence[str]:
     """
     lists = optional_module("transformers.models.m2m_100.tokenization_m2m_100").FAIRSEQ_LANGUAGE_CODES
     if codes not in tuple(lists):  # a damaged file may hold an unhashable value
-        raise UserError(f"{label}: unknown list of languages {codes!r}; transformers has {', '.join(lists)}")
+        raise UserError(f"{label}: unknown list of languages {codes!r}; transformers has {some_of(lists)}")
     return lists[codes]
 
 

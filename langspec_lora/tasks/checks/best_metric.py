@@ -12,6 +12,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask
 
 from langspec_lora.errors import UserError
+from langspec_lora.naming import some_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def check_best_metric(task: FairseqTask, args: Namespace) -> None:
     if known is not None and metric not in known:
         hint = " (also accuracy with --report-accuracy)" if getattr(args, "report_accuracy", None) is False else ""
         raise UserError(
-            f"--best-checkpoint-metric {metric}: validation computes {', '.join(sorted(known))}{hint}; name one of them"
+            f"--best-checkpoint-metric {metric}: validation computes {some_of(sorted(known))}{hint}; name one of them"
         )
     if metric in (_LOSSES if args.maximize_best_checkpoint_metric else _GAINS):
         logger.warning(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import cut, some_of
 
 _ITERATIVE: Mapping[str, object] = {
     "iter_decode_eos_penalty": 0.0,
@@ -72,11 +73,11 @@ def _check_input(args: Namespace) -> None:
 def unused_search_flags(args: Namespace) -> list[str]:
     """Names the flags of a search that have no effect."""
     given = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {cut(value)}")
         for name, default in _ITERATIVE.items()
         if (value := getattr(args, name, None)) not in (None, default)
     ]
-    found = [f"{', '.join(given)}: no effect, since only iterative refinement reads it"] if given else []
+    found = [f"{some_of(given)}: no effect, since only iterative refinement reads it"] if given else []
     shards = getattr(args, "num_shards", None) or 1
     if shards > 1:
         found.append(

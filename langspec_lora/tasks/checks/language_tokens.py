@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langspec_lora.checkpoints.outline import read_outline
+from langspec_lora.naming import some_of
 
 STYLE = "multilingual"
 """fairseq's default for ``--lang-tok-style``."""
@@ -83,7 +84,7 @@ def unused_language_token_flags(args: Namespace) -> list[str]:
     unused += ["--decoder-langtok"] if target and target != main[1] else []
     if not unused:
         return []
-    return [f"{', '.join(unused)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"]
+    return [f"{some_of(unused)}: no effect, since --langtoks (or the training) sets {{'main': {main}}}"]
 
 
 def language_token_mismatches(args: Namespace, paths: Iterable[str]) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
 from langspec_lora.languages import check_names
-from langspec_lora.values import check_once
+from langspec_lora.naming import cut, some_of
+from langspec_lora.values import check_once, empty_place, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def resolve_languages(args: Namespace) -> None:
         for flag, name in (("--source-lang", args.source_lang), ("--target-lang", args.target_lang)):
             with errors.check():
                 if name is not None and name not in names:
-                    raise UserError(f"{flag} {name} is not in {origin} {','.join(names)}")
+                    raise UserError(f"{flag} {name} is not in {origin} {some_of(names, ',')}")
 
 
 def directions_of(value: str | Sequence[str] | None) -> list[str]:
@@ -58,7 +59,7 @@ def _checked(flag: str, pairs: list[str]) -> dict[str, list[str]]:
     for pair in pairs:
         sides = pair.split("-")
         if len(sides) != 2 or not all(sides):
-            raise UserError(f"{flag} has {pair!r}; expected directions such as en-fr, joined by commas")
+            raise UserError(f"{flag} has {shortened(pair)}; expected directions such as en-fr, joined by commas")
     check_once(pairs, flag, "direction")
     return {flag: pairs}
 
@@ -68,7 +69,9 @@ def _check_known(flag: str, pairs: Sequence[str], names: Sequence[str], origin: 
     for pair in pairs:
         for name in pair.split("-"):
             if name not in known:
-                raise UserError(f"{flag} has {pair}, but {name!r} is not in {origin} {','.join(names)}")
+                raise UserError(
+                    f"{flag} has {cut(pair)}, but {shortened(name)} is not in {origin} {some_of(names, ',')}"
+                )
 
 
 def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
@@ -86,13 +89,15 @@ def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
         names = sorted({name for pair in pairs for name in pair.split("-")})
         origin = "the languages of --lang-pairs"
     if not all(names):
-        raise UserError(f"{origin} {','.join(names)!r} has an empty name; give names such as en,fr,wo")
+        raise UserError(
+            f"{origin} {some_of(names, ',')!r} has an empty name{empty_place(names)}; give names such as en,fr,wo"
+        )
     check_once(names, origin, "language")
     hyphened = next((name for name in names if "-" in name or name.split() != [name]), None)
     if hyphened is not None:
         raise UserError(
-            f"{origin} names {hyphened!r}, but fairseq joins the languages of a direction by '-', and a dictionary's "
-            "tokens have no spaces; use another name, such as zh_Hans"
+            f"{origin} names {shortened(hyphened)}, but fairseq joins the languages of a direction by '-', and a "
+            "dictionary's tokens have no spaces; use another name, such as zh_Hans"
         )
     check_names(names, origin)
     return names, origin
@@ -122,7 +127,9 @@ def _extra_directions(args: Namespace) -> dict[str, list[str]]:
     for flag, value in (("--extra-lang-pairs", extra), ("--extra-data", data)):
         is_text = isinstance(value, dict) and all(isinstance(part, str) for item in value.items() for part in item)
         if value is not None and not is_text:
-            raise UserError(f"{flag} {value}: expected a dictionary of names and texts, such as \"{{'mined': '…'}}\"")
+            raise UserError(
+                f"{flag} {cut(value)}: expected a dictionary of names and texts, such as \"{{'mined': '…'}}\""
+            )
     extra, data = extra or {}, data or {}
     for name in {**extra, **data}:
         if name not in data:

@@ -9,6 +9,7 @@ from typing import Any
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import parse_json
+from langspec_lora.naming import some_of
 
 
 def check_sampling(manager: Any) -> None:
@@ -56,16 +57,14 @@ def _check(flag: str, weights: Any, keys: Iterable[str], partly: bool) -> None:
         raise UserError(f"{flag}: expected a dictionary of directions and weights, such as {{'main:en-fr': 0.5}}")
     keys = dict.fromkeys(keys)
     if missing := [key for key in keys if key not in weights]:
-        raise UserError(f"{flag} has no weight for {_some(missing)}; name every training direction")
+        raise UserError(f"{flag} has no weight for {some_of(missing)}; name every training direction")
     if not partly and (unknown := [str(key) for key in weights if key not in keys]):
-        raise UserError(f"{flag} names {_some(unknown)}, which the training does not have; it has {_some(list(keys))}")
+        raise UserError(
+            f"{flag} names {some_of(unknown)}, which the training does not have; it has {some_of(list(keys))}"
+        )
     for key, weight in weights.items():
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number or not 0 <= weight < math.inf:
             raise UserError(f"{flag} gives {key} the weight {weight}; expected a number of at least 0")
     if not sum(weights[key] for key in keys):
         raise UserError(f"{flag} gives every direction the weight 0; give at least one more")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import cut
 
 _REASONS: Mapping[str, str] = {
     "store_ema": "averages weights only, but adapters also have masks",
@@ -51,12 +52,12 @@ def check_beside_adapters(args: Namespace) -> None:
             value = getattr(args, name, None)
             with errors.check():
                 if value:
-                    given = _flag(name) if value is True else f"{_flag(name)} {value}"
+                    given = _flag(name) if value is True else f"{_flag(name)} {cut(value)}"
                     raise UserError(f"{given} {why}; leave it out, or train without adapters (--add-lora False)")
         for name, value, why in _VALUES:
             with errors.check():
                 if getattr(args, name, None) == value:
-                    raise UserError(f"{_flag(name) if value is True else f'{_flag(name)} {value}'} {why}")
+                    raise UserError(f"{_flag(name) if value is True else f'{_flag(name)} {cut(value)}'} {why}")
 
 
 def check_precision(args: Namespace) -> None:

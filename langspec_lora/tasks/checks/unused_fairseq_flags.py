@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
+from langspec_lora.naming import cut
 from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 
 _NEVER: Mapping[str, str] = {
@@ -68,4 +69,4 @@ def _unused(args: Namespace) -> Iterator[str]:
 
 def _given(name: str, value: object) -> str:
     flag = f"--{name.replace('_', '-')}"
-    return flag if value is True else f"{flag} {value}"
+    return flag if value is True else f"{flag} {cut(value)}"

@@ -10,7 +10,7 @@ from langspec_lora.config import AdapterConfig, check_adapter_flags, check_langu
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
-from langspec_lora.naming import some_of
+from langspec_lora.naming import cut, some_of
 
 _MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
 
@@ -66,7 +66,7 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
     flags = _given(args, {**_ADAPTERS, **_ABSENT})
     given = [text for name, text in flags.items() if name not in _MEANT_WITHOUT_ADAPTERS]
     if given:
-        found.append(f"{', '.join(given)}: no effect with --add-lora False, which adds no adapters")
+        found.append(f"{some_of(given)}: no effect with --add-lora False, which adds no adapters")
     return found
 
 
@@ -75,13 +75,13 @@ def unused_pruning_flags(args: Namespace) -> list[str]:
     if args.pruning or args.global_pruning:
         return []
     given = _given(args, _PRUNING).values()
-    return [f"{', '.join(given)}: no effect without --pruning True"] if given else []
+    return [f"{some_of(given)}: no effect without --pruning True"] if given else []
 
 
 def training_flags_without_training(args: Namespace) -> list[str]:
     """Names the training flags of a command that does not train."""
     given = _given(args, _PRUNING).values()
-    found = [f"{', '.join(given)}: no effect here; only fairseq-train prunes"] if given else []
+    found = [f"{some_of(given)}: no effect here; only fairseq-train prunes"] if given else []
     given = _given(args, _ABSENT).values()
     return [*found, *(f"{text}: no effect here; only fairseq-train updates adapters" for text in given)]
 
@@ -91,7 +91,7 @@ def _unused_positions(args: Namespace, config: AdapterConfig) -> list[str]:
     for stack, settings in config.stacks.items():
         given = _given(args, {f"{stack}_lora_position": None, f"{stack}_activation_direction": None}).values()
         if given and not settings.layers:
-            found.append(f"{', '.join(given)}: no effect with --{stack}-lora-layer none, which adapts no {stack} layer")
+            found.append(f"{some_of(given)}: no effect with --{stack}-lora-layer none, which adapts no {stack} layer")
     return found
 
 
@@ -129,7 +129,7 @@ def _resources(args: Namespace) -> Resources:
 def _given(args: Namespace, defaults: Mapping[str, Any]) -> dict[str, str]:
     """The flag and value of each argument that differs from its default, by the argument's name."""
     values = {name: getattr(args, name, default) for name, default in defaults.items()}
-    return {name: f"{_flag(name)} {value}" for name, value in values.items() if value != defaults[name]}
+    return {name: f"{_flag(name)} {cut(value)}" for name, value in values.items() if value != defaults[name]}
 
 
 def _flag(name: str) -> str:

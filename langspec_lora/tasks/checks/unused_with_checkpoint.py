@@ -10,6 +10,7 @@ from langspec_lora.adapters.entries import BASE
 from langspec_lora.checkpoints.arguments import stored_languages
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.config import AdapterConfig
+from langspec_lora.naming import some_of
 from langspec_lora.sites import INITS
 
 
@@ -39,7 +40,7 @@ def unused_base_flag(base_checkpoint: str | None, paths: Iterable[str]) -> list[
     """
     if not base_checkpoint or any(BASE in read_outline(path).shapes for path in paths):
         return []
-    return [f"--base-checkpoint {base_checkpoint}: no effect, since {', '.join(paths)} contains the base"]
+    return [f"--base-checkpoint {base_checkpoint}: no effect, since {some_of(paths)} contains the base"]
 
 
 def _unused_model_flag(args: Namespace, outline: Outline) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report import heat_map as matrix
@@ -347,3 +348,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file: File exists; give a writable folder as --out"):
         make_folder(tmp_path / "file")
+
+
+def test_a_difference_that_rounds_to_zero_is_no_loss() -> None:
+    pair = Direction("en", "fr")
+    runs = (Run("base", Path("base"), {}), Run("mine", Path("mine"), {}))
+    scores = ({pair: 20.001}, {pair: 20.0})
+    analysis = Analysis(runs, "bleu", {"bleu": "BLEU"}, {"bleu": scores}, {}, {"all": [pair]}, ["en", "fr"])
+    assert group_table(analysis).cells == [["all", "1", "20.00", "20.00", "+0.00"]]

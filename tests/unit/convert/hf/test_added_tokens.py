@@ -150,11 +150,11 @@ def test_a_list_names_added_tokens_only() -> None:
         )
     with pytest.raises(UserError, match=r"names 'abc', which is not an added token of the tokenizer; it has none$"):
         language_names(added("<mask>"), (), ["abc"])
-    names = [f"word{number}" for number in range(23)]
-    for count, more in ((20, ""), (21, " and 1 more"), (23, " and 3 more")):
+    names = [f"word{number}" for number in range(25)]
+    for count, shown in ((24, ", ".join(names[:24])), (25, f"{', '.join(names[:8])}, … word24 (25)")):
         with pytest.raises(UserError) as refused:
             language_names(added(*names[:count]), (), ["abc"])
-        assert str(refused.value).endswith(f"; it has {', '.join(names[:20])}{more}")
+        assert str(refused.value).endswith(f"; it has {shown}")
 
 
 @pytest.mark.parametrize("token", ["<2en>", "a.b", f"{'a' * 45}!", "a b"])
@@ -193,7 +193,7 @@ def test_what_became_of_the_tokens_is_said(tokens, names, expected) -> None:
 
 
 def test_tokens_that_get_no_id_are_said_to_be_left_out() -> None:
-    tokens = added(without_id=("sah_Cyrl", "<mask>", "used", *(f"word{number}" for number in range(20))))
+    tokens = added(without_id=("sah_Cyrl", "<mask>", "used", *(f"word{number}" for number in range(30))))
     (remark,) = language_remarks(tokens, {}, (), {"used"})
-    expected = ", ".join(["sah_Cyrl", *(f"word{number}" for number in range(19))])
-    assert remark == f"tokens without an id in the tokenizer's files are left out: {expected} and 1 more"
+    expected = "sah_Cyrl, word0, word1, word2, word3, word4, word5, word6, … word29 (31)"
+    assert remark == f"tokens without an id in the tokenizer's files are left out: {expected}"
