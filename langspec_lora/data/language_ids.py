@@ -159,6 +159,18 @@ class LanguageIdDataManager(MultilingualDatasetManager):
             for (language, prefix), spec, cut in zip(prefixes.items(), specs, cuts, strict=False)
         ]
 
+    def lengths(self, prefixes: Mapping[str, str], category: str) -> list[np.ndarray]:
+        """Lengths of the sentences of both sides as the model receives them.
+
+        Args:
+            prefixes: the path of each side by language, as :meth:`check_direction` returns them.
+            category: fairseq's name of the kind of data, such as ``main``.
+
+        Returns:
+            Those of each side, ``(sentences,)``.
+        """
+        return [self._shared.lengths(side) for side in self._sides(prefixes, category)]
+
     def check_direction(
         self, folder: str, split: str, source: str, target: str, needs_target: bool
     ) -> dict[str, str] | None:

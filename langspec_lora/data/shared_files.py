@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 from fairseq.data import FairseqDataset, LanguagePairDataset, PrependTokenDataset
 from fairseq.data.indexed_dataset import MMapIndexedDataset, data_file_path, index_file_path
+
+from langspec_lora.data.lengths import Side
+
+_MOST_LENGTHS = 1024
+"""Files whose lengths are kept: those of all languages, where the directions into one follow each other."""
 
 
 def raise_limit_of_open_files() -> int:
@@ -33,6 +39,7 @@ class SharedDatasets:
     def __init__(self) -> None:
         self._opened: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
         self._prepended: WeakValueDictionary[tuple, Any] = WeakValueDictionary()
+        self._lengths: OrderedDict[tuple, np.ndarray] = OrderedDict()
 
     def open(self, prefix: str, load: Callable[[], Any]) -> Any:
         """The dataset of one side.
@@ -63,6 +70,16 @@ class SharedDatasets:
             return dataset
         # While an entry is held, so is the dataset in it, and its id belongs to no other.
         return self._prepended.setdefault((id(dataset), prepended.token), prepended)
+
+    def lengths(self, side: Side) -> np.ndarray:
+        """Lengths of the sentences of one side, ``(sentences,)``; those of the files used last are kept."""
+        key = (*_identity(side.prefix), side.added, side.cut_at)
+        if key not in self._lengths:
+            self._lengths[key] = side.lengths
+            if len(self._lengths) > _MOST_LENGTHS:
+                self._lengths.popitem(last=False)
+        self._lengths.move_to_end(key)
+        return self._lengths[key]
 
 
 def _identity(prefix: str) -> tuple[int, ...]:

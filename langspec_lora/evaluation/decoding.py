@@ -53,10 +53,18 @@ class Decoder:
             UserError: the data are missing, damaged or of another dictionary, or a sentence is longer than the model
                 takes, or than a batch.
         """
-        source, target = direction
-        task = self._loaded.task
-        task.data_manager.check_direction(str(self.data_bin), self.subset, source, target, needs_target=True)
-        dataset = task.data_manager.load_a_dataset(
+        self._check(direction)
+        dataset = self._open(direction)
+        self._check_lengths(direction, np.asarray(dataset.sizes).T)
+        return dataset
+
+    def _check(self, direction: Direction) -> dict[str, str] | None:
+        manager = self._loaded.task.data_manager
+        return manager.check_direction(str(self.data_bin), self.subset, *direction, needs_target=True)
+
+    def _open(self, direction: Direction) -> FairseqDataset:
+        task, (source, target) = self._loaded.task, direction
+        return task.data_manager.load_a_dataset(
             self.subset,
             str(self.data_bin),
             source,
@@ -67,17 +75,31 @@ class Decoder:
             data_category="main",
             langtok_spec=task.args.langtoks["main"],
         )
+
+    def _sizes(self, direction: Direction) -> np.ndarray:
+        """Checks the data of a direction, and returns the lengths of both sides, ``(2, sentences)``.
+
+        To open a direction as :meth:`load` does takes ten times as long, and there may be tens of thousands.
+        """
+        prefixes = self._check(direction)
+        if prefixes is None:
+            sizes = np.asarray(self._open(direction).sizes).T
+        else:
+            sizes = np.stack(self._loaded.task.data_manager.lengths(prefixes, "main"))
+        self._check_lengths(direction, sizes)
+        return sizes
+
+    def _check_lengths(self, direction: Direction, sizes: np.ndarray) -> None:
         positions, tokens = self._loaded.max_positions, self._loaded.limits.max_tokens
-        for side, sizes, limit in zip(direction, np.asarray(dataset.sizes).T, positions, strict=True):
+        for language, lengths, limit in zip(direction, sizes, positions, strict=True):
             for most, remedy in (
                 (limit, f"the model takes {limit}; shorten the sentence in the data"),
                 (tokens, f"--max-tokens is {tokens}; give at least the length of the longest sentence"),
             ):
-                too_long = np.flatnonzero(sizes > most)
+                too_long = np.flatnonzero(lengths > most)
                 if len(too_long):
-                    label = f"{self.subset} data of {direction}, {side}, line {too_long[0] + 1}"
-                    raise UserError(f"{label}: {sizes[too_long[0]]} tokens, but {remedy}")
-        return dataset
+                    label = f"{self.subset} data of {direction}, {language}, line {too_long[0] + 1}"
+                    raise UserError(f"{label}: {lengths[too_long[0]]} tokens, but {remedy}")
 
     def translate(
         self, directions: Sequence[Direction], progress: Callable[[int], object] = lambda sentences: None
@@ -106,14 +128,15 @@ class Decoder:
         group: dict[Direction, int] = {}
         batches, limits = 0.0, self._loaded.limits
         for direction in directions:
-            dataset = self.load(direction)
-            filled = [float(np.asarray(dataset.sizes).max(axis=1).sum()) / limits.max_tokens]
+            sizes = self._sizes(direction)
+            sentences = sizes.shape[1]
+            filled = [float(sizes.max(axis=0).sum()) / limits.max_tokens]
             if limits.batch_size is not None:
-                filled.append(len(dataset) / limits.batch_size)
+                filled.append(sentences / limits.batch_size)
             if self._batching == "direction" or (self._batching == "auto" and max(filled) >= 1):
-                yield {direction: len(dataset)}
+                yield {direction: sentences}
                 continue
-            group[direction] = len(dataset)
+            group[direction] = sentences
             batches += max(filled)
             if batches >= _BATCHES_IN_A_GROUP:
                 yield group
