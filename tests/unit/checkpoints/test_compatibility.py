@@ -80,7 +80,7 @@ def test_entries_of_adapters_are_named_and_sized_before_anything_is_built(dim, s
         "encoder": StackConfig((1,), ("fc1",), ("src", "tgt")),
         "decoder": StackConfig((0,), ("crossk",), ("tgt",)),
     }
-    manifest = '{"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 3]}'
+    manifest = '{"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 3], "sha256": "' + "0" * 64 + '"}'
     expected = {"adapters.manifest": (len(manifest),), "adapters.mask_epoch": (1,)}
     for name, (width_in, width_out) in (
         ("encoder.layers.1.fc1", sizes["fc1"]),
