@@ -108,6 +108,40 @@ def test_layers_and_sides_are_right_exactly_where_the_model_has_them(stack, laye
             AdapterConfig.from_args(args)
 
 
+@examples(80)
+@given(
+    st.integers(0, 28),
+    st.integers(0, 14),
+    st.sampled_from(("none", "0_2")),
+    st.lists(st.sampled_from(tuple(POSITIONS["encoder"])), min_size=1, max_size=2, unique=True),
+    st.sampled_from(("none", "1")),
+    st.lists(st.sampled_from(tuple(POSITIONS["decoder"])), min_size=1, max_size=2, unique=True),
+)
+def test_a_slice_is_right_exactly_where_all_adapted_layers_have_its_features(
+    dim, start, encoder, in_encoder, decoder, in_decoder
+) -> None:
+    words = [
+        f"--dim={dim}",
+        f"--start-idx={start}",
+        f"--encoder-lora-layer={encoder}",
+        f"--decoder-lora-layer={decoder}",
+    ]
+    words += [f"--encoder-lora-position={'_'.join(in_encoder)}", f"--decoder-lora-position={'_'.join(in_decoder)}"]
+    widths = {("encoder", "fc"): (16, 12), ("decoder", "fc"): (8, 24), ("encoder", "q"): (16,), ("decoder", "q"): (8,)}
+    found = []
+    for stack, layers, positions in (("encoder", encoder, in_encoder), ("decoder", decoder, in_decoder)):
+        for position in positions if layers != "none" else ():
+            found += widths[stack, "fc" if position in ("fc1", "fc2") else "q"]
+            found += (16,) if position in ("crossk", "crossv") else ()
+    args = Namespace(**vars(fairseq_parser().parse_args(words)), **SIZES, langs="en,fr,wo")
+    if found and (start + dim <= min(found) if dim else not start):
+        config = AdapterConfig.from_args(args)
+        assert (config.dim, config.start) == (dim, start)
+    else:
+        with pytest.raises(UserError, match=r"--dim|--start-idx|adapt nothing"):
+            AdapterConfig.from_args(args)
+
+
 def adapter_flags() -> st.SearchStrategy[dict]:
     """Values of the model's flags that are right together."""
     stacks = {}
