@@ -265,7 +265,7 @@ _HASH = "sha256"
 
 
 def languages_to_json(table: LanguageTable) -> str:
-    """The JSON text of a language table, which checkpoints store, with its own hash: it can be kept without its file."""
+    """The JSON text of a language table, which checkpoints store, with its own hash."""
     content = {key: list(getattr(table, key)) for key in _COLUMNS}
     return json.dumps({**content, _HASH: _hash_of(content)}, ensure_ascii=False)
 

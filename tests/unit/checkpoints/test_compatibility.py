@@ -319,6 +319,11 @@ def test_every_model_of_an_ensemble_has_whole_adapters_for_all_languages(tmp_pat
     wrong = write(tmp_path / "wrong.pt", shapes, stored_arguments(dropout=2.0))
     with pytest.raises(UserError, match="argument dropout is"):
         check_generation_checkpoints([wrong], ["en"], VOCABULARY)
+    vague = stored_arguments()
+    del vague.add_lora
+    unsaid = write(tmp_path / "unsaid.pt", shapes, vague)
+    with pytest.raises(UserError, match=r"unsaid\.pt holds adapters, but its arguments lack add_lora; give a whole"):
+        check_generation_checkpoints([unsaid], ["en"], VOCABULARY)
     deep = write(tmp_path / "deep.pt", shapes, stored_arguments(encoder_layers=3))
     with pytest.raises(UserError, match="encoder_layers is 3, but it holds a model of 2"):
         check_generation_checkpoints([deep], ["en"], VOCABULARY)

@@ -281,7 +281,7 @@ WHOLE_PAIRS = st.sets(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")),
     st.tuples(WHOLE_PAIRS, st.sets(FILE_NAMES, max_size=3), st.sets(FILE_NAMES, max_size=2)).map(
         lambda names: (names[0] | names[1]) - names[2]
     ),
-    st.sampled_from((None, "all", "a-b", "b-a,a-b", "a-b,a-b", "x-y", "a-", "", "a-b-c")),
+    st.sampled_from((None, "all", "a-b", "b-a,a-b", "a-c", "c-b", "c-a,b-c", "a-b,a-b", "x-y", "a-", "", "a-b-c")),
     st.none() | st.lists(st.sampled_from("abcx"), max_size=3),
 )
 def test_directions_are_those_of_complete_sides_in_a_plain_loop(tmp_path_factory, names, pairs, langs) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.errors import UserError
+from langspec_lora.tasks import save_folder
 from langspec_lora.tasks.save_folder import hold_save_folder
 
 
@@ -66,13 +67,15 @@ def test_training_that_writes_no_file_of_the_other_is_allowed(tmp_path, more) ->
 def test_folder_is_free_again_when_the_training_has_ended_within_the_process(tmp_path) -> None:
     first = hold_save_folder(command(tmp_path))
     assert hold_save_folder(command(tmp_path)) is first
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert hold_save_folder(command(tmp_path / "link")) is first
     del first
     gc.collect()
     child = os.fork()
     if child == 0:
         try:
-            hold_save_folder(command(tmp_path))
-            os._exit(0)
+            save_folder._held.clear()  # as in a process that is not forked from this one
+            os._exit(hold_save_folder(command(tmp_path)) is None)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
