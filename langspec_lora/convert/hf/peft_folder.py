@@ -158,8 +158,8 @@ def import_lora(
     _check_settings(settings, folder)
     left_out = [name for name in ("r", "lora_alpha") if name not in settings]
     if left_out:  # PEFT always writes them, so a part of the file may be lost
-        names = " and ".join(left_out)
-        logger.warning("%s lacks %s; PEFT's default, 8, is taken", folder / "adapter_config.json", names)
+        lacking = " and ".join(left_out)
+        logger.warning("%s lacks %s; PEFT's default, 8, is taken", folder / "adapter_config.json", lacking)
     updates: dict[Site, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(folder, "adapter_model").items():
         site, part = _site_and_part(name, folder)
