@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import below, read_json, read_lines
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -153,7 +156,7 @@ def read_run(folder: Path, name: str) -> Run:
             held.levels,
         )
     (_, above), *named = _published_blocks(read_lines(scores_file))
-    blocks = {direction: block for direction, block in named if direction is not None}
+    blocks = [(direction, block) for direction, block in named if direction is not None]
     if not blocks:
         raise UserError(f"{scores_file} holds no direction; expected a line such as en-fr, then its score")
     if above.strip():
@@ -161,11 +164,21 @@ def read_run(folder: Path, name: str) -> Run:
             f"{scores_file} is damaged: it begins with {above.strip()[:40]!r}, and not with a direction; delete the "
             "file and evaluate again"
         )
-    scores, signature = {}, ""
+    scores: dict[Direction, float] = {}
+    signature = ""
     signatures: dict[str, Direction] = {}
-    for direction, block in blocks.items():
+    for direction, block in blocks:
         try:
-            scores[direction], signature = _published_score(block)
+            score, signature = _published_score(block)
+            if scores.setdefault(direction, score) != score:  # the published loop appends to the file
+                logger.warning(
+                    "%s has two scores of %s, %s and %s; the later counts",
+                    scores_file,
+                    direction,
+                    scores[direction],
+                    score,
+                )
+            scores[direction] = score
             signatures.setdefault(_VERSION.sub("", signature), direction)
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             raise UserError(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import RESULT_FILES, decoded, read_run
 from langspec_lora.evaluation.scores_file import parse_scores
@@ -229,6 +230,19 @@ def test_the_score_of_a_direction_is_the_one_below_its_name(tmp_path_factory, sc
     else:
         with pytest.raises(UserError, match=r"no score of sacrebleu under .*; delete the file and evaluate again"):
             read_run(folder, "x")
+
+
+def test_a_direction_that_is_named_twice_is_refused_without_a_score_and_named_with_another(tmp_path, caplog) -> None:
+    file = tmp_path / "all_direction.spbleu"
+    file.write_text("en-fr\nwo-en\n3\nen-fr\n7\n")
+    with pytest.raises(UserError, match="no score of sacrebleu under en-fr"):
+        read_run(tmp_path, "x")
+    file.write_text("en-fr\n7\nwo-en\n3\nen-fr\n7\n")
+    assert read_run(tmp_path, "x").metric("bleu") == {Direction("en", "fr"): 7, Direction("wo", "en"): 3}
+    assert not caplog.messages
+    file.write_text("en-fr\n6\nwo-en\n3\nen-fr\n7\n")
+    assert read_run(tmp_path, "x").metric("bleu")[Direction("en", "fr")] == 7
+    assert "has two scores of en-fr, 6.0 and 7.0; the later counts" in caplog.text
 
 
 KEEP = {"checkpoint": [{"path": "a.pt", "sha256": "0" * 64}], "generation": {"beam": 5}, "subset": "test"}
