@@ -58,6 +58,7 @@ class ErrorCollector:
 
     def __init__(self) -> None:
         self.errors: list[UserError] = []
+        self._texts: set[str] = set()
 
     @contextmanager
     def check(self) -> Iterator[None]:
@@ -86,7 +87,8 @@ class ErrorCollector:
 
     def _note(self, error: UserError) -> None:
         for found in error.errors if isinstance(error, SeveralErrors) else [error]:
-            if str(found) not in map(str, self.errors):
+            if str(found) not in self._texts:
+                self._texts.add(str(found))
                 self.errors.append(found)
 
 

@@ -180,7 +180,7 @@ def read_run(folder: Path, name: str) -> Run:
                 )
             scores[direction] = score
             signatures.setdefault(_VERSION.sub("", signature), direction)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
             raise UserError(
                 f"{scores_file}: no score of sacrebleu under {direction}; delete the file and evaluate again"
             ) from None
@@ -228,7 +228,7 @@ def _published_score(block: str) -> tuple[float, str]:
     """The score and its signature in what sacrebleu printed: JSON, a line of text, or (``-b``) a bare number.
 
     Raises:
-        ValueError, TypeError, AttributeError, KeyError, RecursionError: it is none of these.
+        ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError: it is none of these.
     """
     text, signature = block.strip(), ""
     if text.startswith(("{", "[")):

@@ -234,6 +234,10 @@ def test_the_score_of_a_direction_is_the_one_below_its_name(tmp_path_factory, sc
 
 def test_a_direction_that_is_named_twice_is_refused_without_a_score_and_named_with_another(tmp_path, caplog) -> None:
     file = tmp_path / "all_direction.spbleu"
+    for score in ("1" + "0" * 400, f'{{"name": "BLEU", "score": 1{"0" * 400}}}'):  # beyond all floats
+        file.write_text(f"en-fr\n{score}\n")
+        with pytest.raises(UserError, match="no score of sacrebleu under en-fr"):
+            read_run(tmp_path, "x")
     file.write_text("en-fr\nwo-en\n3\nen-fr\n7\n")
     with pytest.raises(UserError, match="no score of sacrebleu under en-fr"):
         read_run(tmp_path, "x")
