@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +13,21 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-MOST_SHOWN = 24
-"""Mistakes that are shown at most: a mistake in each of 39,800 directions is usually the same one."""
-
 _SIGPIPE = 13  # the signal module lacks it on some systems
+
+_LONGEST = 1000  # characters of a message: a dozen lines of a terminal
+_LONG_WORD = re.compile(r"\S{301,}")  # longer than a path usually is
+_MOST_MISTAKES = 20
 
 
 class UserError(ValueError):
-    """A wrong flag, file or setting; its message says what was given, what was expected and what to change."""
+    """A wrong flag, file or setting; its message says what was given, what was expected and what to change.
+
+    Whatever value the message repeats, it is a few lines: see :func:`brief`.
+    """
+
+    def __str__(self) -> str:
+        return brief(super().__str__())
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,10 +46,7 @@ class SeveralErrors(UserError):
         self.errors = errors
 
     def __str__(self) -> str:
-        shown = [*map(str, self.errors[:MOST_SHOWN])]
-        if len(self.errors) > MOST_SHOWN:
-            shown.append(f"{len(self.errors) - MOST_SHOWN:,} more mistakes")
-        return "; ".join(shown)
+        return "; ".join(_at_most_some([str(error) for error in self.errors]))
 
 
 class ErrorCollector:
@@ -53,7 +58,7 @@ class ErrorCollector:
 
     def __init__(self) -> None:
         self.errors: list[UserError] = []
-        self._found: set[str] = set()
+        self._texts: set[str] = set()
 
     @contextmanager
     def check(self) -> Iterator[None]:
@@ -82,8 +87,8 @@ class ErrorCollector:
 
     def _note(self, error: UserError) -> None:
         for found in error.errors if isinstance(error, SeveralErrors) else [error]:
-            if (text := str(found)) not in self._found:
-                self._found.add(text)
+            if str(found) not in self._texts:
+                self._texts.add(str(found))
                 self.errors.append(found)
 
 
@@ -198,14 +203,39 @@ def _drop_output() -> None:
 
 
 def listed(messages: Sequence[str]) -> str:
-    """One message as a line, or several as a numbered list, which shows the first of very many."""
-    lines = [printable(message) for message in messages[:MOST_SHOWN]]
+    """One message as a line, or several as a numbered list; each is :func:`brief`, and so is the list."""
     if len(messages) == 1:
-        return lines[0]
-    title = f"{len(messages):,} mistakes"
-    if len(messages) > MOST_SHOWN:
-        title += f", the first {MOST_SHOWN} of them"
-    return "\n".join([title, *(f"  {number}. {line}" for number, line in enumerate(lines, start=1))])
+        return brief(printable(messages[0]))
+    shown = _at_most_some([printable(message) for message in messages])
+    lines = [f"  {number}. {line}" for number, line in enumerate(shown, start=1)]
+    if len(shown) < len(messages):
+        lines[-1] = f"  … {shown[-1]}"
+    return "\n".join([f"{len(messages):,} mistakes", *lines])
+
+
+def _at_most_some(messages: Sequence[str]) -> list[str]:
+    """At most 20 of several messages, then how many more there are; the more there are, the shorter is each."""
+    most = max(400, 2 * _LONGEST // len(messages))
+    shown = [brief(message, most) for message in messages[:_MOST_MISTAKES]]
+    more = len(messages) - len(shown)
+    return [*shown, f"and {more:,} more; correct these first"] if more else shown
+
+
+def brief(text: str, most: int = _LONGEST) -> str:
+    """Cuts a message that repeats a long value from somebody's file or command line.
+
+    A word of more than 300 characters keeps its beginning and its end, with its length between them. What is still too
+    long keeps its beginning, which says what is wrong, and its end, which says what to do.
+
+    Args:
+        text: a message.
+        most: the number of characters that it may have, at least 400.
+    """
+    text = _LONG_WORD.sub(lambda word: f"{word[0][:120]}…({len(word[0]):,} characters)…{word[0][-80:]}", text)
+    if len(text) <= most:
+        return text
+    head, tail = most * 6 // 10, most * 3 // 10
+    return f"{text[:head]} … ({len(text) - head - tail:,} more characters) … {text[-tail:]}"
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ directions and lists, whoever gave it: a flag, a checkpoint, somebody's adapters
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,22 +261,36 @@ class LanguageTable:
             raise UserError(f"unknown language {name!r}; the model has adapters for {some_of(self.names)}") from None
 
 
+_COLUMNS = ("names", "levels", "ranks")
+_HASH = "sha256"
+
+
 def languages_to_json(table: LanguageTable) -> str:
-    """The JSON text of a language table, which checkpoints store."""
-    return json.dumps({"names": table.names, "levels": table.levels, "ranks": table.ranks}, ensure_ascii=False)
+    """The JSON text of a language table, which checkpoints store, with its own hash."""
+    content = {key: list(getattr(table, key)) for key in _COLUMNS}
+    return json.dumps({**content, _HASH: _hash_of(content)}, ensure_ascii=False)
+
+
+def _hash_of(content: Mapping[str, list]) -> str:
+    text = json.dumps([content[key] for key in _COLUMNS], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def languages_from_json(text: str) -> LanguageTable:
-    """Reads what :func:`languages_to_json` wrote.
+    """Reads what :func:`languages_to_json` wrote; tables of earlier versions have no hash.
 
     Raises:
         UserError: the text is damaged.
     """
     try:
         table = json.loads(text)
-        columns = [table[key] for key in ("names", "levels", "ranks")]
+        columns = [table[key] for key in _COLUMNS]
         if not all(isinstance(column, list) for column in columns):
             raise TypeError("expected lists")
+        if unknown := set(table) - {*_COLUMNS, _HASH}:
+            raise ValueError(f"unknown {shortened(unknown)}")
+        if _HASH in table and table[_HASH] != _hash_of(table):
+            raise ValueError("the hash differs")
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError("the checkpoint's table of languages is damaged; download it again") from error
     try:

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TextIO
 
-from langspec_lora.errors import printable
+from langspec_lora.errors import brief, printable
 
 
 def is_quiet() -> bool:
@@ -15,17 +15,18 @@ def is_quiet() -> bool:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records with what a terminal would obey escaped, as :func:`show` does."""
+    """Formats log records with what a terminal would obey escaped, as :func:`show` does; warnings are brief."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :class:`logging.Formatter`."""
-        return _lines(super().format(record))
+        text = _lines(super().format(record))
+        return text if record.levelno < logging.WARNING or record.exc_info else brief(text)
 
 
 def note(text: str) -> None:
     """Prints a line for the user."""
     if not is_quiet():
-        print(f"langspec-lora: {printable(text)}", file=sys.stderr, flush=True)
+        print(f"langspec-lora: {brief(printable(text))}", file=sys.stderr, flush=True)
 
 
 def show(*lines: str, file: TextIO | None = None) -> None:

@@ -53,13 +53,14 @@ from fuzz_formats import BY_FORMAT
 from fuzz_targets import TARGETS, Target, digest
 
 from langspec_lora import files
-from langspec_lora.errors import UserError
+from langspec_lora.errors import SeveralErrors, UserError, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = ("silent", "traceback", "crash", "hang", "memory", "escaped", "wordy")
 VERDICTS = ("refused", "equal", "written", "warned", "edited", "unchecked", *FINDINGS)
 KEPT = ROOT / "build" / "fuzz"
-LONGEST_MESSAGE = 1500
+LONGEST_MESSAGE = 1000  # characters of one mistake
+MOST_LINES = 21
 CASES_IN_A_PROCESS = 40
 
 
@@ -209,8 +210,10 @@ def _read(target: Target, folder: Path, expected: str, label: str, is_damage: bo
     except (UserError, OSError) as error:
         if isinstance(error, OSError) and error.filename is None:
             return _failed(error, label)
-        wordy = len(str(error)) > LONGEST_MESSAGE
-        return Outcome("wordy" if wordy else "refused", label, str(error)[: 2 * LONGEST_MESSAGE])
+        error = error if isinstance(error, UserError) else UserError(f"{error.filename}: {error.strerror}")
+        mistakes = list(map(str, error.errors if isinstance(error, SeveralErrors) else [error]))
+        wordy = max(map(len, mistakes)) > LONGEST_MESSAGE or listed(mistakes).count("\n") > MOST_LINES
+        return Outcome("wordy" if wordy else "refused", label, "\n".join(mistakes)[: 4 * LONGEST_MESSAGE])
     except Exception as error:
         return _failed(error, label)
     if found == expected:

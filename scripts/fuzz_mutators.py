@@ -154,12 +154,16 @@ def edit_value(draw: Random, content: Any) -> Any:
     return content
 
 
+def _as_float(value: int | float) -> float:
+    return float(value) if abs(value) < 1e300 else 1e300
+
+
 def nearby(draw: Random, value: Any) -> Any:
     """A value that differs a little, or only in its type."""
     if isinstance(value, bool) or value is None:
         return draw.choice((not value, str(value), int(bool(value))))
     if isinstance(value, (int, float)):
-        return draw.choice((value + 1, -value, value * 1000, str(value), float(value), [value], bool(value)))
+        return draw.choice((value + 1, -value, value * 1000, str(value), _as_float(value), [value], bool(value)))
     if isinstance(value, str):
         return draw.choice((value[:-1], value + " ", value.upper(), value * 2, [value], {value: value}, value[::-1]))
     if isinstance(value, list):

@@ -94,6 +94,8 @@ def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabul
     check_model_sizes(outline)
     args = outline.model_args
     if args is None or not getattr(args, "add_lora", False):
+        if args is not None and not hasattr(args, "add_lora") and _adapter_entries(outline):
+            raise UserError(f"{label} holds adapters, but its arguments lack add_lora; give a whole checkpoint")
         return  # a stock model
     check_model_arguments(args)
     expected = adapter_shapes(args, stored_config(args, label))

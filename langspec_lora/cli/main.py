@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from langspec_lora.errors import UserError, command_line
+from langspec_lora.errors import UserError, brief, command_line, printable
 from langspec_lora.notes import PrintableFormatter
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _unexpected(error: Exception) -> str:
     from pathlib import Path
 
     last = traceback.extract_tb(error.__traceback__)[-1]
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    what = brief(printable(" ".join(f"{type(error).__name__}: {error}".split())))
     place = f"{Path(last.filename).name}, line {last.lineno}"
     return f"langspec-lora: unexpected error: {what} ({place}); run it again with -v for the traceback"
 

@@ -77,11 +77,15 @@ def dictionary_text(model: bytes, languages: Iterable[str]) -> str:
 
     Control symbols are left out, because fairseq adds its own.
     """
-    pieces = _pieces(model)
-    return "".join(f"{token} 1\n" for token in [*pieces, *(f"__{name}__" for name in languages)])
+    return "".join(f"{token} 1\n" for token in [*pieces_of(model), *(f"__{name}__" for name in languages)])
 
 
-def _pieces(model: bytes) -> list[str]:
+def pieces_of(model: bytes) -> list[str]:
+    """The pieces of a SentencePiece model, without its control symbols.
+
+    Raises:
+        RuntimeError, UnicodeDecodeError: it is damaged.
+    """
     from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_proto=model)
@@ -105,7 +109,8 @@ def load_splitter(spm_model: str | Path) -> Callable[[str], str]:
     try:
         processor = SentencePieceProcessor(model_file=str(spm_model))
         content = Path(spm_model).read_bytes()
-    except (OSError, RuntimeError) as error:
+        pieces_of(content)  # one that is not UTF-8 would end the program at the first line that has it
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{spm_model} is not a SentencePiece model: {' '.join(str(error).split())}") from error
     _check_whole(content, spm_model)
     return lambda line: " ".join(processor.encode(line, out_type=str))
@@ -160,8 +165,8 @@ def check_fit(spm: Path, dictionary: Path) -> None:
     """
     try:
         content = spm.read_bytes()
-        pieces = _pieces(content)
-    except (OSError, RuntimeError) as error:
+        pieces = pieces_of(content)
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{spm} is not a SentencePiece model ({reason}); give the .model file") from error
     _check_whole(content, spm)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import below, read_json, read_lines
 from langspec_lora.naming import some_of
+
+logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 SCORES = "scores.json"
@@ -156,7 +159,7 @@ def read_run(folder: Path, name: str) -> Run:
             held.levels,
         )
     (_, above), *named = _published_blocks(read_lines(scores_file))
-    blocks = {direction: block for direction, block in named if direction is not None}
+    blocks = [(direction, block) for direction, block in named if direction is not None]
     if not blocks:
         raise UserError(f"{scores_file} holds no direction; expected a line such as en-fr, then its score")
     if above.strip():
@@ -164,13 +167,23 @@ def read_run(folder: Path, name: str) -> Run:
             f"{scores_file} is damaged: it begins with {above.strip()[:40]!r}, and not with a direction; delete the "
             "file and evaluate again"
         )
-    scores, signature = {}, ""
+    scores: dict[Direction, float] = {}
+    signature = ""
     signatures: dict[str, Direction] = {}
-    for direction, block in blocks.items():
+    for direction, block in blocks:
         try:
-            scores[direction], signature = _published_score(block)
+            score, signature = _published_score(block)
+            if scores.setdefault(direction, score) != score:  # the published loop appends to the file
+                logger.warning(
+                    "%s has two scores of %s, %s and %s; the later counts",
+                    scores_file,
+                    direction,
+                    scores[direction],
+                    score,
+                )
+            scores[direction] = score
             signatures.setdefault(_VERSION.sub("", signature), direction)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
             raise UserError(
                 f"{scores_file}: no score of sacrebleu under {direction}; delete the file and evaluate again"
             ) from None
@@ -218,7 +231,7 @@ def _published_score(block: str) -> tuple[float, str]:
     """The score and its signature in what sacrebleu printed: JSON, a line of text, or (``-b``) a bare number.
 
     Raises:
-        ValueError, TypeError, AttributeError, KeyError, RecursionError: it is none of these.
+        ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError: it is none of these.
     """
     text, signature = block.strip(), ""
     if text.startswith(("{", "[")):

@@ -71,6 +71,8 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
     if not stored.holds_base:
         content["base"] |= {"path": stored.base_path, "fingerprint": stored.fingerprint}
     if stored.is_checkpoint and hasattr(stored.args, "freeze_original_parameters"):
+        if not hasattr(stored.args, "add_lora"):
+            raise UserError(f"{stored} holds wrong training arguments (no add_lora); give a whole checkpoint")
         frozen = content["frozen"] = freezes_base(stored.args)
         if frozen or base is not None:
             content["trainable"] = _trained_parameters(cells, adapters, stored.args) + (0 if frozen else base or 0)

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from langspec_lora.errors import SeveralErrors, UserError, collect_errors, command_line, exit_on_user_error
+from langspec_lora.errors import (
+    SeveralErrors,
+    UserError,
+    collect_errors,
+    command_line,
+    exit_on_user_error,
+    printable,
+)
 from tests import ROOT
 
 
@@ -70,6 +77,41 @@ def test_one_mistake_is_raised_as_it_is_and_none_lets_the_command_go_on() -> Non
     with pytest.raises(UserError, match=r"^--dim 0: wrong$") as raised:
         check_all("--dim 0: wrong", "--dim 0: wrong")
     assert type(raised.value) is UserError
+
+
+@pytest.mark.parametrize("unit", ["x", "a b ", "\u202e", "三", "\n", "'x', "])
+def test_message_with_a_long_value_is_a_few_lines_and_keeps_its_ends(unit) -> None:
+    value = f"start{unit * 5000}end"
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise UserError(f"a.json: rank is {value}; give a number")
+    text = str(ended.value.code)
+    assert len(text) <= 1030
+    assert text.startswith(f"langspec-lora: error: a.json: rank is start{printable(unit.strip())}")
+    assert text.endswith("end; give a number")
+    assert len(str(UserError(value))) <= 1000
+    if not any(char.isspace() for char in unit):
+        assert f"({len(value) + 1:,} characters)" in str(UserError(f"rank is {value}; give a number"))
+    again = pickle.loads(pickle.dumps(UserError(value)))
+    assert str(again) == str(UserError(value))
+
+
+def test_message_without_a_long_value_is_whole() -> None:
+    path = "/".join(["folder"] * 42)
+    text = f"--out {path}: " + "a sentence of several words, " * 24
+    assert str(UserError(text)) == text
+
+
+def test_list_of_many_mistakes_says_how_many_there_are() -> None:
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        check_all(*(f"{number}.pt: {'long ' * 300}" for number in range(1, 1501)))
+    lines = str(ended.value.code).splitlines()
+    assert lines[0] == "langspec-lora: error: 1,500 mistakes"
+    assert [line.split(".pt")[0].strip() for line in lines[1:21]] == [f"{number}. {number}" for number in range(1, 21)]
+    assert lines[21:] == ["  … and 1,480 more; correct these first"]
+    assert max(map(len, lines)) < 450
+    joined = str(SeveralErrors(*(UserError(f"{number}: {'y' * 9000}") for number in range(1, 1501))))
+    assert len(joined) < 9000
+    assert joined.endswith("; and 1,480 more; correct these first")
 
 
 def test_several_mistakes_can_be_sent_to_another_process() -> None:

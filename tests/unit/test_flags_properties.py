@@ -85,15 +85,21 @@ def test_training_flags_of_any_value_are_a_configuration_or_a_sentence(values, l
             assert all(found.side(site) in SIDES for site in found.sites)
             assert all(rank >= 1 for rank in found.languages.ranks)
             assert found.start + found.dim <= 24
+        if check is pruning_from_args:
+            assert 0 <= args.target_pruning_ratio < 1
+            assert args.pruning_t2 >= 1
 
 
-FEW = st.lists(st.integers(0, 4).map(str), min_size=1, max_size=3)
+FEW = st.lists(st.integers(0, 4).map(str), min_size=1, max_size=2)
+SIDES_OF_LAYERS = st.one_of(
+    st.lists(st.sampled_from(SIDES), min_size=2, max_size=2),
+    st.lists(st.sampled_from(SIDES), min_size=3, max_size=3),
+    st.lists(st.sampled_from((*SIDES, *SIDES, "x")), max_size=4),
+)
 
 
 @examples(100)
-@given(
-    st.sampled_from((("encoder", 3), ("decoder", 2))), FEW, st.lists(st.sampled_from((*SIDES, *SIDES, "x")), max_size=4)
-)
+@given(st.sampled_from((("encoder", 3), ("decoder", 2))), FEW, SIDES_OF_LAYERS)
 def test_layers_and_sides_are_right_exactly_where_the_model_has_them(stack, layers, sides) -> None:
     name, count = stack
     words = [f"--{name}-lora-layer={'_'.join(layers)}", f"--{name}-activation-direction={'_'.join(sides)}"]
@@ -105,6 +111,40 @@ def test_layers_and_sides_are_right_exactly_where_the_model_has_them(stack, laye
         assert config.stacks[name].sides == tuple(sides)
     else:
         with pytest.raises(UserError, match=rf"--{name}-(lora-layer|activation-direction)"):
+            AdapterConfig.from_args(args)
+
+
+@examples(80)
+@given(
+    st.integers(0, 28),
+    st.integers(0, 14),
+    st.sampled_from(("none", "0_2")),
+    st.lists(st.sampled_from(tuple(POSITIONS["encoder"])), min_size=1, max_size=2, unique=True),
+    st.sampled_from(("none", "1")),
+    st.lists(st.sampled_from(tuple(POSITIONS["decoder"])), min_size=1, max_size=2, unique=True),
+)
+def test_a_slice_is_right_exactly_where_all_adapted_layers_have_its_features(
+    dim, start, encoder, in_encoder, decoder, in_decoder
+) -> None:
+    words = [
+        f"--dim={dim}",
+        f"--start-idx={start}",
+        f"--encoder-lora-layer={encoder}",
+        f"--decoder-lora-layer={decoder}",
+    ]
+    words += [f"--encoder-lora-position={'_'.join(in_encoder)}", f"--decoder-lora-position={'_'.join(in_decoder)}"]
+    widths = {("encoder", "fc"): (16, 12), ("decoder", "fc"): (8, 24), ("encoder", "q"): (16,), ("decoder", "q"): (8,)}
+    found = []
+    for stack, layers, positions in (("encoder", encoder, in_encoder), ("decoder", decoder, in_decoder)):
+        for position in positions if layers != "none" else ():
+            found += widths[stack, "fc" if position in ("fc1", "fc2") else "q"]
+            found += (16,) if position in ("crossk", "crossv") else ()
+    args = Namespace(**vars(fairseq_parser().parse_args(words)), **SIZES, langs="en,fr,wo")
+    if found and (start + dim <= min(found) if dim else not start):
+        config = AdapterConfig.from_args(args)
+        assert (config.dim, config.start) == (dim, start)
+    else:
+        with pytest.raises(UserError, match=r"--dim|--start-idx|adapt nothing"):
             AdapterConfig.from_args(args)
 
 
@@ -169,7 +209,12 @@ SEARCH_FLAGS = [
 
 
 @examples(100)
-@given(st.dictionaries(st.sampled_from(SEARCH_FLAGS), NUMBERS | WORDS, max_size=4))
+@given(
+    st.dictionaries(st.sampled_from(SEARCH_FLAGS), NUMBERS | WORDS, max_size=4)
+    | st.dictionaries(
+        st.sampled_from(SEARCH_FLAGS), st.integers(0, 9999).map(str) | st.floats(0, 9).map(str) | NUMBERS, max_size=2
+    )
+)
 def test_flags_of_a_search_of_any_value_are_settings_or_mistakes(values) -> None:
     try:
         args = our_parser(GenerationSettings, BatchLimits).parse([f"{flag}={value}" for flag, value in values.items()])
@@ -183,6 +228,8 @@ def test_flags_of_a_search_of_any_value_are_settings_or_mistakes(values) -> None
             name = flag.lstrip("-").replace("-", "_")
             held = next(getattr(group, name) for group in found if hasattr(group, name))
             assert held == (value if isinstance(held, str) else type(held)(value))
+            if not isinstance(held, str):  # Python also reads 1_0 and the digits of any script
+                assert set(value) <= set("0123456789+-.eE")
 
 
 VALID_SEARCHES = st.builds(
@@ -264,7 +311,7 @@ def test_a_command_on_nothing_ends_in_a_sentence(tmp_path_factory, line) -> None
 
 
 @examples(60)
-@given(st.lists(NAMES | st.text(max_size=3), max_size=4).map(",".join))
+@given(st.lists(NAMES | st.text(max_size=3) | NAMES.map(" {} ".format), max_size=4).map(",".join))
 def test_a_list_of_names_is_what_stands_between_commas_or_a_sentence(text) -> None:
     parts = [part.strip() for part in text.split(",")]
     if all(parts) and len(set(parts)) == len(parts):
@@ -283,19 +330,21 @@ def test_a_value_that_names_no_file_is_the_value(text) -> None:
 
 
 @examples(40)
-@given(st.none() | NAMES | WORDS, st.none() | st.integers(-1, 3))
+@given(
+    st.none()
+    | WORDS
+    | st.lists(st.sampled_from(("en", "fr", "wo", " en", "fr ", "EN", "nl", "")), min_size=1, max_size=3).map(",".join),
+    st.none() | st.integers(-1, 3),
+)
 def test_languages_to_train_are_some_of_the_model_or_a_sentence(names, number) -> None:
     table = LanguageTable(("en", "fr", "wo"), ("high", "high", "low"), (2, 2, 8))
     args = Namespace(train_languages=names, add_lora=True, freeze_original_parameters=None, language_num=number)
-    try:
-        chosen = trained_languages(args, table)
-    except UserError:
-        assert not set(str(names).replace(" ", "").split(",")) <= set(table.names) or len(str(names).split(",")) > len(
-            set(str(names).replace(" ", "").split(","))
-        )
+    wanted = list(table.names) if names is None else [name.strip() for name in names.split(",")]
+    if set(wanted) <= set(table.names) and len(set(wanted)) == len(wanted):
+        assert trained_languages(args, table) == tuple(n for n, name in enumerate(table.names) if name in wanted)
     else:
-        wanted = set(table.names if names is None else (name.strip() for name in names.split(",")))
-        assert {table.names[index] for index in chosen} == wanted
+        with pytest.raises(UserError, match="--train-languages"):
+            trained_languages(args, table)
     if number in (None, 3):
         check_language_number(args, table.names)
     else:

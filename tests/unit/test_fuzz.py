@@ -40,12 +40,20 @@ def raises(error: BaseException):
     return read
 
 
+class Wordy(UserError):
+    """A mistake whose message is not cut."""
+
+    def __str__(self) -> str:
+        return ValueError.__str__(self)
+
+
 @pytest.mark.parametrize(
     ("read", "verdict"),
     [
         (raises(UserError("a sentence")), "refused"),
         (raises(OSError(2, "No such file", "x")), "refused"),
-        (raises(UserError("long " * 999)), "wordy"),
+        (raises(UserError("long " * 999)), "refused"),
+        (raises(Wordy("long " * 999)), "wordy"),
         (raises(KeyError("x")), "traceback"),
         (raises(OSError("of no file")), "traceback"),
         (raises(MemoryError()), "memory"),

@@ -224,3 +224,33 @@ def test_stored_table_that_cannot_be_is_refused_with_the_reason(changes, words) 
 def test_stored_table_that_is_no_table_is_damaged(text) -> None:
     with pytest.raises(UserError, match=r"^the checkpoint's table of languages is damaged; download it again"):
         languages_from_json(text)
+
+
+def test_flipped_bit_of_a_stored_table_is_named_without_its_checkpoint() -> None:
+    table = LanguageTable(("en", "wo", "zh_Hant"), ("high", "low", "med"), (2, 16, 3))
+    text, refused = languages_to_json(table).encode(), 0
+    for place in range(8 * len(text)):
+        changed = bytearray(text)
+        changed[place // 8] ^= 1 << place % 8
+        try:
+            found = languages_from_json(changed.decode("utf-8", "replace"))
+        except UserError:
+            refused += 1
+        else:
+            assert found == table, changed
+    assert refused > 0.95 * 8 * len(text)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ranks": [2, 9]}, {"names": ["en", "sd"]}, {"levels": ["med", "low"]}, {"ranks": [2, 8.0]},
+                {"sha256": None}, {"sha265": 1}],
+)  # fmt: skip
+def test_stored_table_that_is_not_the_one_that_was_hashed_is_damaged(changes) -> None:
+    text = languages_to_json(LanguageTable(("en", "wo"), ("high", "low"), (2, 8)))
+    with pytest.raises(UserError, match=r"^the checkpoint's table of languages is damaged; download it again"):
+        languages_from_json(json.dumps({**json.loads(text), **changes}))
+
+
+def test_stored_table_of_an_earlier_version_has_no_hash() -> None:
+    text = '{"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 8]}'
+    assert languages_from_json(text) == LanguageTable(("en", "wo"), ("high", "low"), (2, 8))

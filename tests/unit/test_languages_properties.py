@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 from hypothesis import given
@@ -24,6 +26,9 @@ def as_written(text: str) -> Resources | None:
     """What a YAML library of another reading finds; None if it is not what the documentation describes."""
     try:
         content = yaml.load(text, Loader=yaml.BaseLoader)
+        for node in [yaml.compose(text), *(value for _, value in yaml.compose(text).value)]:
+            if isinstance(node, yaml.MappingNode) and len({key.value for key, _ in node.value}) < len(node.value):
+                return None  # a key is given twice
         lists = {level: content.get(level) or [] for level in LEVELS}
         levels = {name: level for level, names in lists.items() for name in names}
         ranks = {name: int(rank) for name, rank in (content.get("ranks") or {}).items()}
@@ -31,7 +36,8 @@ def as_written(text: str) -> Resources | None:
     except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
         return None
     fits = (
-        all(isinstance(names, list) for names in lists.values())
+        set(content) <= {*LEVELS, "ranks", "flores"}
+        and all(isinstance(names, list) for names in lists.values())
         and len(levels) == sum(map(len, lists.values()))
         and all(isinstance(name, str) and name for name in levels)
         and min(ranks.values(), default=1) >= 1
@@ -56,6 +62,38 @@ def check(path, text: str) -> None:
 def test_a_file_of_nearly_right_content_is_its_content_or_a_sentence(tmp_path_factory, content, flow) -> None:
     path = tmp_path_factory.getbasetemp() / "levels.yaml"
     check(path, yaml.safe_dump(content, allow_unicode=True, default_flow_style=flow))
+
+
+FEW_NAMES = st.sampled_from(("en", "fr", "wo", "no", "中"))
+RANKS = st.integers(-1, 99).map(str) | st.sampled_from(("1_0", "٣", "2.0", "x", ""))
+
+
+@examples(100)
+@given(
+    st.dictionaries(FEW_NAMES, st.sampled_from(LEVELS), max_size=4),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "ranks": st.dictionaries(FEW_NAMES, RANKS, max_size=2),
+            "flores": st.dictionaries(FEW_NAMES, st.sampled_from(("eng", "fra", "")), max_size=1),
+        },
+    ),
+    st.sampled_from(("", "", "", "low: [sd]\n", "lows: [sd]\n", "med: [en]\n", "ranks: {en: 3}\n")),
+)
+def test_a_file_is_read_exactly_if_it_is_right(tmp_path_factory, levels, content, more) -> None:
+    content = {level: [name for name in levels if levels[name] == level] for level in {*levels.values()}} | content
+    path = tmp_path_factory.getbasetemp() / "levels.yaml"
+    text = yaml.safe_dump(content, allow_unicode=True)
+    text = more if text == "{}\n" else text + more
+    path.write_text(text, encoding="utf-8")
+    expected = as_written(text)
+    ranks = content.get("ranks", {}).values()
+    written = [] if text == "" else [key.value for key, _ in yaml.compose(text).value]
+    if expected is not None and set(written) & set(LEVELS) and all(map(re.compile("[0-9]+").fullmatch, ranks)):
+        assert read_resources(path) == expected
+    else:
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            read_resources(path)
 
 
 @examples(100)

@@ -53,6 +53,7 @@ _EXPORTED_ACTIVATIONS = {
     "gelu_accurate": "gelu_new",
     "gelu_fast": "gelu_new",
 }
+_MOST_LAYERS = 10_000  # more would fill the memory with names of weights before one is missed
 _ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "encoder_layers"}
 _ALIASES["num_attention_heads"] = "encoder_attention_heads"
 _REQUIRED = {  # by fairseq's name: the value built into Hugging Face's model, and fairseq's default
@@ -92,6 +93,8 @@ def fairseq_args(config: Mapping[str, Any], label: str) -> Namespace:
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{label}: {name} is {value!r}; expected a whole number of at least 1")
+        if value > (most := _MOST_LAYERS if name.endswith("layers") else 2**31):
+            raise UserError(f"{label}: {name} is {value!r}; expected at most {most:,}")
     activation = config.get("activation_function", "relu")
     if activation not in _ACTIVATIONS:
         raise UserError(f"{label}: fairseq has no activation {activation!r}; it has {some_of(_ACTIVATIONS)}")

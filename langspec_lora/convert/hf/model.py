@@ -19,7 +19,7 @@ from langspec_lora.checkpoints.vocabulary_files import given_sentencepiece_model
 from langspec_lora.convert.hf.config_json import BOS, EOS, PAD, fairseq_args, huggingface_config, training_flags
 from langspec_lora.convert.hf.files import read_json, read_tensors, write_json
 from langspec_lora.convert.hf.tokenizer_files import TOKENIZER_FILES, check_tokenizer, write_tokenizer
-from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary, sentencepiece_model
+from langspec_lora.convert.hf.vocabulary import Vocabulary, read_vocabulary, sentencepiece_model, warn_of_other_pieces
 from langspec_lora.convert.hf.weights import to_fairseq, to_huggingface
 from langspec_lora.data.vocabulary import SENTENCEPIECE, check_fit
 from langspec_lora.errors import UserError, collect_errors
@@ -131,6 +131,7 @@ def write_import(model: ModelFolder, out: Path, overwrite: bool) -> ImportedMode
     with whole_folder(out, IMPORTED_FILES, overwrite) as partial:
         (partial / "dict.txt").write_text(vocabulary.dictionary(), encoding="utf-8")
         check_fit(model.spm, partial / "dict.txt")
+        warn_of_other_pieces(model.spm, vocabulary, model.folder)
         shutil.copyfile(model.spm, partial / SENTENCEPIECE)
         weights = read_tensors(model.folder, "model", "pytorch_model")
         args.langs = ",".join(vocabulary.languages)

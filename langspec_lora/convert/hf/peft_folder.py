@@ -10,6 +10,7 @@ side ``tgt``, the whole LoRA becomes the adapter of the target language.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ from langspec_lora.lora import draw_a
 from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS, SOURCE, Site
 from langspec_lora.tensor_files import write_tensors
+
+logger = logging.getLogger(__name__)
 
 PEFT_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -154,6 +157,10 @@ def import_lora(
     """
     settings = read_json(folder / "adapter_config.json")
     _check_settings(settings, folder)
+    left_out = [name for name in ("r", "lora_alpha") if name not in settings]
+    if left_out:  # PEFT always writes them, so a part of the file may be lost
+        lacking = " and ".join(left_out)
+        logger.warning("%s lacks %s; PEFT's default, 8, is taken", folder / "adapter_config.json", lacking)
     updates: dict[Site, dict[str, Tensor]] = {}
     for name, tensor in read_tensors(folder, "adapter_model").items():
         site, part = _site_and_part(name, folder)

@@ -8,6 +8,7 @@ multilingual``). M2M100 has the same tokens in the same order on both sides. NLL
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,16 @@ from sentencepiece import SentencePieceProcessor
 
 from langspec_lora.convert.hf.added_tokens import AddedTokens, language_names, language_remarks, read_added_tokens
 from langspec_lora.convert.hf.files import optional_module, read_json
-from langspec_lora.data.vocabulary import SENTENCEPIECE
+from langspec_lora.data.vocabulary import SENTENCEPIECE, pieces_of
 from langspec_lora.errors import UserError
 from langspec_lora.naming import some_of
+from langspec_lora.values import shortened
+
+logger = logging.getLogger(__name__)
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 _LANGUAGE_TOKEN = re.compile(r"__(\w+)__")
+_NO_PIECE = re.compile(r"__\w+__|madeupword\d+|<mask>")
 _SENTENCEPIECE_NAMES = (SENTENCEPIECE, "spiece.model", "spm.model")
 
 
@@ -115,6 +120,31 @@ def sentencepiece_model(folder: Path) -> Path:
     )
 
 
+def warn_of_other_pieces(model: Path, vocabulary: Vocabulary, folder: Path) -> None:
+    """Warns if the tokens are not the pieces of the SentencePiece model: a file may be damaged, or of another model.
+
+    Args:
+        model: the SentencePiece model, which can be read.
+        vocabulary: the tokens.
+        folder: the Hugging Face folder, whose added tokens are no pieces.
+    """
+    pieces = dict.fromkeys(pieces_of(model.read_bytes()))
+    others = {*SPECIALS, *read_added_tokens(folder).ids}
+    lacking = [piece for piece in pieces if piece not in set(vocabulary.tokens)]
+    strange = [
+        token
+        for token in vocabulary.tokens
+        if token not in pieces and token not in others and not _NO_PIECE.fullmatch(token)
+    ]
+    for names, of, lacks in ((lacking, model, f"the tokenizer of {folder} lacks"), (strange, folder, f"{model} lacks")):
+        if names:
+            logger.warning(
+                "%s %d of the tokens of %s, such as %s, so that text is split in another way; check that both files "
+                "are whole and of one model",
+                *(lacks, len(names), of, shortened(names[0], 40)),
+            )
+
+
 def _spare_names(taken: Mapping[str, Any]) -> Iterator[str]:
     number = 0
     while True:
@@ -204,9 +234,9 @@ def _nllb(model: Path, codes: Sequence[str], added: Mapping[str, int]) -> dict[s
     """
     try:
         processor = SentencePieceProcessor(model_file=str(model))
-    except (OSError, RuntimeError) as error:
+        pieces = [processor.id_to_piece(number) for number in range(3, processor.get_piece_size())]
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{model} is not a SentencePiece model: {' '.join(str(error).split())}") from error
-    pieces = [processor.id_to_piece(number) for number in range(3, processor.get_piece_size())]
     tokens = [*SPECIALS, *pieces]
     if "<mask>" not in added and not any(code in added for code in codes):
         tokens += [*(f"__{code}__" for code in codes), "<mask>"]

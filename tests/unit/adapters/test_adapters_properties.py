@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from langspec_lora.adapters.averaging import average
 from langspec_lora.adapters.counts import count_adapters
 from langspec_lora.adapters.edit import add_languages, join, remove_languages, select_languages
-from langspec_lora.adapters.entries import MANIFEST, language_manifest, read_manifest
+from langspec_lora.adapters.entries import MANIFEST, MASK_EPOCH, language_manifest, read_manifest
 from langspec_lora.adapters.packed import Adapters, PackedMatrices, adapter_entries
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable
@@ -106,6 +106,7 @@ def test_a_new_language_computes_nothing_and_changes_nothing(old, new, places, s
             a, b = more.matrices(site, name)
             assert not (b.T @ a).any()
             assert a.any()
+            assert more.packed[site].mask[more.rows(name)].eq(1).all()
     again = add_languages(adapters, new, "rank", seed)
     assert by_language(again) == by_language(more)
 
@@ -134,8 +135,9 @@ def test_an_average_is_that_of_a_plain_loop_in_any_order(table, places, count) -
 @given(tables(), PLACES)
 def test_counts_are_those_of_a_plain_loop(table, places) -> None:
     adapters = adapters_of(table, places, 7)
-    rows = by_language(adapters)
-    for cell in count_adapters(adapters):
+    rows, cells = by_language(adapters), count_adapters(adapters)
+    assert sorted((cell.language, cell.site) for cell in cells) == sorted(rows)
+    for cell in cells:
         _, rank, a, b, mask = rows[cell.language, cell.site]
         flat = [value for row in (*a, *b) for value in row]
         alive = [value for row in mask for value in row]
@@ -155,6 +157,7 @@ def test_entries_of_a_checkpoint_are_the_adapters(table, places) -> None:
             assert entries[f"{site.path}.lora_{part}"] is value or torch.equal(
                 entries[f"{site.path}.lora_{part}"], value
             )
+    assert entries[MASK_EPOCH].tolist() == [adapters.mask_epoch]
     assert len(entries) == 2 + 3 * len(places)
 
 

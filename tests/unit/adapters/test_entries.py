@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -270,6 +271,9 @@ def test_manifest_is_a_json_text_in_utf8_and_comes_back() -> None:
     assert manifest.dtype == torch.int64
     assert json.loads(bytes(manifest.tolist())) == {
         "names": list(TABLE.names), "levels": list(TABLE.levels), "ranks": list(TABLE.ranks),
+        "sha256": hashlib.sha256(
+            rb'[["en","\u0b13\u0b21\u0b3c\u0b3f\u0b06","wo"],["high","med","low"],[2,1,3]]'
+        ).hexdigest(),
     }  # fmt: skip
     assert "ଓଡ଼ିଆ".encode() in bytes(manifest.tolist())
     assert read_manifest(manifest) == TABLE

@@ -80,7 +80,7 @@ def test_entries_of_adapters_are_named_and_sized_before_anything_is_built(dim, s
         "encoder": StackConfig((1,), ("fc1",), ("src", "tgt")),
         "decoder": StackConfig((0,), ("crossk",), ("tgt",)),
     }
-    manifest = '{"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 3]}'
+    manifest = '{"names": ["en", "wo"], "levels": ["high", "low"], "ranks": [2, 3], "sha256": "' + "0" * 64 + '"}'
     expected = {"adapters.manifest": (len(manifest),), "adapters.mask_epoch": (1,)}
     for name, (width_in, width_out) in (
         ("encoder.layers.1.fc1", sizes["fc1"]),
@@ -319,6 +319,11 @@ def test_every_model_of_an_ensemble_has_whole_adapters_for_all_languages(tmp_pat
     wrong = write(tmp_path / "wrong.pt", shapes, stored_arguments(dropout=2.0))
     with pytest.raises(UserError, match="argument dropout is"):
         check_generation_checkpoints([wrong], ["en"], VOCABULARY)
+    vague = stored_arguments()
+    del vague.add_lora
+    unsaid = write(tmp_path / "unsaid.pt", shapes, vague)
+    with pytest.raises(UserError, match=r"unsaid\.pt holds adapters, but its arguments lack add_lora; give a whole"):
+        check_generation_checkpoints([unsaid], ["en"], VOCABULARY)
     deep = write(tmp_path / "deep.pt", shapes, stored_arguments(encoder_layers=3))
     with pytest.raises(UserError, match="encoder_layers is 3, but it holds a model of 2"):
         check_generation_checkpoints([deep], ["en"], VOCABULARY)

@@ -19,6 +19,7 @@ from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.errors import UserError
+from langspec_lora.report.inspection import inspect
 from tests import ROOT
 
 STORED = ROOT / "tests" / "stored"
@@ -167,3 +168,12 @@ def test_flipped_bit_of_a_number_that_stays_plausible_is_named(tmp_path, bit) ->
     assert not torch.equal(torch.load(path, weights_only=False)["model"][name], state["model"][name])  # torch is silent
     with pytest.raises(UserError, match=r"adapters_only.pt is damaged: a checksum is wrong \(Bad CRC-32"):
         _ = StoredModel(path).adapters
+
+
+def test_adapters_whose_arguments_lack_a_flag_are_named_when_they_are_inspected(tmp_path) -> None:
+    state = torch.load(ROOT / "tests" / "stored" / "whole.pt", weights_only=False)
+    assert inspect(ROOT / "tests" / "stored" / "whole.pt").content["frozen"] is True
+    del state["cfg"]["model"].add_lora
+    torch.save(state, tmp_path / "vague.pt")
+    with pytest.raises(UserError, match=r"vague\.pt holds wrong training arguments \(no add_lora\); give a whole"):
+        inspect(tmp_path / "vague.pt")

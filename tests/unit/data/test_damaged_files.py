@@ -88,6 +88,17 @@ def test_a_sentencepiece_model_that_was_cut_short_is_refused(tmp_path) -> None:
         check_fit(model, dictionary)
 
 
+def test_a_sentencepiece_model_with_a_piece_that_is_not_utf_8_is_refused(tmp_path) -> None:
+    content = train_sentencepiece([f"{a} {b} {a}{b}" for a in "abcdef" for b in "uvwxyz"], 40)
+    model, dictionary = tmp_path / "spm.model", tmp_path / "dict.txt"
+    dictionary.write_text(dictionary_text(content, ()))
+    assert "▁a".encode() in content
+    model.write_bytes(content.replace("▁a".encode(), b"a\x96\x81a"))
+    for read in (load_splitter, lambda path: check_fit(path, dictionary)):
+        with pytest.raises(UserError, match=r"spm\.model is not a SentencePiece model"):
+            read(model)
+
+
 def test_a_dictionary_of_one_long_line_is_named_in_one_line(tmp_path) -> None:
     (tmp_path / "dict.txt").write_text("x" * 70_000)
     with pytest.raises(UserError, match=r"dict\.txt is not a fairseq dictionary") as refused:

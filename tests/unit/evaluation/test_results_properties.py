@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import RESULT_FILES, decoded, read_run
 from langspec_lora.evaluation.scores_file import parse_scores
@@ -79,12 +80,28 @@ def damaged(draw, contents=CONTENTS):
     return content
 
 
+NO_SCORES = (100.01, -0.01, 1e308, math.nan, math.inf, -math.inf, 10**400, True, "1", None, [1.0])
+
+
+@st.composite
+def scored(draw):
+    """Right content, but for one score that is none or is missing."""
+    content = copy.deepcopy(draw(CONTENTS))
+    entry = content["directions"][draw(st.sampled_from(sorted(content["directions"])))]
+    metric = draw(st.sampled_from(("bleu", "chrf")))
+    if draw(st.booleans()):
+        entry[metric] = draw(st.sampled_from(NO_SCORES))
+    else:
+        del entry[metric]
+    return content
+
+
 def fits(value, low: float, high: float) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and low - 1e-6 <= value <= high + 1e-6
 
 
 @examples(200)
-@given(damaged())
+@given(damaged() | damaged() | scored())
 def test_scores_are_what_the_file_says_and_numbers_in_range_or_it_is_refused(tmp_path_factory, content) -> None:
     path = tmp_path_factory.getbasetemp() / "scores.json"
     path.write_text(json.dumps(content))
@@ -113,7 +130,19 @@ def test_scores_are_what_the_file_says_and_numbers_in_range_or_it_is_refused(tmp
         TEXT,
         CONTENTS.map(json.dumps).flatmap(lambda text: st.integers(0, len(text)).map(lambda n: text[:n])),
         st.sampled_from(
-            ('{"a": NaN}', '{"a": 1e400}', '{"a": 1' + "0" * 5000 + "}", "[" * 9999, '"\\ud800"', "{}", "\ufeff{}")
+            (
+                '{"a": NaN}',
+                '{"a": 1e400}',
+                '{"a": 1' + "0" * 5000 + "}",
+                "[" * 9999,
+                '"\\ud800"',
+                "{}",
+                "\ufeff{}",
+                "[]",
+                '["a"]',
+                "null",
+                "7",
+            )
         ),
     )
 )
@@ -141,32 +170,26 @@ def test_a_score_beyond_all_numbers_is_refused(tmp_path) -> None:
             read_run(tmp_path, "x")
 
 
-PUBLISHED = st.lists(
-    st.one_of(
-        st.sampled_from(
-            (
-                "en-fr",
-                "fr-en",
-                "wo-en",
-                "en-fr ",
-                "en_fr",
-                "",
-                "a-b-c",
-                "-",
-                "BLEU|tok:13a = 3.25 50/20",
-                "BLEU+c.lc = 7",
-            )
-        ),
-        st.floats(-5, 105).map(str),
-        NUMBERS,
-        TEXT,
-        st.floats(0, 100).map(
-            lambda score: json.dumps({"name": "BLEU", "score": score, "signature": "tok:13a"}, indent=1)
-        ),
-        ODD.map(lambda score: json.dumps({"name": "BLEU", "score": score})),
-        ODD.map(lambda entry: json.dumps([entry])),
+def printed(score) -> str:
+    """What sacrebleu prints."""
+    return json.dumps({"name": "BLEU", "score": score, "signature": "tok:13a"}, indent=1)
+
+
+ODD_LINES = st.sampled_from(("en-fr ", "en_fr", "", "a-b-c", "-", "BLEU|tok:13a = 3.25 50/20", "BLEU+c.lc = 7"))
+SCORE_LINES = st.one_of(
+    st.floats(-5, 105).map(str),
+    st.floats(0, 100).map(lambda score: f"BLEU|tok:13a = {score:.2f} 50/20"),
+    st.floats(-5, 105).map(printed),
+    st.sampled_from(NO_SCORES).map(printed),
+    ODD.map(lambda score: json.dumps({"name": "BLEU", "score": score})),
+    ODD.map(lambda entry: json.dumps([entry])),
+    NUMBERS,
+)
+PUBLISHED = st.one_of(
+    st.lists(st.one_of(st.sampled_from(("en-fr", "fr-en", "wo-en")), ODD_LINES, TEXT, SCORE_LINES), max_size=8),
+    st.lists(st.tuples(st.sampled_from(("en-fr", "fr-en", "wo-en")), SCORE_LINES), min_size=1, max_size=3).map(
+        lambda blocks: [line for block in blocks for line in block]
     ),
-    max_size=8,
 )
 
 
@@ -183,14 +206,53 @@ def test_a_file_of_the_published_loop_gives_scores_in_range_or_is_refused(tmp_pa
     for direction, score in run.metric("bleu").items():
         assert str(direction) in (line.strip() for line in lines)
         assert fits(score, 0, 100)
-        under = [line.strip() for line in lines].index(str(direction)) + 1
-        assert any(str(score)[:3].rstrip(".0") in line for line in lines[under:])  # it stands below the name
+
+
+FORMS = {
+    "a bare number": str,
+    "a line": lambda score: f"BLEU|tok:13a = {score} 50/20",
+    "JSON": printed,
+    "JSON of several metrics": lambda score: json.dumps([{"name": "chrF2", "score": 7}, json.loads(printed(score))]),
+}
+
+
+@examples(60)
+@given(
+    st.dictionaries(st.sampled_from(DIRECTIONS), st.integers(0, 130).map(lambda n: n - 10), min_size=1, max_size=4),
+    st.sampled_from(sorted(FORMS)),
+)
+def test_the_score_of_a_direction_is_the_one_below_its_name(tmp_path_factory, scores, form) -> None:
+    folder = tmp_path_factory.mktemp("published")
+    lines = [line for name, score in scores.items() for line in (name, FORMS[form](score))]
+    (folder / "all_direction.spbleu").write_text("\n".join(lines), encoding="utf-8")
+    if all(0 <= score <= 100 for score in scores.values()):
+        assert {str(name): score for name, score in read_run(folder, "x").metric("bleu").items()} == scores
+    else:
+        with pytest.raises(UserError, match=r"no score of sacrebleu under .*; delete the file and evaluate again"):
+            read_run(folder, "x")
+
+
+def test_a_direction_that_is_named_twice_is_refused_without_a_score_and_named_with_another(tmp_path, caplog) -> None:
+    file = tmp_path / "all_direction.spbleu"
+    for score in ("1" + "0" * 400, f'{{"name": "BLEU", "score": 1{"0" * 400}}}'):  # beyond all floats
+        file.write_text(f"en-fr\n{score}\n")
+        with pytest.raises(UserError, match="no score of sacrebleu under en-fr"):
+            read_run(tmp_path, "x")
+    file.write_text("en-fr\nwo-en\n3\nen-fr\n7\n")
+    with pytest.raises(UserError, match="no score of sacrebleu under en-fr"):
+        read_run(tmp_path, "x")
+    file.write_text("en-fr\n7\nwo-en\n3\nen-fr\n7\n")
+    assert read_run(tmp_path, "x").metric("bleu") == {Direction("en", "fr"): 7, Direction("wo", "en"): 3}
+    assert not caplog.messages
+    file.write_text("en-fr\n6\nwo-en\n3\nen-fr\n7\n")
+    assert read_run(tmp_path, "x").metric("bleu")[Direction("en", "fr")] == 7
+    assert "has two scores of en-fr, 6.0 and 7.0; the later counts" in caplog.text
 
 
 KEEP = {"checkpoint": [{"path": "a.pt", "sha256": "0" * 64}], "generation": {"beam": 5}, "subset": "test"}
 SETTINGS = st.fixed_dictionaries(
     {name: st.just(value) for name, value in {**KEEP, "dictionary_sha256": "1" * 64}.items()}
-    | {"sources": st.dictionaries(st.sampled_from(DIRECTIONS), SHA, max_size=4)}
+    | {"sources": st.fixed_dictionaries(dict.fromkeys(DIRECTIONS, SHA))}
 )
 
 
@@ -216,6 +278,35 @@ def test_hypotheses_are_kept_only_with_the_source_and_the_settings_they_were_mad
         assert held[name] == now[name]
     assert [entry["sha256"] for entry in held["checkpoint"]] == ["0" * 64]
     assert held["generation"].get("beam", 5) == 5
+
+
+OTHERS = {
+    "checkpoint": [{"path": "a.pt", "sha256": "9" * 64}],
+    "pairs": False,
+    "dictionary_sha256": "9" * 64,
+    "subset": "valid",
+    "generation": {"beam": 4},
+    "encoder_langtok": "src",
+    "decoder_langtok": False,
+    "precision": "float16",
+}
+
+
+@pytest.mark.parametrize("key", [*OTHERS, "sources", "no settings"])
+def test_hypotheses_made_with_one_other_setting_are_refused(tmp_path, key) -> None:
+    now = {**KEEP, "dictionary_sha256": "1" * 64, "encoder_langtok": "tgt", "decoder_langtok": True}
+    now |= {"precision": "float32", "pairs": True, "sources": {"en-fr": "2" * 64}}
+    (tmp_path / "en-fr.hyp.txt").touch()
+    (tmp_path / "settings.json").write_text(json.dumps(now))
+    assert held_sources(tmp_path, now) == {"en-fr": "2" * 64}
+    if key == "no settings":
+        (tmp_path / "settings.json").unlink()
+    elif key == "sources":
+        now["sources"] = {"en-fr": "3" * 64}
+    else:
+        now[key] = OTHERS[key]
+    with pytest.raises(UserError, match="give another --out, or --overwrite to replace the results in"):
+        held_sources(tmp_path, now)
 
 
 @examples(60)

@@ -64,6 +64,12 @@ def adapted(draw):
 def test_counts_are_exact_and_what_is_pruned_stays_pruned(case, scope, ratios) -> None:
     linears, languages = case
     groups = group_blocks(linears, languages, scope)
+    expected: dict = {}
+    for site, linear in linears.items():
+        for language in languages:
+            whose = {"language": language, "layer": site[:2], "matrix": (*site, language)}[scope]
+            expected.setdefault(whose, []).append((linear, linear.routing.layout.slice(language)))
+    assert [[(block.linear, block.rows) for block in blocks] for blocks in groups] == list(expected.values())
     dead: dict[Site, torch.Tensor] = {site: torch.zeros_like(linear.lora_mask) for site, linear in linears.items()}
     for ratio in ratios:
         alive = {site: linear.lora_B.detach().clone() for site, linear in linears.items()}
@@ -80,6 +86,8 @@ def test_counts_are_exact_and_what_is_pruned_stays_pruned(case, scope, ratios) -
             assert not (dead[site].bool() & (linear.lora_mask != 0)).any()
             dead[site] = (linear.lora_mask == 0).to(torch.uint8)
             assert torch.equal(linear.lora_B, alive[site].masked_fill(linear.lora_mask == 0, 0))
+            with torch.no_grad():  # training moves what lives, also to zero
+                linear.lora_B.copy_(torch.randn_like(linear.lora_B).round() * linear.lora_mask)
         everything = [block for blocks in groups for block in blocks]
         zeros = sum(int(mask.sum()) for mask in dead.values())
         assert pruned_share(everything) == zeros / sum(mask.numel() for mask in dead.values())

@@ -103,14 +103,21 @@ def test_p_values_of_any_texts_are_sacrebleus_own(texts, settings) -> None:
 
 
 @examples(100)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+@given(
+    st.lists(st.floats(0, 1) | st.floats(0, 0.1) | st.sampled_from((0.001, 0.01, 0.02, 0.03)), min_size=1, max_size=30)
+)
 def test_holm_rejects_what_the_step_down_procedure_rejects(values) -> None:
     rejected, order = set(), sorted(range(len(values)), key=values.__getitem__)
     for step, index in enumerate(order):
         if values[index] * (len(values) - step) >= ALPHA:
             break
         rejected.add(index)
-    assert {index for index, value in enumerate(holm(values)) if value < ALPHA} == rejected
+    corrected = holm(values)
+    assert {index for index, value in enumerate(corrected) if value < ALPHA} == rejected
+    least = 0.0
+    for step, index in enumerate(order):
+        least = max(least, min(1.0, values[index] * (len(values) - step)))
+        assert corrected[index] == pytest.approx(least, abs=1e-12)
 
 
 @examples(60)

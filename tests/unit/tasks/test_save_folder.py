@@ -16,6 +16,7 @@ import pytest
 from fairseq import checkpoint_utils, tasks
 
 from langspec_lora.errors import UserError
+from langspec_lora.tasks import save_folder
 from langspec_lora.tasks.save_folder import hold_save_folder
 
 
@@ -116,13 +117,15 @@ def test_folder_is_made_and_nothing_in_it_is_touched(tmp_path) -> None:
 def test_folder_is_free_again_when_the_training_has_ended_within_the_process(tmp_path) -> None:
     first = hold_save_folder(command(tmp_path))
     assert hold_save_folder(command(tmp_path)) is first
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert hold_save_folder(command(tmp_path / "link")) is first
     del first
     gc.collect()
     child = os.fork()
     if child == 0:
         try:
-            hold_save_folder(command(tmp_path))
-            os._exit(0)
+            save_folder._held.clear()  # as in a process that is not forked from this one
+            os._exit(hold_save_folder(command(tmp_path)) is None)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0

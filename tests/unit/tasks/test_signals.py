@@ -57,6 +57,7 @@ def test_signal_is_noted_and_does_not_end_the_process(number, expected) -> None:
     ("pause", "numbers", "expected"),
     [
         (0, [signal.SIGTERM, signal.SIGTERM], 0),  # from Slurm and from torchrun
+        (2, [signal.SIGTERM, signal.SIGTERM], 0),
         (6, [signal.SIGTERM, signal.SIGTERM], -signal.SIGTERM),
         (6, [signal.SIGUSR1, signal.SIGTERM], 0),  # Slurm's warning and then its time limit
         (6, [signal.SIGUSR1, signal.SIGUSR1], 0),

@@ -181,6 +181,16 @@ def test_sizes_are_whole_numbers_of_at_least_one(name, value) -> None:
         fairseq_args({**CONFIG, name: value}, "it")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("decoder_layers", 10**400), ("encoder_layers", 10_001), ("d_model", 2**40)]
+)
+def test_sizes_that_no_memory_holds_are_refused_before_anything_is_listed(name, value) -> None:
+    with pytest.raises(
+        UserError, match=rf"^it: {name} is {value!r}; expected at most" if value < 10**9 else f"^it: {name} is 10"
+    ):
+        fairseq_args({**CONFIG, name: value}, "it")
+
+
 def test_the_smallest_sizes_and_all_shares_from_0_to_1_are_taken() -> None:
     smallest = {name: 1 for name in CONFIG if name.endswith(("layers", "dim", "heads", "embeddings", "d_model"))}
     args = fairseq_args({**CONFIG, **smallest, "dropout": 0, "attention_dropout": 1}, "it")

@@ -71,6 +71,27 @@ def test_a_sentencepiece_model_may_be_given(home, tmp_path) -> None:
     assert not (tmp_path / "another").exists()
 
 
+def test_tokens_that_are_not_the_pieces_of_the_sentencepiece_model_are_named(home, tmp_path, caplog) -> None:
+    import_model(home.theirs, tmp_path / "whole")
+    assert not caplog.messages
+    theirs = shutil.copytree(home.theirs, tmp_path / "theirs")
+    text = (theirs / "tokenizer.json").read_text()
+    assert text.count('"o"') == 1
+    (theirs / "tokenizer.json").write_text(text.replace('"o"', '"oE"'))
+    import_model(theirs, tmp_path / "renamed")
+    assert (
+        f"the tokenizer of {theirs} lacks 1 of the tokens of {theirs}/sentencepiece.bpe.model, such as 'o'"
+        in caplog.text
+    )
+    assert f"sentencepiece.bpe.model lacks 1 of the tokens of {theirs}, such as 'oE'" in caplog.text
+    caplog.clear()
+    content = json.loads(text)
+    del content["model"]["vocab"]["e"]
+    (theirs / "tokenizer.json").write_text(json.dumps(content))
+    import_model(theirs, tmp_path / "left_out")
+    assert [message.split(", such as ")[1][:3] for message in caplog.messages] == ["'e'"]
+
+
 def test_an_import_replaces_files_only_where_it_is_told_to(home, tmp_path) -> None:
     for name in IMPORTED:
         folder = tmp_path / name.partition(".")[0]

@@ -240,13 +240,19 @@ def test_ranks_and_alphas_are_found_as_peft_finds_them(tmp_path, rank_pattern, a
     torch.testing.assert_close(added(read(folder), FC1, "wo"), expected_of(tensors, FC1, scaling))
 
 
-def test_rank_and_alpha_that_settings_leave_out_are_pefts_defaults(tmp_path) -> None:
+def test_rank_and_alpha_that_settings_leave_out_are_pefts_defaults_and_named(tmp_path, caplog) -> None:
     peft = hugging_face("peft")
     tensors = lora(FC1, rank=peft.LoraConfig().r)
     own = read(write(tmp_path, tensors, r="left out", lora_alpha="left out"))
     scaling = peft.LoraConfig().lora_alpha / peft.LoraConfig().r
     torch.testing.assert_close(added(own, FC1, "wo"), expected_of(tensors, FC1, scaling))
+    assert "adapter_config.json lacks r and lora_alpha; PEFT's default, 8, is taken" in caplog.text
+    caplog.clear()
     own = read(write(tmp_path, tensors, r="left out", lora_alpha=24))
+    assert "adapter_config.json lacks r; PEFT's default" in caplog.text
+    caplog.clear()
+    read(write(tmp_path, tensors, r=8, lora_alpha=24))
+    assert not caplog.text
     torch.testing.assert_close(added(own, FC1, "wo"), expected_of(tensors, FC1, 24 / peft.LoraConfig().r))
 
 
