@@ -8,7 +8,8 @@ the machine hardly changes.
 
 * start s, update s, GB: of fairseq-train: until the first of 40 updates; median; resident after the first and the last
   update, and at most.
-* plan s: of ``langspec-lora evaluate``, until it decodes the first batch.
+* plan s: of ``langspec-lora evaluate``, processor time until it decodes the first batch; Python, torch and the model
+  are 5 s of it.
 * score s: of ``langspec-lora evaluate`` in a folder that has the hypotheses of all directions.
 * report s, GB: of ``langspec-lora report`` on two such folders without what it reads from the sentences
   (``--skip significance,off-target,sentences``), with all its files.
@@ -100,6 +101,12 @@ def resident(pid: int) -> float:
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1e6
 
 
+def processor_time(pid: int) -> float:
+    """Seconds of processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def train(words: list[str], log: Path) -> dict[str, float]:
     """Runs a training and measures it."""
     begin = time.monotonic()
@@ -142,15 +149,14 @@ def evaluation(data: Path, folder: Path, out: Path) -> list[str]:
 
 
 def plan(words: list[str], log: Path) -> float:
-    """Seconds until an evaluation decodes, when it is stopped."""
-    begin = time.monotonic()
+    """Seconds of processor time until an evaluation decodes, when it is stopped."""
     with log.open("w+") as file:
         process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT)
         while "decoding:" not in log.read_text():
             if process.poll() is not None:
                 raise SystemExit(f"{' '.join(words)[:100]} ended before it decoded; see {log}")
             time.sleep(0.02)
-        seconds = time.monotonic() - begin
+        seconds = processor_time(process.pid)
         process.terminate()  # a process in the background of a shell ignores SIGINT
         process.wait()
     return seconds

@@ -208,9 +208,9 @@ class LanguageIdDataManager(MultilingualDatasetManager):
 
     def _is_mmap(self, direction: str, prefix: str) -> bool:
         """Whether a side is in fairseq's ``mmap`` format, rather than another of its formats."""
-        impl, found = self.args.dataset_impl, infer_dataset_impl(prefix)
-        if found is None:
-            count_sentences(prefix)  # says what is wrong with the index
+        impl = self.args.dataset_impl
+        # Counting reads a file once, however many directions link to it, and says what is wrong with an index.
+        found = infer_dataset_impl(prefix) if count_sentences(prefix) is None else "mmap"
         if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
             raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
         return found == "mmap"

@@ -92,14 +92,15 @@ class Decoder:
     def _check_lengths(self, direction: Direction, sizes: np.ndarray) -> None:
         positions, tokens = self._loaded.max_positions, self._loaded.limits.max_tokens
         for language, lengths, limit in zip(direction, sizes, positions, strict=True):
+            longest = lengths.max(initial=0)
             for most, remedy in (
                 (limit, f"the model takes {limit}; shorten the sentence in the data"),
                 (tokens, f"--max-tokens is {tokens}; give at least the length of the longest sentence"),
             ):
-                too_long = np.flatnonzero(lengths > most)
-                if len(too_long):
-                    label = f"{self.subset} data of {direction}, {language}, line {too_long[0] + 1}"
-                    raise UserError(f"{label}: {lengths[too_long[0]]} tokens, but {remedy}")
+                if longest > most:
+                    line = int(np.argmax(lengths > most))
+                    label = f"{self.subset} data of {direction}, {language}, line {line + 1}"
+                    raise UserError(f"{label}: {lengths[line]} tokens, but {remedy}")
 
     def translate(
         self, directions: Sequence[Direction], progress: Callable[[int], object] = lambda sentences: None
