@@ -189,10 +189,14 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         has_target = name is not None and dataset_exists(f"{name}.{target}", impl)
         if name is None or (needs_target and not has_target):
             raise UserError(f"no {direction}; binarise that direction, or leave it out")
-        if not self._is_mmap(direction, f"{name}.{source}"):
-            return None
         sides = {language: f"{name}.{language}" for language in ((source, target) if has_target else (source,))}
+        # This reads a file once, however many directions link to it, and says what is wrong with an index.
         counts = [count_sentences(side) for side in sides.values()]
+        found = infer_dataset_impl(f"{name}.{source}") if counts[0] is None else "mmap"
+        if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
+            raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
+        if found != "mmap":
+            return None
         if None in counts:
             raise UserError(f"{direction} are in different formats; binarise both sides again")
         if not counts[0]:
@@ -205,15 +209,6 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         for language, side in sides.items():
             self._check_ids(f"{direction}, {language}", side, len(self.get_source_dictionary(language)))
         return sides
-
-    def _is_mmap(self, direction: str, prefix: str) -> bool:
-        """Whether a side is in fairseq's ``mmap`` format, rather than another of its formats."""
-        impl = self.args.dataset_impl
-        # Counting reads a file once, however many directions link to it, and says what is wrong with an index.
-        found = infer_dataset_impl(prefix) if count_sentences(prefix) is None else "mmap"
-        if impl not in (None, found) and (impl, found) != ("lazy", "cached"):
-            raise UserError(f"--dataset-impl {impl} was given, but {direction} are in the format {found}; leave it out")
-        return found == "mmap"
 
     @staticmethod
     def _check_ids(side: str, prefix: str, vocabulary: int) -> None:

@@ -103,7 +103,8 @@ def prepare(inputs: Inputs) -> Evaluation:
     """
     options, directions = inputs.options, inputs.directions
     model = ModelFiles.of(options.model, inputs.dictionary, languages_of(directions))
-    settings, found = settings_of(options, model, directions), file_state(options.out / SETTINGS)
+    sides = {direction: source_side(options, direction) for direction in directions}
+    settings, found = settings_of(options, model, sides), file_state(options.out / SETTINGS)
     held = {} if options.overwrite else held_sources(options.out, settings)
     settings["sources"] = dict(sorted({**held, **settings["sources"]}.items()))
     provenance = Provenance(options.out, lasting(settings), settings["sources"])
@@ -113,7 +114,7 @@ def prepare(inputs: Inputs) -> Evaluation:
     to_score = (*directions, *earlier)
     provenance.check_files([direction for direction in to_score if str(direction) in held])
     texts = _texts(options, to_score)
-    _check_lengths(options, texts, to_score)
+    _check_lengths(texts, {**sides, **{direction: source_side(options, direction) for direction in earlier}})
     return Evaluation(
         options,
         model,
@@ -152,11 +153,11 @@ def _levels(outlines: Sequence[Outline], languages: Sequence[str]) -> dict[str, 
     return {name: level for name, level in levels.items() if name in languages}
 
 
-def _check_lengths(options: EvaluationOptions, texts: SplitText, directions: Sequence[Direction]) -> None:
+def _check_lengths(texts: SplitText, sides: Mapping[Direction, Path]) -> None:
     """Makes sure that there is a reference for each sentence."""
-    counts = {language: texts.count(language) for language in languages_of(directions)}
-    for direction in directions:
-        sentences = count_sentences(str(source_side(options, direction)))
+    counts = {language: texts.count(language) for language in languages_of([*sides])}
+    for direction, side in sides.items():
+        sentences = count_sentences(str(side))
         for language in direction:
             lines = counts[language]
             if None not in (sentences, lines) and lines != sentences:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,14 @@ _WORDS = {
 """What the hypotheses depend on besides the data, by its key in ``settings.json``, and how an error calls a change."""
 
 
-def settings_of(options: EvaluationOptions, model: ModelFiles, directions: Sequence[Direction]) -> dict:
-    """Everything that the hypotheses of these directions depend on, as plain data for ``settings.json``."""
+def settings_of(options: EvaluationOptions, model: ModelFiles, sides: Mapping[Direction, Path]) -> dict:
+    """Everything that hypotheses depend on, as plain data for ``settings.json``.
+
+    Args:
+        options: what is evaluated, and how.
+        model: its files.
+        sides: the directions, each with its source as :func:`source_side` finds it.
+    """
     return {
         "checkpoint": [{"path": str(path), "sha256": sha256(path)} for path in model.spec.checkpoints],
         "pairs": model.spec.adapters,
@@ -42,7 +48,7 @@ def settings_of(options: EvaluationOptions, model: ModelFiles, directions: Seque
         "encoder_langtok": model.tokens.source,
         "decoder_langtok": model.tokens.target is not None,
         "precision": model.spec.dtype,
-        "sources": {str(direction): sha256(_data_file(options, direction)) for direction in directions},
+        "sources": {str(direction): sha256(Path(f"{side}.bin")) for direction, side in sides.items()},
     }
 
 
@@ -137,11 +143,6 @@ def source_side(options: EvaluationOptions, direction: Direction) -> Path:
     if side is None:
         raise UserError(f"no {options.subset} data of {direction} found in {options.data_bin}; binarise it first")
     return side
-
-
-def _data_file(options: EvaluationOptions, direction: Direction) -> Path:
-    side = source_side(options, direction)
-    return side.with_name(f"{side.name}.bin")
 
 
 def _compared(settings: Mapping, key: str) -> Any:

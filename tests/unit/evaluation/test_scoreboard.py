@@ -20,7 +20,7 @@ from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.provenance import Provenance
 from langspec_lora.evaluation.scoreboard import Scoreboard
 from langspec_lora.evaluation.scoring import TargetScorer
-from langspec_lora.evaluation.settings import held_sources, settings_of, sha256
+from langspec_lora.evaluation.settings import held_sources, settings_of, sha256, source_side
 from langspec_lora.evaluation.split_text import SplitText
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
@@ -406,7 +406,8 @@ def test_settings_name_all_that_decides_a_hypothesis(tmp_path, monkeypatch) -> N
     model = ModelFiles(spec, tmp_path / "dict.txt", ("en", "wo"), LanguageTokens("tgt", None))
     generation = GenerationSettings(beam=3, lenpen=0.5)
     options = EvaluationOptions(tmp_path, spec, tmp_path / "out", generation=generation)
-    assert settings_of(options, model, (EN_WO, OTHER)) == {
+    sides = {direction: source_side(options, direction) for direction in (EN_WO, OTHER)}
+    assert settings_of(options, model, sides) == {
         "checkpoint": [{"path": str(tmp_path / name), "sha256": f"hash of {name}"} for name in ("a.pt", "b.pt")],
         "pairs": False,
         "dictionary_sha256": "hash of dict.txt",
