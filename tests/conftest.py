@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fairseq.dataclass import utils as dataclass_utils
 
+from langspec_lora.tasks import signals
 from tests import toy
 
 with suppress(ImportError):  # only tests of properties need it
@@ -52,6 +53,13 @@ def _log_is_as_it_was() -> None:
     """Undoes what a command that ran in this process has set for the rest of the process."""
     logging.getLogger("fairseq").setLevel(logging.NOTSET)
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_as_they_were() -> None:
+    """Ends what a training in this process has left: until then, processes that are forked have SIGTERM blocked."""
+    for noted in [*signals._waiting]:
+        noted.end()
 
 
 @pytest.fixture(scope="session")
