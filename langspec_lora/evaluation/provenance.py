@@ -67,7 +67,9 @@ class Provenance:
         if not self._lines and not self._read():
             return
         line = self.line(direction, text)
-        if line not in self._lines and self._read() and line not in self._lines:
+        if line not in self._lines:
+            self._read()
+        if line not in self._lines:
             path = hypotheses_path(self._folder, Direction.parse(direction))
             raise UserError(
                 f"{path} is not what an evaluation with these settings wrote, or was changed later; delete it, and its "
@@ -80,11 +82,13 @@ class Provenance:
         Raises:
             UserError: see :meth:`check`.
         """
-        if directions and not self._read() and self._ngrams:
-            raise UserError(
-                f"{self._folder} holds hypotheses of an earlier version, which ignored --no-repeat-ngram-size; give "
-                "another --out, or --overwrite to decode them again"
-            )
+        if directions and not self._read():
+            if self._ngrams:
+                raise UserError(
+                    f"{self._folder} holds hypotheses of an earlier version, which ignored --no-repeat-ngram-size; "
+                    "give another --out, or --overwrite to decode them again"
+                )
+            return
         for direction in directions:
             self.check(str(direction), text_sha256(read_lines(hypotheses_path(self._folder, direction))))
 

@@ -215,6 +215,19 @@ def test_sizes_are_those_that_fairseq_wrote(tmp_path_factory, sentences, vocabul
     assert highest_id(prefix) == max((token for sentence in sentences for token in sentence), default=-1)
 
 
+def write_three_sentences(folder: Path) -> str:
+    """Writes a side of 2, 2 and 3 tokens; returns its path without ending."""
+    from fairseq.data.indexed_dataset import make_builder
+
+    prefix = str(folder / "train.en-wo.en")
+    builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=300)
+    for length in (2, 2, 3):
+        builder.add_item(torch.ones(length, dtype=torch.int32))
+    builder.finalize(f"{prefix}.idx")
+    assert count_sentences(prefix) == 3
+    return prefix
+
+
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
@@ -231,14 +244,7 @@ def test_sizes_are_those_that_fairseq_wrote(tmp_path_factory, sentences, vocabul
     ],
 )
 def test_an_index_that_does_not_divide_its_data_is_refused(tmp_path, place, value, words) -> None:
-    from fairseq.data.indexed_dataset import make_builder
-
-    prefix = str(tmp_path / "train.en-wo.en")
-    builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=300)
-    for length in (2, 2, 3):
-        builder.add_item(torch.ones(length, dtype=torch.int32))
-    builder.finalize(f"{prefix}.idx")
-    assert count_sentences(prefix) == 3
+    prefix = write_three_sentences(tmp_path)
     index = tmp_path / "train.en-wo.en.idx"
     content = bytearray(index.read_bytes())
     content[place : place + len(value)] = value
@@ -249,14 +255,7 @@ def test_an_index_that_does_not_divide_its_data_is_refused(tmp_path, place, valu
 
 @pytest.mark.parametrize("change", ["data that no sentence has", "a negative length with offsets that fit it"])
 def test_an_index_of_less_or_more_than_its_data_is_refused(tmp_path, change) -> None:
-    from fairseq.data.indexed_dataset import make_builder
-
-    prefix = str(tmp_path / "train.en-wo.en")
-    builder = make_builder(f"{prefix}.bin", impl="mmap", vocab_size=300)
-    for length in (2, 2, 3):
-        builder.add_item(torch.ones(length, dtype=torch.int32))
-    builder.finalize(f"{prefix}.idx")
-    assert count_sentences(prefix) == 3
+    prefix = write_three_sentences(tmp_path)
     if change == "data that no sentence has":
         with (tmp_path / "train.en-wo.en.bin").open("ab") as file:
             file.write(b"\1\0")

@@ -143,8 +143,11 @@ def test_hypotheses_that_another_process_put_there_while_this_one_was_at_work_ar
         other.write(Direction("en", "fr"), LINES, locks)
     text = hashlib.sha256(b"x y\nz\n").hexdigest()
     other.check("en-fr", text)
-    with pytest.raises(UserError, match="is not what an evaluation with these settings wrote"):
-        planned.provenance.check("en-fr", text)
+    for lost in (False, True):
+        if lost:  # with the lines of the others
+            (asked.out / "provenance.tsv").unlink()
+        with pytest.raises(UserError, match="is not what an evaluation with these settings wrote"):
+            planned.provenance.check("en-fr", text)
 
 
 def test_settings_of_an_earlier_version_are_those_of_this_one(asked) -> None:
