@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import PruningFlags
-from langspec_lora.languages import (
-    LEVELS,
-    PAPER_RESOURCES,
-    LanguageTable,
-    check_rank,
-    languages_from_json,
-    read_resources,
-)
+from langspec_lora.key_flags import check_key_flags, default_side, with_keys
+from langspec_lora.keys import kind_of_key
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
+from langspec_lora.resources import read_resources
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import INITS, POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
 from langspec_lora.values import check_once, names_of
@@ -31,7 +27,8 @@ class StackConfig:
     Attributes:
         layers: indices of the adapted layers.
         positions: names of the adapted positions.
-        sides: for each layer of the stack, adapted or not, ``"src"`` or ``"tgt"``.
+        sides: for each layer of the stack, adapted or not, what selects the adapter: ``src``, ``tgt``, ``direction``
+            or ``shared``.
     """
 
     layers: tuple[int, ...]
@@ -44,7 +41,7 @@ class AdapterConfig:
     """Which adapters a model has.
 
     Attributes:
-        languages: names, levels and ranks.
+        languages: names, levels and ranks, and what the adapters belong to.
         stacks: for ``encoder`` and ``decoder``, where it is adapted.
         dim: width of the slice, 0 for the whole layer.
         start: first feature of the slice.
@@ -76,7 +73,8 @@ class AdapterConfig:
                         "--add-lora False"
                     )
             languages = _languages(args)
-        return cls(languages, stacks, args.dim, args.start_idx, args.lora_init)
+        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init)
+        return replace(config, languages=with_keys(args, languages, config.sides))
 
     @property
     def sites(self) -> list[Site]:
@@ -85,8 +83,18 @@ class AdapterConfig:
         return sites_of({s: stacks[s].layers for s in stacks}, {s: stacks[s].positions for s in stacks})
 
     def side(self, site: Site) -> str:
-        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
+        """What selects the adapter at a site: ``src``, ``tgt``, ``direction`` or ``shared``."""
         return self.stacks[site.stack].sides[site.layer]
+
+    @property
+    def key(self) -> str:
+        """What the adapters belong to: one of ``--adapter-key``'s words, or ``key`` if they belong to several."""
+        return kind_of_key(self.languages, self.sides)
+
+    @property
+    def sides(self) -> set[str]:
+        """The sides of the adapted layers."""
+        return {stack.sides[layer] for stack in self.stacks.values() if stack.positions for layer in stack.layers}
 
 
 def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
@@ -106,6 +114,8 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
         for stack in POSITIONS:
             with errors.check():
                 stacks[stack] = _parse_stack(args, stack)
+        with errors.check():
+            check_key_flags(args)
         with errors.check():
             if args.lora_init not in INITS:
                 raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
@@ -174,6 +184,14 @@ def trained_languages(args: Namespace, languages: LanguageTable) -> tuple[int, .
             f"--train-languages names {unknown[0]!r}, which is not in --langs {some_of(languages.names, ',')}; "
             "name languages of the model, joined by commas"
         )
+    for name, group in zip(languages.names, languages.groups, strict=False):
+        if name not in chosen and (
+            sharing := [other for other in chosen if languages.groups[languages.id(other)] == group]
+        ):
+            raise UserError(
+                f"--train-languages names {sharing[0]} without {name}, but both share the adapter of group {group}; "
+                "name all languages of the group, or none"
+            )
     return tuple(index for index, name in enumerate(languages.names) if name in chosen)
 
 
@@ -234,28 +252,36 @@ def _parse_positions(args: Namespace, stack: str) -> tuple[str, ...]:
 
 
 def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
-    """For each layer of a stack, whether the source or the target language selects the adapter.
+    """For each layer of a stack, what selects the adapter.
 
     Args:
         args: fairseq's arguments.
         stack: ``encoder`` or ``decoder``.
 
     Raises:
-        UserError: the flag has other words than ``src`` and ``tgt``, or not one for each layer.
+        UserError: the flag has other words than those of :data:`~langspec_lora.sites.SIDES`, or not one for each layer.
     """
     count = getattr(args, f"{stack}_layers")
     text = getattr(args, f"{stack}_activation_direction")
+    always = default_side(args)
     if text is None:
         by_source = count * 3 // 4 if stack == "encoder" else 0
-        return (SOURCE,) * by_source + (TARGET,) * (count - by_source)
+        return (always,) * count if always else (SOURCE,) * by_source + (TARGET,) * (count - by_source)
     flag = f"--{stack}-activation-direction {text}"
     words = tuple(text.split("_"))
     unknown = [word for word in words if word not in SIDES]
     if unknown:
-        raise UserError(f"{flag}: {unknown[0]!r} is not a side; expected src or tgt for each layer, joined by _")
+        raise UserError(
+            f"{flag}: {unknown[0]!r} is not a side; expected {some_of(SIDES[:-1])} or {SIDES[-1]} for each layer, "
+            "joined by _"
+        )
     if len(words) != count:
         raise UserError(
             f"{flag}: expected src or tgt for each of the {count} {stack} layers, joined by _; got {len(words)}"
+        )
+    if always and set(words) != {always}:
+        raise UserError(
+            f"{flag}: --adapter-key {args.adapter_key} selects the adapters of every layer; leave one of the two out"
         )
     return words
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from langspec_lora.keys import ADAPTER_KEYS
 from langspec_lora.languages import DEFAULT_RANKS
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
@@ -28,7 +29,10 @@ def _positions(stack: str) -> Any:
 
 
 def _sides(stack: str, default: str) -> Any:
-    help = f"for each {stack} layer, whether the source (src) or the target (tgt) language selects the adapter"
+    help = (
+        f"for each {stack} layer, what selects the adapter: the source language (src), the target language (tgt), the "
+        "direction (direction) or nothing (shared)"
+    )
     return flag(None, help, "src_…_tgt", default_text=default)
 
 
@@ -51,6 +55,12 @@ class AdapterFlags:
     freeze_original_parameters: bool | None = flag(
         None, "train only the adapters", "BOOL", default_text="True with --add-lora True"
     )
+    train_parts: str | None = flag(
+        None,
+        "with --freeze-original-parameters False, train only these parts of the base: encoder, decoder, embeddings",
+        "A,B",
+        default_text="all",
+    )
     train_languages: str | None = flag(
         None,
         "train only the adapters of these languages; all others, and so all directions between them, stay the same",
@@ -62,6 +72,21 @@ class AdapterFlags:
         "YAML file of resource levels: 'high: [en, fr]', 'med: …', 'low: …', optionally 'ranks: {wo: 16}'",
         "FILE",
         default_text="the paper's twelve languages",
+    )
+    adapter_key: str = flag(
+        "language",
+        "what an adapter belongs to: a language, a group of --lang-groups, a direction of --lang-pairs (with the "
+        "larger of its languages' ranks), or all languages (shared)",
+        "|".join(ADAPTER_KEYS),
+    )
+    lang_groups: str | None = flag(
+        None,
+        "YAML file of groups for --adapter-key group: 'romance: [fr, it, oc]', …, optionally 'ranks: {romance: 16}'",
+        "FILE",
+        default_text="none; a group's rank is the sum of its languages'",
+    )
+    shared_rank: int | None = flag(
+        None, "rank of the adapter that all languages share", "R", default_text="the sum of all languages' ranks"
     )
     high_rank: int = _rank("high")
     med_rank: int = _rank("med")

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import yaml
+from typing import Any
 
 from langspec_lora.errors import UserError
 from langspec_lora.naming import some_of
@@ -53,78 +51,6 @@ class Resources:
 
 
 PAPER_RESOURCES = Resources(levels=PAPER_LEVELS)
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Reads values as text, so that Norwegian's ``no`` is a name; refuses repeated keys, where YAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            raise UserError(f"the key {repeated[0]!r} is given twice; give each key once")
-        return super().construct_mapping(node, deep)
-
-
-def read_resources(path: str | Path) -> Resources:
-    """Reads a YAML file ``high: [en, fr]``, ``med: […]``, ``low: […]``, optionally ``ranks: {wo: 16}``.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Levels and ranks by language name.
-
-    Raises:
-        UserError: the file is missing, is not such a YAML file, repeats a key, has an empty name, or gives a language
-            two levels.
-    """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
-    except OSError as error:
-        raise UserError(
-            f"--lang-resources {path}: {error.strerror}; give a YAML file of levels and languages"
-        ) from error
-    except UserError as error:
-        raise UserError(f"--lang-resources {path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--lang-resources {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not set(content) & set(LEVELS):
-        raise UserError(f"--lang-resources {path} has no level; expected lines such as 'high: [en, fr]'")
-    unknown = sorted(set(content) - {*LEVELS, "ranks", "flores"})
-    if unknown:
-        raise UserError(
-            f"--lang-resources {path}: unknown key {unknown[0]!r}; expected high, med, low, ranks or flores"
-        )
-
-    levels: dict[str, str] = {}
-    for level in LEVELS:
-        names = content.get(level) or []
-        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-            raise UserError(f"--lang-resources {path}: {level!r} must hold a list of languages such as [en, fr]")
-        for name in names:
-            check_name(name, f"--lang-resources {path}")
-            if name in levels:
-                both = f"{levels[name]!r} and {level!r}"
-                raise UserError(f"--lang-resources {path}: {name!r} is listed twice, under {both}; list it once")
-            levels[name] = level
-    given = _single_values(content, "ranks", path)
-    without_level = [name for name in given if name not in levels]
-    if without_level:
-        raise UserError(f"--lang-resources {path}: {without_level[0]!r} has a rank but no level; put it under a level")
-    ranks = {name: check_rank(value, f"{path}: ranks: {name}") for name, value in given.items()}
-    return Resources(levels=levels, ranks=ranks, flores=_single_values(content, "flores", path))
-
-
-def _single_values(content: dict, key: str, path: Path) -> dict[str, str]:
-    values = content.get(key) or {}
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise UserError(f"--lang-resources {path}: {key!r} must map languages to single values, such as {{wo: 16}}")
-    empty = [name or value for name, value in values.items() if not (name and value)]
-    if empty:
-        raise UserError(f"--lang-resources {path}: {key!r} has an empty name or value next to {empty[0]!r}; fill it in")
-    return values
 
 
 def check_name(name: object, label: str = "the list of languages") -> str:
@@ -188,33 +114,63 @@ def check_rank(value: str | int, label: str) -> int:
 
 @dataclass(frozen=True)
 class LanguageTable:
-    """The languages of a model in the order of their ids.
+    """The languages of a model in the order of their ids, and what its adapters belong to besides languages.
 
     Attributes:
         names: language names; a language's id is its position.
         levels: resource level of each language, in the same order.
         ranks: rank of each language's adapter, in the same order.
+        groups: group of each language, in the same order; empty if its adapter is its own.
+        group_ranks: rank of each group's adapter, by its name.
+        direction_ranks: rank of each direction's adapter, by the direction, such as ``en-fr``.
+        shared_rank: rank of the adapter that all languages share; 0 if there is none.
 
     Raises:
         UserError: there is no language, a name is not allowed or given twice, a level is unknown, a rank is no whole
-            number of at least 1, or there are not as many levels and ranks as names.
+            number of at least 1, there are not as many levels and ranks as names, or a group or direction is unknown.
     """
 
     names: tuple[str, ...]
     levels: tuple[str, ...]
     ranks: tuple[int, ...]
+    groups: tuple[str, ...] = ()
+    group_ranks: Mapping[str, int] = field(default_factory=dict)
+    direction_ranks: Mapping[str, int] = field(default_factory=dict)
+    shared_rank: int = 0
 
     def __post_init__(self) -> None:
         check_names(self.names)
         for what, values in (("levels", self.levels), ("ranks", self.ranks)):
             if len(values) != len(self.names):
                 raise UserError(f"the list of languages has {len(self.names)} names and {len(values)} {what}")
-        for name, level, rank in zip(self.names, self.levels, self.ranks, strict=True):
+        for name, level in zip(self.names, self.levels, strict=True):
             if level not in LEVELS:
                 raise UserError(f"the level of {name} is {shortened(level)}; expected {some_of(LEVELS)}")
+        if self.groups and len(self.groups) != len(self.names):
+            raise UserError(f"the list of languages has {len(self.names)} names and {len(self.groups)} groups")
+        if set(self.groups) != set(self.group_ranks):
+            raise UserError("the list of languages has other groups than ranks of groups")
+        for group in self.group_ranks:
+            check_name(group, "the list of groups")
+        known = set(self.names)
+        for direction in self.direction_ranks:
+            if not isinstance(direction, str) or len(pair := direction.split("-")) != 2 or not known.issuperset(pair):
+                raise UserError(f"the list of directions has {shortened(direction)}; expected two of the languages")
+        for name, _, rank in self._ranks():
             check_rank(rank, f"the rank of {name}")
             if isinstance(rank, str):  # which a flag may be, but not a table
                 raise UserError(f"the rank of {name} is {shortened(rank)}, a text; expected a number")
+
+    def _ranks(self) -> Iterator[tuple[str, str, int]]:
+        """Name, flag and rank of everything that may have an adapter."""
+        for name, level, rank in zip(self.names, self.levels, self.ranks, strict=True):
+            yield name, f"--{level}-rank", rank
+        for group, rank in self.group_ranks.items():
+            yield group, "--lang-groups", rank
+        for direction, rank in self.direction_ranks.items():
+            yield direction, "--high-rank, --med-rank or --low-rank", rank
+        if self.shared_rank != 0:
+            yield "the shared adapter", "--shared-rank", self.shared_rank
 
     @classmethod
     def build(
@@ -260,19 +216,47 @@ class LanguageTable:
         except ValueError:
             raise UserError(f"unknown language {name!r}; the model has adapters for {some_of(self.names)}") from None
 
+    def select(self, names: Sequence[str]) -> LanguageTable:
+        """The table of some of its languages, in the order given, with their groups and the directions between them.
+
+        Raises:
+            UserError: a language is not in the table.
+        """
+        ids = [self.id(name) for name in names]
+        groups = tuple(self.groups[number] for number in ids) if self.groups else ()
+        kept = set(names)
+        return LanguageTable(
+            tuple(names),
+            tuple(self.levels[number] for number in ids),
+            tuple(self.ranks[number] for number in ids),
+            groups,
+            {group: rank for group, rank in self.group_ranks.items() if group in groups},
+            {pair: rank for pair, rank in self.direction_ranks.items() if kept.issuperset(pair.split("-"))},
+            self.shared_rank,
+        )
+
 
 _COLUMNS = ("names", "levels", "ranks")
+_KEYS = ("groups", "group_ranks", "direction_ranks", "shared_rank")
 _HASH = "sha256"
 
 
 def languages_to_json(table: LanguageTable) -> str:
-    """The JSON text of a language table, which checkpoints store, with its own hash."""
-    content = {key: list(getattr(table, key)) for key in _COLUMNS}
+    """The JSON text of a language table, which checkpoints store, with its own hash.
+
+    What only tables of other keys than languages have is left out of those that have none of it.
+    """
+    content: dict[str, Any] = {key: list(getattr(table, key)) for key in _COLUMNS}
+    content |= {"groups": list(table.groups), "shared_rank": table.shared_rank}
+    content |= {key: dict(getattr(table, key)) for key in ("group_ranks", "direction_ranks")}
+    content = {key: content[key] for key in (*_COLUMNS, *_KEYS) if key in _COLUMNS or content[key]}
     return json.dumps({**content, _HASH: _hash_of(content)}, ensure_ascii=False)
 
 
-def _hash_of(content: Mapping[str, list]) -> str:
-    text = json.dumps([content[key] for key in _COLUMNS], separators=(",", ":"))
+def _hash_of(content: Mapping[str, Any]) -> str:
+    values = [content[key] for key in _COLUMNS]
+    keys = {key: content[key] for key in _KEYS if key in content}
+    text = json.dumps([*values, keys] if keys else values, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -285,20 +269,26 @@ def languages_from_json(text: str) -> LanguageTable:
     try:
         table = json.loads(text)
         columns = [table[key] for key in _COLUMNS]
-        if not all(isinstance(column, list) for column in columns):
+        if not all(isinstance(column, list) for column in (*columns, table.get("groups", []))):
             raise TypeError("expected lists")
-        if unknown := set(table) - {*_COLUMNS, _HASH}:
+        if not all(isinstance(table.get(key, {}), dict) for key in ("group_ranks", "direction_ranks")):
+            raise TypeError("expected ranks by name")
+        if unknown := set(table) - {*_COLUMNS, *_KEYS, _HASH}:
             raise ValueError(f"unknown {shortened(unknown)}")
         if _HASH in table and table[_HASH] != _hash_of(table):
             raise ValueError("the hash differs")
+        keys = {key: table[key] for key in _KEYS if key in table}
+        if "groups" in keys:
+            keys["groups"] = tuple(keys["groups"])
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise UserError("the checkpoint's table of languages is damaged; download it again") from error
     try:
-        table = LanguageTable(*map(tuple, columns))
-        check_ranks(table, _LARGEST_RANK)
-    except UserError as error:
+        names, levels, ranks = map(tuple, columns)
+        languages = LanguageTable(names, levels, ranks, **keys)
+        check_ranks(languages, _LARGEST_RANK)
+    except (UserError, TypeError) as error:
         raise UserError(f"the checkpoint's table of languages was refused: {error}") from error
-    return table
+    return languages
 
 
 def check_ranks(languages: LanguageTable, widest: int) -> None:
@@ -311,9 +301,9 @@ def check_ranks(languages: LanguageTable, widest: int) -> None:
     Raises:
         UserError: a rank exceeds it.
     """
-    for name, level, rank in zip(languages.names, languages.levels, languages.ranks, strict=True):
+    for name, flag, rank in languages._ranks():
         if rank > widest:
             raise UserError(
-                f"--{level}-rank: rank {rank} of {name} exceeds {widest}, the width of the widest adapted layer; a "
-                "higher rank adds nothing, so lower it"
+                f"{flag}: rank {rank} of {name} exceeds {widest}, the width of the widest adapted layer; a higher rank "
+                "adds nothing, so lower it"
             )

@@ -32,9 +32,10 @@ The flags join their names by ``_``, so a name contains none.
 
 STACKS = tuple(POSITIONS)
 
-SOURCE, TARGET = "src", "tgt"
-SIDES = (SOURCE, TARGET)
-"""Whether the source or the target language selects the adapter of a layer (the flags' activation direction)."""
+SOURCE, TARGET, DIRECTION, SHARED = "src", "tgt", "direction", "shared"
+SIDES = (SOURCE, TARGET, DIRECTION, SHARED)
+"""What selects the adapter of a layer (the flags' activation direction): the source language, the target language, both
+of them, or neither."""
 
 INITS: Mapping[str, int] = {"rank": 0, "standard": 1}
 """How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis."""

@@ -55,6 +55,11 @@ def number(text: str) -> float:
     return float(text)
 
 
+def listed(value: str | Sequence[str] | None) -> list[str]:
+    """The items of a list, or of a text that joins them by commas; none of None."""
+    return value.split(",") if isinstance(value, str) else list(value or ())
+
+
 def names_of(text: str, flag: str, example: str = "en,fr") -> list[str]:
     """Reads names joined by commas, with or without spaces around them.
 

@@ -40,17 +40,11 @@ from langspec_lora.evaluation.results import decoded, read_run
 from langspec_lora.evaluation.scores_file import sealed
 from langspec_lora.evaluation.settings import held_sources
 from langspec_lora.files import read_lines
-from langspec_lora.languages import (
-    PAPER_RESOURCES,
-    LanguageTable,
-    Resources,
-    languages_from_json,
-    languages_to_json,
-    read_resources,
-)
+from langspec_lora.languages import PAPER_RESOURCES, LanguageTable, Resources, languages_from_json, languages_to_json
 from langspec_lora.report.analysis import Request, analyse
 from langspec_lora.report.inspection import inspect
 from langspec_lora.report.report import terminal_text
+from langspec_lora.resources import read_resources
 
 ROOT = Path(__file__).resolve().parents[1]
 STORED = ROOT / "tests" / "stored"

@@ -6,6 +6,7 @@ import inspect
 import random
 import shlex
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from pathlib import Path
 
@@ -213,16 +214,27 @@ class PerLanguageReference:
         task: the task, with its dictionary.
         model: the plugin's model, whose weights and adapters are copied.
         flags: the flags that the model was built from.
+        key_of: the number of the adapter that a side (``src``, …) selects, from source and target language id; by
+            default that of the source or of the target.
+        ranks_of: the ranks of a side's adapters; by default those of the languages.
     """
 
-    def __init__(self, task: tasks.FairseqTask, model: nn.Module, flags: list[str]) -> None:
+    def __init__(
+        self,
+        task: tasks.FairseqTask,
+        model: nn.Module,
+        flags: list[str],
+        key_of: Callable[[str, int, int], int] = lambda side, source, target: source if side == "src" else target,
+        ranks_of: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
         from fairseq.models.transformer import TransformerModel
 
         args = parse(flags)
         args.checkpoint_activations = args.offload_activations = False
         self.stock = TransformerModel.build_model(args, task)
         self.names = model.adapters.config.languages.names
-        self.ranks = model.adapters.config.languages.ranks
+        self.key_of = key_of
+        ranks_of = ranks_of or (lambda side: model.adapters.config.languages.ranks)
         self.weights = {name: value.detach() for name, value in model.state_dict().items() if "lora_" not in name}
         self.weights = {name: value for name, value in self.weights.items() if not name.startswith("adapters.")}
         self.stock.load_state_dict(dict(self.weights), strict=True)
@@ -231,7 +243,7 @@ class PerLanguageReference:
             path = next(name for name, module in model.named_modules() if module is linear)
             start = 0
             adapters = []
-            for rank in self.ranks:
+            for rank in ranks_of(linear.side):
                 adapters.append(
                     tuple(
                         packed.detach()[start : start + rank].clone().requires_grad_()
@@ -245,7 +257,7 @@ class PerLanguageReference:
         """The adapted weights of one direction, by name."""
         weights = {}
         for path, (_, side, part, adapters) in self.sites.items():
-            a, b = adapters[source if side == "src" else target]
+            a, b = adapters[self.key_of(side, source, target)]
             update = b.T @ a  # (d_out, d_in)
             base = self.weights[f"{path}.weight"]
             if part is not None:

@@ -14,6 +14,10 @@ in the order of the languages in the JSON text; each language has as many rows a
 
 ``sha256`` in the JSON text is the hash of all the rest: of that text without it, and of the names, dtypes, shapes and
 bytes of the tensors. Folders of earlier versions lack it.
+
+Adapters of languages are version 1. In version 2, ``keys`` says what else adapters belong to: ``groups``, the group of
+each language; ``group_ranks`` and ``direction_ranks``, by name; ``shared_rank``. The rows of a site are then in the
+order of its keys, see :func:`langspec_lora.keys.keys_of`.
 """
 
 from __future__ import annotations
@@ -33,12 +37,15 @@ from torch import Tensor
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.files import check_file, json_text, parse_json, read_json, whole_files
+from langspec_lora.keys import keys_of
 from langspec_lora.languages import LanguageTable
+from langspec_lora.naming import some_of
 from langspec_lora.sites import POSITIONS, SIDES, STACKS, sites_of
 from langspec_lora.tensor_files import write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
-FORMAT, VERSION = "langspec_lora adapters", 1
+FORMAT, VERSIONS = "langspec_lora adapters", (1, 2)
+_KEYS = ("groups", "group_ranks", "direction_ranks", "shared_rank")
 _METADATA, _HASH = "langspec_lora", "sha256"
 _WRITER, _AGAIN = "'langspec-lora export --format adapter'", "export it again"
 
@@ -137,10 +144,10 @@ def _checked(config: dict[str, Any], label: Path) -> dict[str, Any]:
         raise UserError(
             f"{label} does not describe adapters of langspec_lora; give a file that 'langspec-lora export' wrote"
         )
-    if config.get("version") != VERSION:
+    if config.get("version") not in VERSIONS:
         raise UserError(
-            f"{label} is of version {config.get('version')!r}, but this langspec_lora reads version {VERSION}; "
-            "export it again, or install the langspec_lora that wrote it"
+            f"{label} is of version {config.get('version')!r}, but this langspec_lora reads version {VERSIONS[-1]} at "
+            "most; export it again, or install the langspec_lora that wrote it"
         )
     return config
 
@@ -148,9 +155,12 @@ def _checked(config: dict[str, Any], label: Path) -> dict[str, Any]:
 def _describe(content: AdapterFile) -> dict[str, Any]:
     adapters = content.adapters
     table = adapters.languages
+    values = {"groups": list(table.groups), **{name: getattr(table, name) for name in _KEYS[1:]}}
+    keys = {name: value for name, value in values.items() if value}
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSIONS[bool(keys)],
+        **({"keys": keys} if keys else {}),
         "languages": [
             {"name": name, "level": level, "rank": rank}
             for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
@@ -197,17 +207,26 @@ def _all_bits_zero(values: Tensor) -> bool:
 
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     parts = ([language[key] for language in config["languages"]] for key in ("name", "level", "rank"))
-    languages = LanguageTable(*map(tuple, parts))
+    names, levels, ranks = map(tuple, parts)
+    keys = dict(config["keys"]) if config["version"] == VERSIONS[1] else {}
+    if not set(keys) <= set(_KEYS) or not all(isinstance(keys.get(name, {}), dict) for name in _KEYS[1:3]):
+        raise ValueError("it has unknown keys of adapters")
+    if "groups" in keys:
+        keys["groups"] = tuple(keys["groups"])
+    languages = LanguageTable(names, levels, ranks, **keys)
     sides = {stack: tuple(config["directions"][stack]) for stack in POSITIONS}
     if any(word not in SIDES for words in sides.values() for word in words):
-        raise ValueError("a side is neither src nor tgt")
+        raise ValueError(f"a side is none of {some_of(SIDES)}")
     dtype = getattr(torch, config["dtype"])
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError("its numbers are not floating point")
     packed = {}
     for site in sites_of({stack: range(len(sides[stack])) for stack in STACKS}):
         if str(site) in config["places"]:
-            packed[site] = _matrices(str(site), config["places"][str(site)], state, sum(languages.ranks), dtype)
+            rows = sum(keys_of(languages, sides[site.stack][site.layer]).ranks)
+            if not rows:
+                raise ValueError(f"it has no keys for the adapters at {site}")
+            packed[site] = _matrices(str(site), config["places"][str(site)], state, rows, dtype)
     if len(packed) != len(config["places"]) or not packed:
         raise ValueError("it names unknown sites")
     if state:

@@ -13,6 +13,8 @@ from langspec_lora.adapters.packed import Adapters, PackedMatrices
 from langspec_lora.errors import UserError
 from langspec_lora.naming import unlike
 
+_ALIKE = ("names", "ranks", "groups", "group_ranks", "direction_ranks", "shared_rank")
+
 
 def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     """Averages adapters entry by entry; an entry that is pruned in one of them is pruned in the average.
@@ -27,7 +29,7 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     first = sets[0]
     for other, name in zip(sets[1:], names[1:], strict=True):
         check_alike(first, other, names[0], name)
-        if (other.languages.names, other.languages.ranks) != (first.languages.names, first.languages.ranks):
+        if any(getattr(other.languages, what) != getattr(first.languages, what) for what in _ALIKE):
             (mine, its), (mine_ranks, its_ranks) = (
                 unlike(getattr(first.languages, what), getattr(other.languages, what), between)
                 for what, between in (("names", ", "), ("ranks", "/"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from langspec_lora.adapters.entries import MASK_EPOCH, MATRIX_ENTRY, NO_WEIGHTS, is_adapter_entry, read_manifest
 from langspec_lora.errors import UserError
+from langspec_lora.keys import check_directions, keys_of
 from langspec_lora.languages import LanguageTable
 from langspec_lora.naming import some_of, unlike
+from langspec_lora.sites import DIRECTION, SHARED, SOURCE
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 _AGAIN = "download the file again, or use an earlier checkpoint of the training"
@@ -122,13 +125,13 @@ def check_agreement(manifest: Tensor, stored: LanguageTable, label: str = "the c
         UserError: they differ, or the manifest is damaged.
     """
     held = read_manifest(manifest)
-    for what in ("names", "levels", "ranks"):
-        one, other = (tuple(getattr(table, what)) for table in (held, stored))
+    for what in ("names", "levels", "ranks", "groups", "group_ranks", "direction_ranks", "shared_rank"):
+        one, other = (_as_list(getattr(table, what)) for table in (held, stored))
         if one != other:
             here, there = unlike(one, other, ",")
             raise UserError(
-                f"{label} is damaged: its adapters' languages have the {what} {here}, but those of its training have "
-                f"{there}; {_AGAIN}"
+                f"{label} is damaged: its adapters' languages have the {what.replace('_', ' ')} {here}, but those of "
+                f"its training have {there}; {_AGAIN}"
             )
 
 
@@ -177,7 +180,34 @@ def check_languages(held: LanguageTable, wanted: LanguageTable, label: str = "th
     unknown = [name for name in wanted.names if name not in held.names]
     if unknown:
         raise UserError(f"{label} has no adapters for {some_of(unknown)}; it knows {some_of(held.names)}")
-    for name, rank in zip(wanted.names, wanted.ranks, strict=True):
-        other = held.ranks[held.names.index(name)]
+    if bool(held.groups) != bool(wanted.groups):
+        kinds = ["groups" if table.groups else "languages" for table in (held, wanted)]
+        raise UserError(
+            f"{label} has adapters of {kinds[0]}, but this command of {kinds[1]}; give the same --adapter-key"
+        )
+    group_of = dict(zip(held.names, held.groups, strict=False))
+    for name, group in zip(wanted.names, wanted.groups, strict=False):
+        if group_of[name] != group:
+            raise UserError(f"{label} has {name} in group {group_of[name]}, but --lang-groups puts it into {group}")
+    check_directions(held, [(pair.split("-")[0], pair.split("-")[1]) for pair in wanted.direction_ranks])
+    for name, rank, other in _ranks_of_both(held, wanted):
         if other != rank:
             raise UserError(f"{label} has adapters of rank {other} for {name}, but rank {rank} was given; use {other}")
+
+
+def _ranks_of_both(held: LanguageTable, wanted: LanguageTable) -> Iterator[tuple[str, int, int]]:
+    """Name, wanted rank and rank in the checkpoint of every wanted key."""
+    for side in (SOURCE, DIRECTION, SHARED):
+        there = keys_of(held, side)
+        ranks = dict(zip(there.names, there.ranks, strict=True))
+        keys = keys_of(wanted, side)
+        for name, rank in zip(keys.names, keys.ranks, strict=True):
+            if rank and ranks[name]:
+                yield name, rank, ranks[name]
+
+
+def _as_list(values: Any) -> tuple:
+    """Ranks by name as texts, and a single number, as a list."""
+    if isinstance(values, Mapping):
+        return tuple(f"{name}: {value}" for name, value in values.items())
+    return tuple(values) if isinstance(values, (list, tuple)) else (values,)

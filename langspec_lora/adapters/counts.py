@@ -1,4 +1,4 @@
-"""How many parameters adapters have, and how many survived pruning, by language, level, layer and position."""
+"""How many parameters adapters have, and how many survived pruning, by key, level, layer and position."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Count:
 
 @dataclass(frozen=True)
 class Cell:
-    """One language's adapter at one site.
+    """One key's adapter at one site.
 
     Attributes:
-        language: the language's name.
+        key: the language, or what else the adapter belongs to.
         level: its resource level.
         site: the adapted linear.
         count: its entries.
     """
 
-    language: str
+    key: str
     level: str
     site: Site
     count: Count
@@ -61,13 +61,11 @@ class Cell:
 def count_adapters(adapters: Adapters) -> list[Cell]:
     """Counts the entries of every adapter."""
     cells = []
-    table = adapters.languages
     for site, (a, b, mask) in adapters.packed.items():
+        keys = adapters.keys(site)
         per_row = torch.stack([a.count_nonzero(1) + b.count_nonzero(1), mask.count_nonzero(1)])  # (2, R)
-        for name, level in zip(table.names, table.levels, strict=True):
-            rows = adapters.rows(name)
-            nonzero, living = per_row[:, rows].sum(1).tolist()
-            rank = rows.stop - rows.start
+        for name, level, rank, rows in zip(*keys, per_row.split(keys.ranks, 1), strict=True):
+            nonzero, living = rows.sum(1).tolist()
             count = Count(rank * (a.size(1) + b.size(1)), nonzero, rank * b.size(1), living)
             cells.append(Cell(name, level, site, count))
     return cells

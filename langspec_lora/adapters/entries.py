@@ -12,6 +12,7 @@ from torch import Tensor
 
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
+from langspec_lora.keys import keys_of
 from langspec_lora.languages import LanguageTable, languages_from_json, languages_to_json
 from langspec_lora.sites import linear_size
 
@@ -22,7 +23,6 @@ def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[in
     Raises:
         UserError: the arguments lack one of the model's sizes.
     """
-    rows = sum(config.languages.ranks)
     shapes: dict[str, tuple[int, ...]] = {
         MANIFEST: tuple(language_manifest(config.languages).shape),
         MASK_EPOCH: (1,),
@@ -34,6 +34,7 @@ def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[in
             raise UserError(
                 f"the model's arguments lack {error.name}: its checkpoint is damaged, or not one of a Transformer"
             ) from error
+        rows = sum(keys_of(config.languages, config.side(site)).ranks)
         shapes[f"{site.path}.lora_A"] = (rows, config.dim or width_in)
         shapes[f"{site.path}.lora_B"] = shapes[f"{site.path}.lora_mask"] = (rows, config.dim or width_out)
     return shapes

@@ -1,4 +1,4 @@
-"""The adapters of all languages as plain data, packed by site."""
+"""The adapters of all keys as plain data, packed by site."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from langspec_lora.adapters.entries import MANIFEST, MASK_EPOCH, language_manifest, read_manifest
 from langspec_lora.config import AdapterConfig
+from langspec_lora.keys import Keys, PackedLayout, key_name, keys_of, kind_of_key
 from langspec_lora.languages import LanguageTable
-from langspec_lora.lora import PackedLayout
-from langspec_lora.sites import Site
+from langspec_lora.sites import SIDES, Site
 
 
 def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
@@ -29,7 +29,7 @@ def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
 
 
 class PackedMatrices(NamedTuple):
-    """The adapters of all languages at one site, ``R`` the sum of all ranks.
+    """The adapters of all keys at one site, ``R`` the sum of all ranks.
 
     Attributes:
         a: ``(R, f_in)``.
@@ -47,8 +47,9 @@ class Adapters:
     """All adapters of a model.
 
     Attributes:
-        languages: names, levels and ranks, in the order of the rows.
-        sides: for each layer of ``encoder`` and ``decoder``, ``src`` or ``tgt``: which language selects the adapter.
+        languages: names, levels and ranks, and what the adapters belong to; the rows are in the order of the keys, see
+            :func:`~langspec_lora.keys.keys_of`.
+        sides: for each layer of ``encoder`` and ``decoder``, what selects the adapter.
         dim: number of features of input and output that the adapters cover; 0 for all.
         start: first of these features.
         packed: the matrices by site.
@@ -62,29 +63,51 @@ class Adapters:
     packed: Mapping[Site, PackedMatrices]
     mask_epoch: int
 
-    def rows(self, language: str) -> slice:
-        """The rows of a language in every packed tensor.
+    def keys(self, site: Site) -> Keys:
+        """The keys of the adapters at a site, in the order of their rows."""
+        return keys_of(self.languages, self.side(site))
 
-        Raises:
-            UserError: the language has no adapters.
-        """
-        return PackedLayout(self.languages.ranks).slice(self.languages.id(language))
-
-    def matrices(self, site: Site, language: str) -> tuple[Tensor, Tensor]:
-        """One language's adapter at one site, as views.
+    def matrices(self, site: Site, source: str, target: str) -> tuple[Tensor, Tensor]:
+        """The adapter that one direction uses at one site, as views.
 
         Args:
             site: the adapted linear.
-            language: the language's name.
+            source: the source language.
+            target: the target language.
 
         Returns:
             ``A (r, f_in)`` and ``B (r, f_out)``; the adapter adds ``B.T @ A`` to the weight.
 
         Raises:
-            UserError: the language has no adapters.
+            UserError: a language or the direction has no adapter.
         """
-        rows = self.rows(language)
+        return self.adapter(site, key_name(self.languages, self.side(site), source, target))
+
+    def adapter(self, site: Site, key: str) -> tuple[Tensor, Tensor]:
+        """A and B of one key at one site, as :meth:`matrices` returns those of a direction.
+
+        Args:
+            site: the adapted linear.
+            key: one of the names of :meth:`keys`.
+        """
+        rows = self.rows(site, key)
         return self.packed[site].a[rows], self.packed[site].b[rows]
+
+    def rows(self, site: Site, key: str) -> slice:
+        """The rows of one key in the packed tensors of a site."""
+        keys = self.keys(site)
+        return PackedLayout(keys.ranks).slice(keys.names.index(key))
+
+    @property
+    def key(self) -> str:
+        """What the adapters belong to, see :func:`~langspec_lora.keys.kind_of_key`."""
+        return kind_of_key(self.languages, self.used_sides)
+
+    @property
+    def used_sides(self) -> tuple[str, ...]:
+        """The sides of the adapted layers."""
+        used = {self.side(site) for site in self.packed}
+        return tuple(side for side in SIDES if side in used)
 
     @property
     def features(self) -> slice | None:
@@ -92,7 +115,7 @@ class Adapters:
         return slice(self.start, self.start + self.dim) if self.dim else None
 
     def side(self, site: Site) -> str:
-        """Which language selects the adapter at a site: ``src`` or ``tgt``."""
+        """What selects the adapter at a site: ``src``, ``tgt``, ``direction`` or ``shared``."""
         return self.sides[site.stack][site.layer]
 
 

@@ -1,8 +1,8 @@
-"""Which sites are adapted, which features, and which side selects each adapter.
+"""Which sites are adapted, which features, and what selects each adapter.
 
-The entries of a checkpoint show which layers and positions are adapted, but not which side selects the adapter of a
-layer, nor which features it covers: with another ``--encoder-activation-direction`` the entries still fit, but each
-adapter then serves another language.
+The entries of a checkpoint show which layers and positions are adapted, but not what selects the adapter of a layer,
+nor which features it covers: with another ``--encoder-activation-direction`` the entries still fit, but each adapter
+then serves another language.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from langspec_lora.adapters.packed import Adapters
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.sites import SOURCE, Site
+from langspec_lora.sites import DIRECTION, SHARED, SOURCE, TARGET, Site
+
+_SELECTED_BY = {
+    SOURCE: "the source language",
+    TARGET: "the target language",
+    DIRECTION: "the direction",
+    SHARED: "nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Placement:
     """The sites, sides and features of a model's adapters.
 
     Attributes:
-        sides: ``src`` or ``tgt`` for each adapted site: which language selects the adapter.
+        sides: what selects the adapter at each adapted site.
         dim: number of adapted features; 0 for all.
         start: first of these features.
     """
@@ -63,8 +70,8 @@ def check_same_placement(one: Placement, other: Placement, one_name: str, other_
         raise UserError(f"{lacking} has no adapters at {site}, but {having} has some; {remedy}")
     for site, side in one.sides.items():
         if other.sides[site] != side:
-            here, there = ("source" if name == SOURCE else "target" for name in (side, other.sides[site]))
+            here, there = (_SELECTED_BY[name] for name in (side, other.sides[site]))
             raise UserError(
-                f"the {here} language selects the adapters of {site.stack} layer {site.layer} in {one_name}, but the "
-                f"{there} language does in {other_name} (--{site.stack}-activation-direction); {remedy}"
+                f"{here} selects the adapters of {site.stack} layer {site.layer} in {one_name}, but {there} does in "
+                f"{other_name} (--adapter-key, --{site.stack}-activation-direction); {remedy}"
             )

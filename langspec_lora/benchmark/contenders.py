@@ -81,10 +81,10 @@ class LoopOverLanguages(LanguageSpecificLinear):
         assert self.routing.current is not None
         ids = self.routing.current.source if self.side == "src" else self.routing.current.target
         ids = ids[:: max(1, len(ids) // input.size(1))].expand(input.size(1))
-        for language in range(len(self.routing.layout.ranks)):
+        for language in range(self.routing.layout.languages):
             sentences = (ids == language).nonzero().view(-1)
             if len(sentences):
-                rows = self.routing.layout.slice(language)
+                rows = self.layout.slice(language)
                 update = F.linear(features[:, sentences], self.lora_A[rows]) @ self.lora_B[rows]
                 output = output.index_add(1, sentences, _at_slice(self, update))
         return output

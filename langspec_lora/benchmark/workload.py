@@ -126,5 +126,5 @@ def make_batch(shape: Shape, languages: int, mixed: bool, seed: int, device: tor
         ids = torch.tensor([draw.randrange(languages) for _ in lengths])
         batch["net_input"][f"{side}_lang_id"] = ids if mixed else ids[:1]
     batch = utils.apply_to_sample(lambda tensor: tensor.to(device), batch)
-    ids_of_sides = (batch["net_input"][f"{side}_lang_id"].tolist() for side in ("src", "tgt"))
-    return {**batch, "languages": tuple(tuple(sorted(set(ids))) for ids in ids_of_sides)}
+    sources, targets = (batch["net_input"][f"{side}_lang_id"].tolist() for side in ("src", "tgt"))
+    return {**batch, "directions": tuple(sorted(set(zip(sources, targets, strict=True))))}

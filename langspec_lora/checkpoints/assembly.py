@@ -15,11 +15,21 @@ from langspec_lora.checkpoints.arguments import MODEL_SETTINGS, TOKEN_ORDER, sto
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.keys import ADAPTER_KEYS, LANGUAGE
 from langspec_lora.languages import languages_to_json
 from langspec_lora.sites import POSITIONS
 
 _ANY_SIZE = "langspec_transformer_lora"  # our architecture that takes all sizes from the arguments
-_OF_THE_RUN = ("save_adapters_only", "user_dir", "finetune_from_model", "lang_resources", "train_languages")
+_OF_THE_RUN = (
+    "save_adapters_only",
+    "user_dir",
+    "finetune_from_model",
+    "lang_resources",
+    "lang_groups",
+    "train_parts",
+    "shared_rank",
+    "train_languages",
+)
 
 
 def adapted_checkpoint(
@@ -86,6 +96,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
     args.task = "translation_multi_simple_epoch_lora"
     args.add_lora, args.freeze_original_parameters, args.language_num = True, True, None
     args.dim, args.start_idx = adapters.dim, adapters.start
+    args.adapter_key = adapters.key if adapters.key in ADAPTER_KEYS else LANGUAGE  # or the sides below say more
     # Only appended: a dictionary without language tokens gets them in the order of this list.
     langs = stored_langs(base)
     args.langs = [*langs, *(name for name in adapters.languages.names if name not in langs)]

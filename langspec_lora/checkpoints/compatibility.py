@@ -23,6 +23,7 @@ from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.checkpoints.zip_records import check_sums
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.keys import check_directions
 from langspec_lora.naming import some_of, unlike
 from langspec_lora.sites import POSITIONS
 
@@ -67,7 +68,11 @@ def check_training_checkpoint(args: Namespace, config: AdapterConfig | None, voc
 
 
 def check_generation_checkpoints(
-    paths: list[str], languages: list[str], vocabulary: int, base_checkpoint: str | None = None
+    paths: list[str],
+    languages: list[str],
+    vocabulary: int,
+    base_checkpoint: str | None = None,
+    direction: tuple[str, str] | None = None,
 ) -> None:
     """Checks that checkpoints can be loaded for generation.
 
@@ -76,15 +81,20 @@ def check_generation_checkpoints(
         languages: the languages that will be translated from and to.
         vocabulary: number of entries of the dictionary, language tokens included.
         base_checkpoint: path of the base of checkpoints without it; None for the path that each stores.
+        direction: the only direction that will be translated, or None.
 
     Raises:
-        UserError: a file is missing, damaged or hostile, has another vocabulary, or lacks adapters or languages.
+        UserError: a file is missing, damaged or hostile, has another vocabulary, or lacks adapters, languages or the
+            direction.
     """
     with collect_errors() as errors:
         for path in paths:
             with errors.check():
                 outline = outline_with_base(read_outline(path), base_checkpoint)
                 _check_generation_checkpoint(outline, languages, vocabulary)
+                held = stored_languages(outline)
+                if held is not None and direction is not None:
+                    check_directions(held, [direction])
 
 
 def _check_generation_checkpoint(outline: Outline, languages: list[str], vocabulary: int) -> None:

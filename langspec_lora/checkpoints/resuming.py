@@ -17,6 +17,7 @@ from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError, printable
+from langspec_lora.parts import trained_parts
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,12 @@ def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) 
     flattens = "fp16_no_flatten_grads"
     if wrapper == "FP16Optimizer" and getattr(was, flattens, False) != getattr(args, flattens, False):
         yield "--fp16-no-flatten-grads", str(getattr(was, flattens, False)), str(getattr(args, flattens, False))
-    if hasattr(was, "add_lora") and hasattr(args, "add_lora") and freezes_base(was) != freezes_base(args):
+    if not (hasattr(was, "add_lora") and hasattr(args, "add_lora")):
+        return
+    if freezes_base(was) != freezes_base(args):
         yield "--freeze-original-parameters", str(freezes_base(was)), str(freezes_base(args))
+    elif trained_parts(was) != trained_parts(args):
+        yield "--train-parts", ",".join(trained_parts(was)), ",".join(trained_parts(args))
 
 
 def _optimizer_class(args: Namespace) -> str | None:

@@ -7,20 +7,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from langspec_lora.errors import collect_errors
+from langspec_lora.data.directions import Direction
+from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.flags import add_base_flag
-from langspec_lora.languages import (
-    DEFAULT_RANKS,
-    LEVELS,
-    PAPER_RESOURCES,
-    LanguageTable,
-    check_rank,
-    read_resources,
-)
+from langspec_lora.keys import with_groups
+from langspec_lora.languages import DEFAULT_RANKS, LEVELS, PAPER_RESOURCES, LanguageTable, check_rank
 from langspec_lora.naming import some_of
 from langspec_lora.notes import show
-from langspec_lora.values import names_of
+from langspec_lora.resources import read_groups, read_resources
+from langspec_lora.sites import SHARED
+from langspec_lora.values import content_of, names_of
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --langs sw --lang-resources languages.yaml --out with_sw.pt"
 
@@ -31,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--langs", required=True, metavar="A,B", help="languages to add")
     parser.add_argument(
         "--lang-resources", metavar="FILE", help="YAML file of levels and languages (default: the paper's twelve)"
+    )
+    parser.add_argument(
+        "--lang-groups", metavar="FILE", help="YAML file of groups, if adapters belong to groups, old or new"
+    )
+    parser.add_argument(
+        "--lang-pairs", metavar="A-B,…", help="directions to add, if adapters belong to directions, or a file of them"
     )
     for level in LEVELS:
         parser.add_argument(
@@ -59,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
         with errors.check():
             resources = read_resources(args.lang_resources) if args.lang_resources else PAPER_RESOURCES
         with errors.check():
+            groups = read_groups(args.lang_groups) if args.lang_groups else None
+        with errors.check():
             names = names_of(args.langs, "--langs")
+        with errors.check():
+            pairs = names_of(content_of(args.lang_pairs), "--lang-pairs", "en-fr,fr-en") if args.lang_pairs else []
+            directions = [(pair.source, pair.target) for pair in map(Direction.parse, pairs)]
         with errors.check():
             stored = StoredModel.with_adapters(args.checkpoint, args.base_checkpoint)
             stored.check_base_is_found()
@@ -71,10 +79,21 @@ def run(args: argparse.Namespace) -> int:
         new = LanguageTable.build(
             names, resources, {**ranks, **given}, where or "built-in table of the paper's twelve languages"
         )
-    adapters = add_languages(stored.adapters, new, stored.settings.get("lora_init") or "rank", args.seed)
+        table = stored.adapters.languages
+        if table.groups and groups is None:
+            raise UserError("the adapters belong to groups; say which those of --langs are in as --lang-groups")
+        if groups is not None:
+            if not table.groups:
+                raise UserError("--lang-groups is for adapters that belong to groups, and these do not; leave it out")
+            new = with_groups(new, groups, f"--lang-groups {args.lang_groups}")
+    init = stored.settings.get("lora_init") or "rank"
+    adapters = add_languages(stored.adapters, new, init, args.seed, directions)
     stored.write(adapters, args.out)
     show(f"written: {args.out}")
     langs = some_of(adapters.languages.names, ",")
+    if adapters.key == SHARED:
+        show(f"all languages share one adapter: train it with --finetune-from-model {args.out} --langs {langs}")
+        return 0
     show(f"train them with --finetune-from-model {args.out} --langs {langs} --train-languages {some_of(names, ',')}")
     if "…" in langs:
         show(f"langspec-lora inspect {args.out} lists all languages in the order of --langs")

@@ -22,6 +22,7 @@ GROUPS = {
         "defaults": "print the settings that scripts/*.sh derive from the data",
     },
     "Adapters": {
+        "ranks": "find ranks that fit a budget of parameters",
         "inspect": "count the parameters of a checkpoint and what pruning left",
         "add-language": "add new languages to trained adapters",
         "remove-language": "remove languages from a checkpoint's adapters",

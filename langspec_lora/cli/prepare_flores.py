@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from langspec_lora.errors import collect_errors
-from langspec_lora.languages import read_resources
 from langspec_lora.notes import note, show
+from langspec_lora.resources import read_resources
 
 EXAMPLE = "--languages configs/languages/twelve.yaml --out flores12"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.files import check_folder
-from langspec_lora.languages import read_resources
 from langspec_lora.naming import some_of
 from langspec_lora.notes import show
+from langspec_lora.resources import read_resources
 from langspec_lora.values import names_of
 
 EXAMPLE = "results/base results/checkpoint_best --out report"

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.keys import check_directions
 from langspec_lora.languages import LanguageTable
 from langspec_lora.notes import note
 
@@ -109,7 +110,7 @@ def check_one_direction(args: Namespace, option: str) -> None:
 
 
 def check_adapted(args: Namespace, languages: LanguageTable) -> None:
-    """Makes sure that the languages of ``--source-lang`` and ``--target-lang``, where they are given, have adapters.
+    """Makes sure that ``--source-lang`` and ``--target-lang``, where they are given, and their direction have adapters.
 
     Raises:
         UserError: one has none.
@@ -118,6 +119,8 @@ def check_adapted(args: Namespace, languages: LanguageTable) -> None:
         for name in filter(None, (args.source_lang, args.target_lang)):
             with errors.check():
                 languages.id(name)
+        if args.source_lang and args.target_lang:
+            check_directions(languages, [(args.source_lang, args.target_lang)])
 
 
 def _flag(name: str) -> str:

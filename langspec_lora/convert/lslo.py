@@ -28,8 +28,9 @@ from langspec_lora.convert import check_flags, say
 from langspec_lora.convert.lslo_languages import check_ranks, language_ids
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_file
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, Resources, read_resources
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, Resources
 from langspec_lora.naming import some_of
+from langspec_lora.resources import read_resources
 from langspec_lora.sites import POSITIONS, Site
 from langspec_lora.tensor_files import write_checkpoint
 

@@ -15,7 +15,6 @@ from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_o
 from langspec_lora.errors import collect_errors
 from langspec_lora.files import check_file
 from langspec_lora.lora import add_low_rank
-from langspec_lora.sites import SOURCE
 from langspec_lora.tensor_files import write_checkpoint
 
 
@@ -49,11 +48,10 @@ def merged_weights(base: dict[str, Tensor], adapters: Adapters, source: str, tar
         target: the target language.
 
     Raises:
-        UserError: a language has no adapter.
+        UserError: a language or the direction has no adapter.
     """
     merged = {}
     for site in adapters.packed:
         name = f"{site.path}.weight"
-        language = source if adapters.side(site) == SOURCE else target
-        merged[name] = add_low_rank(base[name], *adapters.matrices(site, language), adapters.features)
+        merged[name] = add_low_rank(base[name], *adapters.matrices(site, source, target), adapters.features)
     return merged

@@ -14,11 +14,13 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import activation_sides
 from langspec_lora.convert import DIRECTION, check_adapted, check_flags, check_one_direction, say
 from langspec_lora.convert.hf.peft_folder import PEFT_FILES, base_model_name, export_lora, import_lora
+from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import below, check_file, check_folder
-from langspec_lora.languages import PAPER_RESOURCES, read_resources
+from langspec_lora.languages import PAPER_RESOURCES
 from langspec_lora.progress import Progress
-from langspec_lora.sites import POSITIONS
+from langspec_lora.resources import read_resources
+from langspec_lora.sites import POSITIONS, SOURCE, TARGET
 from langspec_lora.tensor_files import write_checkpoint
 
 _MUCH = 10**9  # bytes
@@ -45,8 +47,8 @@ def export(args: Namespace) -> list[Path]:
             check_adapted(args, adapters.languages)
         folders = {(args.source_lang, args.target_lang): args.out}
         if args.all:
-            names = permutations(adapters.languages.names, 2)
-            folders = {direction: below(args.out, "-".join(direction)) for direction in names}
+            pairs = adapters.languages.direction_ranks or map("-".join, permutations(adapters.languages.names, 2))
+            folders = {Direction.parse(pair): below(args.out, pair) for pair in pairs}
             for folder in folders.values():
                 check_folder(folder, PEFT_FILES, args.overwrite)
     shapes = _shapes(model)
@@ -60,9 +62,13 @@ def export(args: Namespace) -> list[Path]:
 
 def _bytes_of_all(adapters: Adapters, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """The size of the tensors of all directions: each language is the source of all others, and their target."""
-    table = adapters.languages
-    one = sum(sum(shapes[f"{site.path}.weight"]) * part.a.element_size() for site, part in adapters.packed.items())
-    return one * sum(table.ranks) * (len(table) - 1)
+    table, total = adapters.languages, 0
+    count = len(table.direction_ranks) or len(table) * (len(table) - 1)
+    for site, part in adapters.packed.items():
+        keys = adapters.keys(site)
+        row = sum(shapes[f"{site.path}.weight"]) * part.a.element_size()
+        total += row * sum(keys.ranks) * count // len(keys.ranks)
+    return total
 
 
 def _check_space(out: Path, folders: Collection[Path], needed: int) -> None:
@@ -108,6 +114,10 @@ def import_checkpoint(args: Namespace) -> list[Path]:
             for stack in POSITIONS:
                 with errors.check():
                     sides[stack] = activation_sides(untrained, stack)
+                    if not set(sides[stack]) <= {SOURCE, TARGET}:
+                        raise UserError(
+                            f"--{stack}-activation-direction: a LoRA becomes adapters of languages; expected src or tgt"
+                        )
     adapters = import_lora(args.path, args.source_lang, args.target_lang, _shapes(model), sides, resources)
     write_checkpoint(adapted_checkpoint(model.base, untrained, adapters, {}), args.out)
     if name:

@@ -63,8 +63,8 @@ class LanguageIdDataset(BaseWrapperDataset):
 
         Returns:
             The batch of the wrapped dataset, with ``net_input.src_lang_id`` and ``tgt_lang_id``, ``(batch, 1)`` each,
-            the keys that fairseq keeps when it merges batches. ``languages`` has the distinct ids of the sources and of
-            the targets, so that nobody has to wait for a GPU to find them.
+            the keys that fairseq keeps when it merges batches. ``directions`` has the distinct pairs of their ids, so
+            that nobody has to wait for a GPU to find them.
         """
         # The index of each example replaces its id, to see how the inner collater reorders them.
         indexed = [{**sample, "id": index} for index, sample in enumerate(samples)]
@@ -76,8 +76,7 @@ class LanguageIdDataset(BaseWrapperDataset):
         languages = torch.tensor([sample["languages"] for sample in samples])[order]  # (batch, 2)
         batch["net_input"]["src_lang_id"] = languages[:, :1].contiguous()
         batch["tgt_lang_id"] = languages[:, 1:].contiguous()
-        sides = zip(*(sample["languages"] for sample in samples), strict=True)
-        batch["languages"] = tuple(tuple(sorted(set(side))) for side in sides)
+        batch["directions"] = tuple(sorted({sample["languages"] for sample in samples}))
         return batch
 
     def __getattr__(self, name: str) -> Any:
@@ -283,22 +282,23 @@ class LanguageIdDataManager(MultilingualDatasetManager):
         return LanguageIdDataset(dataset, self.langs.index(src or tgt), self.langs.index(tgt))
 
 
-def distinct_languages(sample: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The distinct source and the distinct target language ids of a batch."""
-    if "languages" in sample:
-        return sample["languages"]
+def distinct_directions(sample: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The distinct directions of a batch, as pairs of source and target language ids."""
+    if "directions" in sample:
+        return sample["directions"]
     # When fairseq joins batches of several datasets (--lang-tok-replacing-bos-eos), it keeps only the ids.
-    sources, targets = sample["net_input"]["src_lang_id"].unique(), sample["tgt_lang_id"].unique()
-    return tuple(sources.tolist()), tuple(targets.tolist())
+    ids = torch.cat([sample["net_input"]["src_lang_id"].view(-1, 1), sample["tgt_lang_id"].view(-1, 1)], 1)
+    return tuple((source, target) for source, target in ids.unique(dim=0).tolist())
 
 
 def one_language(sample: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """The source and the target language id shared by all sentences of a batch; None if they differ.
 
-    It does not wait for a GPU: for a batch without ``languages``, both are None.
+    It does not wait for a GPU: for a batch without ``directions``, both are None.
     """
-    sources, targets = sample.get("languages", ((), ()))
-    return sources[0] if len(sources) == 1 else None, targets[0] if len(targets) == 1 else None
+    directions = sample.get("directions", ())
+    sources, targets = {source for source, _ in directions}, {target for _, target in directions}
+    return sources.pop() if len(sources) == 1 else None, targets.pop() if len(targets) == 1 else None
 
 
 def language_ids(name: str, names: list[str], batch: int, like: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from langspec_lora.evaluation.settings import file_state, held_sources, lasting,
 from langspec_lora.evaluation.split_text import SplitText, languages_of
 from langspec_lora.evaluation.tokenizers import require_tokenizer
 from langspec_lora.inference.model_files import ModelFiles, read_outlines
+from langspec_lora.keys import check_directions
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def prepare(inputs: Inputs) -> Evaluation:
         UserError: the folder holds results of other settings, or the texts do not fit the data.
     """
     options, directions = inputs.options, inputs.directions
+    if options.model.adapters:
+        for table in filter(None, map(stored_languages, inputs.outlines)):
+            check_directions(table, directions)
     model = ModelFiles.of(options.model, inputs.dictionary, languages_of(directions))
     sides = {direction: source_side(options, direction) for direction in directions}
     settings, found = settings_of(options, model, sides), file_state(options.out / SETTINGS)

@@ -21,9 +21,9 @@ from langspec_lora.errors import UserError, command_line
 from langspec_lora.evaluation.results import SCORES, read_run
 from langspec_lora.example.grammar import CODES
 from langspec_lora.example.stages import Runner, Stage
-from langspec_lora.languages import read_resources
 from langspec_lora.naming import some_of
 from langspec_lora.report.groups import group_members
+from langspec_lora.resources import read_resources
 from langspec_lora.values import read_strictly
 
 LEVELS = Path("configs/languages/example.yaml")

@@ -73,7 +73,7 @@ class LoadedModel:
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
         for loaded in self._models:
             if not spec.adapters and isinstance(loaded, LanguageSpecificTransformer) and loaded.adapters is not None:
-                loaded.adapters.clear()
+                loaded.remove_adapters()
             if spec.dtype != "fp32":
                 loaded.to(torch.float16 if spec.dtype == "fp16" else torch.bfloat16)
             loaded.to(self.device)

@@ -13,6 +13,8 @@ from langspec_lora.checkpoints.vocabulary_files import find_vocabulary, given_di
 from langspec_lora.data.vocabulary import dictionary_tokens
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.inference.model_spec import ModelSpec
+from langspec_lora.keys import check_directions
+from langspec_lora.languages import LanguageTable
 from langspec_lora.naming import some_of
 from langspec_lora.tasks.checks.language_tokens import LanguageTokens
 
@@ -73,13 +75,18 @@ class TranslatorFiles:
         model: the model.
         sentencepiece_model: the SentencePiece model that splits raw text.
         languages: the languages between which the model translates.
-        adapted: whether a checkpoint has adapters.
+        tables: the languages of the checkpoints that have adapters, and what these belong to.
     """
 
     model: ModelFiles
     sentencepiece_model: Path
     languages: tuple[str, ...]
-    adapted: bool
+    tables: tuple[LanguageTable, ...]
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a checkpoint has adapters."""
+        return bool(self.tables)
 
     def check_direction(self, source: str, target: str) -> None:
         """Checks that the model translates a direction.
@@ -96,6 +103,8 @@ class TranslatorFiles:
                         )
             if source == target:
                 raise UserError(f"source and target language are both {source!r}; give two different ones")
+        for table in self.tables if self.model.spec.adapters else ():
+            check_directions(table, [(source, target)])
 
 
 def read_outlines(checkpoints: Sequence[Path]) -> list[Outline]:
@@ -133,8 +142,8 @@ def find_files(spec: ModelSpec) -> TranslatorFiles:
                 given_sentencepiece_model(spec.sentencepiece_model)
     dictionary, sentencepiece_model = find_vocabulary(outlines[0], spec.dictionary, spec.sentencepiece_model)
     languages = _languages(outlines, spec.langs, dictionary)
-    adapted = any(stored_languages(outline) for outline in outlines)
-    return TranslatorFiles(ModelFiles.of(spec, dictionary, languages), sentencepiece_model, languages, adapted)
+    tables = tuple(filter(None, map(stored_languages, outlines)))
+    return TranslatorFiles(ModelFiles.of(spec, dictionary, languages), sentencepiece_model, languages, tables)
 
 
 def _languages(outlines: Sequence[Outline], langs: Sequence[str], dictionary: Path) -> tuple[str, ...]:

@@ -1,21 +1,20 @@
 """The mathematics of language-specific LoRA; imports torch, but not fairseq."""
 
-from langspec_lora.lora.freezing import FrozenLanguages
+from langspec_lora.lora.freezing import FrozenKeys
 from langspec_lora.lora.injection import adapted_linears, adapter_parameters, inject, mark_trainable, merge, remove
 from langspec_lora.lora.language_adam import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a
 from langspec_lora.lora.merging import MergedWeights, add_low_rank, merged_weight
-from langspec_lora.lora.routing import LanguageRouting, Languages, PackedLayout
+from langspec_lora.lora.routing import LanguageRouting, Languages
 
 __all__ = [
-    "FrozenLanguages",
+    "FrozenKeys",
     "LanguageAdam",
     "LanguageRouting",
     "LanguageSpecificLinear",
     "Languages",
     "MergedWeights",
     "Packed",
-    "PackedLayout",
     "adapted_linears",
     "adapter_parameters",
     "add_low_rank",

@@ -8,22 +8,22 @@ from typing import cast
 import torch
 from torch import nn
 
+from langspec_lora.keys import KeyLayout
 from langspec_lora.lora.linear import LanguageSpecificLinear
 from langspec_lora.lora.merging import merged_weight
-from langspec_lora.lora.routing import LanguageRouting, PackedLayout
-from langspec_lora.sites import SIDES, SOURCE
+from langspec_lora.lora.routing import LanguageRouting
 
 
 def inject(
     model: nn.Module,
     sides: Mapping[str, str],
-    ranks: Sequence[int],
+    ranks: Sequence[int] | KeyLayout,
     *,
     dim: int = 0,
     start: int = 0,
     init: str = "rank",
 ) -> LanguageRouting:
-    """Adds an adapter for every language to linears of a model, in place.
+    """Adds an adapter for every language, or every other key, to linears of a model, in place.
 
     The adapters have no effect until they are trained. Example::
 
@@ -33,10 +33,11 @@ def inject(
 
     Args:
         model: any model with linears that get ``(time, batch, features)``.
-        sides: the linears to adapt, by their path in the model (as in ``named_modules``), each with ``"src"`` or
-            ``"tgt"``: whether the source or the target language selects the adapter. A linear that the model has under
-            several paths gets one adapter for all of them.
-        ranks: rank of each language's adapter; a language's id is its position.
+        sides: the linears to adapt, by their path in the model (as in ``named_modules``), each with what selects its
+            adapter: ``"src"`` or ``"tgt"``, the source or the target language; or another of
+            :data:`~langspec_lora.sites.SIDES` that the layout has. A linear that the model has under several paths gets
+            one adapter for all of them.
+        ranks: rank of each language's adapter; a language's id is its position. Or the layout of other keys.
         dim: 0 adapts whole layers; otherwise the adapters read ``dim`` features of each input, and add to the same
             features of the output.
         start: first of these features.
@@ -46,19 +47,19 @@ def inject(
         The routing of the model; pass the languages of every batch to its ``set_batch``.
 
     Raises:
-        ValueError: a path is not that of a plain linear, a side is neither ``src`` nor ``tgt``, or one linear is given
-            both.
+        ValueError: a path is not that of a plain linear, the layout has no such side, or one linear is given two.
     """
+    layout = ranks if isinstance(ranks, KeyLayout) else KeyLayout.by_language(ranks)
     side_of: dict[nn.Module, str] = {}
     for path, side in sides.items():
-        if side not in SIDES:
-            raise ValueError(f"side {side!r} of {path}: expected src or tgt")
+        if side not in layout.packed:
+            raise ValueError(f"side {side!r} of {path}: expected {' or '.join(layout.packed)}")
         linear = _module(model, path)
         if not isinstance(linear, nn.Linear) or isinstance(linear, LanguageSpecificLinear):
             raise ValueError(f"{path} is not a plain linear of the model")
         if side_of.setdefault(linear, side) != side:
             raise ValueError(f"side {side} of {path}: another path of the same linear has side {side_of[linear]}")
-    routing = LanguageRouting(PackedLayout(tuple(ranks)))
+    routing = LanguageRouting(layout)
     _replace(
         model,
         {
@@ -94,10 +95,10 @@ def merge(model: nn.Module, source: int, target: int) -> None:
     """
     plain_of: dict[nn.Module, nn.Module] = {}
     for linear in adapted_linears(model):
-        languages = len(linear.routing.layout.ranks)
+        languages = linear.routing.layout.languages
         if not (0 <= source < languages and 0 <= target < languages):
             raise ValueError(f"languages {source} and {target}: expected ids from 0 to {languages - 1}")
-        merged = merged_weight(linear, source if linear.side == SOURCE else target)
+        merged = merged_weight(linear, linear.key(source, target))
         plain = linear.without_adapters()
         plain.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)
         plain_of[linear] = plain

@@ -3,7 +3,8 @@
 torch's optimizers update a parameter as a whole. A packed parameter holds the rows of all languages, so momentum and
 weight decay would also change languages that have no sentence in the update. If the rows of each language were a
 separate parameter, an absent language would have no gradient, and Adam would leave its rows, moments and step count
-unchanged. This module does the same with packed parameters, without a loop over languages.
+unchanged. This module does the same with packed parameters, without a loop over languages. Where an adapter belongs to
+a group or a direction, the same holds for these.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from langspec_lora.keys import KeyLayout
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.lora.routing import PackedLayout
-from langspec_lora.sites import SIDES
+from langspec_lora.sites import SHARED
 
 
 class Packed(NamedTuple):
@@ -26,7 +27,7 @@ class Packed(NamedTuple):
     Attributes:
         start: index of the first element in the flattened parameter.
         shape: ``(R, features)``.
-        side: ``src`` or ``tgt``: whether the source or the target language selects the rows.
+        side: what selects the rows, see :data:`~langspec_lora.sites.SIDES`.
     """
 
     start: int
@@ -55,7 +56,7 @@ class _Tensors(NamedTuple):
 
 
 class _Rates(NamedTuple):
-    """How much a step changes each row, ``(R, 1)``; it does not change rows of absent languages.
+    """How much a step changes each row, ``(R, 1)``; it does not change rows of absent keys.
 
     Attributes:
         keep_mean: factor of the first moment: β₁, or 1 at rest.
@@ -88,31 +89,32 @@ class LanguageAdam(torch.optim.Optimizer):
     """
 
     RESTED = "rested"
-    """The entry of the state with the number of steps in which each language rested, int64, ``(2, languages)``.
+    """The entry of the state with the number of steps in which each key rested, int64, ``(keys,)``, side after side.
 
-    It counts the steps that a language missed, so that the steps of a stock Adam count as steps of every language.
+    It counts the steps that a key missed, so that the steps of a stock Adam count as steps of every key. Versions that
+    only had adapters of languages stored it as ``(2, languages)``.
     """
 
     packed: Mapping[Tensor, Sequence[Packed]]
-    layout: PackedLayout
-    present: Tensor
-    """Whether a language is in the update, bool, ``(2, languages)``: as a source, as a target."""
+    layout: KeyLayout
+    present: dict[str, Tensor]
+    """Whether a key is in the update, by side, bool ``(keys,)``; a shared adapter always is."""
 
     @classmethod
     def convert(
-        cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: PackedLayout
+        cls, optimizer: torch.optim.Optimizer, packed: Mapping[Tensor, Sequence[Packed]], layout: KeyLayout
     ) -> LanguageAdam:
         """Converts fairseq's Adam, or apex's fused one, to this class, in place; it keeps its state.
 
         Args:
             optimizer: the optimizer.
             packed: the packed rows in each parameter that contains some, in ascending order.
-            layout: which rows belong to which language.
+            layout: which rows belong to which key.
         """
         optimizer.__class__ = cls
         converted = cast(LanguageAdam, optimizer)
         converted.packed, converted.layout = packed, layout
-        converted.present = torch.ones(2, len(layout.ranks), dtype=torch.bool)
+        converted.present = all_present(layout, True)
         for group in converted.param_groups:
             steps = group.pop("step", 0)  # where apex counts them
             for parameter in group["params"]:
@@ -140,33 +142,34 @@ class LanguageAdam(torch.optim.Optimizer):
         return loss
 
     def _count(self) -> tuple[int, Tensor]:
-        """The number of steps including this one, and in how many of them each language rested, ``(2, languages)``."""
+        """The number of steps including this one, and in how many of them each key rested, as in the state."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         steps = 1 + max(self.state[parameter].get("step", 0) for parameter in parameters)
         state = self.state[parameters[0]]
-        rested = state.get(self.RESTED, torch.zeros(2, len(self.layout.ranks)))
+        absent = ~torch.cat(list(self.present.values()))
+        rested = state.get(self.RESTED, torch.zeros(len(absent)))
         # A state that was loaded is of its parameter's type, on its device.
-        state[self.RESTED] = rested.to("cpu", torch.int64) + (~self.present).long()
+        state[self.RESTED] = rested.to("cpu", torch.int64).view(-1) + absent.long()
         return steps, state[self.RESTED]
 
     def _rates(self, steps: int, rested: Tensor, group: dict) -> dict[str, _Rates | None]:
-        """The rates of each row, by side; None if no language has ever rested, so that all rows have the same rates."""
-        ranks = torch.tensor(self.layout.ranks)
-        found: dict[str, _Rates | None] = {}
+        """The rates of each row, by side; None if no key has ever rested, so that all rows have the same rates."""
+        found: dict[str, _Rates | None] = dict.fromkeys(self.layout.packed)
         (beta1, beta2), rate = group["betas"], group["lr"]
-        for side, sat_out, present in zip(SIDES, rested, self.present, strict=True):
+        parts = rested.split([len(present) for present in self.present.values()])
+        for (side, present), sat_out in zip(self.present.items(), parts, strict=True):
             if not any(sat_out.tolist()):
-                found[side] = None
                 continue
-            taken = (steps - sat_out).double()  # at least 1 for a language that is present
+            ranks = torch.tensor(self.layout.packed[side].ranks)
+            taken = (steps - sat_out).double()  # at least 1 for a key that is present
             size = rate * (1 - beta2**taken).sqrt() / (1 - beta1**taken)
-            by_language = (
+            by_key = (
                 torch.where(present, beta1, 1.0),
                 torch.where(present, beta2, 1.0),
                 torch.where(present, size, 0.0),
                 torch.where(present, -group["weight_decay"] * rate, 0.0),
             )
-            rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_language])
+            rows = torch.stack([column.double().repeat_interleave(ranks) for column in by_key])
             parameter = group["params"][0]
             spans = _spans(present.repeat_interleave(ranks)) if _leaves_out_rows(parameter.device) else None
             rows = rows.to(_single(parameter.data).dtype).unsqueeze(-1)
@@ -252,6 +255,12 @@ def _spans(chosen: Tensor) -> list[slice]:
     """The spans of rows that are chosen, from bool ``(R,)``."""
     edges = torch.diff(chosen.int(), prepend=torch.zeros(1, dtype=torch.int), append=torch.zeros(1, dtype=torch.int))
     return [slice(*span) for span in edges.nonzero().view(-1, 2).tolist()]
+
+
+def all_present(layout: KeyLayout, value: bool) -> dict[str, Tensor]:
+    """The same for every key, by side, bool ``(keys,)``; a shared adapter is left out, since it never rests."""
+    packed = {side: packed for side, packed in layout.packed.items() if side != SHARED}
+    return {side: torch.full((len(rows.ranks),), value) for side, rows in packed.items()}
 
 
 def packed_parameters(linears: Iterable[LanguageSpecificLinear]) -> dict[Tensor, str]:

@@ -1,4 +1,4 @@
-"""A frozen linear layer with a packed low-rank adapter per language: h = W x + b + B_l A_l x."""
+"""A frozen linear layer with packed low-rank adapters, one for each key: h = W x + b + B_k A_k x."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from langspec_lora.keys import PackedLayout
 from langspec_lora.lora.functional import LanguageSpecificLinearFunction
 from langspec_lora.lora.routing import LanguageRouting
 from langspec_lora.sites import INITS
@@ -17,7 +18,7 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
     """Draws the A of a new adapter, in place.
 
     Args:
-        a: ``(r, d_in)``, one language's rows.
+        a: ``(r, d_in)``, one key's rows.
         init: ``"rank"``: from U(-1/√r, 1/√r), as the released implementation does; ``"standard"``: from
             U(-1/√d, 1/√d) with d the number of features that A reads.
         generator: the random number generator.
@@ -29,11 +30,11 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
 
 
 class LanguageSpecificLinear(nn.Linear):
-    """A linear layer that adds a low-rank update of the sentence's language.
+    """A linear layer that adds a low-rank update of the sentence's key, usually its language.
 
-    The update is ``B_l A_l x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
-    with ``l`` the source or the target language of the sentence. ``weight`` and ``bias`` keep their names, so base
-    checkpoints load unchanged. The adapters of all languages are packed in two parameters and a buffer:
+    The update is ``B_k A_k x`` (Cao et al., EMNLP 2024, section 3; Hu et al., 2022, without the alpha / r scaling),
+    with ``k`` the key of the sentence (see :mod:`langspec_lora.keys`). ``weight`` and ``bias`` keep their names, so
+    base checkpoints load unchanged. The adapters of all keys are packed in two parameters and a buffer:
 
     * ``lora_A (R, d_in)`` and ``lora_B (R, d_out)``, with ``R`` the sum of all ranks;
     * ``lora_mask (R, d_out)``, uint8: 1 for entries of ``lora_B`` that are kept, 0 for pruned entries.
@@ -43,7 +44,7 @@ class LanguageSpecificLinear(nn.Linear):
     Args:
         linear: the layer to adapt; its parameters are taken over, not copied.
         routing: the languages of the current batch and the layout of the adapters.
-        side: ``"src"`` or ``"tgt"``: which language selects the adapter.
+        side: what selects the adapter, see :data:`~langspec_lora.sites.SIDES`.
         dim: 0 adapts the whole layer; otherwise the adapter reads features ``start`` to ``start + dim`` of the input
             and adds to the same features of the output.
         start: first feature of that slice.
@@ -69,7 +70,7 @@ class LanguageSpecificLinear(nn.Linear):
         self.slice = slice(start, start + dim) if dim else None
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
-        layout = routing.layout
+        layout = self.layout
         self.lora_A = nn.Parameter(linear.weight.new_empty(layout.rows, dim or linear.in_features))
         self.lora_B = nn.Parameter(linear.weight.new_zeros(layout.rows, dim or linear.out_features))
         self.register_buffer("lora_mask", torch.ones_like(self.lora_B, dtype=torch.uint8, requires_grad=False))
@@ -88,6 +89,15 @@ class LanguageSpecificLinear(nn.Linear):
         """The languages of the current batch."""
         return self._routing[0]
 
+    @property
+    def layout(self) -> PackedLayout:
+        """Which rows belong to which key."""
+        return self.routing.layout.packed[self.side]
+
+    def key(self, source: int, target: int) -> int:
+        """The key of sentences from one language to another, by the model's language ids."""
+        return self.routing.layout.key(self.side, source, target)
+
     @torch.no_grad()
     def reset_adapters(self, init: str) -> None:
         """Draws A anew and sets B to zero.
@@ -95,9 +105,8 @@ class LanguageSpecificLinear(nn.Linear):
         Args:
             init: ``"rank"`` or ``"standard"``.
         """
-        layout = self.routing.layout
-        for language in range(len(layout.ranks)):
-            draw_a(self.lora_A[layout.slice(language)], init)
+        for key in range(len(self.layout.ranks)):
+            draw_a(self.lora_A[self.layout.slice(key)], init)
         self.lora_B.zero_()
 
     def forward(self, input: Tensor) -> Tensor:
@@ -121,5 +130,4 @@ class LanguageSpecificLinear(nn.Linear):
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
         covered = "all" if self.slice is None else f"{self.slice.start}:{self.slice.stop}"
-        rows = self.routing.layout.rows
-        return f"{super().extra_repr()}, selected_by={self.side}, rows={rows}, features={covered}"
+        return f"{super().extra_repr()}, selected_by={self.side}, rows={self.layout.rows}, features={covered}"

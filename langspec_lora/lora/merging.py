@@ -9,20 +9,19 @@ import torch
 from torch import Tensor
 
 from langspec_lora.lora.linear import LanguageSpecificLinear
-from langspec_lora.sites import SOURCE
 
 
-def merged_weight(linear: LanguageSpecificLinear, language: int) -> Tensor:
-    """``W + B_l A_l`` of one language, computed in single precision or better and rounded once.
+def merged_weight(linear: LanguageSpecificLinear, key: int) -> Tensor:
+    """``W + B_k A_k`` of one key, computed in single precision or better and rounded once.
 
     Args:
         linear: an adapted linear.
-        language: the language's id in the packed layout.
+        key: the key, such as :meth:`LanguageSpecificLinear.key` returns it.
 
     Returns:
         ``(d_out, d_in)``, of the weight's type; the linear stays as it is.
     """
-    rows = linear.routing.layout.slice(language)
+    rows = linear.layout.slice(key)
     return add_low_rank(linear.weight, linear.lora_A[rows], linear.lora_B[rows], linear.slice)
 
 
@@ -70,14 +69,14 @@ class MergedWeights:
         The language ids of batches are ignored there: all sentences are treated as this direction.
 
         Args:
-            source: the source language's id in the packed layout.
+            source: the source language's id in the model.
             target: the target language's, likewise.
         """
         made_for = (source, target, *self._state())
         if made_for != self._made_for:
             self.forget()
             for linear in self._linears:
-                linear.merged = merged_weight(linear, source if linear.side == SOURCE else target)
+                linear.merged = merged_weight(linear, linear.key(source, target))
             self._made_for = made_for
         for linear in self._linears:
             linear.computes_merged = True

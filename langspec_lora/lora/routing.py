@@ -5,45 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from langspec_lora.errors import UserError
-from langspec_lora.sites import SOURCE, TARGET
+from langspec_lora.keys import KeyLayout, PackedLayout
+from langspec_lora.sites import DIRECTION, SHARED, SOURCE, TARGET
 
 DENSE_ROWS = 128
 """Up to this many rows, projecting onto all rows and masking the foreign ones is faster than gathering rows."""
-
-
-@dataclass(frozen=True)
-class PackedLayout:
-    """How the adapters of all languages are packed in one tensor.
-
-    Language ``l`` has the rows ``offsets[l]`` to ``offsets[l] + ranks[l]`` of ``A (R, d_in)`` and of ``B (R, d_out)``,
-    with ``R`` the sum of all ranks.
-
-    Attributes:
-        ranks: rank of each language's adapter, by language id.
-    """
-
-    ranks: tuple[int, ...]
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """First row of each language."""
-        return tuple(accumulate(self.ranks, initial=0))[:-1]
-
-    @property
-    def rows(self) -> int:
-        """``R``, the number of rows of a packed tensor."""
-        return sum(self.ranks)
-
-    def slice(self, language: int) -> slice:
-        """The rows of one language."""
-        start = self.offsets[language]
-        return slice(start, start + self.ranks[language])
 
 
 @dataclass(frozen=True)
@@ -59,9 +31,9 @@ class Selection:
     """The rows of a packed tensor that each sentence uses.
 
     Attributes:
-        rows: row indices: ``(1, r_max)`` if all sentences have the same language, else ``(batch, r_max)``. A language
-            of lower rank repeats its first row. None if every sentence uses all rows, because there are few.
-        foreign: True for rows that do not belong to the sentence, because they are another language's or repeated.
+        rows: row indices: ``(1, r_max)`` if all sentences have the same key, else ``(batch, r_max)``. A key of lower
+            rank repeats its first row. None if every sentence uses all rows, because there are few.
+        foreign: True for rows that do not belong to the sentence, because they are another key's or repeated.
             ``(batch, R)`` if ``rows`` is None, else the shape of ``rows``; None if there are no such rows.
     """
 
@@ -69,41 +41,71 @@ class Selection:
     foreign: Tensor | None
 
 
-class LanguageRouting(nn.Module):
-    """The languages of the current batch, for all adapted linears of one model.
-
-    The model sets :attr:`current` at the start of a forward pass, so the layers in between need no further arguments.
-    It is a module only so that its index tables move to the model's device. The layout determines the tables, so they
-    are not saved.
+class KeyRows(nn.Module):
+    """The rows of each key, as index tables on the model's device.
 
     Args:
-        layout: the packed layout, the same in every adapted linear of the model.
+        layout: the packed layout.
     """
 
     row_table: Tensor
     padding_table: Tensor
     foreign_table: Tensor
-    model_id: Tensor
 
     def __init__(self, layout: PackedLayout) -> None:
+        super().__init__()
+        widest, keys = max(layout.ranks), len(layout.ranks)
+        rank = torch.tensor(layout.ranks).unsqueeze(1)  # (keys, 1)
+        column = torch.arange(widest).unsqueeze(0)  # (1, r_max)
+        first = torch.tensor(layout.offsets).unsqueeze(1)
+        self.dense = layout.rows <= DENSE_ROWS
+        self._equal_ranks = len(set(layout.ranks)) == 1
+        self._one_key = keys == 1
+        # Not saved: the layout determines them. The largest is needed only where it is small.
+        self.register_buffer("row_table", first + torch.where(column < rank, column, 0), persistent=False)
+        self.register_buffer("padding_table", column >= rank, persistent=False)
+        owner = torch.repeat_interleave(torch.arange(keys), torch.tensor(layout.ranks))
+        foreign = owner.unsqueeze(0) != torch.arange(keys).unsqueeze(1) if self.dense else torch.empty(0)
+        self.register_buffer("foreign_table", foreign, persistent=False)  # (keys, R)
+
+    def select(self, keys: Tensor) -> Selection:
+        """The rows of some sentences.
+
+        Args:
+            keys: the key of each sentence, ``(batch,)``, or ``(1,)`` for all.
+        """
+        if self._one_key:
+            return Selection(None, None)
+        if self.dense and len(keys) > 1:
+            return Selection(None, self.foreign_table[keys])
+        return Selection(self.row_table[keys], None if self._equal_ranks else self.padding_table[keys])
+
+
+class LanguageRouting(nn.Module):
+    """The languages of the current batch, for all adapted linears of one model.
+
+    The model sets :attr:`current` at the start of a forward pass, so the layers in between need no further arguments.
+    It is a module only so that its index tables move to the model's device.
+
+    Args:
+        layout: the keys of the model's adapters and their rows.
+    """
+
+    key_table: Tensor
+    direction_table: Tensor
+    model_id: Tensor
+
+    def __init__(self, layout: KeyLayout) -> None:
         super().__init__()
         self.layout = layout
         self.current: Languages | None = None
         self._selections: dict[tuple[str, int], Selection] = {}
-
-        widest = max(layout.ranks)
-        rank = torch.tensor(layout.ranks).unsqueeze(1)  # (languages, 1)
-        column = torch.arange(widest).unsqueeze(0)  # (1, r_max)
-        first = torch.tensor(layout.offsets).unsqueeze(1)
-        owner = torch.repeat_interleave(torch.arange(len(layout.ranks)), torch.tensor(layout.ranks))
-        self.register_buffer("row_table", first + torch.where(column < rank, column, 0), persistent=False)
-        self.register_buffer("padding_table", column >= rank, persistent=False)
-        ids = torch.arange(len(layout.ranks)).unsqueeze(1)
-        self.register_buffer("foreign_table", owner.unsqueeze(0) != ids, persistent=False)  # (languages, R)
-        self.register_buffer("model_id", torch.arange(len(layout.ranks)), persistent=False)
-        self.model_ids = list(range(len(layout.ranks)))
-        self._dense = layout.rows <= DENSE_ROWS
-        self._equal_ranks = len(set(layout.ranks)) == 1
+        rows = {id(packed): KeyRows(packed) for packed in layout.packed.values()}  # one for source and target
+        self._rows = nn.ModuleDict({side: rows[id(packed)] for side, packed in layout.packed.items()})
+        self.register_buffer("key_table", torch.tensor(layout.key_of_language), persistent=False)
+        self.register_buffer("direction_table", _direction_table(layout), persistent=False)
+        self.register_buffer("model_id", torch.arange(layout.languages), persistent=False)
+        self.model_ids = list(range(layout.languages))
 
     def translate_ids(self, model_ids: Sequence[int | None]) -> None:
         """Sets the model's language id for each id in the batches.
@@ -112,9 +114,9 @@ class LanguageRouting(nn.Module):
             model_ids: for every id that batches may contain, the model's id, or None if the model does not have the
                 language. A batch with such a language fails, because the lookup is out of range.
         """
-        behind = len(self.layout.ranks)
+        behind = self.layout.languages
         self.model_ids = [behind if language is None else language for language in model_ids]
-        self.model_id = torch.tensor(self.model_ids, device=self.foreign_table.device)
+        self.model_id = torch.tensor(self.model_ids, device=self.key_table.device)
 
     def set_batch(self, source: Tensor | None, target: Tensor | None, batch: int | None = None) -> None:
         """Sets the languages of the batch.
@@ -166,36 +168,53 @@ class LanguageRouting(nn.Module):
         """Returns the rows that the sentences of a batch use.
 
         Args:
-            side: ``"src"`` or ``"tgt"``: which language selects the adapter.
+            side: what selects the adapter, see :data:`~langspec_lora.sites.SIDES`.
             batch: number of sentences of the tensor to adapt. It is the batch of the routing, or that batch divided by
                 the beam size: fairseq projects cross-attention's keys and values once per sentence, not per beam.
 
         Raises:
             RuntimeError: no batch was set, or ``batch`` does not fit it.
+            UserError: a direction has no adapter.
         """
         key = (side, batch)
         if key not in self._selections:
-            self._selections[key] = self._select(self._ids(side, batch))
+            keys = self._keys(side)
+            if len(keys) > 1:
+                beams, rest = divmod(len(keys), batch)
+                if rest:
+                    raise RuntimeError(f"{batch} sentences were given, but the routing was set for {len(keys)}")
+                keys = keys[::beams]
+            self._selections[key] = cast(KeyRows, self._rows[side]).select(keys)
         return self._selections[key]
 
-    def _ids(self, side: str, batch: int) -> Tensor:
+    def _keys(self, side: str) -> Tensor:
+        """The key of each sentence, ``(batch,)``, or ``(1,)`` if all have the same."""
         if self.current is None:
             raise RuntimeError(
                 "the batch carries no language ids; use the task translation_multi_simple_epoch_lora, "
                 "or pass src_lang_id and tgt_lang_id to the model"
             )
-        ids = self.current.source if side == SOURCE else self.current.target
-        if len(ids) == 1:
-            return ids
-        beams, rest = divmod(len(ids), batch)
-        if rest:
-            raise RuntimeError(f"{batch} sentences were given, but the routing was set for {len(ids)}")
-        return ids[::beams]
+        source, target = self.current.source, self.current.target
+        if side == SHARED:
+            return self.key_table[:1]
+        if side != DIRECTION:
+            return self.key_table[source if side == SOURCE else target]
+        keys, behind = self.direction_table[source, target], len(self.layout.key_of_direction)
+        # On a GPU, this check would wait for the device; there, a lookup out of range fails by itself.
+        if behind in (known := _known(keys)):
+            place = known.index(behind)
+            self.layout.key(DIRECTION, *(int(ids[min(place, len(ids) - 1)]) for ids in (source, target)))  # raises
+        return keys
 
-    def _select(self, ids: Tensor) -> Selection:
-        if self._dense and len(ids) > 1:
-            return Selection(None, self.foreign_table[ids])
-        return Selection(self.row_table[ids], None if self._equal_ranks else self.padding_table[ids])
+
+def _direction_table(layout: KeyLayout) -> Tensor:
+    """The key of each direction, or their number if it has none, ``(languages, languages)``; else empty."""
+    if not layout.key_of_direction:
+        return torch.empty(0, 0, dtype=torch.long)
+    table = torch.full((layout.languages, layout.languages), len(layout.key_of_direction))
+    places = torch.tensor(list(layout.key_of_direction))
+    table[places[:, 0], places[:, 1]] = torch.tensor(list(layout.key_of_direction.values()))
+    return table
 
 
 def _known(ids: Tensor) -> list[int]:

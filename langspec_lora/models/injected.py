@@ -51,12 +51,6 @@ class InjectedAdapters(nn.Module):
         """The number of entries of all LoRA A and B."""
         return sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.linears.values())
 
-    @torch.no_grad()
-    def clear(self) -> None:
-        """Sets all B to zero, so that no adapter has an effect and the model computes what its base computes."""
-        for linear in self.linears.values():
-            linear.lora_B.zero_()
-
     def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
         """Sets which language each id in the batches means.
 

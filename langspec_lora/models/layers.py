@@ -12,6 +12,7 @@ from torch import nn
 
 from langspec_lora.adapters.entries import FAST_PATH_COPIES
 from langspec_lora.config import AdapterConfig
+from langspec_lora.keys import key_layout
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, inject
 from langspec_lora.models.attention import AdaptedAttention
 from langspec_lora.sites import Site
@@ -55,7 +56,7 @@ def inject_at_sites(
         if isinstance(parent, MultiheadAttention):
             AdaptedAttention.convert(parent)
     sides = {site.path: config.side(site) for site in config.sites}
-    routing = inject(model, sides, config.languages.ranks, dim=config.dim, start=config.start, init=config.init)
+    routing = inject(model, sides, key_layout(config.languages), dim=config.dim, start=config.start, init=config.init)
     return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 
 

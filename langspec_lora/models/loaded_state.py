@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from langspec_lora.adapters.checks import check_entries, check_languages, check_shapes, check_values
-from langspec_lora.adapters.entries import MANIFEST, MATRIX_ENTRY, is_adapter_entry, language_manifest, read_manifest
-from langspec_lora.languages import LanguageTable
+from langspec_lora.adapters.entries import MANIFEST, is_adapter_entry, language_manifest, read_manifest
+from langspec_lora.config import AdapterConfig
+from langspec_lora.keys import Keys, PackedLayout, keys_of
 
 
-def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], languages: LanguageTable | None) -> None:
+def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], config: AdapterConfig | None) -> None:
     """Makes a checkpoint's state fit the model's adapters, in place.
 
     Args:
         state: the checkpoint's entries; a base checkpoint gets the model's fresh adapters.
         model: the model's entries.
-        languages: the model's languages, or None for a model without adapters.
+        config: which adapters the model has, or None.
 
     Raises:
         UserError: the checkpoint holds only part of the adapters, other adapters than the model, or invalid numbers.
@@ -29,25 +29,29 @@ def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], langua
     if not check_entries(shapes, {name: tuple(value.shape) for name, value in fresh.items()}):
         state.update({name: value.detach().clone() for name, value in fresh.items()})
         return
-    assert languages is not None  # a model without adapters takes none
-    _sort_by_language(state, languages)
+    assert config is not None  # a model without adapters takes none
+    _sort_by_key(state, config)
     check_shapes(
         {name: tuple(value.shape) for name, value in state.items()},
         {name: tuple(value.shape) for name, value in fresh.items()},
     )
 
 
-def _sort_by_language(state: dict[str, Tensor], wanted: LanguageTable) -> None:
-    held = read_manifest(state[MANIFEST])
+def _sort_by_key(state: dict[str, Tensor], config: AdapterConfig) -> None:
+    held, wanted = read_manifest(state[MANIFEST]), config.languages
     check_languages(held, wanted)
     state[MANIFEST] = language_manifest(wanted)
+    orders = {side: _order(keys_of(held, side), keys_of(wanted, side)) for side in config.sides}
+    for site in config.sites:
+        order = orders[config.side(site)]
+        for name in (f"{site.path}.lora_{part}" for part in ("A", "B", "mask")):
+            if order is not None and name in state:
+                state[name] = state[name][order]
+
+
+def _order(held: Keys, wanted: Keys) -> list[int] | None:
+    """The rows of the wanted keys among those of the held ones; None if they are the same."""
     if held.names == wanted.names:
-        return
-    starts = dict(zip(held.names, torch.tensor((0, *held.ranks)).cumsum(0).tolist(), strict=False))
-    rows = [
-        row
-        for name, rank in zip(wanted.names, wanted.ranks, strict=True)
-        for row in range(starts[name], starts[name] + rank)
-    ]
-    for name in [name for name in state if MATRIX_ENTRY.search(name)]:
-        state[name] = state[name][rows]
+        return None
+    layout, places = PackedLayout(held.ranks), {name: place for place, name in enumerate(held.names)}
+    return [row for name in wanted.names for row in range(layout.rows)[layout.slice(places[name])]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,11 +17,19 @@ from langspec_lora.config import AdapterConfig, freezes_base, has_adapters
 from langspec_lora.errors import UserError, exit_on_user_error
 from langspec_lora.flags import add_adapter_flags
 from langspec_lora.languages import languages_to_json
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, mark_trainable
+from langspec_lora.lora import (
+    LanguageRouting,
+    Languages,
+    LanguageSpecificLinear,
+    adapter_parameters,
+    mark_trainable,
+    remove,
+)
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.models.layers import LeanEncoderLayer, checkpoint_activations, inject_at_sites
 from langspec_lora.models.loaded_state import complete_state
 from langspec_lora.models.structure import check_structure
+from langspec_lora.parts import PARTS, part_of, trained_parts
 from langspec_lora.settings import check_values
 
 NAME = "langspec_m2m100_lora"
@@ -196,6 +205,7 @@ class LanguageSpecificTransformer(TransformerModel):
             config = AdapterConfig.from_args(args) if has_adapters(args) else None
             if config is not None:
                 check_structure(args, config)
+            parts = trained_parts(args)
         offload = getattr(args, "offload_activations", False)
         recompute = getattr(args, "checkpoint_activations", False) or offload
         args.checkpoint_activations = args.offload_activations = False  # wrapped below, around the adapted layers
@@ -209,6 +219,8 @@ class LanguageSpecificTransformer(TransformerModel):
             model.inject_adapters(config)
         if freezes_base(args):
             mark_trainable(model)
+        else:
+            model.freeze_parts(set(PARTS).difference(parts))
         base_checkpoint = getattr(args, "base_checkpoint", None)
         model._saved_base = SavedBase(base_checkpoint, getattr(args, "save_adapters_only", False))
         if recompute:
@@ -226,6 +238,19 @@ class LanguageSpecificTransformer(TransformerModel):
     def build_decoder(cls, args: Namespace, tgt_dict: Any, embed_tokens: nn.Embedding) -> RoutedDecoder:
         """Builds the decoder."""
         return RoutedDecoder(args, tgt_dict, embed_tokens, no_encoder_attn=args.no_cross_attention)
+
+    def freeze_parts(self, parts: Collection[str]) -> None:
+        """Freezes parts of the base, see :data:`~langspec_lora.parts.PARTS`."""
+        own = set(map(id, adapter_parameters(self)))
+        for name, parameter in self.named_parameters():
+            if id(parameter) not in own and part_of(name) in parts:
+                parameter.requires_grad_(False)
+
+    def remove_adapters(self) -> None:
+        """Removes the adapters, in place, so that the model computes what its base computes, for any languages."""
+        remove(self)
+        self.adapters = self.encoder.routing = self.decoder.routing = None
+        self.decoder.anchor = ()
 
     def inject_adapters(self, config: AdapterConfig) -> None:
         """Adds adapters to the linears that the configuration names, in place."""
@@ -289,9 +314,9 @@ class LanguageSpecificTransformer(TransformerModel):
         super().upgrade_state_dict_named(state_dict, name)
         for entry in [entry for entry in state_dict if is_fast_path_copy(entry)]:
             del state_dict[entry]
-        languages = None if self.adapters is None else self.adapters.config.languages
+        config = None if self.adapters is None else self.adapters.config
         with exit_on_user_error():
-            complete_state(state_dict, super().state_dict(), languages)
+            complete_state(state_dict, super().state_dict(), config)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The model's entries, without the base if it is not saved. See torch."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from langspec_lora.hooks import TrainingHook
-from langspec_lora.languages import LEVELS, LanguageTable
+from langspec_lora.keys import KEY_LEVELS, keys_of
+from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.naming import some_of
-from langspec_lora.pruning.magnitude import Block, apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import Block, all_keys, apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
@@ -40,7 +41,7 @@ class GradualPruning(TrainingHook):
         schedule: how much is pruned by which epoch.
         scope: which entries compete, see :func:`~langspec_lora.pruning.magnitude.group_blocks`.
         state: the module of the model that has the buffer ``mask_epoch``.
-        trained: ids of the languages that train; the masks of others stay as they are. None for all.
+        trained: the keys that train, by side; the masks of others stay as they are. None for all.
     """
 
     def __init__(
@@ -50,15 +51,15 @@ class GradualPruning(TrainingHook):
         schedule: PruningSchedule,
         scope: str,
         state: HasMaskEpoch,
-        trained: Sequence[int] | None = None,
+        trained: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.linears = linears
         self.languages = languages
         self.schedule = schedule
         self.state = state
         self._forget = False
-        self._rows = None if trained is None else _rows_of(trained, languages.ranks)
-        self._trained = range(len(languages)) if trained is None else trained
+        self._rows = None if trained is None else _rows_of(linears.values(), trained)
+        self._trained = all_keys(linears.values()) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
         for linear in linears.values():
             linear.lora_B.register_hook(_MaskGradient(linear))
@@ -88,25 +89,30 @@ class GradualPruning(TrainingHook):
 
     def _apply(self) -> None:
         if self._rows is not None:  # copied to a GPU once, not in every update
-            self._rows = self._rows.to(self.state.mask_epoch.device)
+            self._rows = {side: rows.to(self.state.mask_epoch.device) for side, rows in self._rows.items()}
         apply_masks(self.linears.values(), self._rows)
 
     def _summary(self) -> str:
         shares = {"all": pruned_share(self._blocks(self._trained))}
-        for level in LEVELS:
-            ids = [i for i in self._trained if self.languages.levels[i] == level]
-            if ids:
-                shares[level] = pruned_share(self._blocks(ids))
+        levels_of = {side: keys_of(self.languages, side).levels for side in self._trained}
+        for level in KEY_LEVELS:
+            keys = {side: [key for key in own if levels_of[side][key] == level] for side, own in self._trained.items()}
+            if blocks := self._blocks(keys):
+                shares[level] = pruned_share(blocks)
         return "pruned " + some_of(f"{name} {share:.4f}" for name, share in shares.items())
 
-    def _blocks(self, languages: Iterable[int]) -> list[Block]:
-        return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
+    def _blocks(self, keys: Mapping[str, Sequence[int]]) -> list[Block]:
+        return [block for group in group_blocks(self.linears, keys, "language") for block in group]
 
 
-def _rows_of(trained: Sequence[int], ranks: Sequence[int]) -> Tensor:
-    """Which packed rows belong to the languages that train, bool ``(R, 1)``."""
-    trains = torch.tensor([language in trained for language in range(len(ranks))])
-    return trains.repeat_interleave(torch.tensor(ranks)).unsqueeze(1)
+def _rows_of(linears: Iterable[LanguageSpecificLinear], trained: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Which packed rows belong to the keys that train, by side, bool ``(R, 1)``."""
+    rows = {}
+    for side, layout in {linear.side: linear.layout for linear in linears}.items():
+        trains = torch.zeros(len(layout.ranks), dtype=torch.bool)
+        trains[list(trained[side])] = True
+        rows[side] = trains.repeat_interleave(torch.tensor(layout.ranks)).unsqueeze(1)
+    return rows
 
 
 class DenseTraining(TrainingHook):
@@ -116,22 +122,20 @@ class DenseTraining(TrainingHook):
 
     Args:
         linears: the adapted linears of the model.
-        languages: the model's languages.
         state: the module of the model that has the buffer ``mask_epoch``.
-        trained: ids of the languages that train; the masks of others stay as they are. None for all.
+        trained: the keys that train, by side; the masks of others stay as they are. None for all.
     """
 
     def __init__(
         self,
         linears: Mapping[Site, LanguageSpecificLinear],
-        languages: LanguageTable,
         state: HasMaskEpoch,
-        trained: Sequence[int] | None = None,
+        trained: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.linears = linears
         self.state = state
         self._all = trained is None
-        self._trained = range(len(languages)) if trained is None else trained
+        self._trained = all_keys(linears.values()) if trained is None else trained
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets all masks to 1.
@@ -140,8 +144,8 @@ class DenseTraining(TrainingHook):
             epoch: fairseq's epoch.
         """
         for linear in self.linears.values():
-            for language in self._trained:
-                linear.lora_mask[linear.routing.layout.slice(language)] = 1
+            for key in self._trained[linear.side]:
+                linear.lora_mask[linear.layout.slice(key)] = 1
         if self._all:
             self.state.mask_epoch.zero_()
 

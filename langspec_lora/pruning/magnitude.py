@@ -15,11 +15,11 @@ from langspec_lora.sites import Site
 
 
 class Block(NamedTuple):
-    """One language's B matrix at one site: rows of a packed tensor.
+    """One key's B matrix at one site: rows of a packed tensor.
 
     Attributes:
         linear: the adapted linear.
-        rows: the language's rows of its ``lora_B`` and ``lora_mask``.
+        rows: the key's rows of its ``lora_B`` and ``lora_mask``.
     """
 
     linear: LanguageSpecificLinear
@@ -37,13 +37,13 @@ class Block(NamedTuple):
 
 
 def group_blocks(
-    linears: Mapping[Site, LanguageSpecificLinear], languages: Sequence[int], scope: str
+    linears: Mapping[Site, LanguageSpecificLinear], keys: Mapping[str, Sequence[int]], scope: str
 ) -> list[list[Block]]:
     """Groups all B matrices by the entries that compete with each other.
 
     Args:
         linears: the adapted linears of a model by their site.
-        languages: the language ids.
+        keys: the keys that take part, by side.
         scope: one of :data:`~langspec_lora.pruning.scopes.SCOPES`.
 
     Returns:
@@ -51,9 +51,14 @@ def group_blocks(
     """
     groups: dict[Hashable, list[Block]] = defaultdict(list)
     for site, linear in linears.items():
-        for language in languages:
-            groups[group_key(scope, site, language)].append(Block(linear, linear.routing.layout.slice(language)))
+        for key in keys[linear.side]:
+            groups[group_key(scope, site, linear.side, key)].append(Block(linear, linear.layout.slice(key)))
     return list(groups.values())
+
+
+def all_keys(linears: Iterable[LanguageSpecificLinear]) -> dict[str, Sequence[int]]:
+    """Every key of the linears, by side."""
+    return {linear.side: range(len(linear.layout.ranks)) for linear in linears}
 
 
 def prune_smallest(blocks: Sequence[Block], ratio: float) -> None:
@@ -79,18 +84,17 @@ def _ranking(block: Block) -> Tensor:
 
 
 @torch.no_grad()
-def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Tensor | None = None) -> None:
+def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Mapping[str, Tensor] | None = None) -> None:
     """Sets every pruned entry of B to exactly zero, in place.
 
     Args:
         linears: the adapted linears of a model.
-        rows: True for the packed rows to change, bool ``(R, 1)``; None for all.
+        rows: by side, True for the packed rows to change, bool ``(R, 1)``; None for all.
     """
     for linear in linears:
         pruned = linear.lora_mask == 0
         if rows is not None:
-            rows = rows.to(pruned.device)
-            pruned &= rows
+            pruned &= rows[linear.side].to(pruned.device)
         linear.lora_B.masked_fill_(pruned, 0)
 
 

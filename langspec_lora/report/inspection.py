@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from langspec_lora.adapters.packed import Adapters
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LEVELS
+from langspec_lora.keys import KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
+from langspec_lora.parts import part_of, trained_parts
 from langspec_lora.report.tables import Table, markdown_text
 from langspec_lora.sites import POSITIONS, STACKS, Site
 
 if TYPE_CHECKING:
     from langspec_lora.report.heat_map import Matrix
+
+_MOST_ROWS = 400  # of a table or a picture; each direction between 21 languages has its adapter there
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
             raise UserError(f"{stored} holds wrong training arguments (no add_lora); give a whole checkpoint")
         frozen = content["frozen"] = freezes_base(stored.args)
         if frozen or base is not None:
-            content["trainable"] = _trained_parameters(cells, adapters, stored.args) + (0 if frozen else base or 0)
+            parts = trained_parts(stored.args)
+            of_base = {name: value for name, value in stored.base.items() if part_of(name) in parts} if parts else {}
+            content["trainable"] = _trained_parameters(cells, adapters, stored.args) + base_parameters(of_base)
     content["adapters"] = {
         **_numbers(sum((cell.count for cell in cells), Count())),
         "slice": {"dim": adapters.dim, "start": adapters.start},
@@ -84,7 +90,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
             "trained_with": _pruning(stored.args) if stored.is_checkpoint else None,
         },
         **_breakdown(adapters, cells),
-        "pairs": [{"language": cell.language, **cell.site._asdict(), **_numbers(cell.count)} for cell in cells],
+        "pairs": [{_word(adapters): cell.key, **cell.site._asdict(), **_numbers(cell.count)} for cell in cells],
     }
     return Inspection(content, adapters, cells)
 
@@ -102,10 +108,21 @@ def _base_elsewhere(stored: StoredModel, given: str | Path | None) -> int | None
 
 
 def _trained_parameters(cells: Iterable[Cell], adapters: Adapters, args: Namespace) -> int:
-    names = adapters.languages.names
+    trained: Sequence[int] = range(len(adapters.languages))
     with suppress(UserError):  # flags that no training of ours would take: count all
-        names = tuple(names[index] for index in trained_languages(args, adapters.languages))
-    return sum(cell.count.parameters for cell in cells if cell.language in names)
+        trained = trained_languages(args, adapters.languages)
+    layout = key_layout(adapters.languages)
+    names = {
+        (side, keys_of(adapters.languages, side).names[key])
+        for side in adapters.used_sides
+        for key in layout.only_for(side, trained)
+    }
+    return sum(cell.count.parameters for cell in cells if (adapters.side(cell.site), cell.key) in names)
+
+
+def _word(adapters: Adapters) -> str:
+    """What an adapter belongs to, in the JSON text."""
+    return LANGUAGE if adapters.key == LANGUAGE else "key"
 
 
 def _pruning(args: Namespace) -> dict[str, Any] | None:
@@ -123,11 +140,15 @@ def _breakdown(adapters: Adapters, cells: Sequence[Cell]) -> dict[str, list[dict
         found = sum_by(cells, key).items()
         return [{**dict(zip(names, values, strict=True)), **_numbers(count)} for values, count in found]
 
-    ranks = dict(zip(adapters.languages.names, adapters.languages.ranks, strict=True))
+    ranks = {
+        name: rank
+        for side in adapters.used_sides
+        for name, rank in zip(*itemgetter(0, 2)(keys_of(adapters.languages, side)), strict=True)
+    }
     levels = sums(lambda cell: (cell.level,), "level")
     return {
-        "languages": sums(lambda cell: (cell.language, cell.level, ranks[cell.language]), "name", "level", "rank"),
-        "levels": sorted(levels, key=lambda entry: LEVELS.index(entry["level"])),
+        f"{_word(adapters)}s": sums(lambda cell: (cell.key, cell.level, ranks[cell.key]), "name", "level", "rank"),
+        "levels": sorted(levels, key=lambda entry: KEY_LEVELS.index(entry["level"])),
         "layers": sums(lambda cell: (*cell.site[:2], adapters.side(cell.site)), "stack", "layer", "direction"),
         "positions": sums(lambda cell: (cell.site.stack, cell.site.position), "stack", "position"),
     }
@@ -155,7 +176,7 @@ def as_text(found: Inspection) -> str:
     ]
     layers = sorted(total["layers"], key=lambda entry: (STACKS.index(entry["stack"]), entry["layer"]))
     for title, header, entries in (
-        ("Languages", ["language", "level", "rank"], total["languages"]),
+        (f"{adapters.key.capitalize()}s", [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:_MOST_ROWS]),
         ("Levels", ["level"], total["levels"]),
         ("Layers", ["layer", "by"], layers),
         ("Positions", ["position"], total["positions"]),
@@ -230,13 +251,14 @@ def _survival_map(found: Inspection, part: str) -> Matrix:
     def order(site: Site) -> tuple[int, ...]:
         return STACKS.index(site.stack), site.layer, list(POSITIONS[site.stack]).index(site.position)
 
-    cells = sorted(found.cells, key=lambda cell: (LEVELS.index(cell.level), order(cell.site)))
-    sums = sum_by(cells, lambda cell: (cell.language, column(cell)))
+    cells = sorted(found.cells, key=lambda cell: (KEY_LEVELS.index(cell.level), order(cell.site)))
+    many, rows = len({cell.key for cell in cells}) > _MOST_ROWS, found.adapters.key if found.adapters else LANGUAGE
+    sums = sum_by(cells, lambda cell: (cell.level if many else cell.key, column(cell)))
     values = {key: 100 * count.surviving for key, count in sums.items()}
     return Matrix(
-        f"What survives of B, in %: language × {part}",
+        f"What survives of B, in %: {'level' if many else rows} × {part}",
         f"{Path(found.content['path']).name}, {100 * found.content['adapters']['surviving']:.1f} % of all entries of B",
-        {cell.language: Head(cell.level, cell.language) for cell in cells},
+        {row: Head(cell.level, row) for cell in cells for row in (cell.level if many else cell.key,)},
         {column(cell): column(cell) for cell in cells},
         values,
         (0.0, max(LEAST_REACH, *values.values())),

@@ -16,8 +16,9 @@ from langspec_lora.data.directions import Direction, find_directions, side_path
 from langspec_lora.data.headers import count_sentences
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
-from langspec_lora.languages import PAPER_LEVELS, read_resources
+from langspec_lora.languages import PAPER_LEVELS
 from langspec_lora.naming import some_of
+from langspec_lora.resources import read_resources
 from langspec_lora.values import content_of, names_of
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import pruning_from_args, trained_languages
 from langspec_lora.hooks import TrainingHook
-from langspec_lora.lora import FrozenLanguages, packed_parameters
+from langspec_lora.lora import FrozenKeys, packed_parameters
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.tasks.half_precision import HalfPrecision
@@ -25,27 +25,29 @@ def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[Training
     Raises:
         UserError: a flag has a wrong value.
     """
-    trained = languages_to_train(args, adapters)
+    trained = keys_to_train(args, adapters)
     hooks: list[TrainingHook] = [HalfPrecision(adapters.linears.values())]  # the last to act after an update
     if trained is not None:
-        hooks.append(FrozenLanguages(adapters.linears.values(), adapters.routing.layout, trained))
+        hooks.append(FrozenKeys(adapters.linears.values(), trained))
     hooks.append(_pruning(args, adapters, trained))
     if args.absent_languages == "rest":
         hooks.append(PresentLanguages(adapters.routing, packed_parameters(adapters.linears.values())))
     return hooks
 
 
-def languages_to_train(args: Namespace, adapters: InjectedAdapters) -> tuple[int, ...] | None:
-    """The ids of the languages that train, or None if all do."""
-    languages = adapters.config.languages
+def keys_to_train(args: Namespace, adapters: InjectedAdapters) -> dict[str, tuple[int, ...]] | None:
+    """The keys whose adapters train, by side, or None if all do."""
+    languages, layout = adapters.config.languages, adapters.routing.layout
     trained = trained_languages(args, languages)
-    return None if len(trained) == len(languages) else trained
+    if len(trained) == len(languages):
+        return None
+    return {side: layout.only_for(side, trained) for side in layout.packed}
 
 
-def _pruning(args: Namespace, adapters: InjectedAdapters, trained: Sequence[int] | None) -> TrainingHook:
+def _pruning(args: Namespace, adapters: InjectedAdapters, trained: Mapping[str, Sequence[int]] | None) -> TrainingHook:
     settings, languages = pruning_from_args(args), adapters.config.languages
     if settings is None:
-        return DenseTraining(adapters.linears, languages, adapters, trained)
+        return DenseTraining(adapters.linears, adapters, trained)
     schedule, scope = settings
     pruning = GradualPruning(adapters.linears, languages, schedule, scope, adapters, trained)
     start = starting_checkpoint(args)

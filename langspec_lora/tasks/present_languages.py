@@ -12,9 +12,10 @@ from fairseq.distributed import utils as distributed
 from fairseq.optim import FairseqOptimizer, adam, fused_adam
 from torch import Tensor
 
-from langspec_lora.data.language_ids import distinct_languages
+from langspec_lora.data.language_ids import distinct_directions
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed
+from langspec_lora.lora.language_adam import all_present
 from langspec_lora.tasks.half_precision import single_precision_copies
 
 logger = logging.getLogger(__name__)
@@ -33,18 +34,20 @@ class PresentLanguages(TrainingHook):
 
     def __init__(self, routing: LanguageRouting, packed: Mapping[Tensor, str]) -> None:
         self._routing, self._packed = routing, packed
-        self._present = torch.zeros(2, len(routing.layout.ranks), dtype=torch.bool)
+        self._present = all_present(routing.layout, False)
         self._seen: FairseqOptimizer | None = None
 
     def begin_batch(self, optimizer: FairseqOptimizer) -> None:
         """Starts a new update if no gradient is left, because the last update is done or its gradients were dropped."""
         if all(parameter.grad is None for parameter in self._packed):
-            self._present.zero_()
+            self._present = all_present(self._routing.layout, False)
 
     def end_batch(self, sample: Mapping[str, Any]) -> None:
-        """Records the languages of a batch that has added its gradient."""
-        for present, ids in zip(self._present, distinct_languages(sample), strict=True):
-            present[[self._routing.model_ids[task_id] for task_id in ids]] = True
+        """Records the languages and directions of a batch that has added its gradient."""
+        layout, ids = self._routing.layout, self._routing.model_ids
+        pairs = [(ids[source], ids[target]) for source, target in distinct_directions(sample)]
+        for side, present in self._present.items():
+            present[[layout.key(side, source, target) for source, target in pairs]] = True
 
     def begin_update(self, optimizer: FairseqOptimizer) -> None:
         """Tells the optimizer, before its step, which languages the update contains.
@@ -72,12 +75,14 @@ class PresentLanguages(TrainingHook):
                 type(inner).__name__,
             )
 
-    def _in_all_processes(self) -> Tensor:
+    def _in_all_processes(self) -> dict[str, Tensor]:
         if not torch.distributed.is_initialized() or distributed.get_data_parallel_world_size() == 1:
-            return self._present.clone()
+            return dict(self._present)
         device = next(iter(self._packed)).device
-        present = self._present.to(device, torch.int32)
-        return distributed.all_reduce(present, distributed.get_data_parallel_group(), "max").bool().cpu()
+        present = torch.cat(list(self._present.values())).to(device, torch.int32)
+        reduced = distributed.all_reduce(present, distributed.get_data_parallel_group(), "max").bool().cpu()
+        parts = reduced.split([len(part) for part in self._present.values()])
+        return dict(zip(self._present, parts, strict=True))
 
 
 def _is_adam(optimizer: Any) -> bool:

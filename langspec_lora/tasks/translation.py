@@ -37,7 +37,7 @@ from langspec_lora.tasks.checks.dictionaries import check_dictionary_flags
 from langspec_lora.tasks.checks.languages import resolve_languages, used_languages
 from langspec_lora.tasks.checks.pruning_length import epochs_within, pruning_within
 from langspec_lora.tasks.ending_together import all_or_none
-from langspec_lora.tasks.hooks import languages_to_train, training_hooks
+from langspec_lora.tasks.hooks import keys_to_train, training_hooks
 from langspec_lora.tasks.save_folder import check_ready_to_write, hold_save_folder
 from langspec_lora.tasks.search import RepeatedNgrams, length_errors
 from langspec_lora.tasks.stopping import StoppableTask, stop_on_signals
@@ -171,7 +171,7 @@ class LanguageSpecificTranslationTask(StoppableTask):
             if adapters is not None:
                 adapters.bind_languages(self.langs, used_languages(self.args))
             if trains:
-                logger.info(parameter_summary(model, languages_to_train(self.args, adapters) if adapters else None))
+                logger.info(parameter_summary(model, keys_to_train(self.args, adapters) if adapters else None))
                 self.hooks = [] if adapters is None else training_hooks(self.args, adapters)
         return model
 
@@ -311,9 +311,9 @@ class LanguageSpecificTranslationTask(StoppableTask):
                 )
         tokens, names = net_input["src_tokens"], (self.args.source_lang, self.args.target_lang)
         source, target = (language_ids(name, self.langs, len(tokens), tokens) for name in names)
-        languages = tuple((self.langs.index(name),) for name in names)
+        direction = tuple(self.langs.index(name) for name in names)
         net_input = {**net_input, "src_lang_id": source}
-        return {**sample, "net_input": net_input, "tgt_lang_id": target, "languages": languages}
+        return {**sample, "net_input": net_input, "tgt_lang_id": target, "directions": (direction,)}
 
     def _language_tokens(self, dictionary: Dictionary | None = None) -> Tensor | None:
         _, spec = self.args.langtoks["main"]

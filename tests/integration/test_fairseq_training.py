@@ -73,7 +73,7 @@ class Training:
 
     def updates_of(self, language: str) -> torch.Tensor:
         """How far the adapters of a language have moved, as one vector."""
-        layout = self.model.adapters.routing.layout
+        layout = self.model.adapters.routing.layout.packed["src"]
         rows = layout.slice(self.model.adapters.config.languages.names.index(language))
         moved = [
             (value - self.before[name])[rows].flatten()
@@ -176,7 +176,7 @@ def check(training: Training, pruned: bool = True) -> None:
     assert moved
     assert all("lora_" in name for name, value in training.model.named_parameters() if value.requires_grad)
     zeros: dict[str, list[torch.Tensor]] = {}
-    table, layout = training.model.adapters.config.languages, training.model.adapters.routing.layout
+    table, layout = training.model.adapters.config.languages, training.model.adapters.routing.layout.packed["src"]
     for linear in training.model.adapters.linears.values():
         assert not linear.lora_B[linear.lora_mask == 0].any()
         for number, name in enumerate(table.names):

@@ -13,7 +13,7 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from langspec_lora.cli.main import main
-from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest
+from langspec_lora.pruning.magnitude import all_keys, apply_masks, group_blocks, prune_smallest
 from tests import hf, toy
 from tests.bad_input import write_checkpoint
 
@@ -59,7 +59,7 @@ def adapted(homes, request, tmp_path_factory) -> Adapted:
     model.load_state_dict(torch.load(home.fairseq / "model.pt", weights_only=False)["model"])
     toy.randomise_adapters(model, scale)
     if ratio:
-        for blocks in group_blocks(model.adapters.linears, range(len(toy.LANGUAGES)), "language"):
+        for blocks in group_blocks(model.adapters.linears, all_keys(model.adapters.linears.values()), "language"):
             prune_smallest(blocks, ratio)
         apply_masks(model.adapters.linears.values())
     path = tmp_path_factory.mktemp("checkpoint") / "checkpoint.pt"

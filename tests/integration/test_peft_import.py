@@ -131,7 +131,7 @@ def test_each_layer_of_a_lora_becomes_part_of_the_adapter_of_its_language(home, 
     assert adapters.languages.ranks == (3, 3)
     assert {site.position for site in adapters.packed} == {"q", "v", "crossq", "crossv", "fc1"}
     lived = {
-        name: {site[:2] for site in adapters.packed if adapters.matrices(site, name)[1].any()} for name in ("en", "wo")
+        name: {site[:2] for site in adapters.packed if adapters.adapter(site, name)[1].any()} for name in ("en", "wo")
     }
     assert lived["en"] == {("encoder", layer) for layer in (0, 1, 2)}
     assert lived["wo"] == {("encoder", 3), *(("decoder", layer) for layer in (0, 1, 2))}

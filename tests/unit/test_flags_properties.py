@@ -103,7 +103,7 @@ SIDES_OF_LAYERS = st.one_of(
 def test_layers_and_sides_are_right_exactly_where_the_model_has_them(stack, layers, sides) -> None:
     name, count = stack
     words = [f"--{name}-lora-layer={'_'.join(layers)}", f"--{name}-activation-direction={'_'.join(sides)}"]
-    args = Namespace(**vars(fairseq_parser().parse_args(words)), **SIZES, langs="en,fr,wo")
+    args = Namespace(**vars(fairseq_parser().parse_args(words)), **SIZES, langs="en,fr,wo", lang_pairs="en-fr,wo-en")
     right = all(int(layer) < count for layer in layers) and len({*layers}) == len(layers)
     if right and len(sides) == count and "x" not in sides:
         config = AdapterConfig.from_args(args)
@@ -176,7 +176,7 @@ def test_what_a_checkpoint_stores_is_the_configuration_of_its_training(flags, la
     check_values(args)
     for name, value in flags.items():
         assert getattr(args, name) == value
-    args = Namespace(**vars(args), **SIZES, langs=",".join(langs))
+    args = Namespace(**vars(args), **SIZES, langs=",".join(langs), lang_pairs=f"{langs[0]}-{langs[-1]}")
     config = AdapterConfig.from_args(args)
     for stack in POSITIONS:  # by hand
         text = flags[f"{stack}_lora_layer"]

@@ -18,8 +18,8 @@ from langspec_lora.languages import (
     Resources,
     languages_from_json,
     languages_to_json,
-    read_resources,
 )
+from langspec_lora.resources import read_resources
 from tests import ROOT
 
 CONFIGS = ROOT / "configs" / "languages"
@@ -75,8 +75,8 @@ def test_levels_without_languages_may_be_empty_or_missing(tmp_path, text) -> Non
         ("high: [[en, fr]]\n", "'high' must hold a list of languages"),
         ("high: [en]\nlow: [wo, en]\n", "'en' is listed twice, under 'high' and 'low'"),
         ("high: [en, en]\n", "'en' is listed twice, under 'high' and 'high'"),
-        ("high: [en]\nranks: [2]\n", "'ranks' must map languages to single values"),
-        ("high: [en]\nranks: {en: [2]}\n", "'ranks' must map languages to single values"),
+        ("high: [en]\nranks: [2]\n", "'ranks' must map names to single values"),
+        ("high: [en]\nranks: {en: [2]}\n", "'ranks' must map names to single values"),
         ("high: [en]\nranks: {en: 1_0}\n", "'1_0' is not a rank"),
         ("high: [en]\nranks: {en: ٣}\n", "'٣' is not a rank"),
         ("high: [en]\nhigh: [fr]\n", "the key 'high' is given twice; give each key once"),
@@ -103,7 +103,7 @@ def test_mistake_in_the_file_is_named_in_one_line(tmp_path, text, words) -> None
 
 def test_file_is_read_as_utf_8_on_every_system(tmp_path) -> None:
     path = file(tmp_path, "high: [日本]\n")
-    program = f"from langspec_lora.languages import read_resources; print(ascii(read_resources({str(path)!r}).levels))"
+    program = f"from langspec_lora.resources import read_resources; print(ascii(read_resources({str(path)!r}).levels))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ascii({"日本": "high"})

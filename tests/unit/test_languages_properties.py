@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langspec_lora.errors import UserError
-from langspec_lora.languages import LEVELS, Resources, read_resources
+from langspec_lora.languages import LEVELS, Resources
+from langspec_lora.resources import read_resources
 from tests.properties import LEGAL_NAMES, NAMES, NUMBERS, TEXT, examples
 
 KEYS = st.sampled_from((*LEVELS, *LEVELS, "ranks", "flores", "High", "lows", "", "1"))

@@ -142,7 +142,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         (f"{NAMES[100]},{NAMES[101]}", f"{NAMES[101]},{NAMES[100]}", "from number 101"),
     ),
     "a direction that a model does not know": (
-        lambda: TranslatorFiles(None, None, NAMES, True).check_direction("xx", "aa"),  # type: ignore[arg-type]
+        lambda: TranslatorFiles(None, None, NAMES, ()).check_direction("xx", "aa"),  # type: ignore[arg-type]
         ("'xx'", "(200)"),
     ),
     "languages that the released code lacks": (

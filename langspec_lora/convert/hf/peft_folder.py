@@ -99,7 +99,7 @@ def export_lora(
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for site in adapters.packed:
-        a, b = adapters.matrices(site, source if adapters.side(site) == SOURCE else target)
+        a, b = adapters.matrices(site, source, target)
         name = PREFIX + site.path
         d_out, d_in = shapes[f"{site.path}.weight"]
         tensors[f"base_model.model.{name}.lora_A.weight"] = _widen(a, d_in, adapters)

@@ -83,7 +83,8 @@ def check_generation(args: Namespace, task: FairseqTask | None) -> None:
 def _check_generation_checkpoints(args: Namespace, task: FairseqTask | None, paths: list[str]) -> None:
     if task is not None:
         base, vocabulary = getattr(args, "base_checkpoint", None), len(task.source_dictionary)
-        check_generation_checkpoints(paths, used_languages(args), vocabulary, base)
+        pair = (args.source_lang, args.target_lang)
+        check_generation_checkpoints(paths, used_languages(args), vocabulary, base, None if None in pair else pair)
     else:
         with collect_errors() as errors:
             for path in paths:

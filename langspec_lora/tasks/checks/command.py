@@ -17,6 +17,7 @@ from langspec_lora.config import (
 )
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.parts import trained_parts
 from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
 from langspec_lora.tasks.checks.pruning_length import pruning_within
@@ -96,6 +97,9 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
                 trained_languages(args, config.languages)
             elif not is_stock:
                 check_without_adapters(args)
+        with errors.check():
+            if not is_stock:
+                trained_parts(args)
         with errors.check():
             if pruning_from_args(args) and not adapts:
                 raise UserError(

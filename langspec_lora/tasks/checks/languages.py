@@ -9,9 +9,10 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import read_lines
+from langspec_lora.key_flags import given_directions
 from langspec_lora.languages import check_names
 from langspec_lora.naming import cut, some_of
-from langspec_lora.values import check_once, empty_place, shortened
+from langspec_lora.values import check_once, empty_place, listed, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def resolve_languages(args: Namespace) -> None:
     directions: dict[str, list[str]] = {}
     with collect_errors() as errors:
         with errors.check():
-            directions |= _checked("--lang-pairs", directions_of(args.lang_pairs))
+            directions |= _checked("--lang-pairs", listed(args.lang_pairs))
         with errors.check():
             directions |= _extra_directions(args)
         if args.langs is None and not getattr(args, "lang_dict", None):
@@ -46,11 +47,6 @@ def resolve_languages(args: Namespace) -> None:
             with errors.check():
                 if name is not None and name not in names:
                     raise UserError(f"{flag} {name} is not in {origin} {some_of(names, ',')}")
-
-
-def directions_of(value: str | Sequence[str] | None) -> list[str]:
-    """The directions in a list, or joined by commas."""
-    return value.split(",") if isinstance(value, str) else list(value or ())
 
 
 def _checked(flag: str, pairs: list[str]) -> dict[str, list[str]]:
@@ -80,7 +76,7 @@ def _names(args: Namespace, pairs: Sequence[str]) -> tuple[list[str], str]:
     if args.langs is not None and lang_dict:
         raise UserError(f"--langs and --lang-dict {lang_dict} both name the languages; give one of them")
     if args.langs is not None:
-        names, origin = directions_of(args.langs), "--langs"
+        names, origin = listed(args.langs), "--langs"
     elif lang_dict:
         names, origin = _listed(lang_dict), f"--lang-dict {lang_dict}"
         if not names:
@@ -112,13 +108,14 @@ def _listed(file: str) -> list[str]:
 
 def used_languages(args: Namespace) -> list[str]:
     """The languages that batches will contain: those of the one direction to translate, or of all directions."""
-    if args.source_lang is not None or args.target_lang is not None:
-        names = [args.source_lang, args.target_lang]
-    else:
-        extra = (getattr(args, "extra_lang_pairs", None) or {}).values()
-        pairs = [pair for several in (args.lang_pairs, *extra) for pair in directions_of(several)]
-        names = [name for pair in pairs for name in pair.split("-")]
-    return [name for name in dict.fromkeys(names) if name is not None]
+    return list(dict.fromkeys(name for direction in used_directions(args) for name in direction))
+
+
+def used_directions(args: Namespace) -> list[tuple[str, str]]:
+    """The directions that batches will contain: the one to translate, or all."""
+    if args.source_lang is not None and args.target_lang is not None:
+        return [(args.source_lang, args.target_lang)]
+    return given_directions(args)
 
 
 def _extra_directions(args: Namespace) -> dict[str, list[str]]:
@@ -140,7 +137,7 @@ def _extra_directions(args: Namespace) -> dict[str, list[str]]:
     with collect_errors() as errors:
         for name, text in extra.items():
             with errors.check():
-                found |= _checked(f"--extra-lang-pairs {name}", directions_of(text))
+                found |= _checked(f"--extra-lang-pairs {name}", listed(text))
     for name in extra:
         if name not in (args.langtoks or {}):
             logger.warning("--langtoks does not name %s, so fairseq adds no language tokens to its sentences", name)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
-from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources, read_resources
+from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources
 from langspec_lora.naming import cut, some_of
+from langspec_lora.resources import read_resources
+from langspec_lora.sites import SHARED
 
-_MEANT_WITHOUT_ADAPTERS = ("add_lora", "freeze_original_parameters", "language_num", "save_adapters_only")
+_MEANT_WITHOUT_ADAPTERS = (
+    "add_lora",
+    "freeze_original_parameters",
+    "train_parts",
+    "language_num",
+    "save_adapters_only",
+)
 
 
 _ADAPTERS, _BASE, _PRUNING, _ABSENT = map(vars, (AdapterFlags(), BaseFlag(), PruningFlags(), AbsentFlag()))
@@ -98,6 +106,11 @@ def _unused_positions(args: Namespace, config: AdapterConfig) -> list[str]:
 def _unused_ranks(args: Namespace, config: AdapterConfig) -> list[str]:
     single_ranks = _resources(args).ranks
     found = []
+    if SHARED not in config.sides:
+        found = [f"{text}: no effect, since no layer has a shared adapter" for text in _shared_rank(args)]
+    elif config.sides == {SHARED} and args.shared_rank is not None:
+        given = _given(args, {f"{level}_rank": _ADAPTERS[f"{level}_rank"] for level in LEVELS}).values()
+        return [f"{text}: no effect beside --shared-rank, since all languages share their adapter" for text in given]
     for name, text in _given(args, {f"{level}_rank": _ADAPTERS[f"{level}_rank"] for level in LEVELS}).items():
         level = name.removesuffix("_rank")
         members = _names_of_level(config, level)
@@ -106,6 +119,10 @@ def _unused_ranks(args: Namespace, config: AdapterConfig) -> list[str]:
         elif all(language in single_ranks for language in members):
             found.append(f"{text}: no effect, since --lang-resources gives every language of level {level} its rank")
     return found
+
+
+def _shared_rank(args: Namespace) -> Iterable[str]:
+    return _given(args, {"shared_rank": None}).values()
 
 
 def _unused_levels(args: Namespace, config: AdapterConfig) -> list[str]:

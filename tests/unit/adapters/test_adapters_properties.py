@@ -103,10 +103,10 @@ def test_a_new_language_computes_nothing_and_changes_nothing(old, new, places, s
     assert by_language(remove_languages(more, new.names)) == by_language(adapters)
     for name in new.names:
         for site in places:
-            a, b = more.matrices(site, name)
+            a, b = more.adapter(site, name)
             assert not (b.T @ a).any()
             assert a.any()
-            assert more.packed[site].mask[more.rows(name)].eq(1).all()
+            assert more.packed[site].mask[more.rows(site, name)].eq(1).all()
     again = add_languages(adapters, new, "rank", seed)
     assert by_language(again) == by_language(more)
 
@@ -136,9 +136,9 @@ def test_an_average_is_that_of_a_plain_loop_in_any_order(table, places, count) -
 def test_counts_are_those_of_a_plain_loop(table, places) -> None:
     adapters = adapters_of(table, places, 7)
     rows, cells = by_language(adapters), count_adapters(adapters)
-    assert sorted((cell.language, cell.site) for cell in cells) == sorted(rows)
+    assert sorted((cell.key, cell.site) for cell in cells) == sorted(rows)
     for cell in cells:
-        _, rank, a, b, mask = rows[cell.language, cell.site]
+        _, rank, a, b, mask = rows[cell.key, cell.site]
         flat = [value for row in (*a, *b) for value in row]
         alive = [value for row in mask for value in row]
         assert cell.count.parameters == len(flat) == rank * sum(places[cell.site])

@@ -11,7 +11,7 @@ import torch
 from langspec_lora.adapters.checks import check_entries, check_languages, check_shapes
 from langspec_lora.adapters.entries import adapter_shapes, base_of, is_adapter_entry, language_manifest, read_manifest
 from langspec_lora.checkpoints.stored_model import checked_adapters
-from langspec_lora.config import AdapterConfig
+from langspec_lora.config import AdapterConfig, StackConfig
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, languages_to_json
 from langspec_lora.models.layers import FAST_PATH_COPIES
@@ -338,10 +338,19 @@ def test_languages_of_a_checkpoint_may_be_more_but_not_fewer_or_of_other_ranks()
         check_languages(TABLE, wider, "here")
 
 
+Q = "encoder.layers.0.self_attn.q_proj"
+
+
+def config_of(table: LanguageTable) -> AdapterConfig:
+    """The adapters of a model with one adapted linear, whose path is :data:`Q`."""
+    stacks = {"encoder": StackConfig((0,), ("q",), ("src",)), "decoder": StackConfig((), (), ())}
+    return AdapterConfig(table, stacks, 0, 0, "rank")
+
+
 def adapter_state(rows: list[int], table: LanguageTable) -> dict[str, torch.Tensor]:
     """A state whose rows hold their numbers; that of the number 0 is pruned."""
     numbers = torch.tensor(rows, dtype=torch.float32)[:, None]
-    parts = {"x.lora_A": numbers, "x.lora_B": 10 * numbers, "x.lora_mask": (numbers != 0).byte()}
+    parts = {f"{Q}.lora_A": numbers, f"{Q}.lora_B": 10 * numbers, f"{Q}.lora_mask": (numbers != 0).byte()}
     return {"adapters.manifest": language_manifest(table), "adapters.mask_epoch": torch.tensor([3]), **parts}
 
 
@@ -349,7 +358,7 @@ def test_rows_follow_their_languages_into_a_model_of_fewer_in_another_order() ->
     wanted = LanguageTable(("wo", "en"), ("low", "high"), (3, 2))
     base = torch.ones(6, 2)
     state = {**adapter_state([0, 1, 2, 3, 4, 5], TABLE), "x.weight": base}
-    complete_state(state, adapter_state([0] * 5, wanted), wanted)
+    complete_state(state, adapter_state([0] * 5, wanted), config_of(wanted))
     expected = {**adapter_state([3, 4, 5, 0, 1], wanted), "x.weight": base}
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
@@ -358,24 +367,24 @@ def test_rows_follow_their_languages_into_a_model_of_fewer_in_another_order() ->
 def test_rows_of_the_same_languages_stay_and_take_the_model_s_levels() -> None:
     wanted = LanguageTable(TABLE.names, ("low", "low", "low"), TABLE.ranks)
     state = adapter_state([0, 1, 2, 3, 4, 5], TABLE)
-    complete_state(state, adapter_state([0] * 6, wanted), wanted)
+    complete_state(state, adapter_state([0] * 6, wanted), config_of(wanted))
     assert read_manifest(state["adapters.manifest"]) == wanted
-    assert state["x.lora_B"].flatten().tolist() == [0, 10, 20, 30, 40, 50]
+    assert state[f"{Q}.lora_B"].flatten().tolist() == [0, 10, 20, 30, 40, 50]
 
 
 def test_rows_of_another_width_are_refused_after_sorting() -> None:
-    own = {**adapter_state([0] * 6, TABLE), "x.lora_A": torch.zeros(6, 2)}
-    with pytest.raises(UserError, match=r"x\.lora_A of shape \(6, 1\), but the model has \(6, 2\)"):
-        complete_state(adapter_state([0, 1, 2, 3, 4, 5], TABLE), own, TABLE)
+    own = {**adapter_state([0] * 6, TABLE), f"{Q}.lora_A": torch.zeros(6, 2)}
+    with pytest.raises(UserError, match=r"q_proj\.lora_A of shape \(6, 1\), but the model has \(6, 2\)"):
+        complete_state(adapter_state([0, 1, 2, 3, 4, 5], TABLE), own, config_of(TABLE))
 
 
 def test_base_gets_copies_of_the_model_s_own_adapters() -> None:
     own = {**adapter_state([7] * 6, TABLE), "x.weight": torch.zeros(3)}
-    own["x.lora_A"].requires_grad_()
+    own[f"{Q}.lora_A"].requires_grad_()
     state = {"x.weight": torch.ones(3)}
-    complete_state(state, own, TABLE)
+    complete_state(state, own, config_of(TABLE))
     assert state.keys() == own.keys()
     assert (state["x.weight"] == 1).all()
-    assert torch.equal(state["x.lora_A"], own["x.lora_A"])
-    assert not state["x.lora_A"].requires_grad
-    assert state["x.lora_A"].data_ptr() != own["x.lora_A"].data_ptr()
+    assert torch.equal(state[f"{Q}.lora_A"], own[f"{Q}.lora_A"])
+    assert not state[f"{Q}.lora_A"].requires_grad
+    assert state[f"{Q}.lora_A"].data_ptr() != own[f"{Q}.lora_A"].data_ptr()

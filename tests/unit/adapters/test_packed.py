@@ -33,7 +33,7 @@ def test_adapters_are_the_rows_that_the_model_uses(toy_data, tmp_path, flags) ->
     for site, name in names.items():
         for language, (start, end) in ROWS.items():
             site = next(own for own in adapters.packed if own == site)
-            a, b = adapters.matrices(site, language)
+            a, b = adapters.adapter(site, language)
             assert torch.equal(a, model[f"{name}.lora_A"][start:end])
             assert torch.equal(b, model[f"{name}.lora_B"][start:end])
             assert b.abs().sum() > 0

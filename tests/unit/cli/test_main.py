@@ -119,6 +119,10 @@ WRONG_LINES = [
     ("average --out=", ["--out: expected a path, got ''", "are required: CK; see langspec-lora average --help"]),
     ("export --format onnx", ["--format: invalid choice: 'onnx'", "are required: CK, --out;"]),
     ("import a --from onnx --langs=", ["--from: invalid choice: 'onnx'", "--langs: ", "are required: --out;"]),
+    (
+        "ranks --budgte 3 --arch huge --langs=",
+        ["mean --budget?", "--arch: invalid choice: 'huge'", "--langs: ", "--budget;"],
+    ),
     ("inspect --jsno --out=", ["unknown flag --jsno; did you mean --json?", "--out: expected a path, got ''"]),
     ("doctor a --require-tokenizer=", ["--require-tokenizer: ", "unrecognized arguments: a"]),
     ("bench --shape huge --threads x --cpuu", ["mean --cpu?", "--shape: invalid choice: 'huge'", "--threads: "]),

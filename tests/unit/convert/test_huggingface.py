@@ -93,7 +93,8 @@ def test_an_imported_lora_is_told_what_it_was_trained_on(home, tmp_path, capsys)
 def test_the_directions_of_an_imported_lora_are_those_that_are_given_and_else_the_paper_s(home, tmp_path) -> None:
     adapters = StoredModel(home.ours / "adapted.pt").adapters
     assert adapters.sides == {"encoder": ("tgt", "src"), "decoder": ("tgt", "tgt")}
-    rows = {name: adapters.rows(name) for name in ("en", "wo")}
+    site = next(iter(adapters.packed))
+    rows = {name: adapters.rows(site, name) for name in ("en", "wo")}
     living = {
         (place.stack, name)
         for place, pairs in adapters.packed.items()

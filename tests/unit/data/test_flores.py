@@ -20,7 +20,8 @@ from sentencepiece import SentencePieceProcessor
 from langspec_lora.cli.main import main
 from langspec_lora.data import flores
 from langspec_lora.errors import UserError
-from langspec_lora.languages import Resources, read_resources
+from langspec_lora.languages import Resources
+from langspec_lora.resources import read_resources
 from tests import ROOT
 
 LANGUAGES = Resources(levels={"en": "high", "nl": "med", "wo": "low"}, flores={"en": "eng", "nl": "nld", "wo": "wol"})

@@ -20,7 +20,7 @@ from langspec_lora.data import language_ids as language_id_module
 from langspec_lora.data.language_ids import (
     LanguageIdDataManager,
     LanguageIdDataset,
-    distinct_languages,
+    distinct_directions,
     language_ids,
     one_language,
 )
@@ -49,14 +49,14 @@ def test_ids_follow_their_examples_where_fairseq_sorts_a_batch_by_length(dataset
     assert batch["id"].tolist() == [71, 73, 72, 70]
     assert batch["net_input"]["src_lang_id"].tolist() == [[0], [0], [3], [3]]
     assert batch["tgt_lang_id"].tolist() == [[1]] * 4
-    assert batch["languages"] == ((0, 3), (1,))
+    assert batch["directions"] == ((0, 1), (3, 1))
     assert one_language(batch) == (None, 1)
     assert [sample["id"] for sample in samples] == [70, 71, 72, 73]
 
 
 def test_a_batch_of_one_direction_is_recognised(datasets) -> None:
     batch = datasets[0].collater([datasets[0][1], datasets[0][2]])
-    assert batch["languages"] == ((3,), (1,))
+    assert batch["directions"] == ((3, 1),)
     assert one_language(batch) == (3, 1)
 
 
@@ -79,9 +79,9 @@ def test_ids_are_positions_in_the_list_of_languages() -> None:
 
 def test_languages_of_a_batch_are_read_from_its_ids_if_it_does_not_name_them() -> None:
     sample = {"net_input": {"src_lang_id": torch.tensor([[3], [0], [3]])}, "tgt_lang_id": torch.tensor([[1], [1], [1]])}
-    assert distinct_languages(sample) == ((0, 3), (1,))
+    assert distinct_directions(sample) == ((0, 1), (3, 1))
     assert one_language(sample) == (None, None)
-    assert distinct_languages({**sample, "languages": ((4,), (2,))}) == ((4,), (2,))
+    assert distinct_directions({**sample, "directions": ((4, 2),)}) == ((4, 2),)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from langspec_lora.example import build
 from langspec_lora.example.build import make_example
 from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
 from langspec_lora.example.grammar import CODES, CONCEPTS, LANGUAGES, Clause, Language, Meaning, NounPhrase
-from langspec_lora.languages import read_resources
+from langspec_lora.resources import read_resources
 from tests import ROOT
 
 SMALL = Sizes(pretrain={"high-high": 30, "high-low": 5}, finetune=40, valid=5, test=8, vocabulary=60)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from langspec_lora.lora import FrozenLanguages, LanguageRouting, LanguageSpecificLinear, PackedLayout
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import FrozenKeys, LanguageRouting, LanguageSpecificLinear
 
 RANKS = (2, 1, 3, 2)
 TRAINED = (1, 3)
@@ -16,7 +17,7 @@ OWN = torch.tensor([False, False, True, False, False, False, True, True])  # row
 @pytest.fixture
 def linears() -> list[LanguageSpecificLinear]:
     torch.manual_seed(1)
-    routing = LanguageRouting(PackedLayout(RANKS))
+    routing = LanguageRouting(KeyLayout.by_language(RANKS))
     linears = [LanguageSpecificLinear(nn.Linear(6, 8), routing, side) for side in ("src", "tgt")]
     for linear in linears:
         nn.init.normal_(linear.lora_B)
@@ -40,7 +41,7 @@ def test_frozen_languages_get_no_gradient_and_the_others_the_one_they_had(linear
     without = [parameter.grad.clone() for parameter in matrices(linears)]
     for parameter in matrices(linears):
         parameter.grad = None
-    FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
+    FrozenKeys(linears, dict.fromkeys(("src", "tgt"), TRAINED))
     backward(linears)
     for parameter, gradient in zip(matrices(linears), without, strict=True):
         assert (gradient[~OWN] != 0).all()
@@ -49,7 +50,7 @@ def test_frozen_languages_get_no_gradient_and_the_others_the_one_they_had(linear
 
 
 def test_frozen_languages_count_neither_in_clipping_nor_in_adam(linears) -> None:
-    FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
+    FrozenKeys(linears, dict.fromkeys(("src", "tgt"), TRAINED))
     backward(linears)
     own = torch.cat([parameter.grad[OWN].flatten() for parameter in matrices(linears)])
     norm = nn.utils.clip_grad_norm_(matrices(linears), 1.0)
@@ -63,7 +64,7 @@ def test_frozen_languages_count_neither_in_clipping_nor_in_adam(linears) -> None
 
 
 def test_frozen_languages_are_set_back_to_what_they_were_remembered_as(linears) -> None:
-    frozen = FrozenLanguages(linears, linears[0].routing.layout, TRAINED)
+    frozen = FrozenKeys(linears, dict.fromkeys(("src", "tgt"), TRAINED))
     with torch.no_grad():
         for parameter in matrices(linears):
             parameter.add_(1)  # a checkpoint is loaded

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from langspec_lora.errors import UserError
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, PackedLayout
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear
 from langspec_lora.lora import routing as routing_module
 from tests.properties import examples
 
@@ -23,8 +24,8 @@ def layers(draw):
     start = draw(st.integers(0, min(d_in, d_out) - dim)) if dim else 0
     torch.manual_seed(draw(st.integers(0, 99)))
     linear = nn.Linear(d_in, d_out, bias=draw(st.booleans())).double()
-    routing = LanguageRouting(PackedLayout(tuple(ranks)))
-    routing._dense = draw(st.booleans())
+    routing = LanguageRouting(KeyLayout.by_language(tuple(ranks)))
+    routing._rows["src"].dense = draw(st.booleans())
     layer = LanguageSpecificLinear(linear, routing, draw(st.sampled_from(("src", "tgt"))), dim, start)
     nn.init.normal_(layer.lora_B)
     ids = draw(st.lists(st.integers(0, len(ranks) - 1), min_size=1, max_size=5))
@@ -37,7 +38,7 @@ def layers(draw):
 
 def plain(layer: LanguageSpecificLinear, ids: list[int], x: Tensor) -> Tensor:
     """W x + b + Bᵀ A x, number by number of tokens, with the rows of the sentence's language cut out by hand."""
-    ranks = layer.routing.layout.ranks
+    ranks = layer.layout.ranks
     outputs = []
     for sentence, language in enumerate(ids):
         first = sum(ranks[:language])
@@ -67,7 +68,7 @@ def test_values_and_gradients_are_those_of_a_plain_loop(case) -> None:
 @given(layers(), st.data())
 def test_the_adapter_of_another_language_changes_nothing_bit_for_bit(case, data) -> None:
     layer, ids, x = case
-    ranks = layer.routing.layout.ranks
+    ranks = layer.layout.ranks
     others = [language for language in range(len(ranks)) if language not in ids]
     before = layer(x)
     (gradient,) = torch.autograd.grad(before.sum(), [x])
@@ -106,8 +107,8 @@ def test_the_order_of_the_sentences_is_that_of_the_results(case, shuffle) -> Non
     st.booleans(),
 )
 def test_rows_are_those_of_each_sentence_or_its_languages_are_refused(ranks, ids, beams, dense) -> None:
-    routing = LanguageRouting(PackedLayout(tuple(ranks)))
-    routing._dense = dense
+    routing = LanguageRouting(KeyLayout.by_language(tuple(ranks)))
+    routing._rows["src"].dense = dense
     given_ids = torch.tensor(ids).repeat_interleave(beams)
     if not all(0 <= number < len(ranks) for number in ids):
         with pytest.raises(UserError, match=f"expected numbers from 0 to {len(ranks) - 1}"):
@@ -118,8 +119,9 @@ def test_rows_are_those_of_each_sentence_or_its_languages_are_refused(ranks, ids
     for sentence, language in enumerate(ids):
         own = set(range(sum(ranks[:language]), sum(ranks[: language + 1])))
         if selection.rows is None:
-            assert selection.foreign is not None
-            used = {row for row in range(sum(ranks)) if not selection.foreign[sentence, row]}
+            assert (selection.foreign is None) == (len(ranks) == 1)  # then all rows are everybody's
+            foreign = selection.foreign
+            used = {row for row in range(sum(ranks)) if foreign is None or not foreign[sentence, row]}
         else:
             rows = selection.rows[sentence if len(selection.rows) > 1 else 0].tolist()
             foreign = selection.foreign
@@ -131,5 +133,5 @@ def test_rows_are_those_of_each_sentence_or_its_languages_are_refused(ranks, ids
 
 
 def test_both_ways_to_select_rows_are_tried() -> None:
-    assert LanguageRouting(PackedLayout((1,)))._dense
-    assert not LanguageRouting(PackedLayout((routing_module.DENSE_ROWS + 1,)))._dense
+    assert LanguageRouting(KeyLayout.by_language((1, 1)))._rows["src"].dense
+    assert not LanguageRouting(KeyLayout.by_language((routing_module.DENSE_ROWS, 1)))._rows["src"].dense

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,8 @@ from fairseq.optim.fused_adam import FusedAdamV1
 from fairseq.trainer import Trainer
 from torch import nn
 
-from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, PackedLayout, language_adam
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageAdam, LanguageRouting, Packed, language_adam
 from langspec_lora.tasks.present_languages import PresentLanguages
 from tests import toy
 
@@ -36,7 +38,7 @@ SPEAKERS = [
     ({0, 1}, {0, 1, 2}),
 ]
 """For each update the languages of its sources and of its targets."""
-LAYOUT = PackedLayout(RANKS)
+LAYOUT = KeyLayout.by_language(RANKS)
 STOCK = ("--task", "translation_multi_simple_epoch", "--arch", "transformer")
 
 
@@ -53,14 +55,16 @@ def gradients(update: int) -> dict[str, torch.Tensor]:
         found[name] = torch.randn(sum(RANKS), WIDTHS[name])
         for language in range(len(RANKS)):
             if language not in SPEAKERS[update][side == "tgt"]:
-                found[name][LAYOUT.slice(language)] = 0
+                found[name][LAYOUT.packed["src"].slice(language)] = 0
     return found
 
 
 def by_language() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights and second moments after all updates, by stock fairseq's Adam on one parameter for each language."""
     parts = {
-        name: [nn.Parameter(value.detach()[LAYOUT.slice(language)].clone()) for language in range(len(RANKS))]
+        name: [
+            nn.Parameter(value.detach()[LAYOUT.packed["src"].slice(language)].clone()) for language in range(len(RANKS))
+        ]
         for name, value in packed_values().items()
     }
     optimizer = Adam([part for several in parts.values() for part in several], **SETTINGS)
@@ -69,7 +73,7 @@ def by_language() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         for name, several in parts.items():
             for language, part in enumerate(several):
                 present = language in SPEAKERS[update][SIDES[name] == "tgt"]
-                part.grad = found[name][LAYOUT.slice(language)].clone() if present else None
+                part.grad = found[name][LAYOUT.packed["src"].slice(language)].clone() if present else None
         optimizer.step()
     weights = {name: torch.cat(list(several)).detach() for name, several in parts.items()}
     squares = {
@@ -78,10 +82,10 @@ def by_language() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     return weights, squares
 
 
-def presence(update: int) -> torch.Tensor:
-    present = torch.zeros(2, len(RANKS), dtype=torch.bool)
+def presence(update: int) -> dict[str, torch.Tensor]:
+    present = {side: torch.zeros(len(RANKS), dtype=torch.bool) for side in ("src", "tgt")}
     for side in (0, 1):
-        present[side, sorted(SPEAKERS[update][side])] = True
+        present[("src", "tgt")[side]][sorted(SPEAKERS[update][side])] = True
     return present
 
 
@@ -141,7 +145,7 @@ def test_absent_languages_keep_weights_and_moments_bit_for_bit() -> None:
     run(parameters, optimizer, range(1, 2))
     for name, side in SIDES.items():
         for language in range(len(RANKS)):
-            rows = LAYOUT.slice(language)
+            rows = LAYOUT.packed["src"].slice(language)
             rests = language not in SPEAKERS[1][side == "tgt"]
             assert torch.equal(before[name][rows], parameters[name][rows]) == rests
             for key in ("exp_avg", "exp_avg_sq"):
@@ -182,7 +186,7 @@ def test_a_state_that_was_saved_and_loaded_goes_on_bit_for_bit(stop, tmp_path) -
 def test_steps_of_the_stock_optimizer_before_count_for_all_languages() -> None:
     parts, packed = packed_values(), packed_values()
     single = {
-        name: [nn.Parameter(v.detach()[LAYOUT.slice(i)].clone()) for i in range(len(RANKS))]
+        name: [nn.Parameter(v.detach()[LAYOUT.packed["src"].slice(i)].clone()) for i in range(len(RANKS))]
         for name, v in parts.items()
     }
     reference = Adam([part for several in single.values() for part in several], **SETTINGS)
@@ -193,7 +197,7 @@ def test_steps_of_the_stock_optimizer_before_count_for_all_languages() -> None:
             packed[name].grad = found[name]
             for language, part in enumerate(several):
                 present = not rests or language in SPEAKERS[update][SIDES[name] == "tgt"]
-                part.grad = found[name][LAYOUT.slice(language)].clone() if present else None
+                part.grad = found[name][LAYOUT.packed["src"].slice(language)].clone() if present else None
         reference.step()
         if rests:
             LanguageAdam.convert(optimizer, located(packed), LAYOUT).present = presence(update)
@@ -215,7 +219,7 @@ def test_a_step_of_the_stock_optimizer_in_between_counts_for_all_languages() -> 
     steps = [
         [sum(language in speakers[side] for speakers in SPEAKERS[:6]) + 1 for language in range(3)] for side in (0, 1)
     ]
-    assert (state["step"] - state["rested"]).tolist() == steps
+    assert (state["step"] - state["rested"]).view(2, -1).tolist() == steps
 
 
 def test_apex_s_fused_adam_hands_its_step_count_over() -> None:
@@ -256,7 +260,7 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
 
     halves = {name: value.detach().float() for name, value in parameters.items()}
     single = {
-        name: [nn.Parameter(value[LAYOUT.slice(language)].clone()) for language in range(len(RANKS))]
+        name: [nn.Parameter(value[LAYOUT.packed["src"].slice(language)].clone()) for language in range(len(RANKS))]
         for name, value in halves.items()
     }
     single["base"] = [nn.Parameter(value.detach().float()) for value in base]
@@ -270,11 +274,11 @@ def test_half_precision_steps_its_copies_as_parameters_of_single_languages_are(k
             parameters[name].grad = (gradient * scale).half()
             for language, part in enumerate(single[name]):
                 present = language in SPEAKERS[update][SIDES[name] == "tgt"]
-                part.grad = gradient[LAYOUT.slice(language)].clone() if present else None
+                part.grad = gradient[LAYOUT.packed["src"].slice(language)].clone() if present else None
         for value, part in zip(base, single["base"], strict=True):
             part.grad = torch.randn(part.shape).half().float()
             value.grad = (part.grad * scale).half()
-        absent.end_batch({"languages": tuple(map(tuple, SPEAKERS[update]))})
+        absent.end_batch({"directions": tuple(product(*SPEAKERS[update]))})
         absent.begin_update(optimizer)
         optimizer._needs_sync = True
         optimizer.step()
@@ -333,7 +337,7 @@ def test_a_language_is_absent_where_it_is_in_all_processes(monkeypatch, processe
 
     def all_reduce(tensor: torch.Tensor, group: str, kind: str) -> torch.Tensor:
         assert (group, kind, processes) == ("group", "max", 2)
-        tensor[1, 2] = 1  # what another process has
+        tensor[5] = 1  # what another process has
         return tensor
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: processes is not None)
@@ -343,9 +347,10 @@ def test_a_language_is_absent_where_it_is_in_all_processes(monkeypatch, processe
     parameters = packed_values()
     inner, absent = Adam(list(parameters.values()), **SETTINGS), absent_of(parameters)
     absent.begin_batch(SimpleNamespace(optimizer=inner))
-    absent.end_batch({"languages": ((0,), (1,))})
+    absent.end_batch({"directions": ((0, 1),)})
     absent.begin_update(SimpleNamespace(optimizer=inner))
-    assert inner.present.tolist() == [[True, False, False], [False, True, processes == 2]]
+    present = [side.tolist() for side in inner.present.values()]
+    assert present == [[True, False, False], [False, True, processes == 2]]
 
 
 def test_adam_whose_moments_are_in_half_precision_is_left_as_it_is(caplog) -> None:
@@ -436,7 +441,7 @@ def test_an_overflow_or_a_dummy_batch_adds_no_language(toy_data) -> None:
     task.train_step(batch_of(task, ["nl-wo"]), model, trainer.criterion, trainer.optimizer, 1, ignore_grad=True)
     task.train_step(batch_of(task, ["en-fr"]), model, trainer.criterion, trainer.optimizer, 1)
     task.optimizer_step(trainer.optimizer, model, 1)
-    present = trainer.optimizer.optimizer.present
+    present = trainer.optimizer.optimizer.present.values()
     names = [[task.langs[index] for index in side.nonzero().flatten().tolist()] for side in present]
     assert names == [["en"], ["fr"]]
 

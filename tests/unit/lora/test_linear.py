@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, PackedLayout, draw_a
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, MergedWeights, draw_a
 from langspec_lora.lora import routing as routing_module
 from langspec_lora.lora.functional import reference
 
@@ -21,7 +22,7 @@ def make(ranks, part=(0, 0), dtype=torch.float64, bias=True) -> LanguageSpecific
     torch.manual_seed(3)
     linear = nn.Linear(D_IN, D_OUT, bias=bias).to(dtype)
     linear.requires_grad_(False)
-    adapted = LanguageSpecificLinear(linear, LanguageRouting(PackedLayout(tuple(ranks))), "src", *part)
+    adapted = LanguageSpecificLinear(linear, LanguageRouting(KeyLayout.by_language(tuple(ranks))), "src", *part)
     nn.init.normal_(adapted.lora_B, std=0.3)
     return adapted
 
@@ -33,7 +34,7 @@ def route(linear: LanguageSpecificLinear, ids: list[int]) -> None:
 
 def rows_of(linear: LanguageSpecificLinear, ids: list[int]) -> list[slice]:
     """The rows of each sentence's language, counted by hand."""
-    ranks = linear.routing.layout.ranks
+    ranks = linear.layout.ranks
     return [slice(sum(ranks[:language]), sum(ranks[: language + 1])) for language in ids]
 
 
@@ -152,7 +153,7 @@ def test_a_fresh_layer_is_the_base_layer_bit_for_bit_and_can_be_written_into(ids
 @pytest.mark.parametrize(("init", "bounds"), [("rank", (2**-0.5, 0.5, 1.0)), ("standard", (600**-0.5,) * 3)])
 def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, bounds) -> None:
     torch.manual_seed(4)
-    routing = LanguageRouting(PackedLayout((2, 4, 1)))
+    routing = LanguageRouting(KeyLayout.by_language((2, 4, 1)))
     linear = LanguageSpecificLinear(nn.Linear(1000, 1200), routing, "src", 600, 100, init)
     drawn = torch.randn_like(linear.lora_A)
     for _ in range(2):
@@ -170,7 +171,9 @@ def test_a_is_drawn_uniformly_by_its_rank_as_released_or_by_its_width(init, boun
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_a_new_layer_covers_all_features_and_nothing_of_it_is_pruned(device) -> None:
-    linear = LanguageSpecificLinear(nn.Linear(3, 4, device=device), LanguageRouting(PackedLayout((2, 5))), "src")
+    linear = LanguageSpecificLinear(
+        nn.Linear(3, 4, device=device), LanguageRouting(KeyLayout.by_language((2, 5))), "src"
+    )
     assert linear.slice is None
     assert (linear.lora_A.shape, linear.lora_B.shape) == ((7, 3), (7, 4))
     assert linear.state_dict()["lora_mask"].shape == (7, 4)
@@ -265,7 +268,7 @@ def test_keeps_the_input_the_rank_sized_activation_and_no_copy_of_a_weight(ids, 
     ):
         linear(x)
     activations = [tensor for tensor in kept if tensor.is_floating_point() and tensor.data_ptr() not in own]
-    widest = max(linear.routing.layout.rows, max(RANKS["other ranks"]))
+    widest = max(linear.layout.rows, max(RANKS["other ranks"]))
     assert sum(tensor.numel() for tensor in activations) <= TIME * BATCH * (D_IN + widest)
 
 

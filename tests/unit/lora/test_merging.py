@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from langspec_lora.data.language_ids import one_language
-from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights, PackedLayout, merged_weight
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights, merged_weight
 from tests import toy
 from tests.unit.models.test_generation import MIXED, assert_same, one_by_one, sharpen, translate
 
@@ -19,7 +20,7 @@ RANKS = (2, 4, 1)
 def make(part=(0, 0), dtype=torch.float32, side="tgt") -> LanguageSpecificLinear:
     torch.manual_seed(3)
     linear = LanguageSpecificLinear(
-        nn.Linear(10, 14).to(dtype), LanguageRouting(PackedLayout(RANKS)), side, *part
+        nn.Linear(10, 14).to(dtype), LanguageRouting(KeyLayout.by_language(RANKS)), side, *part
     ).requires_grad_(False)
     nn.init.normal_(linear.lora_B)
     return linear

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from langspec_lora.lora import LanguageRouting, Languages, PackedLayout
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageRouting, Languages
 from langspec_lora.lora import routing as routing_module
 
 RANKS = (2, 1, 3)
@@ -14,7 +15,7 @@ ROWS = ([0, 1], [2], [3, 4, 5])
 
 def gathering(monkeypatch: pytest.MonkeyPatch, ranks: tuple[int, ...] = RANKS) -> LanguageRouting:
     monkeypatch.setattr(routing_module, "DENSE_ROWS", 0)
-    return LanguageRouting(PackedLayout(ranks))
+    return LanguageRouting(KeyLayout.by_language(ranks))
 
 
 def set_ids(routing: LanguageRouting, source: list[int], target: list[int] | None = None) -> None:
@@ -28,7 +29,7 @@ def used(rows: torch.Tensor, foreign: torch.Tensor | None) -> list[list[int]]:
 
 
 def test_a_layout_counts_its_rows() -> None:
-    layout = PackedLayout(RANKS)
+    layout = KeyLayout.by_language(RANKS).packed["src"]
     assert layout.rows == 6
     assert layout.offsets == (0, 2, 3)
     assert [list(range(6))[layout.slice(language)] for language in range(3)] == list(ROWS)
@@ -54,7 +55,7 @@ def test_languages_of_one_rank_have_no_foreign_rows(monkeypatch) -> None:
 
 @pytest.mark.parametrize(("ranks", "dense"), [((60, 68), True), ((60, 69), False)])
 def test_up_to_128_rows_all_are_projected_onto_and_those_of_others_are_foreign(ranks, dense) -> None:
-    routing = LanguageRouting(PackedLayout(ranks))
+    routing = LanguageRouting(KeyLayout.by_language(ranks))
     set_ids(routing, [1, 0])
     selection = routing.select("src", 2)
     assert (selection.rows is None) == dense
@@ -68,7 +69,7 @@ def test_up_to_128_rows_all_are_projected_onto_and_those_of_others_are_foreign(r
 @pytest.mark.parametrize("dense", [0, 10**6])
 def test_one_language_for_all_sentences_gathers_its_rows_once(monkeypatch, dense) -> None:
     monkeypatch.setattr(routing_module, "DENSE_ROWS", dense)
-    routing = LanguageRouting(PackedLayout(RANKS))
+    routing = LanguageRouting(KeyLayout.by_language(RANKS))
     set_ids(routing, [1], [2])
     for batch in (1, 7):
         selection = routing.select("src", batch)
@@ -139,7 +140,7 @@ def test_languages_are_set_for_the_length_of_a_block_even_where_it_fails(monkeyp
 
 
 def test_tables_follow_the_model_to_its_device_and_are_not_saved() -> None:
-    routing = LanguageRouting(PackedLayout(RANKS))
+    routing = LanguageRouting(KeyLayout.by_language(RANKS))
     assert not routing.state_dict()
     moved = routing.to("meta")
     assert all(table.is_meta for table in moved.buffers())

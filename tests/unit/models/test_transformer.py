@@ -214,14 +214,15 @@ def test_only_the_adapters_train(built, toy_data) -> None:
     assert all(parameter.requires_grad for parameter in whole.parameters())
 
 
-def test_a_model_that_clears_its_adapters_is_its_base(toy_data, built) -> None:
+def test_a_model_whose_adapters_are_removed_is_its_base(toy_data, built) -> None:
     _, model = toy.build(toy.plugin_flags(toy_data))
     batch = built[2]
     expected = toy.forward(model.eval(), batch)
     toy.randomise_adapters(model)
     assert not torch.allclose(toy.forward(model, batch), expected)
-    model.adapters.clear()
+    model.remove_adapters()
     assert torch.equal(toy.forward(model, batch), expected)
+    assert not any(name.endswith("lora_A") for name in model.state_dict())
 
 
 def test_parameters_are_counted_by_language(toy_data, built) -> None:
@@ -235,7 +236,7 @@ def test_parameters_are_counted_by_language(toy_data, built) -> None:
     head = f"parameters | base {base:,} | adapters 13,440 | trainable "
     tail = " | per language: en 1,792, fr 1,792, nl 2,688, wo 3,584, sd 3,584"
     assert parameter_summary(model) == f"{head}13,440{tail}"
-    assert parameter_summary(model, [2, 3]) == f"{head}6,272{tail}"
+    assert parameter_summary(model, {"src": [2, 3], "tgt": [2, 3]}) == f"{head}6,272{tail}"
     _, plain = toy.build(toy.plugin_flags(toy_data, *PLAIN))
     assert parameter_summary(plain) == f"parameters | base {base:,} | adapters 0 | trainable {base:,}"
 

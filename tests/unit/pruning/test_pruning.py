@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from langspec_lora.keys import KeyLayout
 from langspec_lora.languages import LanguageTable
-from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, PackedLayout
+from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
@@ -28,7 +29,7 @@ class State(nn.Module):
 
 def make(scope: str = "language", schedule: PruningSchedule | None = None, seed: int = 0):
     torch.manual_seed(seed)
-    routing = LanguageRouting(PackedLayout(TABLE.ranks))
+    routing = LanguageRouting(KeyLayout.by_language(TABLE.ranks))
     linears = {
         site: LanguageSpecificLinear(nn.Linear(6, 10 if site.position == "fc1" else 6), routing, "src")
         for site in SITES
@@ -203,12 +204,12 @@ def test_new_run_on_pruned_adapters_chooses_its_own_masks() -> None:
     assert all(torch.all(linear.lora_mask == 1) for linear in linears.values())
 
 
-@pytest.mark.parametrize("trained", [None, (0, 2)], ids=["all", "some"])
+@pytest.mark.parametrize("trained", [None, {"src": (0, 2), "tgt": (0, 2)}], ids=["all", "some"])
 def test_training_without_pruning_lifts_the_masks_of_the_languages_that_train(trained) -> None:
     linears, pruning = make()
     pruning.begin_epoch(12)
     before = {site: linear.lora_mask.clone() for site, linear in linears.items()}
-    dense = DenseTraining(linears, TABLE, pruning.state, trained)
+    dense = DenseTraining(linears, pruning.state, trained)
     dense.begin_epoch(1)
     for site, linear in linears.items():
         kept = torch.equal(linear.lora_mask[1:3], before[site][1:3])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, PackedLayout
+from langspec_lora.keys import KeyLayout
+from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear
 from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
@@ -40,7 +41,7 @@ def test_the_ratio_is_the_published_one_and_never_falls(start, length, percent, 
 def adapted(draw):
     """Some adapted layers with values that repeat, and the language ids."""
     ranks = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
-    routing = LanguageRouting(PackedLayout(ranks))
+    routing = LanguageRouting(KeyLayout.by_language(ranks))
     torch.manual_seed(draw(st.integers(0, 99)))
     sites = draw(
         st.lists(
@@ -63,12 +64,12 @@ def adapted(draw):
 @given(adapted(), st.sampled_from(tuple(SCOPES)), st.lists(SHARES, min_size=1, max_size=4).map(sorted))
 def test_counts_are_exact_and_what_is_pruned_stays_pruned(case, scope, ratios) -> None:
     linears, languages = case
-    groups = group_blocks(linears, languages, scope)
+    groups = group_blocks(linears, {"src": languages}, scope)
     expected: dict = {}
     for site, linear in linears.items():
         for language in languages:
             whose = {"language": language, "layer": site[:2], "matrix": (*site, language)}[scope]
-            expected.setdefault(whose, []).append((linear, linear.routing.layout.slice(language)))
+            expected.setdefault(whose, []).append((linear, linear.layout.slice(language)))
     assert [[(block.linear, block.rows) for block in blocks] for blocks in groups] == list(expected.values())
     dead: dict[Site, torch.Tensor] = {site: torch.zeros_like(linear.lora_mask) for site, linear in linears.items()}
     for ratio in ratios:
@@ -99,9 +100,9 @@ def test_the_place_of_an_entry_does_not_matter(rows, columns, ratio, shuffle) ->
     """Values that all differ: an exchange of rows and columns exchanges the masks."""
 
     def masked(values: torch.Tensor) -> torch.Tensor:
-        layer = LanguageSpecificLinear(nn.Linear(2, columns), LanguageRouting(PackedLayout((rows,))), "src")
+        layer = LanguageSpecificLinear(nn.Linear(2, columns), LanguageRouting(KeyLayout.by_language((rows,))), "src")
         layer.lora_B.data.copy_(values)
-        (blocks,) = group_blocks({Site("encoder", 0, "q"): layer}, (0,), "matrix")
+        (blocks,) = group_blocks({Site("encoder", 0, "q"): layer}, {"src": (0,)}, "matrix")
         prune_smallest(blocks, ratio)
         return layer.lora_mask
 

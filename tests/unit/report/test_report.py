@@ -15,12 +15,13 @@ import pytest
 from langspec_lora.data.directions import Direction, choose_directions, find_directions
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import Run, read_run
-from langspec_lora.languages import PAPER_LEVELS, read_resources
+from langspec_lora.languages import PAPER_LEVELS
 from langspec_lora.report.groups import group_members, order_by_level
 from langspec_lora.report.heat_map import draw
 from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.report import terminal_text
 from langspec_lora.report.tables import Table, group_table, language_table, settings_table
+from langspec_lora.resources import read_resources
 from tests import ROOT
 from tests.reports import report
 

@@ -150,7 +150,7 @@ def test_an_overflow_changes_neither_weights_nor_masks_nor_moments_nor_counts(to
     else:
         scaler.loss_scale = 128.0
     train(trainer, 3, 1, begins=False)
-    present = trainer.optimizer.optimizer.present
+    present = trainer.optimizer.optimizer.present.values()
     assert [[trainer.task.langs[index] for index in side.nonzero().flatten()] for side in present] == [
         ["en", "wo", "sd"],
         ["wo", "sd"],

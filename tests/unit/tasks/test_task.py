@@ -15,7 +15,7 @@ from fairseq.trainer import Trainer
 
 from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
-from langspec_lora.lora import FrozenLanguages
+from langspec_lora.lora import FrozenKeys
 from langspec_lora.models.injected import InjectedAdapters
 from tests import toy
 from tests.bad_input import own_copy, refusal_of, write_checkpoint
@@ -259,7 +259,7 @@ def rows(model: torch.nn.Module, names: str) -> torch.Tensor:
     """The adapters of some languages, in one row."""
     ids = [toy.LANGUAGES.index(name) for name in names.split(",")]
     parts = [
-        packed.detach()[model.adapters.routing.layout.slice(language)].flatten()
+        packed.detach()[model.adapters.routing.layout.packed["src"].slice(language)].flatten()
         for linear in model.adapters.linears.values()
         for packed in (linear.lora_A, linear.lora_B)
         for language in ids
@@ -307,7 +307,7 @@ def test_training_without_pruning_lifts_the_masks_of_those_that_train(toy_data, 
     assert int(model.adapters.mask_epoch) == epoch  # the epoch of masks that are still there
     shares = {linear.lora_mask.float().mean().item() for linear in model.adapters.linears.values()}
     assert all(share == 1 if epoch == 0 else 0 < share < 1 for share in shares)
-    assert any(isinstance(hook, FrozenLanguages) for hook in task.hooks) == (epoch != 0)
+    assert any(isinstance(hook, FrozenKeys) for hook in task.hooks) == (epoch != 0)
     trainable = rows(model, "en,fr,nl,wo,sd" if epoch == 0 else "wo,sd").numel()
     said = [record.getMessage() for record in caplog.records]
     assert sum(f"| trainable {trainable:,} |" in line for line in said) == 1

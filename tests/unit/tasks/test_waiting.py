@@ -69,7 +69,7 @@ def test_an_update_waits_for_nothing_that_fairseq_does_not_wait_for(trainer_on_d
     trainer = trainer_on_device(*PRECISIONS[precision], *more)
     task, model = trainer.task, trainer.get_model()
     mixed = on_device(toy.mixed_batch(task))
-    single = {**mixed, "languages": ((3,), (4,))}  # one direction, so that the other languages rest
+    single = {**mixed, "directions": ((3, 4),)}  # one direction, so that the other languages rest
     with Waits():
         task.begin_epoch(2, model)
         trainer.train_step([single])

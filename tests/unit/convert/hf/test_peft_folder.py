@@ -134,7 +134,7 @@ def read(folder: Path, sides: Mapping[str, tuple[str, ...]] = SIDES) -> Adapters
 
 def added(own: Adapters, site: Site, language: str) -> Tensor:
     """What a language's adapter adds to the weight."""
-    a, b = own.matrices(site, language)
+    a, b = own.adapter(site, language)
     return b.T @ a
 
 
@@ -153,7 +153,7 @@ def test_an_imported_lora_becomes_part_of_the_adapters_of_the_layers_languages(t
     for site, language, rank in ((Q, "en", 3), (FC1, "wo", 1), (CROSS_V, "wo", 2)):
         torch.testing.assert_close(added(own, site, language), expected_of(tensors, site, 5 / rank))
         other = {"en": "wo", "wo": "en"}[language]
-        assert not own.matrices(site, other)[1].any()
+        assert not own.adapter(site, other)[1].any()
     for site in NAMES:
         a, b, mask = own.packed[site]
         d_out, d_in = SIZES[f"{NAMES[site]}.weight"]
@@ -174,8 +174,8 @@ def test_what_a_lora_lacks_is_drawn_as_a_training_draws_it_and_alike_each_time(t
     sides = {"encoder": (), "decoder": ("tgt",)}
     own, again = (import_lora(folder, "en", "wo", sizes, sides, PAPER_RESOURCES) for _ in range(2))
     assert own.languages.ranks == (1, rows)  # the source language has nothing to do, but each has an adapter
-    a = own.matrices(CROSS_V, "en")[0]
-    assert torch.equal(a, again.matrices(CROSS_V, "en")[0])
+    a = own.adapter(CROSS_V, "en")[0]
+    assert torch.equal(a, again.adapter(CROSS_V, "en")[0])
     reversed_sides = {"encoder": (), "decoder": ("src",)}
     other = import_lora(folder, "en", "wo", sizes, reversed_sides, PAPER_RESOURCES)
     assert other.languages.ranks == (rows, 1)
@@ -184,7 +184,7 @@ def test_what_a_lora_lacks_is_drawn_as_a_training_draws_it_and_alike_each_time(t
     folder = write(tmp_path, {**short, **wide}, r=1, rank_pattern={"layers.1.encoder_attn.v_proj": rows})
     sizes[f"{name}.weight".replace("layers.0", "layers.1")] = (width, width)
     both = import_lora(folder, "en", "wo", sizes, {"encoder": (), "decoder": ("tgt", "tgt")}, PAPER_RESOURCES)
-    a, b = both.matrices(CROSS_V, "wo")
+    a, b = both.adapter(CROSS_V, "wo")
     assert not a[0].any()
     bound = rows**-0.5  # U(-1/√r, 1/√r), as --lora-init rank draws
     assert 0.98 * bound < a[1:].max() <= bound
