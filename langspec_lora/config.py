@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import PruningFlags
-from langspec_lora.key_flags import check_key_flags, default_side, with_keys
+from langspec_lora.flags import AdapterFlags, PruningFlags
+from langspec_lora.key_flags import check_key_flags, default_side, mixture_rate, with_keys
 from langspec_lora.keys import kind_of_key
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
@@ -16,7 +16,7 @@ from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.resources import read_resources
 from langspec_lora.settings import check_numbers
-from langspec_lora.sites import INITS, POSITIONS, SIDES, SOURCE, TARGET, Site, sites_of
+from langspec_lora.sites import INITS, LEARNED, POSITIONS, SIDES, SOURCE, TARGET, Site, in_model_order, sites_of
 from langspec_lora.values import check_once, names_of
 
 
@@ -46,6 +46,7 @@ class AdapterConfig:
         dim: width of the slice, 0 for the whole layer.
         start: first feature of the slice.
         init: ``"rank"`` or ``"standard"``.
+        mixture_rate: learning rate of the weights of source and target, divided by that of all else.
     """
 
     languages: LanguageTable
@@ -53,6 +54,7 @@ class AdapterConfig:
     dim: int
     start: int
     init: str
+    mixture_rate: float = 1.0
 
     @classmethod
     def from_args(cls, args: Namespace) -> AdapterConfig:
@@ -73,7 +75,7 @@ class AdapterConfig:
                         "--add-lora False"
                     )
             languages = _languages(args)
-        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init)
+        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, mixture_rate(args))
         return replace(config, languages=with_keys(args, languages, config.sides))
 
     @property
@@ -85,6 +87,12 @@ class AdapterConfig:
     def side(self, site: Site) -> str:
         """What selects the adapter at a site: ``src``, ``tgt``, ``direction`` or ``shared``."""
         return self.stacks[site.stack].sides[site.layer]
+
+    @property
+    def mixed_layers(self) -> tuple[tuple[str, int], ...]:
+        """Stack and index of the layers that mix the adapters of source and target, in the order of the model."""
+        mixed = (site[:2] for site in sorted(self.sites, key=in_model_order) if self.side(site) == LEARNED)
+        return tuple(dict.fromkeys(mixed))
 
     @property
     def key(self) -> str:
@@ -116,6 +124,8 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
                 stacks[stack] = _parse_stack(args, stack)
         with errors.check():
             check_key_flags(args)
+        with errors.check():
+            check_numbers(AdapterFlags, args)
         with errors.check():
             if args.lora_init not in INITS:
                 raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
@@ -280,9 +290,8 @@ def activation_sides(args: Namespace, stack: str) -> tuple[str, ...]:
             f"{flag}: expected src or tgt for each of the {count} {stack} layers, joined by _; got {len(words)}"
         )
     if always and set(words) != {always}:
-        raise UserError(
-            f"{flag}: --adapter-key {args.adapter_key} selects the adapters of every layer; leave one of the two out"
-        )
+        other = "--weight-learning True" if always == LEARNED else f"--adapter-key {args.adapter_key}"
+        raise UserError(f"{flag}: {other} decides what selects the adapters of every layer; leave one of the two out")
     return words
 
 

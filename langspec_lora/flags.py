@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
 from langspec_lora.sites import INITS, POSITIONS
 
 ABSENT = ("rest", "move")
+DIRECTIONS = SOFT, ARGMAX = ("soft", "argmax")
 
 
 def _rank(level: str) -> Any:
@@ -40,6 +42,16 @@ def base_flag() -> Any:
     """``--base-checkpoint`` as a field, for every command that reads checkpoints."""
     return flag(
         None, "the base of checkpoints that hold adapters only", "FILE", default_text="the file that training used"
+    )
+
+
+def directions_flag() -> Any:
+    """``--directions`` as a field, for every command that translates."""
+    return flag(
+        "soft",
+        "with learned directions: soft mixes the adapters of source and target as in training; argmax leaves out in "
+        "each layer the one of smaller weight",
+        choices=DIRECTIONS,
     )
 
 
@@ -103,6 +115,19 @@ class AdapterFlags:
     decoder_lora_layer: str | None = _layers("decoder")
     decoder_lora_position: str | None = _positions("decoder")
     decoder_activation_direction: str | None = _sides("decoder", "tgt")
+    weight_learning: bool = flag(
+        False,
+        "learn in each layer how much the source's and the target's adapter count, instead of fixing one of them",
+        "BOOL",
+    )
+    weight_learning_lr: float | None = flag(
+        None,
+        "learning rate of these weights at the start; it follows the schedule",
+        "LR",
+        default_text="--lr",
+        valid=lambda rate: 0 < rate < math.inf,
+        expected="a learning rate above 0, such as 0.01",
+    )
     language_num: int | None = flag(None, "number of languages; checked against --langs", "N")
     dim: int = flag(
         0, "adapt only D features, from S on, of each layer's input and output", "D", default_text="0, the whole layer"
@@ -171,6 +196,13 @@ class AbsentFlag:
     )
 
 
+@dataclass(frozen=True)
+class DirectionsFlag:
+    """How a model with learned directions translates."""
+
+    directions: str = directions_flag()
+
+
 def add_adapter_flags(parser: Any) -> None:
     """Declares the model's flags on fairseq's parser."""
     add_flags(parser, AdapterFlags, in_fairseq=True)
@@ -178,7 +210,7 @@ def add_adapter_flags(parser: Any) -> None:
 
 def add_task_flags(parser: Any) -> None:
     """Declares the task's flags on fairseq's parser."""
-    for settings in (PruningFlags, BaseFlag, AbsentFlag):
+    for settings in (PruningFlags, BaseFlag, AbsentFlag, DirectionsFlag):
         add_flags(parser, settings, in_fairseq=True)
 
 
@@ -189,4 +221,4 @@ def add_base_flag(parser: Any) -> None:
 
 def flag_table() -> list[FlagRow]:
     """All flags of the plugin, for the documentation."""
-    return flag_rows(AdapterFlags, BaseFlag, AbsentFlag, PruningFlags)
+    return flag_rows(AdapterFlags, BaseFlag, AbsentFlag, DirectionsFlag, PruningFlags)

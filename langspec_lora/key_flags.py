@@ -10,14 +10,29 @@ from langspec_lora.keys import ADAPTER_KEYS, GROUP, LANGUAGE, with_directions, w
 from langspec_lora.languages import LanguageTable, check_rank
 from langspec_lora.naming import some_of
 from langspec_lora.resources import read_groups
-from langspec_lora.sites import DIRECTION, SHARED
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED
 from langspec_lora.values import listed
 
 
 def default_side(args: Namespace) -> str | None:
-    """The side that ``--adapter-key`` gives to every layer; None if source or target select the adapter."""
+    """The side that ``--adapter-key`` or ``--weight-learning`` gives to every layer; None if they leave it open."""
     key = key_of(args)
-    return key if key in (DIRECTION, SHARED) else None
+    if key in (DIRECTION, SHARED):
+        return key
+    return LEARNED if getattr(args, "weight_learning", False) else None
+
+
+def mixture_rate(args: Namespace) -> float:
+    """How much faster the weights of source and target learn than all else.
+
+    Args:
+        args: the arguments of a training, or those that a checkpoint stores.
+    """
+    own, rates = getattr(args, "weight_learning_lr", None), getattr(args, "lr", None)
+    first = rates[0] if isinstance(rates, (list, tuple)) and rates else rates
+    if own is None or not isinstance(first, (int, float)) or not first > 0:
+        return 1.0
+    return own / first
 
 
 def key_of(args: Namespace) -> str:
@@ -40,6 +55,12 @@ def check_key_flags(args: Namespace) -> None:
         with errors.check():
             if rank is not None:
                 check_rank(rank, "--shared-rank")
+        with errors.check():
+            if getattr(args, "weight_learning", False) and key in (DIRECTION, SHARED):
+                raise UserError(
+                    f"--weight-learning True learns whether the source or the target selects an adapter, but with "
+                    f"--adapter-key {key} neither does; leave one of the two out"
+                )
         if groups and key != GROUP:
             raise UserError(f"--lang-groups {groups} is for --adapter-key group, but the key is {key}; give both")
 

@@ -1,7 +1,8 @@
 """What selects an adapter: a key, computed from the source and the target language of a sentence.
 
 The side of a layer says how. With ``src`` and ``tgt``, the key is the source or the target language, or the group that
-it is in; with ``direction`` it is the direction; with ``shared``, all sentences have the same key. Layers of one side
+it is in; with ``direction`` it is the direction; with ``shared``, all sentences have the same key. With ``learned``, a
+sentence has two keys: each language (or group) has one adapter as a source and another as a target. Layers of one side
 have the same keys, and so the same rows in their packed matrices.
 """
 
@@ -16,7 +17,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.naming import some_of
 from langspec_lora.resources import Groups
-from langspec_lora.sites import DIRECTION, SHARED, SOURCE, TARGET
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED, SOURCE, TARGET
 
 LANGUAGE, GROUP = "language", "group"
 ADAPTER_KEYS = (LANGUAGE, GROUP, DIRECTION, SHARED)
@@ -89,22 +90,24 @@ class KeyLayout:
     key_of_direction: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @classmethod
-    def by_language(cls, ranks: Sequence[int]) -> KeyLayout:
+    def by_language(cls, ranks: Sequence[int], mixed: bool = False) -> KeyLayout:
         """An adapter for each language, selected by the source or the target language.
 
         Args:
             ranks: rank of each language's adapter, by language id.
+            mixed: whether some layers mix two adapters of that rank: one as a source, one as a target.
         """
         packed = PackedLayout(tuple(ranks))
-        return cls(tuple(range(len(packed.ranks))), {SOURCE: packed, TARGET: packed})
+        both = {LEARNED: PackedLayout(packed.ranks * 2)} if mixed else {}
+        return cls(tuple(range(len(packed.ranks))), {SOURCE: packed, TARGET: packed, **both})
 
     @property
     def languages(self) -> int:
         """The number of languages."""
         return len(self.key_of_language)
 
-    def key(self, side: str, source: int, target: int) -> int:
-        """The key of a sentence.
+    def keys(self, side: str, source: int, target: int) -> tuple[int, ...]:
+        """The keys of a sentence: two where source and target are mixed, else one.
 
         Args:
             side: the side of the layer.
@@ -115,12 +118,19 @@ class KeyLayout:
             UserError: the direction has no adapter.
         """
         if side == SHARED:
-            return 0
+            return (0,)
         if side == DIRECTION:
             if (source, target) not in self.key_of_direction:
                 raise UserError(f"the direction from language {source} to {target} has no adapter")
-            return self.key_of_direction[source, target]
-        return self.key_of_language[source if side == SOURCE else target]
+            return (self.key_of_direction[source, target],)
+        if side == LEARNED:
+            return self.key_of_language[source], self.key_of_language[target] + self.keys_as_source
+        return (self.key_of_language[source if side == SOURCE else target],)
+
+    @property
+    def keys_as_source(self) -> int:
+        """The number of keys of languages (or groups): where source and target are mixed, those as a target follow."""
+        return len(self.packed[SOURCE].ranks)
 
     def only_for(self, side: str, languages: Collection[int]) -> tuple[int, ...]:
         """The keys whose adapters no direction between two other languages uses.
@@ -135,7 +145,8 @@ class KeyLayout:
         members: dict[int, set[int]] = {}
         for language, key in enumerate(self.key_of_language):
             members.setdefault(0 if side == SHARED else key, set()).add(language)
-        return tuple(key for key, own in sorted(members.items()) if own.issubset(languages))
+        own = tuple(key for key, inside in sorted(members.items()) if inside.issubset(languages))
+        return (*own, *(key + self.keys_as_source for key in own)) if side == LEARNED else own
 
 
 def keys_of(languages: LanguageTable, side: str) -> Keys:
@@ -143,8 +154,12 @@ def keys_of(languages: LanguageTable, side: str) -> Keys:
 
     Args:
         languages: the languages of a model, and what its adapters belong to.
-        side: ``src``, ``tgt``, ``direction`` or ``shared``.
+        side: one of :data:`~langspec_lora.sites.SIDES`.
     """
+    if side == LEARNED:
+        one = keys_of(languages, SOURCE)
+        names = (f"{name} as {what}" for what in ("source", "target") for name in one.names)
+        return Keys(tuple(names), one.levels * 2, one.ranks * 2)
     if side == SHARED:
         return Keys((SHARED_NAME,), (_common(languages.levels),), (languages.shared_rank,))
     level_of = dict(zip(languages.names, languages.levels, strict=True))
@@ -168,14 +183,21 @@ def kind_of_key(languages: LanguageTable, sides: Collection[str]) -> str:
         sides: the sides of its adapted layers.
     """
     by_language = GROUP if languages.groups else LANGUAGE
-    kinds = {by_language if side in (SOURCE, TARGET) else side for side in sides}
+    kinds = {by_language if side in (SOURCE, TARGET, LEARNED) else side for side in sides}
     return kinds.pop() if len(kinds) == 1 else "key"
 
 
-def key_layout(languages: LanguageTable) -> KeyLayout:
-    """The keys and rows of a model's adapters."""
+def key_layout(languages: LanguageTable, sides: Collection[str]) -> KeyLayout:
+    """The keys and rows of a model's adapters.
+
+    Args:
+        languages: the languages of the model, and what its adapters belong to.
+        sides: the sides of its adapted layers.
+    """
     by_language = PackedLayout(keys_of(languages, SOURCE).ranks)
     packed = {SOURCE: by_language, TARGET: by_language}
+    if LEARNED in sides:
+        packed[LEARNED] = PackedLayout(by_language.ranks * 2)
     key_of_language = tuple(range(len(languages)))
     key_of_direction = {}
     if languages.groups:
@@ -192,19 +214,21 @@ def key_layout(languages: LanguageTable) -> KeyLayout:
     return KeyLayout(key_of_language, packed, key_of_direction)
 
 
-def key_name(languages: LanguageTable, side: str, source: str, target: str) -> str:
-    """The key of a sentence from one language to another.
+def key_names(languages: LanguageTable, side: str, source: str, target: str) -> tuple[str, ...]:
+    """The keys of a sentence from one language to another: two where source and target are mixed, else one.
 
     Raises:
         UserError: the model has no adapter for the language or the direction.
     """
     if side == SHARED:
-        return SHARED_NAME
+        return (SHARED_NAME,)
     if side == DIRECTION:
         check_directions(languages, [(source, target)])
-        return f"{source}-{target}"
-    number = languages.id(source if side == SOURCE else target)
-    return languages.groups[number] if languages.groups else languages.names[number]
+        return (f"{source}-{target}",)
+    owners = languages.groups or languages.names
+    if side == LEARNED:
+        return f"{owners[languages.id(source)]} as source", f"{owners[languages.id(target)]} as target"
+    return (owners[languages.id(source if side == SOURCE else target)],)
 
 
 def check_directions(languages: LanguageTable, directions: Iterable[tuple[str, str]]) -> None:

@@ -152,7 +152,7 @@ def check_numbers(settings: type, values: object) -> None:
     hints = get_type_hints(settings)
     with collect_errors() as errors:
         for setting in _flagged(settings):
-            value, allowed = getattr(values, setting.name), _flag(setting)
+            value, allowed = getattr(values, setting.name, setting.default), _flag(setting)
             if allowed.valid is None or (value is None and setting.default is None):
                 continue
             types = int if _type(hints[setting.name]) is int else (int, float)

@@ -32,10 +32,10 @@ The flags join their names by ``_``, so a name contains none.
 
 STACKS = tuple(POSITIONS)
 
-SOURCE, TARGET, DIRECTION, SHARED = "src", "tgt", "direction", "shared"
-SIDES = (SOURCE, TARGET, DIRECTION, SHARED)
-"""What selects the adapter of a layer (the flags' activation direction): the source language, the target language, both
-of them, or neither."""
+SOURCE, TARGET, DIRECTION, SHARED, LEARNED = "src", "tgt", "direction", "shared", "learned"
+SIDES = (SOURCE, TARGET, DIRECTION, SHARED, LEARNED)
+"""What selects the adapter of a layer (the flags' activation direction): the source language, the target language, the
+two together, or neither; or source and target each select one, in a proportion that is learned."""
 
 INITS: Mapping[str, int] = {"rank": 0, "standard": 1}
 """How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis."""
@@ -66,6 +66,11 @@ class Site(NamedTuple):
     def path(self) -> str:
         """The linear's path within a fairseq model, such as ``encoder.layers.0.self_attn.q_proj``."""
         return f"{self.stack}.layers.{self.layer}.{self.path_in_layer}"
+
+
+def in_model_order(site: Site) -> tuple[int, ...]:
+    """A key that sorts sites as the model has them, in whatever order flags name their layers and positions."""
+    return STACKS.index(site.stack), site.layer, list(POSITIONS[site.stack]).index(site.position)
 
 
 def sites_of(layers: Mapping[str, Iterable[int]], positions: Mapping[str, Iterable[str]] = POSITIONS) -> list[Site]:

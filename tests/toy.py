@@ -214,8 +214,8 @@ class PerLanguageReference:
         task: the task, with its dictionary.
         model: the plugin's model, whose weights and adapters are copied.
         flags: the flags that the model was built from.
-        key_of: the number of the adapter that a side (``src``, …) selects, from source and target language id; by
-            default that of the source or of the target.
+        key_of: the number of the adapter that a side (``src``, …) selects, from source and target language id, or a
+            list of numbers and weights; by default that of the source or of the target.
         ranks_of: the ranks of a side's adapters; by default those of the languages.
     """
 
@@ -224,7 +224,9 @@ class PerLanguageReference:
         task: tasks.FairseqTask,
         model: nn.Module,
         flags: list[str],
-        key_of: Callable[[str, int, int], int] = lambda side, source, target: source if side == "src" else target,
+        key_of: Callable[[str, int, int], int | list[tuple[int, float]]] = lambda side, source, target: (
+            source if side == "src" else target
+        ),
         ranks_of: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
         from fairseq.models.transformer import TransformerModel
@@ -233,7 +235,7 @@ class PerLanguageReference:
         args.checkpoint_activations = args.offload_activations = False
         self.stock = TransformerModel.build_model(args, task)
         self.names = model.adapters.config.languages.names
-        self.key_of = key_of
+        self.key_of = key_of or (lambda side, source, target: source if side == "src" else target)
         ranks_of = ranks_of or (lambda side: model.adapters.config.languages.ranks)
         self.weights = {name: value.detach() for name, value in model.state_dict().items() if "lora_" not in name}
         self.weights = {name: value for name, value in self.weights.items() if not name.startswith("adapters.")}
@@ -257,8 +259,9 @@ class PerLanguageReference:
         """The adapted weights of one direction, by name."""
         weights = {}
         for path, (_, side, part, adapters) in self.sites.items():
-            a, b = adapters[self.key_of(side, source, target)]
-            update = b.T @ a  # (d_out, d_in)
+            keys = self.key_of(side, source, target)
+            keys = [(keys, 1.0)] if isinstance(keys, int) else keys
+            update = sum(share * adapters[key][1].T @ adapters[key][0] for key, share in keys)  # (d_out, d_in)
             base = self.weights[f"{path}.weight"]
             if part is not None:
                 whole = torch.zeros_like(base)

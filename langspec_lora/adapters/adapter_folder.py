@@ -17,14 +17,15 @@ bytes of the tensors. Folders of earlier versions lack it.
 
 Adapters of languages are version 1. In version 2, ``keys`` says what else adapters belong to: ``groups``, the group of
 each language; ``group_ranks`` and ``direction_ranks``, by name; ``shared_rank``. The rows of a site are then in the
-order of its keys, see :func:`langspec_lora.keys.keys_of`.
+order of its keys, see :func:`langspec_lora.keys.keys_of`. ``mixture`` has, for each layer such as ``encoder.0`` that
+mixes the adapters of source and target, the logarithms of both weights, up to a constant.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from langspec_lora.files import check_file, json_text, parse_json, read_json, wh
 from langspec_lora.keys import keys_of
 from langspec_lora.languages import LanguageTable
 from langspec_lora.naming import some_of
-from langspec_lora.sites import POSITIONS, SIDES, STACKS, sites_of
+from langspec_lora.sites import LEARNED, POSITIONS, SIDES, STACKS, Site, in_model_order, sites_of
 from langspec_lora.tensor_files import write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
@@ -159,8 +160,9 @@ def _describe(content: AdapterFile) -> dict[str, Any]:
     keys = {name: value for name, value in values.items() if value}
     return {
         "format": FORMAT,
-        "version": VERSIONS[bool(keys)],
+        "version": VERSIONS[bool(keys or adapters.mixture)],
         **({"keys": keys} if keys else {}),
+        **({"mixture": _mixture(adapters)} if adapters.mixture else {}),
         "languages": [
             {"name": name, "level": level, "rank": rank}
             for name, level, rank in zip(table.names, table.levels, table.ranks, strict=True)
@@ -208,7 +210,7 @@ def _all_bits_zero(values: Tensor) -> bool:
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     parts = ([language[key] for language in config["languages"]] for key in ("name", "level", "rank"))
     names, levels, ranks = map(tuple, parts)
-    keys = dict(config["keys"]) if config["version"] == VERSIONS[1] else {}
+    keys = dict(config.get("keys", {})) if config["version"] == VERSIONS[1] else {}
     if not set(keys) <= set(_KEYS) or not all(isinstance(keys.get(name, {}), dict) for name in _KEYS[1:3]):
         raise ValueError("it has unknown keys of adapters")
     if "groups" in keys:
@@ -238,8 +240,29 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     for site, matrices in packed.items():
         if not (torch.isfinite(matrices.a).all() and torch.isfinite(matrices.b).all()):
             raise UserError(f"it has infinite numbers or NaN at {site}")
-    adapters = Adapters(languages, sides, dim, start, packed, mask_epoch)
+    adapters = Adapters(languages, sides, dim, start, packed, mask_epoch, _read_mixture(config, sides, packed))
     return AdapterFile(adapters, str(config["base"]), dict(config["settings"]))
+
+
+def _mixture(adapters: Adapters) -> dict[str, list[float]]:
+    return {f"{stack}.{layer}": logits.tolist() for (stack, layer), logits in adapters.mixture.items()}
+
+
+def _read_mixture(
+    config: Mapping[str, Any], sides: Mapping[str, tuple[str, ...]], sites: Iterable[Site]
+) -> dict[tuple[str, int], Tensor]:
+    ordered = sorted(sites, key=in_model_order)
+    mixed = dict.fromkeys((site.stack, site.layer) for site in ordered if sides[site.stack][site.layer] == LEARNED)
+    found = {layer: config.get("mixture", {}).get(f"{layer[0]}.{layer[1]}") for layer in mixed}
+    if len(found) != len(config.get("mixture", {})):
+        raise ValueError("its mixture is of other layers")
+    for values in found.values():
+        if not isinstance(values, list) or [type(value) for value in values] != [float, float]:
+            raise ValueError("its mixture has not two numbers for each layer")
+    mixture = {layer: torch.tensor(values) for layer, values in found.items()}
+    if not all(torch.isfinite(logits).all() for logits in mixture.values()):
+        raise UserError("its mixture has infinite numbers or NaN")
+    return mixture
 
 
 def _matrices(

@@ -44,7 +44,9 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
         mask = torch.stack([part.mask for part in parts]).amin(0)
         b = _mean([part.b for part in parts]).masked_fill(mask == 0, 0)
         packed[site] = PackedMatrices(_mean([part.a for part in parts]), b, mask)
-    return replace(first, packed=packed, mask_epoch=max(adapters.mask_epoch for adapters in sets))
+    mixture = {layer: _mean([adapters.mixture[layer] for adapters in sets]) for layer in first.mixture}
+    epoch = max(adapters.mask_epoch for adapters in sets)
+    return replace(first, packed=packed, mask_epoch=epoch, mixture=mixture)
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

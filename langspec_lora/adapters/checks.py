@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import MASK_EPOCH, MATRIX_ENTRY, NO_WEIGHTS, is_adapter_entry, read_manifest
+from langspec_lora.adapters.entries import (
+    MASK_EPOCH,
+    MATRIX_ENTRY,
+    MIXTURE,
+    MIXTURE_RATE,
+    NO_WEIGHTS,
+    is_adapter_entry,
+    read_manifest,
+)
 from langspec_lora.errors import UserError
 from langspec_lora.keys import check_directions, keys_of
 from langspec_lora.languages import LanguageTable
@@ -83,7 +91,7 @@ def check_shapes(
         UserError: an adapter has another shape; the message names the first.
     """
     for name in sorted(expected):
-        if MATRIX_ENTRY.search(name) and tuple(found[name]) != tuple(expected[name]):
+        if (MATRIX_ENTRY.search(name) or name in MIXTURE) and tuple(found[name]) != tuple(expected[name]):
             raise UserError(
                 f"{label} has {name} of shape {tuple(found[name])}, but the model has {tuple(expected[name])}; "
                 "give the same ranks, --dim and languages as in its training"
@@ -103,7 +111,8 @@ def check_dtypes(dtypes: Mapping[str, str], label: str = "the checkpoint") -> No
     held: dict[str, str] = {}
     for name, dtype in dtypes.items():
         part = match[1] if (match := MATRIX_ENTRY.search(name)) else None
-        expected = ("uint8",) if part == "mask" else _FLOATS if part else ("int64",) if is_adapter_entry(name) else None
+        numbers = ("int64",) if is_adapter_entry(name) else None
+        expected = ("uint8",) if part == "mask" else _FLOATS if part or name in MIXTURE else numbers
         if expected is not None and dtype not in expected:
             raise UserError(f"{label} has {dtype} numbers in {name}; expected {' or '.join(expected)}; {_AGAIN}")
         if part in ("A", "B"):
@@ -154,6 +163,8 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
     check_dtypes({name: str(value.dtype).removeprefix("torch.") for name, value in state.items()}, label)
     if MASK_EPOCH in state and not (state[MASK_EPOCH].numel() == 1 and 0 <= int(state[MASK_EPOCH]) < 2**31):
         raise UserError(f"{label} has no epoch in {MASK_EPOCH}; {again}")
+    if MIXTURE_RATE in state and not (state[MIXTURE_RATE] > 0).all():
+        raise UserError(f"{label} has no learning rate above 0 in {MIXTURE_RATE}; {again}")
     for name, value in state.items():
         if name.endswith(NO_WEIGHTS):
             continue
@@ -167,7 +178,7 @@ def check_values(state: Mapping[str, Tensor], label: str = "the checkpoint") -> 
                     f"{label} has entries in {name.removesuffix('mask')}B that its mask prunes; {again} "
                     "(average checkpoints with 'langspec-lora average')"
                 )
-        elif (part is not None or value.dim() == 1) and not torch.isfinite(value).all():
+        elif (part is not None or value.dim() == 1 or name in MIXTURE) and not torch.isfinite(value).all():
             raise UserError(f"{label} has infinite numbers or NaN in {name}; {again}")
 
 

@@ -200,6 +200,12 @@ def join(first: Adapters, second: Adapters, prefer: str | None = None) -> Adapte
 
 def _check_sharing(first: Adapters, second: Adapters) -> None:
     """Refuses adapters that several languages share if they would serve languages that they were not trained for."""
+    for layer, logits in first.mixture.items():
+        if not torch.equal(logits, second.mixture[layer]):
+            raise UserError(
+                f"the {layer[0]}'s layer {layer[1]} mixes source and target otherwise in A than in B; fix the "
+                "directions of both first ('langspec-lora fix-directions')"
+            )
     if SHARED in first.used_sides:
         raise UserError(
             "A and B each have an adapter that all languages share, and no joined one exists; use one of them"

@@ -27,6 +27,8 @@ def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[in
         MANIFEST: tuple(language_manifest(config.languages).shape),
         MASK_EPOCH: (1,),
     }
+    if mixed := len(config.mixed_layers):
+        shapes |= {MIXTURE_LOGITS: (mixed, 2), MIXTURE_RATE: (1,)}
     for site in config.sites:
         try:
             width_in, width_out = linear_size(args, site)
@@ -67,9 +69,13 @@ MASK_EPOCH = "adapters.mask_epoch"
 BASE = "adapters.base"
 
 
+MIXTURE_LOGITS, MIXTURE_RATE = "adapters.routing.mixture.logits", "adapters.routing.mixture.rate"
+MIXTURE = (MIXTURE_LOGITS, MIXTURE_RATE)
+
+
 def is_adapter_entry(name: str) -> bool:
     """Whether an entry of a model's state belongs to the adapters."""
-    return name in (MANIFEST, MASK_EPOCH, BASE) or MATRIX_ENTRY.search(name) is not None
+    return name in (MANIFEST, MASK_EPOCH, BASE, *MIXTURE) or MATRIX_ENTRY.search(name) is not None
 
 
 def is_fast_path_copy(name: str) -> bool:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import MANIFEST, MASK_EPOCH, language_manifest, read_manifest
+from langspec_lora.adapters.entries import (
+    MANIFEST,
+    MASK_EPOCH,
+    MIXTURE_LOGITS,
+    MIXTURE_RATE,
+    language_manifest,
+    read_manifest,
+)
 from langspec_lora.config import AdapterConfig
-from langspec_lora.keys import Keys, PackedLayout, key_name, keys_of, kind_of_key
+from langspec_lora.keys import Keys, PackedLayout, key_names, keys_of, kind_of_key
 from langspec_lora.languages import LanguageTable
 from langspec_lora.sites import SIDES, Site
 
@@ -22,6 +29,9 @@ def adapter_entries(adapters: Adapters) -> dict[str, Tensor]:
         MANIFEST: language_manifest(adapters.languages),
         MASK_EPOCH: torch.tensor([adapters.mask_epoch]),
     }
+    if adapters.mixture:
+        state[MIXTURE_LOGITS] = torch.stack(list(adapters.mixture.values()))
+        state[MIXTURE_RATE] = torch.ones(1)
     for site, matrices in adapters.packed.items():
         for part, value in zip(("A", "B", "mask"), matrices, strict=True):
             state[f"{site.path}.lora_{part}"] = value.contiguous()
@@ -54,6 +64,8 @@ class Adapters:
         start: first of these features.
         packed: the matrices by site.
         mask_epoch: the epoch in which the masks were chosen; 0 if nothing is pruned.
+        mixture: for each layer, by stack and index, that mixes the adapters of source and target, the logarithms of the
+            weights of both, up to a constant, ``(2,)`` single precision; in the order of the model.
     """
 
     languages: LanguageTable
@@ -62,13 +74,14 @@ class Adapters:
     start: int
     packed: Mapping[Site, PackedMatrices]
     mask_epoch: int
+    mixture: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def keys(self, site: Site) -> Keys:
         """The keys of the adapters at a site, in the order of their rows."""
         return keys_of(self.languages, self.side(site))
 
     def matrices(self, site: Site, source: str, target: str) -> tuple[Tensor, Tensor]:
-        """The adapter that one direction uses at one site, as views.
+        """The adapter that one direction uses at one site, as views; copies, one below the other, if two are mixed.
 
         Args:
             site: the adapted linear.
@@ -81,7 +94,23 @@ class Adapters:
         Raises:
             UserError: a language or the direction has no adapter.
         """
-        return self.adapter(site, key_name(self.languages, self.side(site), source, target))
+        names = key_names(self.languages, self.side(site), source, target)
+        found = [self.adapter(site, name) for name in names]
+        if len(found) == 1:
+            return found[0]
+        weights = self.weights(site[:2])
+        a, b = zip(*found, strict=True)
+        weighted = [(part.float() * weight).to(part.dtype) for part, weight in zip(b, weights, strict=True)]
+        return torch.cat(a), torch.cat(weighted)
+
+    def weights(self, layer: tuple[str, int]) -> tuple[float, float]:
+        """The weights of source and target in a layer that mixes them.
+
+        Args:
+            layer: its stack and index.
+        """
+        source, target = torch.softmax(self.mixture[layer], 0).tolist()
+        return source, target
 
     def adapter(self, site: Site, key: str) -> tuple[Tensor, Tensor]:
         """A and B of one key at one site, as :meth:`matrices` returns those of a direction.
@@ -134,5 +163,9 @@ def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
         for site in config.sites
     }
     sides = {stack: settings.sides for stack, settings in config.stacks.items()}
+    mixture = {}
+    if config.mixed_layers:
+        logits = state[MIXTURE_LOGITS].float() * state[MIXTURE_RATE].float()
+        mixture = dict(zip(config.mixed_layers, logits, strict=True))
     languages = read_manifest(state[MANIFEST])
-    return Adapters(languages, sides, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]))
+    return Adapters(languages, sides, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]), mixture)

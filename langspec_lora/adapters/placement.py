@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from langspec_lora.adapters.packed import Adapters
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.sites import DIRECTION, SHARED, SOURCE, TARGET, Site
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED, SOURCE, TARGET, Site
 
 _SELECTED_BY = {
     SOURCE: "the source language",
     TARGET: "the target language",
     DIRECTION: "the direction",
     SHARED: "nothing",
+    LEARNED: "a learned mixture of source and target",
 }
 
 
@@ -73,5 +74,5 @@ def check_same_placement(one: Placement, other: Placement, one_name: str, other_
             here, there = (_SELECTED_BY[name] for name in (side, other.sides[site]))
             raise UserError(
                 f"{here} selects the adapters of {site.stack} layer {site.layer} in {one_name}, but {there} does in "
-                f"{other_name} (--adapter-key, --{site.stack}-activation-direction); {remedy}"
+                f"{other_name} (--adapter-key, --weight-learning, --{site.stack}-activation-direction); {remedy}"
             )

@@ -14,7 +14,7 @@ from langspec_lora.adapters.packed import Adapters, adapter_entries
 from langspec_lora.checkpoints.arguments import MODEL_SETTINGS, TOKEN_ORDER, stored_langs
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, DirectionsFlag, PruningFlags
 from langspec_lora.keys import ADAPTER_KEYS, LANGUAGE
 from langspec_lora.languages import languages_to_json
 from langspec_lora.sites import POSITIONS
@@ -96,6 +96,7 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
     args.task = "translation_multi_simple_epoch_lora"
     args.add_lora, args.freeze_original_parameters, args.language_num = True, True, None
     args.dim, args.start_idx = adapters.dim, adapters.start
+    args.weight_learning, args.weight_learning_lr = False, None  # the sides below say which layers learn
     args.adapter_key = adapters.key if adapters.key in ADAPTER_KEYS else LANGUAGE  # or the sides below say more
     # Only appended: a dictionary without language tokens gets them in the order of this list.
     langs = stored_langs(base)
@@ -143,4 +144,5 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
 
 def _defaults() -> dict[str, Any]:
     """Our flags and their defaults."""
-    return {**vars(AdapterFlags()), **vars(PruningFlags()), **vars(BaseFlag()), **vars(AbsentFlag())}
+    groups = (AdapterFlags(), PruningFlags(), BaseFlag(), AbsentFlag(), DirectionsFlag())
+    return {name: value for group in groups for name, value in vars(group).items()}

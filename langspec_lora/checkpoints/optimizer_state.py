@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from langspec_lora.adapters.entries import MATRIX_ENTRY
+from langspec_lora.adapters.entries import MATRIX_ENTRY, MIXTURE_LOGITS
 from langspec_lora.checkpoints.loading import is_mapped, load_checkpoint
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.errors import UserError
@@ -42,7 +42,7 @@ def check_optimizer_state(outline: Outline, frozen: bool) -> None:
         trained = [
             shape
             for name, shape in outline.shapes.items()
-            if (match := MATRIX_ENTRY.search(name)) and match[1] in ("A", "B")
+            if name == MIXTURE_LOGITS or ((match := MATRIX_ENTRY.search(name)) and match[1] in ("A", "B"))
         ]
         if frozen:
             _check_shapes(outline.optimizer, trained, label)

@@ -27,6 +27,7 @@ GROUPS = {
         "add-language": "add new languages to trained adapters",
         "remove-language": "remove languages from a checkpoint's adapters",
         "join": "join the adapters of two trainings on one base",
+        "fix-directions": "keep in each layer the side that a training has learned",
         "average": "average the adapters of several checkpoints of a training",
     },
     "Formats": {

@@ -52,7 +52,7 @@ def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
         _say(f"{counted(len(evaluation.to_decode))} to decode{processes}, loading {options.model}")
         torchrun.take_gpu()
         decoder = Decoder(options, evaluation.model, evaluation.to_decode)
-        if options.model.adapters and not decoder.has_adapters:
+        if not decoder.has_adapters:
             _say(f"{options.model} has no language-specific adapters; the plain model is evaluated")
         loaded = time.monotonic()
         groups = list(decoder.groups(evaluation.to_decode))

@@ -14,6 +14,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.results import SETTINGS, decoded
 from langspec_lora.files import once_per_file, read_json
+from langspec_lora.flags import SOFT
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.inference.model_files import ModelFiles
 from langspec_lora.naming import some_of
@@ -27,6 +28,7 @@ _WORDS = {
     "encoder_langtok": "another --encoder-langtok",
     "decoder_langtok": "another --decoder-langtok",
     "precision": "another dtype",
+    "directions": "another --directions",
 }
 """What the hypotheses depend on besides the data, by its key in ``settings.json``, and how an error calls a change."""
 
@@ -39,7 +41,10 @@ def settings_of(options: EvaluationOptions, model: ModelFiles, sides: Mapping[Di
         model: its files.
         sides: the directions, each with its source as :func:`source_side` finds it.
     """
+    # What was added later is left out where it is usual, so that what a hypothesis depends on keeps its hash.
+    directions = {} if model.spec.directions == SOFT else {"directions": model.spec.directions}
     return {
+        **directions,
         "checkpoint": [{"path": str(path), "sha256": sha256(path)} for path in model.spec.checkpoints],
         "pairs": model.spec.adapters,
         "dictionary_sha256": sha256(model.dictionary),
@@ -60,7 +65,8 @@ def lasting(settings: Mapping) -> dict:
     usual = asdict(GenerationSettings())
     generation = _compared(settings, "generation")
     changed = {name: value for name, value in generation.items() if name not in usual or value != usual[name]}
-    return {**{key: _compared(settings, key) for key in _WORDS}, "generation": changed}
+    keys = [key for key in _WORDS if key != "directions" or key in settings]
+    return {**{key: _compared(settings, key) for key in keys}, "generation": changed}
 
 
 def held_sources(out: Path, settings: Mapping, at_work: bool = False) -> dict[str, str]:

@@ -38,8 +38,9 @@ class LoadedModel:
     Attributes:
         device: the device of the model.
         limits: how large a batch may be.
-    task: fairseq's task, with the dictionaries.
-    max_positions: maximum number of tokens of a source and of a target.
+        task: fairseq's task, with the dictionaries.
+        max_positions: maximum number of tokens of a source and of a target.
+        has_adapters: whether a checkpoint has language-specific adapters, used or not.
 
     Raises:
         UserError: the device does not exist, or does not support the dtype.
@@ -71,6 +72,7 @@ class LoadedModel:
         self.task = tasks.setup_task(cfg.task)
         paths = [str(path) for path in spec.checkpoints]
         self._models, _ = checkpoint_utils.load_model_ensemble(paths, task=self.task)
+        self.has_adapters = any(getattr(loaded, "adapters", None) is not None for loaded in self._models)
         for loaded in self._models:
             if not spec.adapters and isinstance(loaded, LanguageSpecificTransformer) and loaded.adapters is not None:
                 loaded.remove_adapters()
@@ -82,11 +84,6 @@ class LoadedModel:
         self.max_positions = utils.resolve_max_positions(
             self.task.max_positions(), *(loaded.max_positions() for loaded in self._models)
         )
-
-    @property
-    def has_adapters(self) -> bool:
-        """Whether a model has language-specific adapters."""
-        return any(getattr(model, "adapters", None) is not None for model in self._models)
 
     def decode(
         self,
@@ -179,5 +176,6 @@ def _fairseq_flags(
     flags += ["--decoder-langtok"] if tokens.target else []
     flags += ["--lang-tok-style", tokens.style]
     flags += ["--base-checkpoint", str(spec.base_checkpoint)] if spec.base_checkpoint else []
+    flags += ["--directions", spec.directions]
     flags += ["--dataset-impl", "mmap", "--required-batch-size-multiple", "1"]
     return [*flags, *given_flags(generation)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from langspec_lora.flags import base_flag
+from langspec_lora.flags import base_flag, directions_flag
 from langspec_lora.settings import flag
 from langspec_lora.values import names_of
 
@@ -28,6 +28,7 @@ class ModelSpec:
         decoder_langtok: whether the target starts with its language token; if None, as in training.
         dtype: ``fp32``, ``fp16`` or ``bf16``.
         device: ``cpu``, ``cuda``, ``cuda:1``, …; if None, a GPU if there is one.
+        directions: ``soft`` or ``argmax``: how learned directions are used.
         adapters: whether to use the adapters, or only the base.
     """
 
@@ -63,6 +64,7 @@ class ModelSpec:
     )
     dtype: str = flag("fp32", "", switches={"--fp16": ("fp16", "half precision (GPU)"), "--bf16": ("bf16", "bfloat16")})
     device: str | None = flag(None, "", switches={"--cpu": ("cpu", "do not use a GPU")})
+    directions: str = directions_flag()
     adapters: bool = True
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from langspec_lora.lora.injection import adapted_linears, adapter_parameters, in
 from langspec_lora.lora.language_adam import LanguageAdam, Packed, packed_parameters
 from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a
 from langspec_lora.lora.merging import MergedWeights, add_low_rank, merged_weight
+from langspec_lora.lora.mixture import SideMixture
 from langspec_lora.lora.routing import LanguageRouting, Languages
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Languages",
     "MergedWeights",
     "Packed",
+    "SideMixture",
     "adapted_linears",
     "adapter_parameters",
     "add_low_rank",

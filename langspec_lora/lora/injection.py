@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -11,7 +11,9 @@ from torch import nn
 from langspec_lora.keys import KeyLayout
 from langspec_lora.lora.linear import LanguageSpecificLinear
 from langspec_lora.lora.merging import merged_weight
+from langspec_lora.lora.mixture import SideMixture
 from langspec_lora.lora.routing import LanguageRouting
+from langspec_lora.sites import LEARNED
 
 
 def inject(
@@ -22,6 +24,8 @@ def inject(
     dim: int = 0,
     start: int = 0,
     init: str = "rank",
+    layer_of: Callable[[str], Hashable] = lambda path: path,
+    rate: float = 1.0,
 ) -> LanguageRouting:
     """Adds an adapter for every language, or every other key, to linears of a model, in place.
 
@@ -42,14 +46,18 @@ def inject(
             features of the output.
         start: first of these features.
         init: how LoRA A is drawn, see :func:`~langspec_lora.lora.linear.draw_a`.
+        layer_of: for linears of the side ``learned``: the layer of a path; those of one layer share their weights of
+            source and target.
+        rate: how fast these weights learn, see :class:`~langspec_lora.lora.mixture.SideMixture`.
 
     Returns:
-        The routing of the model; pass the languages of every batch to its ``set_batch``.
+        The routing of the model; pass the languages of every batch to its ``set_batch``. The weights of source and
+        target are its parameters.
 
     Raises:
         ValueError: a path is not that of a plain linear, the layout has no such side, or one linear is given two.
     """
-    layout = ranks if isinstance(ranks, KeyLayout) else KeyLayout.by_language(ranks)
+    layout = ranks if isinstance(ranks, KeyLayout) else KeyLayout.by_language(ranks, LEARNED in sides.values())
     side_of: dict[nn.Module, str] = {}
     for path, side in sides.items():
         if side not in layout.packed:
@@ -59,11 +67,15 @@ def inject(
             raise ValueError(f"{path} is not a plain linear of the model")
         if side_of.setdefault(linear, side) != side:
             raise ValueError(f"side {side} of {path}: another path of the same linear has side {side_of[linear]}")
-    routing = LanguageRouting(layout)
+    layers = list(dict.fromkeys(layer_of(path) for path, side in sides.items() if side == LEARNED))
+    place_of = {_module(model, path): layers.index(layer_of(path)) for path, side in sides.items() if side == LEARNED}
+    routing = LanguageRouting(layout, SideMixture(len(layers), rate) if layers else None)
     _replace(
         model,
         {
-            linear: LanguageSpecificLinear(cast(nn.Linear, linear), routing, side, dim, start, init)
+            linear: LanguageSpecificLinear(
+                cast(nn.Linear, linear), routing, side, dim, start, init, place_of.get(linear)
+            )
             for linear, side in side_of.items()
         },
     )
@@ -98,7 +110,7 @@ def merge(model: nn.Module, source: int, target: int) -> None:
         languages = linear.routing.layout.languages
         if not (0 <= source < languages and 0 <= target < languages):
             raise ValueError(f"languages {source} and {target}: expected ids from 0 to {languages - 1}")
-        merged = merged_weight(linear, linear.key(source, target))
+        merged = merged_weight(linear, source, target)
         plain = linear.without_adapters()
         plain.weight = nn.Parameter(merged, requires_grad=linear.weight.requires_grad)
         plain_of[linear] = plain
@@ -111,9 +123,17 @@ def adapted_linears(model: nn.Module) -> Iterator[LanguageSpecificLinear]:
 
 
 def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The packed matrices of all adapters of a model: ``A (R, d_in)`` and ``B (R, d_out)`` of every adapted linear."""
+    """The packed matrices of all adapters of a model: ``A (R, d_in)`` and ``B (R, d_out)`` of every adapted linear.
+
+    The weights of source and target follow, where they are learned.
+    """
+    mixtures: dict[SideMixture, None] = {}
     for linear in adapted_linears(model):
         yield from (linear.lora_A, linear.lora_B)
+        if linear.mixes is not None and linear.routing.mixture is not None:
+            mixtures[linear.routing.mixture] = None
+    for mixture in mixtures:
+        yield mixture.logits
 
 
 def mark_trainable(model: nn.Module) -> None:

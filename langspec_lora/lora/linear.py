@@ -49,6 +49,7 @@ class LanguageSpecificLinear(nn.Linear):
             and adds to the same features of the output.
         start: first feature of that slice.
         init: how A is drawn, see :func:`draw_a`.
+        mixes: where source and target are mixed, the place of this layer in the routing's mixture.
     """
 
     lora_mask: Tensor
@@ -61,12 +62,13 @@ class LanguageSpecificLinear(nn.Linear):
         dim: int = 0,
         start: int = 0,
         init: str = "rank",
+        mixes: int | None = None,
     ) -> None:
         nn.Module.__init__(self)
         self._stock = (linear,)  # in a tuple, so that its parameters are not registered twice
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.side = side
+        self.side, self.mixes = side, mixes
         self.slice = slice(start, start + dim) if dim else None
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
@@ -94,9 +96,25 @@ class LanguageSpecificLinear(nn.Linear):
         """Which rows belong to which key."""
         return self.routing.layout.packed[self.side]
 
-    def key(self, source: int, target: int) -> int:
-        """The key of sentences from one language to another, by the model's language ids."""
-        return self.routing.layout.key(self.side, source, target)
+    def parts(self, source: int, target: int) -> list[tuple[Tensor, Tensor]]:
+        """The adapters that sentences of one direction use.
+
+        Args:
+            source: the source language's id in the model.
+            target: the target language's.
+
+        Returns:
+            ``A (r, f_in)`` and ``B (r, f_out)`` of each, B with its weight if several are mixed.
+        """
+        rows = [self.layout.slice(key) for key in self.routing.layout.keys(self.side, source, target)]
+        if self.mixes is None:
+            return [(self.lora_A[own], self.lora_B[own]) for own in rows]
+        assert self.routing.mixture is not None
+        weights = self.routing.mixture.weights()[self.mixes]
+        return [(self.lora_A[own], self.lora_B[own] * weight) for own, weight in zip(rows, weights, strict=True)]
+
+    def _weighted_b(self) -> Tensor:
+        return self.lora_B if self.mixes is None else self.lora_B * self.routing.row_weights(self.mixes)
 
     @torch.no_grad()
     def reset_adapters(self, init: str) -> None:
@@ -123,7 +141,7 @@ class LanguageSpecificLinear(nn.Linear):
             return F.linear(input, self.merged, self.bias)
         selected = self.routing.select(self.side, input.size(1))
         output = LanguageSpecificLinearFunction.apply(
-            input, self.weight, self.bias, self.lora_A, self.lora_B, selected.rows, selected.foreign, self.slice
+            input, self.weight, self.bias, self.lora_A, self._weighted_b(), selected.rows, selected.foreign, self.slice
         )
         return output.view(*input.shape[:-1], self.out_features)
 

@@ -11,18 +11,20 @@ from torch import Tensor
 from langspec_lora.lora.linear import LanguageSpecificLinear
 
 
-def merged_weight(linear: LanguageSpecificLinear, key: int) -> Tensor:
-    """``W + B_k A_k`` of one key, computed in single precision or better and rounded once.
+@torch.no_grad()
+def merged_weight(linear: LanguageSpecificLinear, source: int, target: int) -> Tensor:
+    """``W + B_k A_k`` of one direction, computed in single precision or better and rounded once.
 
     Args:
         linear: an adapted linear.
-        key: the key, such as :meth:`LanguageSpecificLinear.key` returns it.
+        source: the source language's id in the model.
+        target: the target language's.
 
     Returns:
         ``(d_out, d_in)``, of the weight's type; the linear stays as it is.
     """
-    rows = linear.layout.slice(key)
-    return add_low_rank(linear.weight, linear.lora_A[rows], linear.lora_B[rows], linear.slice)
+    a, b = (torch.cat(parts) for parts in zip(*linear.parts(source, target), strict=True))
+    return add_low_rank(linear.weight, a, b, linear.slice)
 
 
 @torch.no_grad()
@@ -76,7 +78,7 @@ class MergedWeights:
         if made_for != self._made_for:
             self.forget()
             for linear in self._linears:
-                linear.merged = merged_weight(linear, linear.key(source, target))
+                linear.merged = merged_weight(linear, source, target)
             self._made_for = made_for
         for linear in self._linears:
             linear.computes_merged = True
@@ -97,3 +99,6 @@ class MergedWeights:
         for linear in self._linears:
             for parameter in (linear.weight, linear.lora_A, linear.lora_B):
                 yield parameter.data_ptr(), parameter.dtype, parameter._version
+        for mixture in {linear.routing.mixture for linear in self._linears}:
+            if mixture is not None:
+                yield mixture.hard, mixture.logits.data_ptr(), mixture.logits._version

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from langspec_lora.errors import UserError
 from langspec_lora.keys import KeyLayout, PackedLayout
-from langspec_lora.sites import DIRECTION, SHARED, SOURCE, TARGET
+from langspec_lora.lora.mixture import SideMixture
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED, SOURCE, TARGET
 
 DENSE_ROWS = 128
 """Up to this many rows, projecting onto all rows and masking the foreign ones is faster than gathering rows."""
@@ -72,13 +73,15 @@ class KeyRows(nn.Module):
         """The rows of some sentences.
 
         Args:
-            keys: the key of each sentence, ``(batch,)``, or ``(1,)`` for all.
+            keys: the keys of each sentence, ``(batch, 1)``, or ``(batch, 2)`` where two adapters are mixed; the batch
+                is 1 if all sentences have the same.
         """
         if self._one_key:
             return Selection(None, None)
         if self.dense and len(keys) > 1:
-            return Selection(None, self.foreign_table[keys])
-        return Selection(self.row_table[keys], None if self._equal_ranks else self.padding_table[keys])
+            return Selection(None, self.foreign_table[keys].all(1))
+        rows = self.row_table[keys].flatten(1)
+        return Selection(rows, None if self._equal_ranks else self.padding_table[keys].flatten(1))
 
 
 class LanguageRouting(nn.Module):
@@ -89,15 +92,17 @@ class LanguageRouting(nn.Module):
 
     Args:
         layout: the keys of the model's adapters and their rows.
+        mixture: the weights of the layers that mix the adapters of source and target, or None.
     """
 
     key_table: Tensor
     direction_table: Tensor
     model_id: Tensor
 
-    def __init__(self, layout: KeyLayout) -> None:
+    def __init__(self, layout: KeyLayout, mixture: SideMixture | None = None) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.mixture = layout, mixture
+        self._weights: tuple[tuple, Tensor] | None = None
         self.current: Languages | None = None
         self._selections: dict[tuple[str, int], Selection] = {}
         rows = {id(packed): KeyRows(packed) for packed in layout.packed.values()}  # one for source and target
@@ -151,7 +156,7 @@ class LanguageRouting(nn.Module):
     def set(self, languages: Languages | None) -> None:
         """Sets the languages of the batch by the model's ids."""
         if languages is not self.current:
-            self.current = languages
+            self.current, self._weights = languages, None
             self._selections.clear()
 
     @contextmanager
@@ -187,8 +192,22 @@ class LanguageRouting(nn.Module):
             self._selections[key] = cast(KeyRows, self._rows[side]).select(keys)
         return self._selections[key]
 
+    def row_weights(self, layer: int) -> Tensor:
+        """The weight of each packed row in a layer that mixes the adapters of source and target, ``(R, 1)``.
+
+        Args:
+            layer: the layer's place in the mixture.
+        """
+        assert self.mixture is not None
+        state = self.mixture.logits._version, self.mixture.hard, torch.is_grad_enabled()
+        if self._weights is None or self._weights[0] != state:
+            half = self.layout.packed[LEARNED].rows // 2
+            weights = self.mixture.weights().repeat_interleave(half, 1).unsqueeze(-1)  # (layers, R, 1)
+            self._weights = state, weights
+        return self._weights[1][layer]
+
     def _keys(self, side: str) -> Tensor:
-        """The key of each sentence, ``(batch,)``, or ``(1,)`` if all have the same."""
+        """The keys of each sentence, ``(batch, 1 or 2)``; the batch is 1 if all have the same."""
         if self.current is None:
             raise RuntimeError(
                 "the batch carries no language ids; use the task translation_multi_simple_epoch_lora, "
@@ -196,15 +215,18 @@ class LanguageRouting(nn.Module):
             )
         source, target = self.current.source, self.current.target
         if side == SHARED:
-            return self.key_table[:1]
+            return self.key_table[:1, None]
+        if side == LEARNED:
+            both = torch.broadcast_tensors(self.key_table[source], self.key_table[target] + self.layout.keys_as_source)
+            return torch.stack(both, 1)
         if side != DIRECTION:
-            return self.key_table[source if side == SOURCE else target]
+            return self.key_table[source if side == SOURCE else target].unsqueeze(1)
         keys, behind = self.direction_table[source, target], len(self.layout.key_of_direction)
         # On a GPU, this check would wait for the device; there, a lookup out of range fails by itself.
         if behind in (known := _known(keys)):
             place = known.index(behind)
-            self.layout.key(DIRECTION, *(int(ids[min(place, len(ids) - 1)]) for ids in (source, target)))  # raises
-        return keys
+            self.layout.keys(DIRECTION, *(int(ids[min(place, len(ids) - 1)]) for ids in (source, target)))  # raises
+        return keys.unsqueeze(1)
 
 
 def _direction_table(layout: KeyLayout) -> Tensor:

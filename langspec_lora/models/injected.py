@@ -49,7 +49,8 @@ class InjectedAdapters(nn.Module):
     @property
     def count(self) -> int:
         """The number of entries of all LoRA A and B."""
-        return sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.linears.values())
+        mixture = 0 if self.routing.mixture is None else self.routing.mixture.logits.numel()
+        return mixture + sum(linear.lora_A.numel() + linear.lora_B.numel() for linear in self.linears.values())
 
     def bind_languages(self, names: Sequence[str], used: Sequence[str]) -> None:
         """Sets which language each id in the batches means.
@@ -66,6 +67,11 @@ class InjectedAdapters(nn.Module):
         if unknown:
             raise UserError(f"the checkpoint has no adapters for {some_of(unknown)}; it knows {some_of(ids)}")
         self.routing.translate_ids([ids.get(name) for name in names])
+
+    def leave_out_smaller(self, hard: bool) -> None:
+        """Sets whether layers that mix the adapters of source and target leave out the one of smaller weight."""
+        if self.routing.mixture is not None:
+            self.routing.mixture.hard = hard
 
     @contextmanager
     def merged(self, source: int, target: int) -> Iterator[None]:

@@ -15,7 +15,7 @@ from langspec_lora.config import AdapterConfig
 from langspec_lora.keys import key_layout
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, inject
 from langspec_lora.models.attention import AdaptedAttention
-from langspec_lora.sites import Site
+from langspec_lora.sites import Site, in_model_order
 
 
 class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
@@ -55,8 +55,18 @@ def inject_at_sites(
         parent = model.get_submodule(site.path.rpartition(".")[0])
         if isinstance(parent, MultiheadAttention):
             AdaptedAttention.convert(parent)
-    sides = {site.path: config.side(site) for site in config.sites}
-    routing = inject(model, sides, key_layout(config.languages), dim=config.dim, start=config.start, init=config.init)
+    layers = {site.path: site[:2] for site in config.sites}
+    sides = {site.path: config.side(site) for site in sorted(config.sites, key=in_model_order)}
+    routing = inject(
+        model,
+        sides,
+        key_layout(config.languages, config.sides),
+        dim=config.dim,
+        start=config.start,
+        init=config.init,
+        layer_of=layers.__getitem__,
+        rate=config.mixture_rate,
+    )
     return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 
 

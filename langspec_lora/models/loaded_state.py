@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from langspec_lora.adapters.checks import check_entries, check_languages, check_shapes, check_values
-from langspec_lora.adapters.entries import MANIFEST, is_adapter_entry, language_manifest, read_manifest
+from langspec_lora.adapters.entries import (
+    MANIFEST,
+    MIXTURE_LOGITS,
+    MIXTURE_RATE,
+    is_adapter_entry,
+    language_manifest,
+    read_manifest,
+)
 from langspec_lora.config import AdapterConfig
 from langspec_lora.keys import Keys, PackedLayout, keys_of
 
@@ -31,6 +39,11 @@ def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], config
         return
     assert config is not None  # a model without adapters takes none
     _sort_by_key(state, config)
+    if MIXTURE_RATE in state:  # the weights stay the same if they go on learning at another rate
+        rate = model[MIXTURE_RATE].to(state[MIXTURE_RATE])
+        if not torch.equal(rate, state[MIXTURE_RATE]):
+            state[MIXTURE_LOGITS] = state[MIXTURE_LOGITS] * (state[MIXTURE_RATE] / rate)
+            state[MIXTURE_RATE] = rate
     check_shapes(
         {name: tuple(value.shape) for name, value in state.items()},
         {name: tuple(value.shape) for name, value in fresh.items()},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.pruning.scopes import group_key
-from langspec_lora.sites import Site
+from langspec_lora.sites import LEARNED, Site
 
 
 class Block(NamedTuple):
@@ -52,7 +52,9 @@ def group_blocks(
     groups: dict[Hashable, list[Block]] = defaultdict(list)
     for site, linear in linears.items():
         for key in keys[linear.side]:
-            groups[group_key(scope, site, linear.side, key)].append(Block(linear, linear.layout.slice(key)))
+            # The adapters of a language as a source and as a target compete with each other.
+            owner = key % linear.routing.layout.keys_as_source if linear.side == LEARNED else key
+            groups[group_key(scope, site, linear.side, owner)].append(Block(linear, linear.layout.slice(key)))
     return list(groups.values())
 
 

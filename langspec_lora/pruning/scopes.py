@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from langspec_lora.sites import SOURCE, TARGET, Site
+from langspec_lora.sites import LEARNED, SOURCE, TARGET, Site
 
 SCOPES = {
     "language": lambda site, owner: owner,
@@ -26,4 +26,4 @@ def group_key(scope: str, site: Site, side: str, key: int) -> Hashable:
         key: the adapter's key.
     """
     # A language has one adapter, whether its sentences select it as their source or as their target.
-    return SCOPES[scope](site, (SOURCE if side == TARGET else side, key))
+    return SCOPES[scope](site, (SOURCE if side in (TARGET, LEARNED) else side, key))

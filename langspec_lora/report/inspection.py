@@ -19,15 +19,16 @@ from langspec_lora.adapters.packed import Adapters
 from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
 from langspec_lora.errors import UserError
-from langspec_lora.keys import KEY_LEVELS, LANGUAGE, key_layout, keys_of
+from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
 from langspec_lora.report.tables import Table, markdown_text
-from langspec_lora.sites import POSITIONS, STACKS, Site
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site, in_model_order
 
 if TYPE_CHECKING:
     from langspec_lora.report.heat_map import Matrix
 
+_TITLES = {LANGUAGE: "Languages", GROUP: "Groups", DIRECTION: "Directions", SHARED: "Shared"}
 _MOST_ROWS = 400  # of a table or a picture; each direction between 21 languages has its adapter there
 
 
@@ -111,7 +112,7 @@ def _trained_parameters(cells: Iterable[Cell], adapters: Adapters, args: Namespa
     trained: Sequence[int] = range(len(adapters.languages))
     with suppress(UserError):  # flags that no training of ours would take: count all
         trained = trained_languages(args, adapters.languages)
-    layout = key_layout(adapters.languages)
+    layout = key_layout(adapters.languages, adapters.used_sides)
     names = {
         (side, keys_of(adapters.languages, side).names[key])
         for side in adapters.used_sides
@@ -149,9 +150,17 @@ def _breakdown(adapters: Adapters, cells: Sequence[Cell]) -> dict[str, list[dict
     return {
         f"{_word(adapters)}s": sums(lambda cell: (cell.key, cell.level, ranks[cell.key]), "name", "level", "rank"),
         "levels": sorted(levels, key=lambda entry: KEY_LEVELS.index(entry["level"])),
-        "layers": sums(lambda cell: (*cell.site[:2], adapters.side(cell.site)), "stack", "layer", "direction"),
+        "layers": sums(lambda cell: (*cell.site[:2], _side(adapters, cell.site)), "stack", "layer", "direction"),
         "positions": sums(lambda cell: (cell.site.stack, cell.site.position), "stack", "position"),
     }
+
+
+def _side(adapters: Adapters, site: Site) -> str:
+    """What selects the adapter at a site; where source and target are mixed, with their weights."""
+    if adapters.side(site) != LEARNED:
+        return adapters.side(site)
+    source, target = adapters.weights(site[:2])
+    return f"learned (src {source:.3f}, tgt {target:.3f})"
 
 
 def _numbers(count: Count) -> dict[str, Any]:
@@ -176,7 +185,7 @@ def as_text(found: Inspection) -> str:
     ]
     layers = sorted(total["layers"], key=lambda entry: (STACKS.index(entry["stack"]), entry["layer"]))
     for title, header, entries in (
-        (f"{adapters.key.capitalize()}s", [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:_MOST_ROWS]),
+        (_TITLES.get(adapters.key, "Keys"), [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:_MOST_ROWS]),
         ("Levels", ["level"], total["levels"]),
         ("Layers", ["layer", "by"], layers),
         ("Positions", ["position"], total["positions"]),
@@ -248,10 +257,7 @@ def _survival_map(found: Inspection, part: str) -> Matrix:
     def column(cell: Cell) -> Head:
         return Head(cell.site.stack, str(getattr(cell.site, part)))
 
-    def order(site: Site) -> tuple[int, ...]:
-        return STACKS.index(site.stack), site.layer, list(POSITIONS[site.stack]).index(site.position)
-
-    cells = sorted(found.cells, key=lambda cell: (KEY_LEVELS.index(cell.level), order(cell.site)))
+    cells = sorted(found.cells, key=lambda cell: (KEY_LEVELS.index(cell.level), in_model_order(cell.site)))
     many, rows = len({cell.key for cell in cells}) > _MOST_ROWS, found.adapters.key if found.adapters else LANGUAGE
     sums = sum_by(cells, lambda cell: (cell.level if many else cell.key, column(cell)))
     values = {key: 100 * count.surviving for key, count in sums.items()}

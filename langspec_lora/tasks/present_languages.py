@@ -47,7 +47,7 @@ class PresentLanguages(TrainingHook):
         layout, ids = self._routing.layout, self._routing.model_ids
         pairs = [(ids[source], ids[target]) for source, target in distinct_directions(sample)]
         for side, present in self._present.items():
-            present[[layout.key(side, source, target) for source, target in pairs]] = True
+            present[[key for source, target in pairs for key in layout.keys(side, source, target)]] = True
 
     def begin_update(self, optimizer: FairseqOptimizer) -> None:
         """Tells the optimizer, before its step, which languages the update contains.

@@ -26,7 +26,7 @@ from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
-from langspec_lora.flags import add_task_flags
+from langspec_lora.flags import ARGMAX, add_task_flags
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
@@ -170,6 +170,8 @@ class LanguageSpecificTranslationTask(StoppableTask):
         with exit_on_user_error():
             if adapters is not None:
                 adapters.bind_languages(self.langs, used_languages(self.args))
+                if not trains:
+                    adapters.leave_out_smaller(self.args.directions == ARGMAX)
             if trains:
                 logger.info(parameter_summary(model, keys_to_train(self.args, adapters) if adapters else None))
                 self.hooks = [] if adapters is None else training_hooks(self.args, adapters)

@@ -24,12 +24,14 @@ FLAGS = {
     "group": ("--adapter-key", "group", "--lang-groups", "GROUPS"),
     "direction": ("--adapter-key", "direction", "--lang-pairs", ",".join(PAIRS)),
     "shared": ("--adapter-key", "shared", "--shared-rank", "6"),
+    "learned": ("--weight-learning", "True", "--weight-learning-lr", "0.02"),
     "mixed": ("--encoder-activation-direction", MIXED, "--decoder-activation-direction", "shared_tgt"),
 }
 RANKS = {
     "group": {"src": (7, 5), "tgt": (7, 5)},  # 2 + 2 + 3
     "direction": {"direction": (4, 4, 3, 4, 4)},
     "shared": {"shared": (6,)},
+    "learned": {"learned": (2, 2, 3, 4, 4) * 2},
     "mixed": {"src": (2, 2, 3, 4, 4), "tgt": (2, 2, 3, 4, 4), "shared": (15,)},
 }
 GROUP_OF = (0, 0, 0, 1, 1)
@@ -44,7 +46,9 @@ def flags(kind: str, data: Path) -> tuple[str, ...]:
 
 
 def key_of(kind: str):
-    def key(side: str, source: int, target: int) -> int:
+    def key(side: str, source: int, target: int):
+        if side == "learned":
+            return [(source, 0.5), (target + 5, 0.5)]
         if side == "shared":
             return 0
         if side == "direction":
@@ -66,7 +70,7 @@ def pairs(kind: str) -> list[tuple[str, str]]:
 
 def fill(state: dict) -> None:
     for name, value in state["model"].items():
-        if name.endswith("lora_B"):
+        if name.endswith(("lora_B", "mixture.logits")):
             value.normal_(generator=torch.Generator().manual_seed(len(name)), std=0.3)
 
 
@@ -91,9 +95,9 @@ def test_results_and_gradients_are_those_of_stock_fairseq_sentence_by_sentence(k
             torch.testing.assert_close(parameter.grad, slope, rtol=1e-3, atol=2e-4)
 
 
-def logits_of(path: Path, data: Path, direction: tuple[str, str], merged: bool) -> torch.Tensor:
+def logits_of(path: Path, data: Path, direction: tuple[str, str], merged: bool, *more: str) -> torch.Tensor:
     source, target = direction
-    task = set_up_generation(data, path, "--lang-pairs", f"{source}-{target}", "-s", source, "-t", target)
+    task = set_up_generation(data, path, "--lang-pairs", f"{source}-{target}", "-s", source, "-t", target, *more)
     model = checkpoint_utils.load_model_ensemble([str(path)], task=task)[0][0].eval()
     batch = toy.mixed_batch(toy.build(toy.plugin_flags(data))[0])["net_input"]
     ids = [toy.LANGUAGES.index(name) for name in direction]
@@ -130,20 +134,22 @@ def test_an_inspection_counts_by_what_the_adapters_belong_to(kind, trained, caps
         "group": ["west", "east"],
         "direction": list(PAIRS),
         "shared": ["all languages"],
+        "learned": [f"{name} as {what}" for what in ("source", "target") for name in toy.LANGUAGES],
         "mixed": [*toy.LANGUAGES, "all languages"],
     }
-    assert sorted(entry["name"] for entry in found["keys"]) == sorted(names[kind])
+    listed = found["languages" if kind == "learned" else "keys"]
+    assert sorted(entry["name"] for entry in listed) == sorted(names[kind])
     size = {"q": 32, "k": 32, "v": 32, "crossq": 32, "crossk": 32, "crossv": 32, "fc1": 40, "fc2": 40}
     rows = {side: sum(ranks) for side, ranks in RANKS[kind].items()}
     stored = StoredModel(trained).adapters
     assert found["parameters"] == sum(rows[stored.side(site)] * size[site.position] for site in stored.packed)
     run("inspect", trained)
-    title = {"group": "Groups", "direction": "Directions", "shared": "Shareds", "mixed": "Keys"}[kind]
-    said = capsys.readouterr().out
-    assert f"## {title}" in said or kind == "shared"
+    title = {"group": "Groups", "direction": "Directions", "shared": "Shared", "mixed": "Keys"}.get(kind, "Languages")
+    assert f"## {title}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["direction", "learned", "mixed"])
 def test_a_training_prunes_and_resumes(kind, toy_data, tmp_path) -> None:
     own = (*flags(kind, toy_data), "--pruning-t1", "0", "--target-pruning-ratio", "0.5")
     for folder, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
@@ -157,7 +163,7 @@ def test_a_training_prunes_and_resumes(kind, toy_data, tmp_path) -> None:
         assert not b[mask == 0].any()
         keys, start = adapters.keys(site), 0
         for name, rank in zip(keys.names, keys.ranks, strict=True):
-            pruned.setdefault(name, []).append(mask[start : start + rank].flatten())
+            pruned.setdefault(name.split(" as ")[0], []).append(mask[start : start + rank].flatten())
             start += rank
     for name, masks in pruned.items():
         share = 1 - torch.cat(masks).float().mean()
@@ -176,7 +182,12 @@ def test_what_the_flags_cannot_mean_is_refused(toy_data, tmp_path) -> None:
     assert "--adapter-key group needs --lang-groups" in said("--adapter-key", "group")
     assert "is for --adapter-key group, but the key is language" in said("--lang-groups", str(groups))
     both = said("--adapter-key", "shared", "--encoder-activation-direction", "src_src")
-    assert "--adapter-key shared selects the adapters of every layer" in both
+    assert "--adapter-key shared decides what selects the adapters of every layer" in both
+    learns = ("--weight-learning", "True")
+    fixed = said(*learns, "--encoder-activation-direction", "src_src")
+    assert "--weight-learning True decides what selects the adapters of every layer" in fixed
+    assert "but with --adapter-key shared neither does" in said(*learns, "--adapter-key", "shared")
+    assert "expected a learning rate above 0" in said(*learns, "--weight-learning-lr", "0")
     assert "expected language, group, direction or shared" in said("--adapter-key", "pair")
     assert "rank 0 was given" in said("--adapter-key", "shared", "--shared-rank", "0")
     assert "rank 900 of the shared adapter exceeds" in said("--adapter-key", "shared", "--shared-rank", "900")
@@ -184,6 +195,28 @@ def test_what_the_flags_cannot_mean_is_refused(toy_data, tmp_path) -> None:
     assert "names en without nl, but both share the adapter of group west" in part
     alone = said(*flags("shared", toy_data), "--train-languages", "en")
     assert "nothing would train: --train-languages leaves out languages, but the adapters are shared by all" in alone
+
+
+def test_learned_directions_are_translated_softly_or_by_the_larger_weight_and_fixed(toy_data, tmp_path, capsys) -> None:
+    path = write_checkpoint(tmp_path / "model.pt", [*toy.plugin_flags(toy_data), *flags("learned", toy_data)], fill)
+    logits = load(path)["model"]["adapters.routing.mixture.logits"] * (0.02 / 0.25)  # fairseq's default --lr
+    sides = ["src" if source > target else "tgt" for source, target in logits.tolist()]
+    assert set(sides) == {"src", "tgt"}
+    run("fix-directions", path, "--out", tmp_path / "fixed.pt")
+    encoder, decoder = "_".join(sides[:2]), "_".join(sides[2:])
+    words = f"--encoder-activation-direction {encoder} --decoder-activation-direction {decoder}"
+    assert words in capsys.readouterr().out
+    fixed = StoredModel(tmp_path / "fixed.pt").adapters
+    assert fixed.sides == {"encoder": tuple(sides[:2]), "decoder": tuple(sides[2:])}
+    argmax = logits_of(path, toy_data, ("en", "wo"), False, "--directions", "argmax")
+    assert not torch.allclose(argmax, logits_of(path, toy_data, ("en", "wo"), False), atol=1e-3)
+    for merged in (False, True):
+        other = logits_of(tmp_path / "fixed.pt", toy_data, ("en", "wo"), merged)
+        torch.testing.assert_close(other, argmax, rtol=1e-4, atol=1e-5)
+    assert "directions are fixed already" in refusal(
+        "fix-directions", tmp_path / "fixed.pt", "--out", tmp_path / "x.pt"
+    )
+    toy.build([*toy.plugin_flags(toy_data), *words.split(), "--finetune-from-model", str(tmp_path / "fixed.pt")])
 
 
 def test_a_direction_that_was_not_trained_is_refused_before_anything_is_decoded(toy_data, tmp_path) -> None:
@@ -207,9 +240,7 @@ def test_languages_join_and_leave_what_they_share(kind, trained, toy_data, tmp_p
     more = {
         "group": ("--lang-groups", groups),
         "direction": ("--lang-pairs", "de-xx,xx-en,de-sd"),
-        "shared": (),
-        "mixed": (),
-    }[kind]
+    }.get(kind, ())
     add = ("add-language", trained, "--langs", "de,xx", "--lang-resources", levels, "--out", tmp_path / "more.pt")
     run(*add, *more)
     before, after = StoredModel(trained).adapters, StoredModel(tmp_path / "more.pt").adapters
@@ -217,6 +248,7 @@ def test_languages_join_and_leave_what_they_share(kind, trained, toy_data, tmp_p
         "group": {"south": 3},
         "direction": {"de-xx": 4, "xx-en": 4, "de-sd": 4},
         "shared": {},
+        "learned": {"de as source": 2, "xx as source": 4, "de as target": 2, "xx as target": 4},
         "mixed": {"de": 2, "xx": 4},
     }[kind]
     for site in before.packed:

@@ -57,6 +57,9 @@ FLAGS = {
     "--med-rank": (2, "R"),
     "--low-rank": (8, "R"),
     "--save-adapters-only": (None, "BOOL"),
+    "--weight-learning": (False, "BOOL"),
+    "--weight-learning-lr": (None, "LR"),
+    "--directions": ("soft", "{soft,argmax}"),
     "--train-parts": (None, "A,B"),
     "--adapter-key": ("language", "language|group|direction|shared"),
     "--lang-groups": (None, "FILE"),
@@ -239,7 +242,7 @@ def test_single_language_ranks_go_before_their_level(tmp_path) -> None:
         (f"--decoder-activation-direction {'tgt_' * 12}tgt", "for each of the 12 decoder layers, joined by _; got 13"),
         (
             f"--encoder-activation-direction {'src_' * 11}both",
-            "'both' is not a side; expected src, tgt, direction or shared",
+            "'both' is not a side; expected src, tgt, direction, shared or learned",
         ),
         (f"--encoder-activation-direction {'src_' * 11}", "'' is not a side"),
         ("--encoder-activation-direction both_none_any", "'both' is not a side"),

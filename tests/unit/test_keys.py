@@ -11,7 +11,7 @@ from langspec_lora.keys import (
     KeyLayout,
     check_directions,
     key_layout,
-    key_name,
+    key_names,
     keys_of,
     kind_of_key,
     with_directions,
@@ -29,25 +29,25 @@ DIRECTED = with_directions(TABLE, [("en", "wo"), ("wo", "en"), ("en", "fr")])
 
 def test_languages_are_their_own_keys() -> None:
     assert keys_of(TABLE, "src") == keys_of(TABLE, "tgt") == (TABLE.names, TABLE.levels, TABLE.ranks)
-    assert [key_name(TABLE, side, "en", "wo") for side in ("src", "tgt")] == ["en", "wo"]
-    assert key_layout(TABLE) == KeyLayout.by_language(TABLE.ranks)
+    assert [key_names(TABLE, side, "en", "wo") for side in ("src", "tgt")] == [("en",), ("wo",)]
+    assert key_layout(TABLE, {"src"}) == KeyLayout.by_language(TABLE.ranks)
 
 
 def test_a_group_has_its_languages_level_and_the_sum_of_their_ranks_unless_the_file_gives_one() -> None:
     assert keys_of(GROUPED, "src") == (("germanic", "romance", "rest"), ("high", "high", "low"), (2, 5, 12))
-    assert key_layout(GROUPED).key_of_language == (0, 1, 2, 2)
-    assert key_name(GROUPED, "tgt", "en", "sd") == "rest"
+    assert key_layout(GROUPED, {"src"}).key_of_language == (0, 1, 2, 2)
+    assert key_names(GROUPED, "tgt", "en", "sd") == ("rest",)
     mixed = with_groups(TABLE, Groups(dict.fromkeys(TABLE.names, "one")), "groups.yaml")
     assert keys_of(mixed, "src") == (("one",), ("mixed",), (17,))
 
 
 def test_a_direction_has_the_larger_rank_and_the_lower_level_of_its_languages() -> None:
     assert keys_of(DIRECTED, "direction") == (("en-wo", "wo-en", "en-fr"), ("low", "low", "high"), (8, 8, 3))
-    layout = key_layout(DIRECTED)
-    assert [layout.key("direction", *pair) for pair in ((0, 2), (2, 0), (0, 1))] == [0, 1, 2]
+    layout = key_layout(DIRECTED, {"direction"})
+    assert [layout.keys("direction", *pair) for pair in ((0, 2), (2, 0), (0, 1))] == [(0,), (1,), (2,)]
     assert layout.packed["direction"].slice(2) == slice(16, 19)
     with pytest.raises(UserError, match=r"^each direction has its own adapter, and fr-en was not trained; the"):
-        key_name(DIRECTED, "direction", "fr", "en")
+        key_names(DIRECTED, "direction", "fr", "en")
     check_directions(DIRECTED, [("en", "wo")])
     check_directions(TABLE, [("fr", "en")])
 
@@ -55,13 +55,13 @@ def test_a_direction_has_the_larger_rank_and_the_lower_level_of_its_languages() 
 def test_the_shared_adapter_has_as_many_parameters_as_those_of_the_languages_unless_its_rank_is_given() -> None:
     assert keys_of(with_shared(TABLE, None), "shared") == ((SHARED_NAME,), ("mixed",), (17,))
     assert keys_of(with_shared(TABLE, 6), "shared").ranks == (6,)
-    assert key_name(with_shared(TABLE, 6), "shared", "en", "fr") == SHARED_NAME
-    assert key_layout(with_shared(TABLE, 6)).key("shared", 3, 1) == 0
+    assert key_names(with_shared(TABLE, 6), "shared", "en", "fr") == (SHARED_NAME,)
+    assert key_layout(with_shared(TABLE, 6), {"shared"}).keys("shared", 3, 1) == (0,)
 
 
 def test_keys_that_only_some_languages_use() -> None:
     whole = with_shared(with_directions(GROUPED, [("en", "wo"), ("en", "fr"), ("wo", "sd")]), 1)
-    layout = key_layout(whole)
+    layout = key_layout(whole, {"shared"})
     assert layout.only_for("src", [0, 2]) == (0,)  # wo shares its group with sd
     assert layout.only_for("tgt", [2, 3]) == (2,)
     assert layout.only_for("direction", [2]) == (0, 2)

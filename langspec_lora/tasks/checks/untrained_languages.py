@@ -29,14 +29,13 @@ def untrained_languages(
         UserError: nothing would train.
     """
     directions, table = list(directions), config.languages
-    layout = key_layout(table)
+    layout = key_layout(table, config.sides)
     ids = {name: number for number, name in enumerate(table.names)}
     asked, train, serves = set(trained), False, set[str]()
     for side in config.sides:
         keys = set(layout.only_for(side, asked))
         for source, target in directions:
-            key = layout.key(side, ids[source], ids[target])
-            if key in keys:
+            if not keys.isdisjoint(layout.keys(side, ids[source], ids[target])):
                 train = True
                 serves |= {SOURCE: {source}, TARGET: {target}}.get(side, {source, target})
     wanted = [table.names[language] for language in trained]

@@ -39,12 +39,12 @@ def test_standing_of_flags_and_of_plain_adapters_says_who_selects_each() -> None
         (
             Placement({**SIDES, Q: "tgt"}, 0, 0),
             "the source language selects the adapters of encoder layer 0 in A, but the target language does in B "
-            "(--adapter-key, --encoder-activation-direction)",
+            "(--adapter-key, --weight-learning, --encoder-activation-direction)",
         ),
         (
             Placement({**SIDES, FC1: "src"}, 0, 0),
             "the target language selects the adapters of decoder layer 1 in A, but the source language does in B "
-            "(--adapter-key, --decoder-activation-direction)",
+            "(--adapter-key, --weight-learning, --decoder-activation-direction)",
         ),
     ],
 )

@@ -37,13 +37,13 @@ def test_merged_weight_is_the_base_plus_the_sum_over_the_adapter_s_rows(part, la
         for i, feature_out in enumerate(outside):
             for j, feature_in in enumerate(inside):
                 expected[feature_out, feature_in] += linear.lora_B[row, i] * linear.lora_A[row, j]
-    torch.testing.assert_close(merged_weight(linear, language), expected)
+    torch.testing.assert_close(merged_weight(linear, language, language), expected)
 
 
 def test_half_precision_weights_are_rounded_once() -> None:
     linear = make(dtype=torch.bfloat16)
     exact = linear.weight.double() + linear.lora_B[2:6].double().T @ linear.lora_A[2:6].double()
-    assert torch.equal(merged_weight(linear, 1), exact.float().to(torch.bfloat16))
+    assert torch.equal(merged_weight(linear, 1, 1), exact.float().to(torch.bfloat16))
 
 
 class Products(TorchDispatchMode):
@@ -74,7 +74,7 @@ def test_merging_computes_in_single_precision_or_better(part, kind, computed) ->
     """Some kernels of half precision sum in single precision by themselves; those of older GPUs do not."""
     linear = make(part).to(kind)
     with Products() as products:
-        weight = merged_weight(linear, 1)
+        weight = merged_weight(linear, 1, 1)
     assert products.types == {computed}
     assert weight.dtype == kind
 
@@ -106,7 +106,7 @@ def test_source_selected_layers_take_the_source_language() -> None:
         for source, target in ((0, 1), (2, 1), (2, 0)):
             with merged.using(source, target):
                 language = source if side == "src" else target
-                assert torch.equal(linear.merged, merged_weight(linear, language))
+                assert torch.equal(linear.merged, merged_weight(linear, language, language))
 
 
 def test_merged_weights_are_no_part_of_what_trains() -> None:
@@ -140,7 +140,7 @@ def test_weights_are_made_once_for_a_direction_and_anew_after_any_change() -> No
         with torch.no_grad():
             change()
         assert weight() is not before
-        assert torch.equal(weight(), merged_weight(linear, 1))
+        assert torch.equal(weight(), merged_weight(linear, 1, 1))
     merged.forget()
     assert linear.merged is None
 
