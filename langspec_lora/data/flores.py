@@ -25,7 +25,13 @@ from pathlib import Path
 
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.flores_download import SPLITS, URL, download
-from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
+from langspec_lora.data.vocabulary import (
+    check_fit,
+    check_vocabulary_options,
+    dictionary_text,
+    lacking_tokens,
+    train_sentencepiece,
+)
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import NotUtf8, below, read_json, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
@@ -210,16 +216,7 @@ def check_options(
         UserError: files are missing, or numbers are out of range; all mistakes are listed.
     """
     with collect_errors() as errors:
-        with errors.check():
-            if (spm is None) != (dictionary is None):
-                raise UserError("--spm and --dict belong together; give both (M2M100's), or neither to train new ones")
-        for flag, path in (("--spm", spm), ("--dict", dictionary)):
-            with errors.check():
-                if path is not None and not path.is_file():
-                    raise UserError(f"{flag} {path} not found; check the path")
-        with errors.check():
-            if vocab_size < 1:
-                raise UserError(f"--vocab-size {vocab_size}: expected a number of pieces, such as {VOCAB_SIZE}")
+        check_vocabulary_options(spm, dictionary, vocab_size)
         with errors.check():
             if valid_lines < 1:
                 raise UserError(f"--valid-lines {valid_lines}: expected a number of lines of at least 1")
@@ -296,13 +293,7 @@ def _place_vocabulary(
         return []
     write_whole(out / "spm.model", spm.read_bytes())
     write_whole(out / "dict.txt", dictionary.read_bytes())
-    lacking = [name for name in training if f"__{name}__" not in dictionary_tokens(dictionary)]
-    if not lacking:
-        return []
-    return [
-        f"the dictionary has no language token for {some_of(lacking)}, so fairseq adds it; a model that was trained "
-        "without it will not fit"
-    ]
+    return lacking_tokens(dictionary, training)
 
 
 def _count_lines(path: Path) -> int:
