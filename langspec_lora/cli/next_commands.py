@@ -24,7 +24,7 @@ class NextData:
         languages: all languages, in order.
         lines: the number of training lines of all directions, counted once for a language pair.
         levels: a file of resource levels.
-        pairs: a file of directions; None for all that the data have.
+        pairs: a file of the training directions.
         dictionary: the given dictionary, of a base that exists; None if it was made with the data.
         has_test: whether there is a test set.
     """
@@ -34,7 +34,7 @@ class NextData:
     languages: Sequence[str]
     lines: int
     levels: Path
-    pairs: Path | None
+    pairs: Path
     dictionary: Path | None
     has_test: bool
 
@@ -99,10 +99,9 @@ def _base(data: NextData) -> tuple[str, list[str]]:
 
 def _pretrain(data: NextData, folder: Path) -> str:
     size = next(size for size in _SIZES if data.lines < size.below)
-    pairs = _quoted(data.pairs) if data.pairs else '"$LANG_PAIRS"'
     return _wrapped(
         f"fairseq-train {_quoted(data.data_bin)} --task translation_multi_simple_epoch",
-        f"--langs {_langs(data)} --lang-pairs {pairs}",
+        f"--langs {_langs(data)} --lang-pairs {_quoted(data.pairs)}",
         "--encoder-langtok src --decoder-langtok --sampling-method temperature --sampling-temperature 5.0",
         f"--arch transformer --encoder-layers {size.layers} --decoder-layers {size.layers}",
         f"--encoder-embed-dim {size.width} --decoder-embed-dim {size.width}",
@@ -118,11 +117,10 @@ def _pretrain(data: NextData, folder: Path) -> str:
 
 
 def _finetune(data: NextData, base: str, folder: Path) -> str:
-    pairs = [f"LANG_PAIRS={_quoted(data.pairs)}"] if data.pairs else []
     return _wrapped(
         f"DATA_BIN={_quoted(data.data_bin)} BASE={base} SAVE_DIR={_quoted(folder)}",
         f"LANGS={_langs(data)}",
-        *pairs,
+        f"LANG_PAIRS={_quoted(data.pairs)}",
         f"LANG_RESOURCES={_quoted(data.levels)} MAX_EPOCH=${{MAX_EPOCH:-15}} bash {_quoted(_script())}",
     )
 

@@ -12,6 +12,7 @@ validation only to print a loss; if you select checkpoints by validation, score 
     OUT/mono/         the same text, not binarised: train.LANG, valid.LANG, test.LANG (the published loop's FLORES_MONO)
     OUT/spm.model     the SentencePiece model
     OUT/dict.txt      the dictionary, with the language tokens at its end
+    OUT/pairs.txt     all directions, for --lang-pairs
     OUT/settings.json the languages, text and vocabulary that the folder was made from
 """
 
@@ -19,8 +20,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
@@ -37,6 +39,7 @@ from langspec_lora.files import NotUtf8, below, read_json, read_lines, sha256, w
 from langspec_lora.languages import Resources
 from langspec_lora.naming import some_of
 
+PAIRS = "pairs.txt"
 VALID_LINES = 100
 VOCAB_SIZE = 8000
 
@@ -101,6 +104,7 @@ def prepare(
         )
     settings = _settings(codes, text, spm, dictionary, vocab_size, valid_lines)
     if _is_complete(out, settings):
+        _write_pairs(out, codes)  # earlier versions did not
         return Prepared(out / "data-bin", None, _count_lines(out / "dict.txt"), ())
     if spm is not None and dictionary is not None:
         check_fit(spm, dictionary)
@@ -117,6 +121,7 @@ def prepare(
     unknown = summary.unknown / summary.tokens
     if unknown > _UNKNOWN_TOKENS:
         notes.append(f"{unknown:.1%} of the tokens are unknown to the dictionary")
+    _write_pairs(out, codes)
     write_json(out / _SETTINGS, {**settings, "complete": True})
     return Prepared(out / "data-bin", summary, _count_lines(out / "dict.txt"), tuple(notes))
 
@@ -294,6 +299,11 @@ def _place_vocabulary(
     write_whole(out / "spm.model", spm.read_bytes())
     write_whole(out / "dict.txt", dictionary.read_bytes())
     return lacking_tokens(dictionary, training)
+
+
+def _write_pairs(out: Path, languages: Iterable[str]) -> None:
+    if not (out / PAIRS).exists():
+        write_whole(out / PAIRS, ",".join(map("-".join, permutations(languages, 2))) + "\n")
 
 
 def _count_lines(path: Path) -> int:

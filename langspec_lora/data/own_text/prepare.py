@@ -27,6 +27,7 @@ import numpy as np
 from langspec_lora.data.binarise import Summary
 from langspec_lora.data.own_text.columns import EMPTY, Columns
 from langspec_lora.data.own_text.cutting import LARGEST_SHARE, cut, hold_out
+from langspec_lora.data.own_text.filters import FILTERS
 from langspec_lora.data.own_text.folder import DATA, MONO, check_inputs, complete_record, new_folder, write_record
 from langspec_lora.data.own_text.levels import doubt, levels_text, suggest_levels
 from langspec_lora.data.own_text.options import Options, check_options, default_size, settings_of
@@ -82,12 +83,6 @@ def prepare(
     return record, True
 
 
-_NOTHING_LEFT = (
-    "no training line is left: all are empty, held out, repeated, too long or of too different lengths; give other "
-    "text, or other limits"
-)
-
-
 class _Preparation:
     """One preparation, step by step."""
 
@@ -102,6 +97,8 @@ class _Preparation:
         self.options, self.found, self.resources = options, found, resources
         self.folder, self.say = folder, say
         self.notes = list(found.notes)
+        if lacking := [name for name in (resources.levels if resources else ()) if name not in found.languages]:
+            self.notes.append(f"--languages names {some_of(lacking)}, of which there is no text")
         self.work = folder / "work"
         self.work.mkdir()
         self.columns = Columns(self.work)
@@ -127,7 +124,11 @@ class _Preparation:
         pairs.write_training(self.texts["train"], self.rows["train"], self.options.limits)
         directions = pairs.directions()
         if not directions:
-            raise UserError(_NOTHING_LEFT)
+            total = pairs.total("train")
+            removed = some_of(f"{total[name]:,} {name.replace('_', ' ')}" for name in FILTERS if total[name])
+            raise UserError(
+                f"no training line of {total['read']:,} is left ({removed}); give other text, or other limits"
+            )
         for split in ("valid", "test"):
             pairs.write_held_out(split, self.texts[split], self.rows[split], self.folder / MONO)
         sides.add_files(
@@ -220,7 +221,7 @@ class _Preparation:
         size = options.vocab_size or default_size(len(self.found.languages))
         lines, frequencies = draw(self.columns, self.texts["train"], temperature=options.temperature)
         if not lines:
-            raise UserError(_NOTHING_LEFT)
+            raise UserError("no training sentence is left: all are empty or held out; give other text")
         self.say(f"training a SentencePiece model of {size:,} pieces on {len(lines):,} sentences")
         model = train_sentencepiece(lines, size, None if set(frequencies) == {1} else frequencies)
         spm.write_bytes(model)

@@ -211,7 +211,7 @@ class _Folder:
                 f"{self.folder}: {left:,} file{'s' if left > 1 else ''} of other splits, as the names say: not "
                 f"{self.split} text"
             )
-        return usable
+        return sorted(usable)
 
     def _note_file(self, group: _Group, given: str, path: Path) -> None:
         if (language := self._name(given, path)) is None:
