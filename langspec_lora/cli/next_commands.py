@@ -122,6 +122,7 @@ def _finetune(data: NextData, base: str, folder: Path) -> str:
         f"LANGS={_langs(data)}",
         f"LANG_PAIRS={_quoted(data.pairs)}",
         f"LANG_RESOURCES={_quoted(data.levels)} MAX_EPOCH=${{MAX_EPOCH:-15}} bash {_quoted(_script())}",
+        '${MAX_UPDATE:+--max-update "$MAX_UPDATE"}',
     )
 
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{split}-lines",
             type=int,
             metavar="N",
-            help=f"instead of --{split}: cut N lines of each language pair out of the training text, at most a tenth",
+            help=f"cut N lines out of the training text of each language pair without {split} text, at most a tenth",
         )
     text.add_argument(
         "--languages",

@@ -93,13 +93,13 @@ def run(args: argparse.Namespace) -> int:
     show(f"--langs {names}")
     for text in prepared.notes:
         show(f"note: {text}")
-    names = list(resources.levels)
-    side = next((prepared.data_bin / SHARED).glob(f"train.{names[0]}.*.idx")).with_suffix("")
+    languages = list(resources.levels)
+    side = next((prepared.data_bin / SHARED).glob(f"train.{languages[0]}.*.idx")).with_suffix("")
     data = NextData(
         data_bin=prepared.data_bin,
         out=args.out,
-        languages=names,
-        lines=(count_sentences(str(side)) or 0) * math.comb(len(names), 2),
+        languages=languages,
+        lines=(count_sentences(str(side)) or 0) * math.comb(len(languages), 2),
         levels=Path(args.languages),
         pairs=args.out / PAIRS,
         dictionary=args.dictionary,

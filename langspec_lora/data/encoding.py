@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from sentencepiece import SentencePieceProcessor
 
+from langspec_lora.data.headers import write_index
 from langspec_lora.data.vocabulary import load_splitter
 
 if TYPE_CHECKING:
@@ -117,13 +118,10 @@ class SideWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        from fairseq.data.indexed_dataset import MMapIndexedDataset
-
         self._file.close()
         if kind is None:
             sizes = np.concatenate(self._sizes) if self._sizes else np.zeros(0, dtype=np.int32)
-            with MMapIndexedDataset.Index.writer(f"{self._prefix}.idx", self.dtype) as index:
-                index.write(sizes.tolist())  # numbers of Python: of int32, fairseq's sum of the sizes would overflow
+            write_index(Path(f"{self._prefix}.idx"), self.dtype, sizes)
 
 
 def dtype_of(entries: int) -> type[np.integer]:

@@ -7,13 +7,13 @@ training lines have to go because one of their sentences is held out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from langspec_lora.data.own_text.columns import EMPTY, Columns
-from langspec_lora.data.own_text.text_files import ParallelText
+from langspec_lora.data.own_text.text_files import ParallelText, pairs_of
 
 LARGEST_SHARE = 10  # at most one line in so many is cut for a split
 
@@ -35,7 +35,13 @@ class Cut:
     units: int
 
 
-def cut(columns: Columns, texts: Sequence[ParallelText], count: int, taken: Sequence[np.ndarray]) -> Cut:
+def cut(
+    columns: Columns,
+    texts: Sequence[ParallelText],
+    count: int,
+    taken: Sequence[np.ndarray],
+    lacking: Collection[tuple[str, str]],
+) -> Cut:
     """Cuts lines of each language pair, and of each text of more than two languages, and holds them out.
 
     Args:
@@ -43,9 +49,12 @@ def cut(columns: Columns, texts: Sequence[ParallelText], count: int, taken: Sequ
         texts: the training texts.
         count: how many lines; of few lines a tenth.
         taken: for each text, lines that were cut before, ``(lines,)`` bool.
+        lacking: the language pairs for which lines are needed.
     """
     units: dict[object, list[int]] = {}
     for number, text in enumerate(texts):
+        if pairs_of([text]).isdisjoint(lacking):
+            continue
         pair = tuple(column.language for column in text.columns)
         units.setdefault(pair if len(pair) == 2 else number, []).append(number)
     chosen = [np.zeros(len(rows), dtype=bool) for rows in taken]
@@ -57,7 +66,7 @@ def cut(columns: Columns, texts: Sequence[ParallelText], count: int, taken: Sequ
         once = np.zeros(len(rank), dtype=bool)
         once[first] = True
         places = np.flatnonzero(once & (rank != _LAST))
-        wanted = min(count, len(places) // LARGEST_SHARE)
+        wanted = min(count, max(1, len(places) // LARGEST_SHARE), len(places) // 2)
         short += wanted < count
         mark = np.zeros(len(rank), dtype=bool)
         mark[places[np.argsort(rank[places], kind="stable")[:wanted]]] = True

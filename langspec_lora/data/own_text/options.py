@@ -23,7 +23,8 @@ class Options:
 
     Attributes:
         folders: the folders of ``train``, ``valid`` and ``test``.
-        lines: how many lines to cut out of the training text for ``valid`` and ``test``.
+        lines: how many lines to cut out of the training text for ``valid`` and ``test``, of each language pair of
+            which the folders have none.
         languages: YAML file of levels, which names the languages to take; None for all, with suggested levels.
         spm: SentencePiece model; None to train one.
         dictionary: the dictionary of ``spm``.
@@ -59,10 +60,6 @@ def check_options(options: Options) -> Resources | None:
     with collect_errors() as errors:
         for split in ("valid", "test"):
             with errors.check():
-                if options.folders.get(split) and split in options.lines:
-                    raise UserError(
-                        f"--{split} and --{split}-lines both say where the {split} text comes from; give one"
-                    )
                 if options.lines.get(split, 1) < 1:
                     raise UserError(f"--{split}-lines {options.lines[split]}: expected a number of lines of at least 1")
         with errors.check():

@@ -39,7 +39,7 @@ class Pairs:
     def __post_init__(self) -> None:
         self._places = {name: number for number, name in enumerate(self.languages)}
 
-    def write_training(self, texts: Sequence[ParallelText], rows: Sequence[Rows] | None, limits: Limits) -> None:
+    def write_training(self, texts: Sequence[ParallelText], rows: Sequence[Rows | None] | None, limits: Limits) -> None:
         """Filters and writes the training text.
 
         Args:
@@ -57,7 +57,7 @@ class Pairs:
             found.rows = []
 
     def write_held_out(
-        self, split: str, texts: Sequence[ParallelText], rows: Sequence[Rows] | None, mono: Path
+        self, split: str, texts: Sequence[ParallelText], rows: Sequence[Rows | None] | None, mono: Path
     ) -> None:
         """Writes validation or test text, and as plain text too if each language has one side in all its directions.
 
@@ -85,7 +85,7 @@ class Pairs:
                 _write_text(mono / f"{split}.{language}", [(texts_of[column], column, rows) for column, rows in lines])
 
     def _parts(
-        self, split: str, texts: Sequence[ParallelText], rows: Sequence[Rows] | None
+        self, split: str, texts: Sequence[ParallelText], rows: Sequence[Rows | None] | None
     ) -> Iterator[tuple[Pair, Sequence[Part]]]:
         """Yields the parts of each language pair, in the order of the languages; shows how far they are."""
         parts: dict[Pair, list[Part]] = {}
@@ -107,13 +107,17 @@ class Pairs:
         return self.sides.add(split, pair, [(part.source, part.target) for part in parts], found.rows)
 
     def directions(self) -> list[Pair]:
-        """Both directions of each language pair with training text, by source, then target."""
+        """Both directions of each language pair with training and validation text, by source, then target."""
         pairs = self.trained_pairs()
         return sorted((way for a, b in pairs for way in ((a, b), (b, a))), key=self._place)
 
-    def trained_pairs(self) -> list[Pair]:
-        """The language pairs with training text."""
-        return [pair for (split, pair), found in self.counts.items() if split == "train" and found.kept]
+    def trained_pairs(self, validated: bool = True) -> list[Pair]:
+        """The language pairs with training text and validation text, or with training text alone."""
+        own = {
+            split: {pair for (name, pair), found in self.counts.items() if name == split and found.kept}
+            for split in ("train", "valid")
+        }
+        return sorted(own["train"] & own["valid"] if validated else own["train"] - own["valid"], key=self._place)
 
     def sentences(self) -> dict[str, int]:
         """How many different sentences of each language are trained on."""

@@ -33,7 +33,7 @@ from langspec_lora.data.own_text.levels import doubt, levels_text, suggest_level
 from langspec_lora.data.own_text.options import Options, check_options, default_size, settings_of
 from langspec_lora.data.own_text.pairs import Pairs
 from langspec_lora.data.own_text.sides import Sides
-from langspec_lora.data.own_text.text_files import SPLITS, FoundText, ParallelText, find_text
+from langspec_lora.data.own_text.text_files import SPLITS, FoundText, ParallelText, find_text, pairs_of
 from langspec_lora.data.own_text.vocabulary_sample import draw
 from langspec_lora.data.vocabulary import (
     SENTENCEPIECE,
@@ -72,6 +72,7 @@ def prepare(
     if resources is not None:
         names = {code: name for name, code in resources.flores.items()} | {name: name for name in resources.levels}
     found = find_text(options.folders, names, list(resources.levels) if resources else None)
+    _require_validation(options, found)
     paths = {column.path for texts in found.texts.values() for text in texts for column in text.columns}
     check_inputs(out, paths)
     settings = settings_of(options, found, resources)
@@ -81,6 +82,21 @@ def prepare(
         record = _Preparation(options, found, resources, folder, say).run(settings)
         write_record(folder, record)
     return record, True
+
+
+def _require_validation(options: Options, found: FoundText) -> None:
+    """Makes sure that each training direction is validated: fairseq ends in a KeyError if one has no text for it.
+
+    Raises:
+        UserError: one has none.
+    """
+    lacking = pairs_of(found.texts["train"]) - pairs_of(found.texts.get("valid", ()))
+    if lacking and "valid" not in options.lines:
+        names = some_of("-".join(pair) for pair in sorted(lacking))
+        raise UserError(
+            f"--valid has no text of {names}, and fairseq needs some of every training direction; add it, or give "
+            "--valid-lines 500 to cut 500 lines of each of these language pairs out of the training text"
+        )
 
 
 class _Preparation:
@@ -103,7 +119,7 @@ class _Preparation:
         self.work.mkdir()
         self.columns = Columns(self.work)
         self.texts: dict[str, list[ParallelText]] = {split: list(found.texts.get(split, ())) for split in SPLITS}
-        self.rows: dict[str, list[np.ndarray] | None] = dict.fromkeys(SPLITS)
+        self.rows: dict[str, list[np.ndarray | None] | None] = dict.fromkeys(SPLITS)
 
     def run(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Does all steps.
@@ -122,15 +138,16 @@ class _Preparation:
         sides = Sides(self.folder / DATA, self.columns, len(encoder.vocabulary), encoder.vocabulary.unk())
         pairs = Pairs(sides, self.columns, self.found.languages)
         pairs.write_training(self.texts["train"], self.rows["train"], self.options.limits)
+        for split in ("valid", "test"):
+            pairs.write_held_out(split, self.texts[split], self.rows[split], self.folder / MONO)
         directions = pairs.directions()
         if not directions:
             total = pairs.total("train")
             removed = some_of(f"{total[name]:,} {name.replace('_', ' ')}" for name in FILTERS if total[name])
             raise UserError(
-                f"no training line of {total['read']:,} is left ({removed}); give other text, or other limits"
+                f"no training line of {total['read']:,} is left in a language pair that has validation text (removed: "
+                f"{removed}); give other text, or other limits"
             )
-        for split in ("valid", "test"):
-            pairs.write_held_out(split, self.texts[split], self.rows[split], self.folder / MONO)
         sides.add_files(
             [(f"dict.{name}.txt", self.folder / "dict.txt") for name in self.found.languages]
             + [(SENTENCEPIECE, self.folder / "spm.model")]
@@ -157,7 +174,11 @@ class _Preparation:
         empty = ["-".join(pair) for (split, pair), left in pairs.counts.items() if split == "train" and not left.kept]
         if empty:
             self.notes.append(f"no training line is left of {some_of(empty)}")
-        trained = set(pairs.trained_pairs())
+        if alone := ["-".join(pair) for pair in pairs.trained_pairs(validated=False)]:
+            self.notes.append(
+                f"no validation line is left of {some_of(alone)}: not in pairs.txt, as fairseq needs some"
+            )
+        trained = {*pairs.trained_pairs(), *pairs.trained_pairs(validated=False)}
         for split, what in (("valid", "validated"), ("test", "tested")):
             unseen = [
                 "-".join(pair)
@@ -180,9 +201,10 @@ class _Preparation:
             if split not in self.options.lines:
                 continue
             count = self.options.lines[split]
-            done = cut(self.columns, texts, count, taken)
+            given = self.texts[split]
+            done = cut(self.columns, texts, count, taken, pairs_of(texts) - pairs_of(given))
             taken = [one | other for one, other in zip(taken, done.rows, strict=True)]
-            self.texts[split], self.rows[split] = texts, done.rows
+            self.texts[split], self.rows[split] = [*given, *texts], [None] * len(given) + done.rows
             if done.short:
                 self.notes.append(
                     f"--{split}-lines {count}: {done.short:,} of {done.units:,} language pairs have too few lines for "

@@ -75,6 +75,11 @@ class ParallelText:
         yield from combinations(self.columns, 2)
 
 
+def pairs_of(texts: Iterable[ParallelText]) -> set[tuple[str, str]]:
+    """The language pairs of texts, each in the order of all languages."""
+    return {(a.language, b.language) for text in texts for a, b in text.pairs()}
+
+
 @dataclass
 class FoundText:
     """The text of all splits.

@@ -52,7 +52,7 @@ class Corpus:
 
     def __init__(self) -> None:
         self.test = rows_of(("en", "fr", "wo"), 8, 1)
-        self.valid = rows_of(("en", "fr"), 6, 2)
+        self.valid = rows_of(("en", "fr", "wo"), 6, 2)
         en_fr = rows_of(("en", "fr"), 30, 3)
         fr_wo = rows_of(("fr", "wo"), 25, 4)
         wo_en = rows_of(("wo", "en"), 20, 5)
@@ -83,7 +83,7 @@ class Corpus:
         write_columns(root / "train", ["fr-wo.fr.gz", "fr-wo.wo"], self.train["fr", "wo"])
         write_tsv(root / "train" / "wo-en.tsv.gz", self.train["wo", "en"])
         write_columns(root / "train", ["bible.en", "bible.fr", "bible.wo.gz"], self.train["en", "fr", "wo"])
-        write_columns(root / "valid", ["valid.en-fr.en", "valid.en-fr.fr"], self.valid)
+        write_columns(root / "valid", ["valid.en", "valid.fr", "valid.wo"], self.valid)
         write_tsv(root / "test" / "all.tsv", self.test, ("en", "fr", "wo"))
 
     def pairs(self, pair: tuple[str, str]) -> Rows:
@@ -98,10 +98,8 @@ class Corpus:
 
 def expected(corpus: Corpus, pair: tuple[str, str], model: Path) -> tuple[Counter, dict[str, int]]:
     """What is left of a language pair and what is removed, by a plain loop."""
-    held = {("en", plain(row[0])) for row in (*corpus.test, *corpus.valid)}
-    held |= {("fr", plain(row[1])) for row in (*corpus.test, *corpus.valid)} | {
-        ("wo", plain(row[2])) for row in corpus.test
-    }
+    rows = (*corpus.test, *corpus.valid)
+    held = {(name, plain(row[number])) for row in rows for number, name in enumerate(("en", "fr", "wo"))}
     processor = SentencePieceProcessor(model_file=str(model / "spm.model"))
     left: Counter = Counter()
     removed: Counter = Counter()
@@ -365,3 +363,18 @@ def test_flores_gives_the_same_data_by_both_commands(tmp_path, capsys) -> None:
         assert (tmp_path / "b" / "data-bin" / name).read_bytes() == (tmp_path / "a" / "data-bin" / name).read_bytes()
     for name in ("pairs.txt", "dict.txt", "spm.model", "mono/test.fr", "mono/valid.wo"):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+
+
+def test_each_training_direction_has_validation_text_or_is_left_out(model, tmp_path) -> None:
+    for seed, (split, other) in enumerate((("train", "fr"), ("train", "wo"), ("valid", "fr"), ("test", "wo"))):
+        write_columns(tmp_path / split, [f"en-{other}.en", f"en-{other}.{other}"], rows_of(("en", other), 40, seed))
+    with pytest.raises(UserError, match=r"--valid has no text of en-wo, and fairseq needs .*--valid-lines 500"):
+        prepare(options(model, tmp_path), tmp_path / "out")
+    record, _ = prepare(options(model, tmp_path, lines={"valid": 3}), tmp_path / "out")
+    assert (tmp_path / "out" / "pairs.txt").read_text() == "en-fr,en-wo,fr-en,wo-en\n"
+    assert sum(written(tmp_path / "out", "valid", ("en", "wo")).values()) == 3
+    assert sum(written(tmp_path / "out", "valid", ("en", "fr")).values()) == 40  # none is cut where there is text
+    write_columns(tmp_path / "valid", ["en-wo.en", "en-wo.wo"], [("", "qr st")])
+    record, _ = prepare(options(model, tmp_path), tmp_path / "other")
+    assert (tmp_path / "other" / "pairs.txt").read_text() == "en-fr,fr-en\n"
+    assert any("no validation line is left of en-wo: not in pairs.txt" in note for note in record["notes"])

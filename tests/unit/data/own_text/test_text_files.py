@@ -158,11 +158,11 @@ def missing(folder: Path) -> str:
     return "is not a folder"
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [half, partner, twice, same, lengths, empty, encoding, utf16, cut_short, no_gzip, row, three, one, named_twice]
-    + [nothing, missing],
-)
+BAD = [half, partner, twice, same, lengths, empty, encoding, utf16, cut_short, no_gzip, row, three, one, named_twice]
+BAD += [nothing, missing]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_bad_text_is_named_by_file_and_line(tmp_path, bad: Callable[[Path], str]) -> None:
     words = bad(tmp_path / "text")
     (tmp_path / "numbers").mkdir()
