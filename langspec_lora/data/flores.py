@@ -221,7 +221,8 @@ def check_options(
         UserError: files are missing, or numbers are out of range; all mistakes are listed.
     """
     with collect_errors() as errors:
-        check_vocabulary_options(spm, dictionary, vocab_size)
+        with errors.check():
+            check_vocabulary_options(spm, dictionary, vocab_size)
         with errors.check():
             if valid_lines < 1:
                 raise UserError(f"--valid-lines {valid_lines}: expected a number of lines of at least 1")

@@ -31,19 +31,32 @@ _MONO_FILE = re.compile(r"(?:valid|test)\.[^.]+")
 _MANY = 1000  # files; so many are written to the disk together
 
 
+def check_place(out: Path) -> None:
+    """Checks that a folder can be made, or was made by this command.
+
+    Raises:
+        UserError: it is a file or below one, or contains something else under the names that are written.
+    """
+    if out.is_file():
+        raise UserError(f"--out {out} is a file; give a folder")
+    for parent in out.parents:
+        if parent.is_file():
+            raise UserError(f"--out {out} is below {parent}, which is a file; give another path")
+    there = [name for name in NAMES if (out / name).exists()]
+    if there and RECORD not in there:
+        raise UserError(f"--out {out} already contains {there[0]}, which 'prepare' did not make; give another folder")
+
+
 def complete_record(out: Path, settings: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
     """What was recorded when ``out`` was made with these settings; None if it is to be made.
 
     Raises:
         UserError: it contains something else, or was made with other settings and ``overwrite`` was not given.
     """
-    if out.is_file():
-        raise UserError(f"--out {out} is a file; give a folder")
+    check_place(out)
     there = [name for name in NAMES if (out / name).exists()]
     if not there:
         return None
-    if RECORD not in there:
-        raise UserError(f"--out {out} already contains {there[0]}, which 'prepare' did not make; give another folder")
     record = read_json(out / RECORD, "'langspec-lora prepare'", "give another --out")
     made = record.get("settings")
     if not isinstance(made, dict) or record.get("command") != "prepare":
@@ -96,9 +109,6 @@ def new_folder(out: Path, settings: Mapping[str, Any], overwrite: bool) -> Itera
         UserError: ``out`` cannot be written, or another run has made it meanwhile.
     """
     out = out.absolute()
-    for parent in out.parents:
-        if parent.is_file():
-            raise UserError(f"--out {out} is below {parent}, which is a file; give another path")
     partial = partial_path(out)
     try:
         remove_leftovers(out.parent)

@@ -11,10 +11,10 @@ from typing import Any
 from langspec_lora.data.own_text.defaults import HIGH, MED, TEMPERATURE
 from langspec_lora.data.own_text.filters import Limits
 from langspec_lora.data.own_text.text_files import SPLITS, FoundText
-from langspec_lora.data.vocabulary import check_vocabulary_options
+from langspec_lora.data.vocabulary import check_fit, check_vocabulary_options
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import sha256
-from langspec_lora.languages import Resources, read_resources
+from langspec_lora.languages import Resources
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,12 @@ class Options:
     med: int = MED
 
 
-def check_options(options: Options) -> Resources | None:
+def check_options(options: Options) -> None:
     """Checks what can be checked without reading text.
-
-    Returns:
-        The levels of ``options.languages``.
 
     Raises:
         UserError: something is missing or out of range; all mistakes are listed.
     """
-    resources = None
     with collect_errors() as errors:
         for split in ("valid", "test"):
             with errors.check():
@@ -68,7 +64,10 @@ def check_options(options: Options) -> Resources | None:
                     "no validation text, which fairseq needs; give --valid DIR, or --valid-lines 500 to cut 500 lines "
                     "of each language pair from the training text"
                 )
-        check_vocabulary_options(options.spm, options.dictionary, options.vocab_size)
+        with errors.check():
+            check_vocabulary_options(options.spm, options.dictionary, options.vocab_size)
+            if options.spm is not None and options.dictionary is not None:
+                check_fit(options.spm, options.dictionary)
         with errors.check():
             if options.temperature < 1:
                 raise UserError(f"--vocab-temperature {options.temperature:g}: expected a number of at least 1")
@@ -84,10 +83,6 @@ def check_options(options: Options) -> Resources | None:
                     f"--high-lines {options.high} and --med-lines {options.med}: expected numbers of at least 1, the "
                     "first not below the second"
                 )
-        with errors.check():
-            if options.languages is not None:
-                resources = read_resources(options.languages)
-    return resources
 
 
 def settings_of(options: Options, found: FoundText, resources: Resources | None) -> dict[str, Any]:

@@ -28,7 +28,15 @@ from langspec_lora.data.binarise import Summary
 from langspec_lora.data.own_text.columns import EMPTY, Columns
 from langspec_lora.data.own_text.cutting import LARGEST_SHARE, cut, hold_out
 from langspec_lora.data.own_text.filters import FILTERS
-from langspec_lora.data.own_text.folder import DATA, MONO, check_inputs, complete_record, new_folder, write_record
+from langspec_lora.data.own_text.folder import (
+    DATA,
+    MONO,
+    check_inputs,
+    check_place,
+    complete_record,
+    new_folder,
+    write_record,
+)
 from langspec_lora.data.own_text.levels import doubt, levels_text, suggest_levels
 from langspec_lora.data.own_text.options import Options, check_options, default_size, settings_of
 from langspec_lora.data.own_text.pairs import Pairs
@@ -37,14 +45,13 @@ from langspec_lora.data.own_text.text_files import SPLITS, FoundText, ParallelTe
 from langspec_lora.data.own_text.vocabulary_sample import draw
 from langspec_lora.data.vocabulary import (
     SENTENCEPIECE,
-    check_fit,
     dictionary_text,
     lacking_tokens,
     load_dictionary,
     train_sentencepiece,
 )
-from langspec_lora.errors import UserError
-from langspec_lora.languages import Resources
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.languages import Resources, read_resources
 from langspec_lora.naming import some_of
 
 _UNKNOWN_TOKENS = 0.01  # a higher share is reported
@@ -67,12 +74,7 @@ def prepare(
     Raises:
         UserError: text or settings are of no use; all mistakes that do not depend on each other are listed.
     """
-    resources = check_options(options)
-    names = None
-    if resources is not None:
-        names = {code: name for name, code in resources.flores.items()} | {name: name for name in resources.levels}
-    found = find_text(options.folders, names, list(resources.levels) if resources else None)
-    _require_validation(options, found)
+    resources, found = _checked(options, out)
     paths = {column.path for texts in found.texts.values() for text in texts for column in text.columns}
     check_inputs(out, paths)
     settings = settings_of(options, found, resources)
@@ -84,12 +86,37 @@ def prepare(
     return record, True
 
 
+def _checked(options: Options, out: Path) -> tuple[Resources | None, FoundText]:
+    """The levels of ``options.languages``, and the text that is found.
+
+    Raises:
+        UserError: see :func:`prepare`.
+    """
+    resources: Resources | None = None
+    names: dict[str, str] | None = None
+    with collect_errors() as errors:
+        with errors.check():
+            check_options(options)
+        with errors.check():
+            check_place(out)
+        with errors.check():
+            if options.languages is not None:
+                resources = read_resources(options.languages)
+                names = {code: name for name, code in resources.flores.items()}
+                names |= {name: name for name in resources.levels}
+            found = find_text(options.folders, names, list(resources.levels) if resources else None)
+            _require_validation(options, found)
+    return resources, found
+
+
 def _require_validation(options: Options, found: FoundText) -> None:
     """Makes sure that each training direction is validated: fairseq ends in a KeyError if one has no text for it.
 
     Raises:
         UserError: one has none.
     """
+    if not options.folders.get("valid"):
+        return  # which check_options has said
     lacking = pairs_of(found.texts["train"]) - pairs_of(found.texts.get("valid", ()))
     if lacking and "valid" not in options.lines:
         names = some_of("-".join(pair) for pair in sorted(lacking))
@@ -235,7 +262,6 @@ class _Preparation:
         options = self.options
         spm, dictionary = self.folder / "spm.model", self.folder / "dict.txt"
         if options.spm is not None and options.dictionary is not None:
-            check_fit(options.spm, options.dictionary)
             spm.write_bytes(options.spm.read_bytes())
             dictionary.write_bytes(options.dictionary.read_bytes())
             self.notes += lacking_tokens(options.dictionary, self.found.languages)
