@@ -214,6 +214,11 @@ class _Preparation:
             ]
             if unseen:
                 self.notes.append(f"{what} but never trained on: {some_of(unseen)}")
+        if pairs.total("test")["kept"] and not list((self.folder / MONO).glob("test.*")):
+            self.notes.append(
+                "the test text of a language differs by direction, so 'evaluate' scores against the binarised text, as "
+                "SentencePiece normalises it; --references takes other text"
+            )
         if summary.unknown > _UNKNOWN_TOKENS * summary.tokens:
             self.notes.append(f"{summary.unknown / summary.tokens:.1%} of the tokens are unknown to the dictionary")
 
