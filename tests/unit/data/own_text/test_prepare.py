@@ -29,6 +29,7 @@ from tests.unit.data.own_text.corpora import (
     written,
 )
 
+WIDE = {number: number + 0xFEE0 for number in range(ord("A"), ord("Z") + 1)}
 LIMITS = Limits(max_length=40, max_ratio=2.5)
 
 
@@ -58,12 +59,13 @@ class Corpus:
         wo_en = rows_of(("wo", "en"), 20, 5)
         many = rows_of(("en", "fr", "wo"), 30, 6)
         en_fr[3] = ("", en_fr[3][1])
-        en_fr[4] = (self.test[0][0].upper(), en_fr[4][1])  # of the test text, in another direction and case
+        en_fr[4] = (self.test[0][0].upper().translate(WIDE), en_fr[4][1])  # of the test text, in another form
         en_fr[5] = (en_fr[5][0], f"  {self.valid[1][1].replace(' ', chr(0x3000))} ")
         en_fr[6] = en_fr[7] = en_fr[8]
         en_fr[9] = (self.valid[2][1], en_fr[9][1])  # French validation text on the English side is no leak
         en_fr[10] = ("ab " * 60, "ij " * 60)
         en_fr[11] = ("ab", "ijk lmn opé ijk lmn opé ijk")
+        en_fr[13] = (en_fr[14][0].upper(), en_fr[14][1])  # no exact duplicate
         fr_wo[2] = (self.valid[3][1], fr_wo[2][1])  # of the validation text of en-fr
         wo_en[0] = (wo_en[0][0], self.test[2][0])
         many[0] = (*en_fr[12], many[0][2])  # a duplicate across corpora, for en-fr only
