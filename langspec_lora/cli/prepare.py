@@ -16,6 +16,7 @@ from langspec_lora.notes import note, show
 
 EXAMPLE = "--train corpus --valid dev --test test --out data"
 
+_TEXT = {"train": "training", "valid": "validation", "test": "test"}
 _MOST_PAIRS = 30
 _SHOWN_PAIRS = 10
 
@@ -23,22 +24,22 @@ _SHOWN_PAIRS = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags."""
     text = parser.add_argument_group("text (A-B.A and A-B.B, test.A and test.B, or A-B.tsv; each also with .gz)")
-    for split, required in (("train", True), ("valid", False), ("test", False)):
+    for split, what in _TEXT.items():
         text.add_argument(
             f"--{split}",
             nargs="+",
-            required=required,
+            required=split == "train",
             default=[],
             type=Path,
             metavar="DIR",
-            help=f"folders of the {split} text",
+            help=f"folders of the {what} text",
         )
     for split in ("valid", "test"):
         text.add_argument(
             f"--{split}-lines",
             type=int,
             metavar="N",
-            help=f"cut N lines out of the training text of each language pair without {split} text, at most a tenth",
+            help=f"cut N lines out of the training text of each language pair without {_TEXT[split]} text, at most a tenth",
         )
     text.add_argument(
         "--languages",
