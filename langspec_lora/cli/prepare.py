@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{split}-lines",
             type=int,
             metavar="N",
-            help=f"cut N lines out of the training text of each language pair without {_TEXT[split]} text, at most a tenth",
+            help=f"cut N lines, at most a tenth, out of the training text of each pair without {_TEXT[split]} text",
         )
     text.add_argument(
         "--languages",

@@ -62,7 +62,7 @@ def complete_record(out: Path, settings: Mapping[str, Any], overwrite: bool) -> 
     if not isinstance(made, dict) or record.get("command") != "prepare":
         raise UserError(f"{out / RECORD} was not written by 'langspec-lora prepare'; give another --out")
     changed = [name for name, value in settings.items() if made.get(name) != value]
-    if not changed and record.get("complete") and len(there) >= len(NAMES) - 1:
+    if not changed and record.get("complete") and _held(out) == record.get("files"):
         return record
     if not overwrite:
         if not record.get("complete"):
@@ -71,6 +71,15 @@ def complete_record(out: Path, settings: Mapping[str, Any], overwrite: bool) -> 
         raise UserError(f"--out {out} was made {what}; give another folder, or --overwrite to replace it")
     _check_own(out)
     return None
+
+
+def _held(out: Path) -> dict[str, int]:
+    """What is there of what the command writes: how many entries each folder has, and 1 for a file."""
+    found = {}
+    for path in (out / name for name in NAMES if name != RECORD):
+        if path.exists():
+            found[path.name] = sum(1 for _ in path.iterdir()) if path.is_dir() else 1
+    return found
 
 
 def _check_own(out: Path) -> None:
@@ -134,12 +143,11 @@ def _flush(folder: Path) -> None:
 
 
 def _move(partial: Path, out: Path) -> None:
-    if not out.exists():
+    if not out.exists() or not any(out.iterdir()):
         partial.rename(out)
         return
     record = out / RECORD
-    if record.exists():
-        write_json(record, {"command": "prepare", "complete": False, "settings": {}})
+    write_json(record, {"command": "prepare", "complete": False, "settings": {}})
     old = partial_path(out / "replaced")
     old.mkdir()
     try:
@@ -153,8 +161,8 @@ def _move(partial: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_record(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes ``prepare.json`` of a folder that is complete."""
-    (folder / RECORD).write_text(
-        f"{json_text({'command': 'prepare', 'complete': True, **content})}\n", encoding="utf-8"
-    )
+def write_record(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``prepare.json`` of a folder that is complete, and returns it."""
+    whole = {"command": "prepare", "complete": True, "files": _held(folder), **content}
+    (folder / RECORD).write_text(f"{json_text(whole)}\n", encoding="utf-8")
+    return whole

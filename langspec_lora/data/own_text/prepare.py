@@ -81,8 +81,7 @@ def prepare(
     if (record := complete_record(out, settings, overwrite)) is not None:
         return record, False
     with new_folder(out, settings, overwrite) as folder:
-        record = _Preparation(options, found, resources, folder, say).run(settings)
-        write_record(folder, record)
+        record = write_record(folder, _Preparation(options, found, resources, folder, say).run(settings))
     return record, True
 
 

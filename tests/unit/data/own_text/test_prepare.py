@@ -172,18 +172,13 @@ def test_directions_levels_and_vocabulary_are_written(made, model) -> None:
     assert (out / "data-bin" / "sentencepiece.bpe.model").read_bytes() == model[0].read_bytes()
     assert not [path.name for path in root.iterdir() if path.name not in ("train", "valid", "test", "out")]
     assert len({path.resolve() for path in (out / "data-bin").glob("test.*.en.bin")}) == 1
-    assert json.loads((out / "prepare.json").read_text()) == json.loads(
-        json.dumps({"command": "prepare", "complete": True, **record})
-    )
+    assert json.loads((out / "prepare.json").read_text()) == record
 
 
 def test_a_second_run_finds_it_and_another_is_refused_unless_told(made, model) -> None:
     _, root, record = made
     before = contents(root / "out")
-    assert prepare(options(model, root), root / "out") == (
-        json.loads(json.dumps({"command": "prepare", "complete": True, **record})),
-        False,
-    )
+    assert prepare(options(model, root), root / "out") == (record, False)
     other = options(model, root, limits=Limits(max_length=39, max_ratio=2.5))
     with pytest.raises(UserError, match=r"other settings \(max_length differ\).*--overwrite"):
         prepare(other, root / "out")
@@ -380,3 +375,14 @@ def test_each_training_direction_has_validation_text_or_is_left_out(model, tmp_p
     record, _ = prepare(options(model, tmp_path), tmp_path / "other")
     assert (tmp_path / "other" / "pairs.txt").read_text() == "en-fr,fr-en\n"
     assert any("no validation line is left of en-wo: not in pairs.txt" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize("name", ["counts.tsv", "mono/test.fr", "data-bin/train.en-fr.en.bin"])
+def test_a_folder_that_lost_a_file_is_not_called_complete(model, tmp_path, name) -> None:
+    small(tmp_path)
+    prepare(options(model, tmp_path), tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(UserError, match="no longer complete"):
+        prepare(options(model, tmp_path), tmp_path / "out")
+    assert prepare(options(model, tmp_path), tmp_path / "out", overwrite=True)[1]
+    assert (tmp_path / "out" / name).exists()
