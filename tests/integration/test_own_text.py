@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,8 +56,9 @@ def requests(script: str, folder: Path) -> Iterator[list[str]]:
     programs = folder / "venv"
     environment = {**os.environ, **CHEAP, "VENV": str(programs), "PRECISION": "", "CUDA_VISIBLE_DEVICES": ""}
     environment["PATH"] = f"{programs / 'bin'}:{os.environ['PATH']}"
+    ends = "trap \"printf 'end\\\\0' >request\" EXIT\n"  # also if the script fails, so that this process does not wait
     with subprocess.Popen(
-        ["bash", "-euo", "pipefail", "-c", f"{script}\nprintf 'end\\0' >request"], env=environment, cwd=folder
+        ["bash", "-euo", "pipefail", "-c", ends + script], env=environment, cwd=folder, start_new_session=True
     ) as process:
         try:
             while True:
@@ -67,7 +69,7 @@ def requests(script: str, folder: Path) -> Iterator[list[str]]:
                 (folder / "answer").write_text("0\n")
         finally:
             if process.poll() is None and words != ["end"]:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0
 
 

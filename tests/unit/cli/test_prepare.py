@@ -84,6 +84,8 @@ def test_the_base_grows_with_the_text(tmp_path, lines, size) -> None:
 
 def test_names_with_spaces_and_dashes_stay_one_word_each(tmp_path) -> None:
     words = shlex.split(next_commands(data(tmp_path / "my $data", data_bin=Path("-d"), has_test=False)), comments=True)
-    assert str(tmp_path / "my $data" / "pairs.txt") in words
+    folder = tmp_path / "my $data"
+    assert {f"LANG_PAIRS={folder}/pairs.txt", f"LANG_RESOURCES={folder}/languages.yaml", "LANGS=en,fr"} <= set(words)
+    assert f"{folder}/pairs.txt" in words
     assert "./-d" in words
     assert "evaluate" not in words
