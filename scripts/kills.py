@@ -1,8 +1,8 @@
 """Kills a command at random moments until it has run to its end, and compares all it wrote with an undisturbed run.
 
 Usage: python scripts/kills.py train FOLDER [--kills 50] [--seed 1] [--json FILE]
-(evaluate, report, export, make-example, prepare-flores and quickstart likewise; prepare-flores reads FLORES-101 from
-the folder in the environment variable FLORES101)
+(evaluate, report, export, make-example, prepare, prepare-flores and quickstart likewise; prepare and prepare-flores
+read FLORES-101 from the folder in the environment variable FLORES101)
 
 After each kill the same command is started again. Half of the moments are drawn uniformly over the duration of the
 undisturbed run (of the quickstart, over the first half), the others shortly after a random event of its log, such as
@@ -271,6 +271,9 @@ def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
                                str(data.parent / "levels.yaml")],
         "export": lambda out: ["export", checkpoint, "--format", "adapter", "--out", str(out), "--overwrite"],
         "make-example": lambda out: ["make-example", str(out)],
+        "prepare": lambda out: ["prepare", "--train", f"{flores}/dev", "--test", f"{flores}/devtest",
+                                "--valid-lines", "50", "--languages", languages, "--out", str(out),
+                                "--vocab-size", "4000"],
         "prepare-flores": lambda out: ["prepare-flores", "--from", flores, "--languages", languages, "--out", str(out),
                                        "--vocab-size", "4000"],
     }  # fmt: skip
@@ -322,7 +325,7 @@ def prepare(command: str, folder: Path, epochs: int) -> Job:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    choices = ("train", "evaluate", "report", "export", "make-example", "prepare-flores", "quickstart")
+    choices = ("train", "evaluate", "report", "export", "make-example", "prepare", "prepare-flores", "quickstart")
     parser.add_argument("command", choices=choices)
     parser.add_argument("folder", type=Path, help="new folder to work in")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="default: 50")

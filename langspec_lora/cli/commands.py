@@ -18,6 +18,7 @@ GROUPS = {
     },
     "Data": {
         "make-example": "make the built-in example in twelve invented languages",
+        "prepare": "turn any parallel text into data to train on",
         "prepare-flores": "download and binarise FLORES-101 for a set of languages",
         "defaults": "print the settings that scripts/*.sh derive from the data",
     },

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -53,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the folder and prints what it holds."""
-    from langspec_lora.data.flores import check_options, flores_codes, prepare
+    from langspec_lora.cli.next_commands import NextData, next_commands
+    from langspec_lora.data.binarise import SHARED
+    from langspec_lora.data.flores import PAIRS, check_options, flores_codes, prepare
+    from langspec_lora.data.headers import count_sentences
 
     started = time.monotonic()
     with collect_errors() as errors:
@@ -89,4 +93,17 @@ def run(args: argparse.Namespace) -> int:
     show(f"--langs {names}")
     for text in prepared.notes:
         show(f"note: {text}")
+    languages = list(resources.levels)
+    side = next((prepared.data_bin / SHARED).glob(f"train.{languages[0]}.*.idx")).with_suffix("")
+    data = NextData(
+        data_bin=prepared.data_bin,
+        out=args.out,
+        languages=languages,
+        lines=(count_sentences(str(side)) or 0) * math.comb(len(languages), 2),
+        levels=Path(args.languages),
+        pairs=args.out / PAIRS,
+        dictionary=args.dictionary,
+        has_test=True,
+    )
+    show("", "# Next commands, from this folder:", next_commands(data))
     return 0

@@ -13,31 +13,28 @@ fairseq also finds ``train.ka-mi`` for the direction mi-ka, so a language pair w
 gets only one name. All text is held in memory.
 """
 
-# Imports in functions: fairseq takes seconds, and all mistakes in the text are found before.
-
 from __future__ import annotations
 
 import filecmp
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary, load_splitter
+from langspec_lora.data.encoding import Encoder, SideWriter
+from langspec_lora.data.vocabulary import SENTENCEPIECE, load_dictionary
 from langspec_lora.errors import UserError
 from langspec_lora.files import read_lines
 from langspec_lora.naming import some_of
 from langspec_lora.partial_files import partial_path, remove_leftovers
 from langspec_lora.progress import Progress
 
-if TYPE_CHECKING:
-    from fairseq.data import Dictionary
-
 SHARED = "shared"
 """The subfolder of the binarised folder that contains the files; fairseq does not look into it."""
+
+_AT_ONCE = 20_000  # lines
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ def binarise(
     if not bitexts:
         raise UserError("no text to binarise was given; give at least one pair of files")
     vocabulary = load_dictionary(Path(dictionary))
-    split = load_splitter(spm_model) if spm_model is not None else None
+    encoder = Encoder(vocabulary, None if spm_model is None else Path(spm_model))
     names, sides = _read_sides(bitexts)
     languages = sorted({*languages, *(language for b in bitexts for language in (b.source, b.target))})
 
@@ -171,7 +168,7 @@ def binarise(
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}; give a writable output folder") from error
     try:
-        sentences, tokens, unknown = _write_sides(sides, vocabulary, partial, split)
+        sentences, tokens, unknown = _write_sides(sides, encoder, partial)
         vocabulary.save(str(partial / "dict.txt"))
         if spm_model is not None:
             shutil.copyfile(spm_model, partial / SENTENCEPIECE)
@@ -237,22 +234,16 @@ def _read_sides(bitexts: Iterable[Bitext]) -> tuple[dict[str, _Side], list[_Side
     return names, list(sides.values())
 
 
-def _write_sides(
-    sides: Iterable[_Side], vocabulary: Dictionary, folder: Path, split: Callable[[str], str] | None
-) -> tuple[int, int, int]:
+def _write_sides(sides: Iterable[_Side], encoder: Encoder, folder: Path) -> tuple[int, int, int]:
     """Writes ``STEM.bin`` and ``STEM.idx`` of every side; returns the numbers of sentences, tokens and unknowns."""
-    from fairseq.data.indexed_dataset import make_builder
-
     sentences = tokens = unknown = 0
     for side in Progress(sides, desc="binarising", unit="side", disable=None, leave=False):
-        builder = make_builder(str(folder / f"{side.stem}.bin"), impl="mmap", vocab_size=len(vocabulary))
-        for line in side.lines:
-            text = split(line) if split else line
-            ids = vocabulary.encode_line(text, add_if_not_exist=False, append_eos=True)
-            builder.add_item(ids)
-            tokens += len(ids)
-            unknown += int((ids == vocabulary.unk()).sum())
-        builder.finalize(str(folder / f"{side.stem}.idx"))
+        with SideWriter(folder / side.stem, len(encoder.vocabulary)) as writer:
+            for start in range(0, len(side.lines), _AT_ONCE):
+                ids, sizes = encoder.encode(side.lines[start : start + _AT_ONCE])
+                writer.add(ids, sizes)
+                tokens += len(ids)
+                unknown += int((ids == encoder.vocabulary.unk()).sum())
         sentences += len(side.lines)
     return sentences, tokens, unknown
 
@@ -271,12 +262,17 @@ def _move_in(partial: Path, links: Mapping[str, str], out: Path) -> None:
         (partial / name).replace(out / SHARED / name)
     for name, file in sorted(links.items()):
         if not (out / name).exists():
-            _link(out / SHARED / file, partial / name)
+            link(out / SHARED / file, partial / name)
             (partial / name).replace(out / name)
 
 
-def _link(content: Path, name: Path) -> None:
-    """Links ``name``, which is moved one folder up later, to ``content``, or copies it if links are not supported."""
+def link(content: Path, name: Path) -> None:
+    """Links a name in a binarised folder to a file in its ``shared/``, or copies it if links are not supported.
+
+    Args:
+        content: the file.
+        name: the new name; it may still be moved into the binarised folder.
+    """
     try:
         name.symlink_to(Path(SHARED) / content.name)
     except OSError:

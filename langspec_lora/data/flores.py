@@ -12,6 +12,7 @@ validation only to print a loss; if you select checkpoints by validation, score 
     OUT/mono/         the same text, not binarised: train.LANG, valid.LANG, test.LANG (the published loop's FLORES_MONO)
     OUT/spm.model     the SentencePiece model
     OUT/dict.txt      the dictionary, with the language tokens at its end
+    OUT/pairs.txt     all directions, for --lang-pairs
     OUT/settings.json the languages, text and vocabulary that the folder was made from
 """
 
@@ -19,18 +20,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 from langspec_lora.data.binarise import Summary, binarise, multi_parallel
 from langspec_lora.data.flores_download import SPLITS, URL, download
-from langspec_lora.data.vocabulary import check_fit, dictionary_text, dictionary_tokens, train_sentencepiece
+from langspec_lora.data.vocabulary import (
+    check_fit,
+    check_vocabulary_options,
+    dictionary_text,
+    lacking_tokens,
+    train_sentencepiece,
+)
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import NotUtf8, below, read_json, read_lines, sha256, write_json, write_whole
 from langspec_lora.languages import Resources
 from langspec_lora.naming import some_of
 
+PAIRS = "pairs.txt"
 VALID_LINES = 100
 VOCAB_SIZE = 8000
 
@@ -95,6 +104,7 @@ def prepare(
         )
     settings = _settings(codes, text, spm, dictionary, vocab_size, valid_lines)
     if _is_complete(out, settings):
+        _write_pairs(out, codes)  # earlier versions did not
         return Prepared(out / "data-bin", None, _count_lines(out / "dict.txt"), ())
     if spm is not None and dictionary is not None:
         check_fit(spm, dictionary)
@@ -111,6 +121,7 @@ def prepare(
     unknown = summary.unknown / summary.tokens
     if unknown > _UNKNOWN_TOKENS:
         notes.append(f"{unknown:.1%} of the tokens are unknown to the dictionary")
+    _write_pairs(out, codes)
     write_json(out / _SETTINGS, {**settings, "complete": True})
     return Prepared(out / "data-bin", summary, _count_lines(out / "dict.txt"), tuple(notes))
 
@@ -211,15 +222,7 @@ def check_options(
     """
     with collect_errors() as errors:
         with errors.check():
-            if (spm is None) != (dictionary is None):
-                raise UserError("--spm and --dict belong together; give both (M2M100's), or neither to train new ones")
-        for flag, path in (("--spm", spm), ("--dict", dictionary)):
-            with errors.check():
-                if path is not None and not path.is_file():
-                    raise UserError(f"{flag} {path} not found; check the path")
-        with errors.check():
-            if vocab_size < 1:
-                raise UserError(f"--vocab-size {vocab_size}: expected a number of pieces, such as {VOCAB_SIZE}")
+            check_vocabulary_options(spm, dictionary, vocab_size)
         with errors.check():
             if valid_lines < 1:
                 raise UserError(f"--valid-lines {valid_lines}: expected a number of lines of at least 1")
@@ -296,13 +299,12 @@ def _place_vocabulary(
         return []
     write_whole(out / "spm.model", spm.read_bytes())
     write_whole(out / "dict.txt", dictionary.read_bytes())
-    lacking = [name for name in training if f"__{name}__" not in dictionary_tokens(dictionary)]
-    if not lacking:
-        return []
-    return [
-        f"the dictionary has no language token for {some_of(lacking)}, so fairseq adds it; a model that was trained "
-        "without it will not fit"
-    ]
+    return lacking_tokens(dictionary, training)
+
+
+def _write_pairs(out: Path, languages: Iterable[str]) -> None:
+    if not (out / PAIRS).exists():
+        write_whole(out / PAIRS, ",".join(map("-".join, permutations(languages, 2))) + "\n")
 
 
 def _count_lines(path: Path) -> int:

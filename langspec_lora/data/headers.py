@@ -1,4 +1,4 @@
-"""Sizes of binarised data, read from the files directly, before a model is built."""
+"""The indices of binarised data: sizes read from the files directly, before a model is built, and written."""
 
 from __future__ import annotations
 
@@ -23,9 +23,26 @@ _TOKEN_BYTES = {
     9: 4,
     10: 8,
 }  # by the code in the header; others are not integers
+_CODES = {np.dtype(np.uint16): 8, np.dtype(np.uint32): 9, np.dtype(np.int64): 5}
 _HEADER = struct.Struct("<9sQBQ")
 _LENGTH, _OFFSET = np.dtype(np.int32), np.dtype(np.int64)  # in tokens, in bytes
 _TOKENS_AT_ONCE = _SENTENCES_AT_ONCE = 1 << 24
+
+
+def write_index(path: Path, dtype: type[np.integer], sizes: np.ndarray) -> None:
+    """Writes the index of a side, as fairseq does, which makes a list of Python's numbers of it first.
+
+    Args:
+        path: the ``.idx`` file.
+        dtype: the type of the ids in the ``.bin`` file.
+        sizes: the number of tokens of each sentence, ``(sentences,)``.
+    """
+    token = np.dtype(dtype)
+    ends = np.cumsum(sizes, dtype=_OFFSET) * token.itemsize
+    with path.open("wb") as file:
+        file.write(_HEADER.pack(_MAGIC, _VERSION, _CODES[token], len(sizes)))
+        file.write(sizes.astype(_LENGTH).tobytes())
+        file.write((ends - sizes.astype(_OFFSET) * token.itemsize).tobytes())
 
 
 @once_per_file(".idx", ".bin")

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from langspec_lora.errors import UserError
+from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.naming import some_of
 
 if TYPE_CHECKING:
     from fairseq.data import Dictionary
@@ -23,7 +24,38 @@ _LONGEST_REASON = 300  # characters
 _UNKNOWN_PIECES = 0.1  # if more of the model's pieces are missing, the dictionary belongs to another model
 
 
-def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
+def check_vocabulary_options(spm: Path | None, dictionary: Path | None, vocab_size: int | None) -> None:
+    """Checks the flags by which a command is given a vocabulary, or told to train one.
+
+    Raises:
+        UserError: files are missing, or a number is out of range; all mistakes are listed.
+    """
+    with collect_errors() as errors:
+        with errors.check():
+            if (spm is None) != (dictionary is None):
+                raise UserError("--spm and --dict belong together; give both (M2M100's), or neither to train new ones")
+        for flag, path in (("--spm", spm), ("--dict", dictionary)):
+            with errors.check():
+                if path is not None and not path.is_file():
+                    raise UserError(f"{flag} {path} not found; check the path")
+        with errors.check():
+            if vocab_size is not None and vocab_size < 1:
+                raise UserError(f"--vocab-size {vocab_size}: expected a number of pieces, such as 8000")
+
+
+def lacking_tokens(dictionary: Path, languages: Iterable[str]) -> list[str]:
+    """A note for the user if a dictionary lacks the tokens of languages, else none."""
+    tokens = dictionary_tokens(dictionary)
+    lacking = [name for name in languages if f"__{name}__" not in tokens]
+    if not lacking:
+        return []
+    return [
+        f"the dictionary has no language token for {some_of(lacking)}, so fairseq adds it; a model that was trained "
+        "without it will not fit"
+    ]
+
+
+def train_sentencepiece(lines: Sequence[str], vocab_size: int, frequencies: Sequence[int] | None = None) -> bytes:
     """Trains a SentencePiece unigram model.
 
     Every character of the text gets a piece (coverage 1.0). With Chinese, Japanese or Korean text, which has thousands
@@ -32,6 +64,7 @@ def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
     Args:
         lines: text of all languages.
         vocab_size: maximum number of pieces; a small text gives fewer.
+        frequencies: how often each line counts; by default once.
 
     Returns:
         The content of the model file.
@@ -42,9 +75,14 @@ def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
     import sentencepiece
 
     model = io.BytesIO()
+    weighted: dict[str, Any] = {}
+    sentences: Iterator[str] = iter(lines)
+    if frequencies is not None:
+        weighted = {"input_format": "tsv"}
+        sentences = (f"{' '.join(line.split())}\t{n}" for line, n in zip(lines, frequencies, strict=True))
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=sentences,
             model_writer=model,
             vocab_size=vocab_size,
             model_type="unigram",
@@ -52,6 +90,7 @@ def train_sentencepiece(lines: Sequence[str], vocab_size: int) -> bytes:
             hard_vocab_limit=False,
             num_threads=1,  # several threads give a different model each time
             minloglevel=2,
+            **weighted,
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split())

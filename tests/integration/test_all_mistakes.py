@@ -98,6 +98,31 @@ CALLS = [
         ],
     ),
     (
+        "prepare --train gone --valid-lines 0 --test gone --out there.pt --languages no.yaml --spm no.model "
+        "--vocab-size 0",
+        [
+            "--valid-lines 0",
+            "--spm and --dict belong together",
+            "--spm no.model not found",
+            "--vocab-size 0",
+            "there.pt is a file",
+            "no.yaml: No such file",
+        ],
+    ),
+    (
+        "prepare --train gone --test lost --out folder/new --max-ratio 0.5 --high-lines 5 --med-lines 6 --max-length 0 "
+        "--vocab-temperature 0",
+        [
+            "no validation text",
+            "--vocab-temperature 0",
+            "--max-length 0",
+            "--max-ratio 0.5",
+            "--high-lines 5 and --med-lines 6",
+            "--train gone is not a folder",
+            "--test lost is not a folder",
+        ],
+    ),
+    (
         "prepare-flores --languages no.yaml --out new --from gone --spm no.model --vocab-size 0 --valid-lines 0",
         [
             "no.yaml: No such file",

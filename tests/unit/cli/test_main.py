@@ -110,6 +110,7 @@ WRONG_LINES = [
     ),
     ("evaluate --out --beam x", ["--out: expected one argument", "--beam: ", "are required: DATA_BIN, --checkpoint;"]),
     ("report a --mteric chrf --namse x --samples=", ["mean --metric?", "mean --names?", "--samples: expected a whole"]),
+    ("prepare --trian a --max-ratio x --out=", ["did you mean --train? ", "--max-ratio: expected a number", "--out: "]),
     ("prepare-flores --from= --no-such-thing 3", ["flag --no-such-thing; ", "--from: ", ": --languages, --out;"]),
     ("defaults --lang x --references=", ["--lang could match --langs, ", "--references: ", "--base --checkpoint"]),
     ("make-example one two --seed x", ["--seed: expected a whole number", "unrecognized arguments: two"]),
