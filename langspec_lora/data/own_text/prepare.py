@@ -51,8 +51,9 @@ from langspec_lora.data.vocabulary import (
     train_sentencepiece,
 )
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.languages import Resources, read_resources
+from langspec_lora.languages import Resources
 from langspec_lora.naming import some_of
+from langspec_lora.resources import read_resources
 
 _UNKNOWN_TOKENS = 0.01  # a higher share is reported
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.data.own_text.levels import doubt, levels_text, suggest_levels
-from langspec_lora.languages import read_resources
+from langspec_lora.resources import read_resources
 
 
 def test_levels_begin_at_a_million_and_a_hundred_thousand_sentences() -> None:

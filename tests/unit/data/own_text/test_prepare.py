@@ -16,7 +16,7 @@ from langspec_lora.data.own_text.filters import Limits
 from langspec_lora.data.own_text.options import Options
 from langspec_lora.data.own_text.prepare import prepare
 from langspec_lora.errors import UserError
-from langspec_lora.languages import read_resources
+from langspec_lora.resources import read_resources
 from tests.unit.data.own_text.corpora import (
     Rows,
     plain,
