@@ -13,11 +13,12 @@ from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.errors import printable
-from langspec_lora.report import tables
+from langspec_lora.report import mean_tables, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.heat_map import Matrix, pixels, spans, step, stylesheet
 from langspec_lora.report.map_list import arrow, drawn_maps, off_target_maps
-from langspec_lora.report.measure import SHOWN, Sentence
+from langspec_lora.report.measure import Sentence
+from langspec_lora.report.measure_direction import SHOWN
 from langspec_lora.report.tables import Table
 from langspec_lora.report.texts import TextFile
 
@@ -27,6 +28,8 @@ _ROOM_FOR_NAME = 16  # pixels that a name takes across
 
 _ROOM_FOR_MAP = 1188  # pixels of a screen of 1280, without margins and the gaps between groups
 _ROOM_FOR_LEVEL = 20  # pixels of the names of the groups
+
+_WITH_INTERVAL = re.compile(r"([+-]?\d.*) (\([-+0-9., ]+\))")
 
 _CELLS_UP_TO = 60  # languages up to which each cell of a map is an element; 200 would have 40,000
 _ROWS_ON_A_PAGE = 100
@@ -52,7 +55,7 @@ def html_report(analysis: Analysis) -> str:
         colours=Markup(stylesheet()),
         names=[run.name for run in analysis.runs],
         shown=SHOWN,
-        groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
+        **_means(analysis),
         languages=_languages(analysis),
         map_width=width * len(analysis.languages) + _name_width(analysis.languages) + _ROOM_FOR_LEVEL + 8,
         maps=[described for matrix, described in maps if not matrix.signed],
@@ -62,6 +65,20 @@ def html_report(analysis: Analysis) -> str:
         worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
         losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
     )
+
+
+def _means(analysis: Analysis) -> dict[str, object]:
+    """The tables of the groups: means and differences, in one table as long as they are mere numbers."""
+    verdicts, several = tables.verdict_table(analysis), len(analysis.runs) > 1
+    if not (analysis.means or analysis.seeds):
+        groups = _beside(tables.group_table(analysis), verdicts)
+        return {"groups": groups, "mean_notes": mean_tables.relative_notes(analysis)}
+    return {
+        "groups": tables.group_table(analysis, differences=False),
+        "against": _beside(mean_tables.difference_table(analysis), verdicts) if several else None,
+        "mean_notes": mean_tables.mean_notes(analysis),
+        "seeds": mean_tables.seed_table(analysis),
+    }
 
 
 def _styled(
@@ -80,10 +97,14 @@ def _styled(
     styles = [[name for name, on in (("text", textual[i]), ("start", i in starts)) if on] for i in range(len(columns))]
 
     def cell(text: str, column: int) -> dict[str, str]:
+        interval = ""
+        if match := _WITH_INTERVAL.fullmatch(text):
+            text, interval = match[1], match[2].replace("-", "−")
         # Only differences have a sign.
-        difference = float(text) if re.fullmatch(r"[+-]\d+(\.\d+)?", text) else 0.0
+        difference = float(text.removesuffix(" %")) if re.fullmatch(r"[+-]\d+(\.\d+)?( %)?", text) else 0.0
         sign = ["gain"] if difference > 0 else ["drop"] if difference < 0 else []
-        return {"text": text.replace("-", "−") if sign else printable(text), "style": " ".join(styles[column] + sign)}
+        shown = text.replace("-", "−") if sign else printable(text)
+        return {"text": shown, "style": " ".join(styles[column] + sign), "interval": interval}
 
     return {
         "over": over,
@@ -131,9 +152,10 @@ def _sentences(
         shown = [("source", source, read(texts.source)[sentence.index])] if texts.source else []
         shown.append(("reference", target, reference))
         for number in [run] if base is None else [base, run]:
-            hypothesis = read(texts.hypotheses[number])[sentence.index]
-            score = "" if base is None else f" ({chrf.sentence_score(hypothesis, [reference]).score:.1f})"
-            shown.append((analysis.runs[number].name + score, target, hypothesis))
+            for place in analysis.numbers[number]:
+                hypothesis = read(texts.hypotheses[place])[sentence.index]
+                score = "" if base is None else f" ({chrf.sentence_score(hypothesis, [reference]).score:.1f})"
+                shown.append((analysis.all_runs[place].name + score, target, hypothesis))
         items.append(
             {
                 "direction": arrow(sentence.direction),

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import printable
@@ -14,6 +15,7 @@ from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import group_of, mean
+from langspec_lora.report.means import Group, Interval, relative_mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
 
@@ -64,24 +66,31 @@ class Table:
 def overview_table(analysis: Analysis) -> Table:
     """One line a run: mean, difference, wins, ties and losses, wrong language."""
     names, found = [run.name for run in analysis.runs], analysis.off_target
-    means = [cells[0] for _, cells in _figures(analysis, [analysis.directions])]
+    means = [cells[0] for _, cells in figures(analysis, [analysis.directions], keys=[("group", "all")])]
     columns = [("run", names), (analysis.label, means[: len(names)])]
     if len(names) > 1:
         columns.append((f"against {names[0]}", ["", *means[len(names) :]]))
+        if has_relative(analysis):
+            relative = [relative_mean(run, analysis.scores[0], analysis.directions) for run in analysis.scores[1:]]
+            columns.append(("relative", ["", *(f"{signed(100 * value - 100, 1)} %" for value in relative)]))
     if analysis.comparisons:
         counts = [comparison.count(analysis.directions) for comparison in analysis.comparisons]
         columns.append(("wins / ties / losses", ["", *counts]))
     if found:
         shares = [percent(mean(own, analysis.directions), bool(found.bounds)) for own in found.shares]
         columns += [("wrong language", shares), ("no text", list(map(percent, found.silent)))]
-    return _table(columns)
+    return table_of(columns)
 
 
-def group_table(analysis: Analysis, metric: str | None = None) -> Table:
+def group_table(
+    analysis: Analysis, metric: str | None = None, differences: bool = True, intervals: bool = True
+) -> Table:
     """From level to level: directions, each run's mean, each later run's difference."""
     groups = analysis.groups
     columns = [("group", list(groups)), ("directions", [str(len(members)) for members in groups.values()])]
-    return _table([*columns, *_figures(analysis, groups.values(), metric)])
+    keys = [("group", label) for label in groups] if intervals else None
+    found = figures(analysis, groups.values(), metric, keys=keys, spread=intervals)
+    return table_of([*columns, *found[: None if differences else len(analysis.runs)]])
 
 
 def language_table(analysis: Analysis, differences: bool = True) -> Table:
@@ -90,9 +99,10 @@ def language_table(analysis: Analysis, differences: bool = True) -> Table:
     columns = [("language", languages), ("level", [analysis.levels.get(name, "—") for name in languages])]
     for side, word in enumerate(("from", "into")):
         members = _by_language(analysis, side).values()
-        figures = _figures(analysis, members)[: None if differences else len(analysis.runs)]
-        columns += [(f"{word}: {name}", cells) for name, cells in figures]
-    return _table(columns)
+        keys = [(word, name) for name in languages] if differences else None
+        found = figures(analysis, members, keys=keys)[: None if differences else len(analysis.runs)]
+        columns += [(f"{word}: {name}", cells) for name, cells in found]
+    return table_of(columns)
 
 
 def verdict_table(analysis: Analysis) -> Table:
@@ -101,7 +111,7 @@ def verdict_table(analysis: Analysis) -> Table:
     for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
         counts = [comparison.count(members) for members in analysis.groups.values()]
         columns.append((f"{run.name}: wins / ties / losses", counts))
-    return _table(columns)
+    return table_of(columns)
 
 
 def off_target_table(analysis: Analysis) -> Table:
@@ -120,7 +130,7 @@ def off_target_table(analysis: Analysis) -> Table:
     for run, shares in zip(analysis.runs, found.shares, strict=True):
         cells = [percent(mean(shares, into[target]), target in found.bounds) for target in targets]
         columns.append((run.name, [*cells, percent(mean(shares, analysis.directions), bool(found.bounds))]))
-    return _table(columns)
+    return table_of(columns)
 
 
 def directions_table(analysis: Analysis, full: bool = False) -> Table:
@@ -130,7 +140,7 @@ def directions_table(analysis: Analysis, full: bool = False) -> Table:
         ("source", [direction.source for direction in directions]),
         ("target", [direction.target for direction in directions]),
         ("group", [group_of(direction, levels) if levels else "—" for direction in directions]),
-        *_figures(analysis, [[direction] for direction in directions], digits=digits),
+        *figures(analysis, [[direction] for direction in directions], digits=digits, spread=not full),
     ]
     for run, comparison in zip(analysis.runs[1:], analysis.comparisons, strict=False):
         for name, values in (("p", comparison.p_values), ("p (Holm)", comparison.corrected))[0 if full else 1 :]:
@@ -140,7 +150,11 @@ def directions_table(analysis: Analysis, full: bool = False) -> Table:
     if analysis.off_target:
         for run, shares in zip(analysis.runs, analysis.off_target.shares, strict=True):
             columns.append((f"{run.name}: wrong language", [percent(shares.get(d)) for d in directions]))
-    return _table(columns)
+    for seed in [seed for run in range(len(analysis.runs)) for seed in analysis.members(run)] if full else ():
+        if analysis.seeds and seed not in analysis.runs:
+            scores = seed.metric(analysis.metric)
+            columns.append((seed.name, [f"{scores[direction]:.{digits}f}" for direction in directions]))
+    return table_of(columns)
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
@@ -176,28 +190,81 @@ def _by_language(analysis: Analysis, side: int) -> dict[str, list[Direction]]:
     return members
 
 
-def _figures(
-    analysis: Analysis, groups: Iterable[Sequence[Direction]], metric: str | None = None, digits: int = 2
+def figures(
+    analysis: Analysis,
+    groups: Iterable[Sequence[Direction]],
+    metric: str | None = None,
+    digits: int = 2,
+    keys: Sequence[Group] | None = None,
+    spread: bool = True,
 ) -> list[tuple[str, list[str]]]:
-    """A column of each run's means over the groups, one a line, then one of each later run's less the first run's."""
-    names = [run.name for run in analysis.runs]
-    rows = [[mean(run, members) for run in analysis.metrics[metric or analysis.metric]] for members in groups]
+    """A column of each run's means over the groups, one a line, then one of each later run's less the first run's.
 
-    def cell(value: float | None, base: float | None = None) -> str:
+    Args:
+        analysis: the analysis.
+        groups: directions.
+        metric: the metric; None for the reported one.
+        digits: after the point.
+        keys: the names of the groups, whose intervals are shown after the means; None for none.
+        spread: whether the standard deviation over the seeds is shown after the means.
+    """
+    names, groups, metric = [run.name for run in analysis.runs], list(groups), metric or analysis.metric
+    rows = [[mean(run, members) for run in analysis.metrics[metric]] for members in groups]
+    known = analysis.means.of if analysis.means and metric == analysis.metric and keys else {}
+    found = [known.get(key) for key in keys] if keys else [None] * len(rows)
+
+    def cell(row: int, run: int) -> str:
+        value, own = rows[row][run], found[row]
         if value is None:
             return "—"
-        if base is None:
-            return f"{value:.{digits}f}"
-        text = f"{value - base:+.{digits}f}"
-        return text if float(text) else text.replace("-", "+")  # what is rounded to zero is no loss
+        deviation = seed_deviation(analysis, run, groups[row], metric) if spread else None
+        text = f"{value:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+        return text + interval_text(own[run].interval if own else None, digits)
 
-    columns = [(name, [cell(row[run]) for row in rows]) for run, name in enumerate(names)]
+    def difference(row: int, run: int) -> str:
+        value, base, own = rows[row][run], rows[row][0], found[row]
+        if value is None or base is None:
+            return "—"
+        return signed(value - base, digits) + interval_text(own[run].difference if own else None, digits, sign=True)
+
+    columns = [(name, [cell(row, run) for row in range(len(rows))]) for run, name in enumerate(names)]
     for run, name in enumerate(names[1:], start=1):
-        columns.append((f"{name} − {names[0]}", [cell(row[run], row[0]) for row in rows]))
+        columns.append((f"{name} − {names[0]}", [difference(row, run) for row in range(len(rows))]))
     return columns
 
 
-def _table(columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
+def has_relative(analysis: Analysis) -> bool:
+    """Whether ratios of the reported metric's scores mean something: it has no negative ones, and more is better."""
+    return len(analysis.runs) > 1 and METRICS[analysis.metric].bounds[0] >= 0
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign; what is rounded to zero is no loss."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text.replace("-", "+")
+
+
+def interval_text(interval: Interval | None, digits: int = 2, sign: bool = False) -> str:
+    """`` (12.30, 14.56)``, to be put after a mean; nothing if it is not known."""
+    if interval is None:
+        return ""
+    low, high = (signed(bound, digits) if sign else f"{bound:.{digits}f}" for bound in interval)
+    return f" ({low}, {high})"
+
+
+def seed_deviation(
+    analysis: Analysis, run: int, members: Sequence[Direction], metric: str | None = None
+) -> float | None:
+    """The standard deviation over the seeds of a run of their means over some directions; None if it has one seed."""
+    seeds = analysis.members(run)
+    if len(seeds) == 1:
+        return None
+    values = [mean(seed.metric(metric or analysis.metric), members) for seed in seeds]
+    found = [value for value in values if value is not None]
+    return stdev(found) if len(found) == len(seeds) else None
+
+
+def table_of(columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
     """A table of columns, each a name and its cells."""
     return Table([name for name, _ in columns], list(map(list, zip(*(cells for _, cells in columns), strict=True))))
 
@@ -206,10 +273,15 @@ def significance_note(analysis: Analysis) -> str:
     """What a win is."""
     if not analysis.comparisons:
         return ""
+    test = {
+        "bootstrap": f"bootstrap (--paired-bs, {analysis.samples:,} resamples, seed {SEED})",
+        "randomization": f"approximate randomization (--paired-ar, {analysis.samples:,} trials, seed {SEED})",
+    }[analysis.test]
+    seeds = " Seeds are drawn together with the sentences." if analysis.seeds else ""
     return (
         f"Wins, ties and losses against {analysis.runs[0].name}: a difference counts if sacrebleu's paired "
-        f"bootstrap (--paired-bs, {analysis.samples:,} resamples, seed {SEED}) has p below {ALPHA} after Holm's "
-        f"correction over the {len(analysis.comparisons[0].p_values)} directions."
+        f"{test} has p below {ALPHA} after Holm's "
+        f"correction over the {len(analysis.comparisons[0].p_values)} directions.{seeds}"
     )
 
 
