@@ -64,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip",
         metavar="A,B",
-        help="leave out what takes time with very many directions: intervals, significance, off-target, sentences",
+        help="leave out what takes time with very many directions: intervals, significance, off-target, sentences, "
+        "degeneration",
     )
     parser.add_argument(
         "--processes", type=int, metavar="N", help="processes to use (default: one for each core, eight at most)"

@@ -108,6 +108,8 @@ class Run:
         tokenize: sacrebleu's name of the BLEU tokenizer, where the folder says so.
         references: the folder from which the references were read, where the folder says so.
         levels: resource level of each language, where the folder says so.
+        trained: the directions, by name, that the model was trained with, as far as its languages are evaluated; None
+            if the folder does not say.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Run:
     tokenize: str = ""
     references: str = ""
     levels: Mapping[str, str] = field(default_factory=dict)
+    trained: frozenset[str] | None = None
 
     def metric(self, name: str) -> Mapping[Direction, float]:
         """The score of each direction by one metric.
@@ -157,6 +160,7 @@ def read_run(folder: Path, name: str) -> Run:
             held.tokenize,
             held.references,
             held.levels,
+            held.trained,
         )
     (_, above), *named = _published_blocks(read_lines(scores_file))
     blocks = [(direction, block) for direction, block in named if direction is not None]

@@ -33,6 +33,7 @@ class ScoresFile:
         settings: how the hypotheses were made.
         references: the folder that the references came from.
         levels: resource level of each language, where the checkpoint has them.
+        trained: the directions of the model's training between the languages of the entries; None if not known.
     """
 
     entries: Mapping[Direction, Mapping[str, Any]]
@@ -42,6 +43,7 @@ class ScoresFile:
     settings: Mapping[str, Any]
     references: str
     levels: Mapping[str, str]
+    trained: frozenset[str] | None = None
 
     @property
     def tokenize(self) -> str:
@@ -93,6 +95,9 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     levels = reader.mapping(content, "levels") if "levels" in content else {}
     if not all(level in LEVELS for level in levels.values()):
         raise reader.damaged(f"holds levels other than {some_of(LEVELS)}")
+    trained = content.get("trained")
+    if trained is not None and not (isinstance(trained, list) and all(isinstance(name, str) for name in trained)):
+        raise reader.damaged("holds trained that is not a list of directions")
     subset = settings.get("subset", "")
     if not isinstance(subset, str) or "/" in subset:
         raise reader.damaged(f"holds the subset {str(subset)[:40]!r}")
@@ -104,6 +109,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         settings,
         reader.text(content, "references") if "references" in content else "",
         levels,
+        None if trained is None else frozenset(trained),
     )
 
 

@@ -17,7 +17,14 @@ from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.naming import some_of
 from langspec_lora.report import significance
-from langspec_lora.report.groups import group_members, known_levels, order_by_level
+from langspec_lora.report.degeneration import Degeneration, shares
+from langspec_lora.report.groups import (
+    group_members,
+    known_levels,
+    order_by_level,
+    untrained_groups,
+    with_untrained,
+)
 from langspec_lora.report.means import Means, Resamples, mean_figures, mean_groups
 from langspec_lora.report.measure import Cache, Measured, Sentence, build_judges, measure, merge
 from langspec_lora.report.measure_direction import MeasureOptions
@@ -30,7 +37,7 @@ from langspec_lora.report.significance import Comparison, MetricSettings, compar
 from langspec_lora.report.texts import DirectionTexts, find_texts
 from langspec_lora.report.vector_file import VectorFile
 
-PARTS = ("intervals", "significance", "off-target", "sentences")
+PARTS = ("intervals", "significance", "off-target", "sentences", "degeneration")
 """What is read from the sentences, and can be skipped."""
 
 MEAN_SAMPLES = 1000
@@ -62,6 +69,9 @@ class Analysis:
         seeds: the runs of which each run is the mean; empty where each is one itself.
         means: intervals of the means of the reported metric, and tests of their differences.
         test: which test the comparisons are of, one of :data:`~langspec_lora.report.significance.TESTS`.
+        degeneration: of each run, how much of its output has come apart, by direction.
+        copies: scores of the source texts as if they were translations.
+        untrained: the groups of directions that a run was not trained with, by their labels in ``groups``.
     """
 
     runs: tuple[Run, ...]
@@ -81,6 +91,9 @@ class Analysis:
     seeds: tuple[tuple[Run, ...], ...] = ()
     means: Means | None = None
     test: str = "bootstrap"
+    degeneration: tuple[Mapping[Direction, Degeneration], ...] = ()
+    copies: Mapping[Direction, float] = field(default_factory=dict)
+    untrained: Sequence[str] = ()
 
     @property
     def label(self) -> str:
@@ -167,19 +180,25 @@ def analyse(request: Request) -> Analysis:
     levels, level_notes = (request.levels, []) if request.levels is not None else known_levels(everyone, directions)
     metrics = shared_metrics(everyone, directions, metric)
     runs = tuple(mean_run(name, own, directions) for name, own in zip(names, seeds, strict=True))
+    untrained = untrained_groups(dict(zip(names, seeds, strict=True)), directions)
     analysis = Analysis(
         runs,
         metric,
         {m: METRICS[m].title(next((r.signatures[m] for r in runs if r.signatures.get(m)), "")) for m in metrics},
         {m: [{d: run.metric(m)[d] for d in directions} for run in runs] for m in metrics},
         levels,
-        group_members(directions, levels),
+        with_untrained(group_members(directions, levels), untrained),
         order_by_level(chain.from_iterable(directions), levels),
         seeds=seeds if len(everyone) > len(runs) else (),
         test=request.test,
+        untrained=tuple(untrained),
     )
     notes = [f"directions left out because not every run has them: {left_out}"] if left_out else []
     notes += level_notes
+    notes += [
+        f"{len(found):,} of {len(directions):,} directions were not among the training directions (row “{label}”)"
+        for label, found in untrained.items()
+    ]
     notes += chain.from_iterable(seed_notes(name, own) for name, own in zip(names, seeds, strict=True))
     parts = [part for part in PARTS if part not in request.skip and (part != "significance" or len(runs) > 1)]
     texts: Mapping[Direction, DirectionTexts] = {}
@@ -202,7 +221,8 @@ def _measured(
     """The fields of :class:`Analysis` that come from the sentences; remarks are added to ``notes``."""
     samples = request.samples or significance.default_samples(len(texts))
     resampled = [part for part in PARTS[:2] if part in parts]
-    drawn_metric = _resampled_metric(analysis, texts, resampled, notes) if resampled else None
+    asked = resampled or (["copy of the source"] if "degeneration" in parts else [])
+    drawn_metric = _resampled_metric(analysis, texts, asked, notes) if asked else None
     settings = drawn_metric if "significance" in parts else None
     if settings:
         _note_few_samples(samples, len(texts), notes)
@@ -219,6 +239,8 @@ def _measured(
         {direction: found.seed for direction, found in sets.of.items()} if sets else {},
         request.mean_samples,
         drawn_metric,
+        "degeneration" in parts,
+        drawn_metric if "degeneration" in parts else None,
     )
     measured = measure(texts, options, cache, request.processes, vectors)
     for trouble in filter(None, (cache.trouble, vectors.trouble)):
@@ -240,6 +262,10 @@ def _measured(
         else:
             knows = f"{IDENTIFIER} does not know them" if identifier_version() else f"{IDENTIFIER} is not installed"
             notes.append(f"off-target left out: the languages share a script, and {knows}")
+    if "degeneration" in parts:
+        counted = [_mean_counts(measured, "degenerate", own) for own in analysis.numbers]
+        fields["degeneration"] = tuple({d: shares(counts) for d, counts in own.items()} for own in counted)
+        fields["copies"] = dict(measured.get(("copy", 0), {}))
     if "sentences" in parts:
         fields["worst"] = tuple(merge(measured["worst", run]) for run in every)
         losses = [merge(measured["losses", run]) for run in every[1:]]

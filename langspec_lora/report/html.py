@@ -19,7 +19,7 @@ from langspec_lora.report.heat_map import Matrix, pixels, spans, step, styleshee
 from langspec_lora.report.map_list import arrow, drawn_maps, off_target_maps
 from langspec_lora.report.measure import Sentence
 from langspec_lora.report.measure_direction import SHOWN
-from langspec_lora.report.tables import Table
+from langspec_lora.report.table import Table
 from langspec_lora.report.texts import TextFile
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes

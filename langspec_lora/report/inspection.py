@@ -20,7 +20,7 @@ from langspec_lora.config import freezes_base, pruning_from_args, trained_langua
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
 from langspec_lora.naming import some_of
-from langspec_lora.report.tables import Table, markdown_text
+from langspec_lora.report.table import Table, markdown_text
 from langspec_lora.sites import POSITIONS, STACKS, Site
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.groups import mean
 from langspec_lora.report.means import FLOOR, LEVEL, Group, mean_groups, relative_mean
 from langspec_lora.report.significance import ALPHA, SEED
-from langspec_lora.report.tables import Table, figures, group_table, has_relative, seed_deviation, signed, table_of
+from langspec_lora.report.table import Table, table_of
+from langspec_lora.report.tables import COPY, figures, group_table, has_relative, seed_deviation, signed
 
 LANGUAGES = "report.languages.csv"
 """The file with all figures of the means from each language, and into it."""
@@ -102,6 +103,8 @@ def _further_columns(
         for side, word in enumerate(("low", "high")):
             columns.append((f"{name}: {word}", [_number(None if pair is None else pair[side]) for pair in found]))
 
+    if analysis.copies:
+        columns.append((COPY, [_number(mean(analysis.copies, members)) for members in groups.values()]))
     for run, own in enumerate(analysis.runs):
         bounds(own.name, run, "interval")
         if len(analysis.members(run)) > 1:

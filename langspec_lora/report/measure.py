@@ -48,6 +48,8 @@ Measured = Mapping[tuple[str, int], Mapping[Direction, Any]]
 * ``worst``: a run's lowest sentences by chrF++, :data:`Ranked`; empty hypotheses are not among them;
 * ``losses``: those of a later run that lost most chrF++ against the first, likewise;
 * ``wrong``: the number of hypotheses in another language, and of those without a letter, in a file of hypotheses;
+* ``degenerate``: what :func:`~langspec_lora.report.degeneration.count_degenerate` counts in such a file;
+* ``copy``, number 0: the score of the source text as if it were a translation;
 * ``resampled``: a key of :class:`~langspec_lora.report.vector_file.VectorFile`: the scores of the resamples of a file
   of hypotheses;
 * ``swapped``: likewise the scores of the first run, then those of a later one, in trials that swap their sentences.
@@ -214,9 +216,13 @@ def _keys(texts: DirectionTexts, options: MeasureOptions) -> dict[tuple[str, int
             judge = options.judges[texts.direction.target]
             judged_by = (asdict(judge), off_target.identifier_version() if judge.identified else "")
             keys["wrong", number] = _key("wrong", judged_by, digest)
+        if options.degeneration:
+            keys["degenerate", number] = _key("degenerate", reference, texts.source and texts.source.sha256, digest)
         if options.drawn_metric and options.draws:
             drawn = (*scored(options.drawn_metric), options.draw_samples, options.draws[texts.direction])
             keys["resampled", number] = _key("resampled", drawn, reference, digest)
+    if options.copy_metric and texts.source:
+        keys["copy", 0] = _key("copy", scored(options.copy_metric), reference, texts.source.sha256)
     return keys
 
 

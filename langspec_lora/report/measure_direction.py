@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.report import off_target, significance
+from langspec_lora.report.degeneration import count_degenerate
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.seeds import combine
 from langspec_lora.report.significance import SEED, MetricSettings, Resampled, Seed
@@ -44,6 +45,8 @@ class MeasureOptions:
         draws: the seed of the resamples for the means of each direction; empty leaves them out.
         draw_samples: how many these are.
         drawn_metric: what scores them.
+        degeneration: whether to look for output that has come apart.
+        copy_metric: what scores the source texts as if they were translations; None leaves that out.
     """
 
     metric: MetricSettings | None
@@ -55,6 +58,8 @@ class MeasureOptions:
     draws: Mapping[Direction, Seed] = field(default_factory=dict)
     draw_samples: int = 0
     drawn_metric: MetricSettings | None = None
+    degeneration: bool = False
+    copy_metric: MetricSettings | None = None
 
 
 Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
@@ -97,6 +102,11 @@ def measure_direction(task: Task) -> dict[str, Any]:
         elif kind == "wrong":
             judge = options.judges[texts.direction.target]
             values[key] = off_target.count_wrong(judge, _lines(texts.hypotheses[number]))
+        elif kind == "degenerate":
+            source = _lines(texts.source) if texts.source else None
+            values[key] = count_degenerate(_lines(texts.hypotheses[number]), _lines(reference), source)
+        elif kind == "copy" and options.copy_metric and texts.source:
+            values[key] = _metric(options.copy_metric, reference).corpus_score(_lines(texts.source), None).score
         elif kind in VECTORS and options.drawn_metric:
             how = (options.drawn_metric, options.draw_samples, options.draws[texts.direction], reference)
             if kind == "resampled":

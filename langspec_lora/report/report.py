@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
-from langspec_lora.report import mean_tables, tables
+from langspec_lora.report import mean_tables, table, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.tables import DIRECTIONS
 
@@ -65,7 +65,7 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
 
 def _markdown(analysis: Analysis, **options: object) -> str:
     environment = Environment(loader=PackageLoader("langspec_lora.report"), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"text": tables.markdown_text, "code": tables.markdown_code}
+    environment.filters |= {"text": table.markdown_text, "code": table.markdown_code}
     return (
         environment.get_template("report.md.j2")
         .render(analysis=analysis, tables=tables, means=mean_tables, **options)

@@ -1,66 +1,29 @@
-"""The tables of a report, as Markdown and as CSV, and its remarks on how the figures were made."""
+"""The tables of a report, and its remarks on how the figures were made."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import stdev
 
 from langspec_lora.data.directions import Direction
-from langspec_lora.errors import printable
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.report.analysis import Analysis
+from langspec_lora.report.degeneration import Degeneration, mean_shares
 from langspec_lora.report.groups import group_of, mean
 from langspec_lora.report.means import Group, Interval, relative_mean
 from langspec_lora.report.off_target import IDENTIFIER, identifier_version
 from langspec_lora.report.significance import ALPHA, SEED
+from langspec_lora.report.table import Table, table_of
 
 DIRECTIONS = "report.directions.csv"
 """The file with the table of all directions."""
 
-_MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
-_ENTITY = re.compile(r"&(?=#?\w+;)")
+COPY = "copy of the source"
+"""The name of the source texts, scored as if they were translations."""
 
-
-def markdown_text(text: str) -> str:
-    """A name as text of Markdown, in which it makes no table cell, link or code, no HTML and no new line."""
-    return _ENTITY.sub("&amp;", printable(text)).translate(_MARKDOWN)
-
-
-def markdown_code(text: str) -> str:
-    """A text as code of Markdown, in one line."""
-    return f"`{printable(text).replace('`', chr(39))}`"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text: the names of its columns, and its lines."""
-
-    header: Sequence[str]
-    cells: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """As Markdown whose columns are aligned in plain text as well: the first left, the others right."""
-        escaped = [list(map(markdown_text, line)) for line in [self.header, *self.cells]]
-        widths = [max(3, *(len(line[i]) for line in escaped)) for i in range(len(self.header))]
-
-        def line(texts: Sequence[str]) -> str:
-            first, *others = texts
-            padded = [first.ljust(widths[0]), *(t.rjust(w) for t, w in zip(others, widths[1:], strict=True))]
-            return f"| {' | '.join(padded)} |"
-
-        rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-        return "\n".join([line(escaped[0]), line(rule), *map(line, escaped[1:])])
-
-    def csv(self) -> str:
-        """As comma-separated values."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.cells])
-        return text.getvalue()
+DEGENERATION = ("empty", "copied", "repeated", "length")
+"""Columns of output that has come apart."""
 
 
 def overview_table(analysis: Analysis) -> Table:
@@ -79,7 +42,30 @@ def overview_table(analysis: Analysis) -> Table:
     if found:
         shares = [percent(mean(own, analysis.directions), bool(found.bounds)) for own in found.shares]
         columns += [("wrong language", shares), ("no text", list(map(percent, found.silent)))]
-    return table_of(columns)
+    table = table_of(columns)
+    copied = mean(analysis.copies, analysis.directions)
+    if copied is None or len(analysis.copies) < len(analysis.directions):
+        return table
+    against = (
+        [signed(copied - base)] if len(names) > 1 and (base := mean(analysis.scores[0], analysis.directions)) else []
+    )
+    line = [COPY, f"{copied:.2f}", *against]
+    return Table(table.header, [*table.cells, [*line, *[""] * (len(table.header) - len(line))]])
+
+
+def degeneration_table(analysis: Analysis) -> Table:
+    """One line a run: output that has come apart, as means over the directions."""
+    found = [mean_shares(own, analysis.directions) for own in analysis.degeneration]
+    lines = [
+        [run.name, *degeneration_cells(own)] for run, own in zip(analysis.runs, found, strict=False) if own is not None
+    ]
+    return Table(["run", *DEGENERATION], lines)
+
+
+def degeneration_cells(found: Degeneration) -> list[str]:
+    """The figures of :data:`DEGENERATION`."""
+    length = "—" if found.length is None else f"{found.length:.2f}"
+    return [percent(found.empty), percent(found.copied), percent(found.repeated), length]
 
 
 def group_table(
@@ -150,6 +136,16 @@ def directions_table(analysis: Analysis, full: bool = False) -> Table:
     if analysis.off_target:
         for run, shares in zip(analysis.runs, analysis.off_target.shares, strict=True):
             columns.append((f"{run.name}: wrong language", [percent(shares.get(d)) for d in directions]))
+    for run, own in zip(analysis.runs, analysis.degeneration, strict=False) if full else ():
+        for place, name in enumerate(DEGENERATION):
+            cells = [degeneration_cells(own[d])[place] if d in own else "" for d in directions]
+            columns.append((f"{run.name}: {name}", cells))
+    if full and analysis.copies:
+        cells = [f"{analysis.copies[d]:.{digits}f}" if d in analysis.copies else "" for d in directions]
+        columns.append((COPY, cells))
+    for label in analysis.untrained:
+        members = set(analysis.groups[label])
+        columns.append((label, ["yes" if direction in members else "" for direction in directions]))
     for seed in [seed for run in range(len(analysis.runs)) for seed in analysis.members(run)] if full else ():
         if analysis.seeds and seed not in analysis.runs:
             scores = seed.metric(analysis.metric)
@@ -264,11 +260,6 @@ def seed_deviation(
     return stdev(found) if len(found) == len(seeds) else None
 
 
-def table_of(columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    """A table of columns, each a name and its cells."""
-    return Table([name for name, _ in columns], list(map(list, zip(*(cells for _, cells in columns), strict=True))))
-
-
 def significance_note(analysis: Analysis) -> str:
     """What a win is."""
     if not analysis.comparisons:
@@ -313,6 +304,22 @@ def off_target_notes(analysis: Analysis) -> list[str]:
     if told < all_directions:
         notes.append(f"It could be told in {told} of {all_directions} directions.")
     notes.append("Hypotheses without any letter are counted apart, as “no text”.")
+    return notes
+
+
+def degeneration_notes(analysis: Analysis) -> list[str]:
+    """What the columns of degeneration count."""
+    if not analysis.degeneration:
+        return []
+    notes = [
+        "Shares of hypotheses, as means over directions. Copied: at least half of the words are in the source too, and "
+        "not so in the reference. Repeated: the most frequent 4-gram occurs at least two times more than in the "
+        "reference. Length: characters of the hypotheses divided by those of the references."
+    ]
+    if any(found.copied is None for own in analysis.degeneration for found in own.values()):
+        notes.append("Copies are not known of directions whose source texts are missing.")
+    if analysis.copies:
+        notes.append(f"“{COPY}” is the score of the source texts as if they were translations.")
     return notes
 
 

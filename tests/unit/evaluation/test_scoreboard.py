@@ -57,7 +57,7 @@ def board_of(folder: Path, tokenize: str = "13a", to_score=(EN_WO, OTHER), score
         texts=texts,
         to_score=to_score,
         provenance=Provenance(folder / "out", {"generation": {}}, {}),
-        **{"levels": {}, "directions": to_score, **more},
+        **{"levels": {}, "trained": None, "directions": to_score, **more},
     )
     return Scoreboard(evaluation, scorers, Locks(folder / "out" / ".lock"))
 

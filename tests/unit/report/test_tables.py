@@ -17,8 +17,8 @@ from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.map_list import difference_maps, off_target_maps, score_maps
 from langspec_lora.report.mean_tables import relative_notes
 from langspec_lora.report.report import make_folder, terminal_text, write_files
+from langspec_lora.report.table import Table
 from langspec_lora.report.tables import (
-    Table,
     directions_table,
     group_table,
     language_table,
