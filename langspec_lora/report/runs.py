@@ -31,6 +31,9 @@ def run_names(runs: Sequence[RunFolders], names: Sequence[str | None] | None) ->
             )
         if len(given) == len(names):
             return _shown(given)
+    unnamed = [run for run, name in zip(runs, names or [None] * len(runs), strict=True) if not name]
+    if several := next((run for run in unnamed if len(folders_of(run)) > 1), None):
+        raise UserError(f"the seeds {some_of(map(str, folders_of(several)))} have no name; give one to their mean")
     for depth in (1, 2):
         folders = ["/".join(folders_of(run)[0].resolve().parts[-depth:]) for run in runs]
         found = [name or folder for name, folder in zip(names or [None] * len(runs), folders, strict=True)]

@@ -53,14 +53,23 @@ def parse_run(text: str) -> tuple[str | None, RunFolders]:
     if not all(parts):
         raise UserError(f"{text} has an empty folder; expected NAME=DIR,DIR,…")
     folders = tuple(Path(part) for part in parts)
+    refuse_repeated(name.strip(), folders)
+    return name.strip(), folders if len(folders) > 1 else folders[0]
+
+
+def refuse_repeated(name: str, folders: Sequence[Path]) -> None:
+    """Makes sure that the seeds of a run are different folders.
+
+    Raises:
+        UserError: one is given twice.
+    """
     first: dict[Path, Path] = {}
     for folder in folders:
         if first.setdefault(folder.resolve(), folder) is not folder:
             raise UserError(
-                f"{name.strip()} names the folder {folder} twice; a repeated seed would count twice and make the "
+                f"{name} names the folder {folder} twice; a repeated seed would count twice and make the "
                 "spread too small, so give each folder once"
             )
-    return name.strip(), folders if len(folders) > 1 else folders[0]
 
 
 def read_seeds(name: str, run: RunFolders) -> tuple[Run, ...]:
@@ -70,6 +79,7 @@ def read_seeds(name: str, run: RunFolders) -> tuple[Run, ...]:
         UserError: a folder is not a results folder.
     """
     folders = folders_of(run)
+    refuse_repeated(name, folders)
     names = [name] if len(folders) == 1 else seed_names(name, folders)
     return tuple(read_run(folder, own) for folder, own in zip(folders, names, strict=True))
 
@@ -128,12 +138,11 @@ def seed_notes(name: str, seeds: Sequence[Run]) -> list[str]:
                 f"{same.folder} and {seed.folder}, two seeds of {name}, have the same hypotheses in all directions: "
                 "if they are one training, the spread over seeds is too small"
             )
-    differing = sorted({key for seed in seeds for key in _search(seed).items() ^ _search(seeds[0]).items()})
+    settings = [_search(seed) for seed in seeds]
+    keys = dict.fromkeys(key for own in settings for key in own)
+    differing = [key for key in keys if len({own[key] for own in settings if key in own}) > 1]
     if differing:
-        notes.append(
-            f"the seeds of {name} differ in {some_of(dict.fromkeys(key for key, _ in differing))}; their spread is not "
-            "that of the seeds alone"
-        )
+        notes.append(f"the seeds of {name} differ in {some_of(differing)}; their spread is not that of the seeds alone")
     return notes
 
 

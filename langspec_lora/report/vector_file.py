@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,9 @@ class VectorFile:
 
     def __contains__(self, key: str) -> bool:
         return key in self._places or key in self._unsaved
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._places, **self._unsaved})
 
     def __getitem__(self, key: str) -> NDArray:
         """The values of a key.

@@ -119,9 +119,8 @@ def test_remarks_come_in_the_order_in_which_they_matter(own, tmp_path) -> None:
     left_out, levels, lacking, few = found.notes
     assert left_out == "directions left out because not every run has them: 1"
     assert levels.startswith("better has other levels of en than")
-    assert lacking.startswith(
-        "intervals, significance, sentences, degeneration left out: worse has no hypotheses beside its scores"
-    )
+    parts = "intervals, significance, sentences, degeneration"
+    assert lacking.startswith(f"{parts} left out: worse has no hypotheses beside its scores")
     assert lacking.endswith(": en-wo and 1 more")
     assert few.startswith("59 resamples are too few for 3 directions")  # 3 / 60 = .05
     assert few.endswith(f"give --samples {default_samples(3)}")
