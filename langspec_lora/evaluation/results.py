@@ -29,7 +29,7 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.metrics import METRICS, USUAL_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import below, read_json, read_lines
 from langspec_lora.naming import some_of
@@ -80,7 +80,7 @@ def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
     """One line a direction: source, target, every metric that any direction has, and the number of sentences."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [name for name in METRICS if name in SACREBLEU_METRICS or any(name in score for score in scores.values())]
+    metrics = [name for name in METRICS if name in USUAL_METRICS or any(name in score for score in scores.values())]
     writer.writerow(["source", "target", *metrics, "sentences"])
     for direction, score in scores.items():
         cells = [f"{score[metric]:.2f}" if metric in score else "" for metric in metrics]

@@ -11,7 +11,7 @@ from typing import Any
 from langspec_lora import __version__
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, ModelScorer
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, Scorer
 from langspec_lora.evaluation.prepare import Evaluation, by_target
 from langspec_lora.evaluation.results import (
     PUBLISHED,
@@ -41,11 +41,11 @@ class Scoreboard:
 
     Args:
         evaluation: what is scored; its ``to_score`` is the order in which the directions are written.
-        scorers: models of further metrics.
+        scorers: of further metrics.
         locks: those of the results folder.
     """
 
-    def __init__(self, evaluation: Evaluation, scorers: Sequence[ModelScorer], locks: Locks) -> None:
+    def __init__(self, evaluation: Evaluation, scorers: Sequence[Scorer], locks: Locks) -> None:
         self._evaluation, self._scorers, self._locks = evaluation, scorers, locks
         self._out, self._texts = evaluation.options.out, evaluation.texts
         self._versions = _versions()

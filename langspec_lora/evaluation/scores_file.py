@@ -12,7 +12,7 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.metrics import METRICS, USUAL_METRICS
 from langspec_lora.files import json_text
 from langspec_lora.languages import LEVELS
 from langspec_lora.naming import some_of
@@ -146,7 +146,7 @@ class _Reader:
             raise self.damaged(f"holds no scores of {direction}")
         for name, metric in METRICS.items():
             # A file of an earlier version has neither scores nor a signature of a metric that was added later.
-            if (name in entry or (name in SACREBLEU_METRICS and name in signatures)) and not is_score(
+            if (name in entry or (name in USUAL_METRICS and name in signatures)) and not is_score(
                 entry.get(name), *metric.bounds
             ):
                 raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")

@@ -249,7 +249,7 @@ def _measured(
     fields: dict[str, Any] = {"texts": texts, "samples": samples}
     if settings:
         pairs = [(measured[request.test, run], analysis.differences(run)) for run in every[1:]]
-        fields["comparisons"] = tuple(compare(p_values, differences) for p_values, differences in pairs)
+        fields["comparisons"] = tuple(compare(*pair, METRICS[analysis.metric].higher_is_better) for pair in pairs)
     if sets:
         resamples = read_resamples(analysis, measured, vectors, request.mean_samples)
         groups = mean_groups(analysis.groups, analysis.languages, analysis.directions)

@@ -6,13 +6,14 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.errors import printable
+from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.report import mean_tables, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.heat_map import Matrix, pixels, spans, step, stylesheet
@@ -45,7 +46,8 @@ def html_report(analysis: Analysis) -> str:
     environment = Environment(
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"styled": _styled, "data": _data, "printable": printable}
+    styled = partial(_styled, higher_is_better=METRICS[analysis.metric].higher_is_better)
+    environment.filters |= {"styled": styled, "data": _data, "printable": printable}
     width, _ = cell_shape(analysis.languages)
     maps = [(matrix, map_table(matrix, f"{stem}.png")) for stem, matrix in drawn_maps(analysis).items()]
     directions = tables.directions_table(analysis)
@@ -61,7 +63,7 @@ def html_report(analysis: Analysis) -> str:
         maps=[described for matrix, described in maps if not matrix.signed],
         differences=[described for matrix, described in maps if matrix.signed],
         off_target_maps=[map_table(matrix) for matrix in off_target_maps(analysis)],
-        directions=_styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
+        directions=styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
         worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
         losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
     )
@@ -82,7 +84,11 @@ def _means(analysis: Analysis) -> dict[str, object]:
 
 
 def _styled(
-    table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = (), paged: bool = False
+    table: Table,
+    over: Sequence[tuple[str, int]] = (),
+    starts: Sequence[int] = (),
+    paged: bool = False,
+    higher_is_better: bool = True,
 ) -> dict[str, object]:
     """A table for the template.
 
@@ -90,6 +96,7 @@ def _styled(
         table: its text; it has lines.
         over: names above the columns, each with the number of columns that it spans.
         starts: columns with a line before them.
+        higher_is_better: whether differences above zero are gains.
         paged: whether the page gets the lines as data, of which its script shows some at a time.
     """
     columns = list(zip(*table.cells, strict=True))
@@ -102,7 +109,7 @@ def _styled(
             text, interval = match[1], match[2].replace("-", "−")
         # Only differences have a sign.
         difference = float(text.removesuffix(" %")) if re.fullmatch(r"[+-]\d+(\.\d+)?( %)?", text) else 0.0
-        sign = ["gain"] if difference > 0 else ["drop"] if difference < 0 else []
+        sign = (["gain"] if (difference > 0) == higher_is_better else ["drop"]) if difference else []
         shown = text.replace("-", "−") if sign else printable(text)
         return {"text": shown, "style": " ".join(styles[column] + sign), "interval": interval}
 
@@ -136,7 +143,8 @@ def _languages(analysis: Analysis) -> dict[str, object]:
     width = (len(table.header) - 2) // 2
     names = [name.removeprefix("from: ").removeprefix("into: ") for name in table.header]
     over = (("", 2), ("from it", width), ("into it", width))
-    return _styled(Table(names, table.cells), over, (2, 2 + width))
+    higher = METRICS[analysis.metric].higher_is_better
+    return _styled(Table(names, table.cells), over, (2, 2 + width), higher_is_better=higher)
 
 
 def _sentences(

@@ -239,9 +239,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def compare(p_values: Mapping[Direction, float], differences: Mapping[Direction, float]) -> Comparison:
+def compare(
+    p_values: Mapping[Direction, float], differences: Mapping[Direction, float], higher_is_better: bool = True
+) -> Comparison:
     """Corrects the p-values of a run, and says which of its differences from the first run are significant."""
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    signs = {direction: "win" if difference > 0 else "loss" for direction, difference in differences.items()}
+    signs = {
+        direction: "win" if (difference > 0) == higher_is_better else "loss"
+        for direction, difference in differences.items()
+    }
     verdicts = {direction: signs[direction] if value < ALPHA else "tie" for direction, value in corrected.items()}
     return Comparison(p_values, corrected, verdicts)

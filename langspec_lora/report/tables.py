@@ -231,7 +231,8 @@ def figures(
 
 def has_relative(analysis: Analysis) -> bool:
     """Whether ratios of the reported metric's scores mean something: it has no negative ones, and more is better."""
-    return len(analysis.runs) > 1 and METRICS[analysis.metric].bounds[0] >= 0
+    metric = METRICS[analysis.metric]
+    return len(analysis.runs) > 1 and metric.bounds[0] >= 0 and metric.higher_is_better
 
 
 def signed(value: float, digits: int = 2) -> str:
