@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.errors import ErrorCollector, UserError, collect_errors
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.files import check_folder
 from langspec_lora.languages import read_resources
 from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 from langspec_lora.values import names_of
+
+if TYPE_CHECKING:
+    from langspec_lora.report.seeds import RunFolders
 
 EXAMPLE = "results/base results/checkpoint_best --out report"
 
@@ -78,16 +82,11 @@ def run(args: argparse.Namespace) -> int:
     from langspec_lora.report.analysis import PARTS, Request, analyse
     from langspec_lora.report.report import CACHE, make_folder, terminal_text, write_files
     from langspec_lora.report.runs import run_names
-    from langspec_lora.report.seeds import RunFolders, folders_of, parse_run, refuse_seeds
+    from langspec_lora.report.seeds import folders_of, refuse_seeds
 
     with collect_errors() as errors:
-        runs: list[RunFolders] = []
-        inline: list[str | None] = []
-        for text in args.runs:
-            with errors.check():
-                name, run = parse_run(text)
-                inline.append(name)
-                runs.append(run)
+        parsed = _parse_runs(args.runs, errors)
+        runs, inline = [run for _, run in parsed], [name for name, _ in parsed]
         with errors.check():
             skip = names_of(args.skip, "--skip", "off-target,sentences") if args.skip else []
             unknown = [part for part in skip if part not in PARTS]
@@ -105,13 +104,15 @@ def run(args: argparse.Namespace) -> int:
             levels = read_resources(args.lang_resources).levels if args.lang_resources else None
         with errors.check():
             names = _names(args.names, inline)
-            if len(runs) == len(args.runs):
+            if len(parsed) == len(args.runs):
                 run_names(runs, names)
         for folder in [folder for run in runs for folder in folders_of(run)]:
             with errors.check():
                 find_scores(folder)
         with errors.check():
             refuse_seeds(args.test, {str(name): folders_of(run) for name, run in zip(inline, runs, strict=True)})
+        if args.out:
+            check_folder(args.out, (), overwrite=True)
     first = folders_of(runs[0])
     out = args.out or (first[0] if len(runs) == len(first) == 1 else first[0].resolve().parent / "report")
     check_folder(out, (), overwrite=True)
@@ -134,6 +135,17 @@ def run(args: argparse.Namespace) -> int:
     show(terminal_text(analysis))
     show("\nwritten:", *(f"  {path}" for path in write_files(analysis, out)))
     return 0
+
+
+def _parse_runs(texts: list[str], errors: ErrorCollector) -> list[tuple[str | None, RunFolders]]:
+    """The runs that are named rightly, each with its name if it has one; mistakes are collected."""
+    from langspec_lora.report.seeds import parse_run
+
+    found = []
+    for text in texts:
+        with errors.check():
+            found.append(parse_run(text))
+    return found
 
 
 def _names(flag: str | None, inline: list[str | None]) -> list[str] | list[str | None] | None:
