@@ -14,7 +14,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.report import measure
 from langspec_lora.report.analysis import Analysis, Request, analyse
-from langspec_lora.report.means import relative_mean
+from langspec_lora.report.means import Resamples, mean_figures, relative_mean
 from langspec_lora.report.seeds import seed_weights
 from langspec_lora.report.shared_sentences import find_test_sets
 from langspec_lora.report.texts import DirectionTexts, TextFile
@@ -240,3 +240,23 @@ def test_relative_means_rank_runs_alike_whichever_is_the_base() -> None:
     both = [one, two]
     assert relative_mean(z, x, both) == pytest.approx(relative_mean(y, x, both) * relative_mean(z, y, both))
     assert relative_mean({one: 0.0, two: 4.0}, {one: 0.5, two: 2.0}, both) == pytest.approx(2**0.5)
+
+
+def test_scores_below_one_count_as_one_in_the_resamples_of_relative_means() -> None:
+    one, two = DIRECTIONS[:2]
+    vectors = {(one, 0): [0.01, 4.0], (one, 1): [2.0, 0.5], (two, 0): [8.0, 8.0], (two, 1): [8.0, 2.0]}
+    resamples = Resamples([1, 1], lambda d, run, seed: np.array(vectors[d, run]), None, 2)
+    scores = [{one: 1.0, two: 8.0}, {one: 1.0, two: 4.0}]
+    found = mean_figures(resamples, scores, {("group", "all"): [one, two]}, [one, two])
+    ratios = [(2 / 1 * 8 / 8) ** 0.5, (1 / 4 * 2 / 8) ** 0.5]
+    assert found["group", "all"][1].relative == pytest.approx(np.percentile(ratios, [2.5, 97.5]))
+
+
+def test_other_seeds_are_not_taken_from_the_measurements_of_an_earlier_report(folders, tmp_path) -> None:
+    names = ["base", "lslo"]
+    (tmp_path / "kept").mkdir()
+    for seeds in (("mine", "again"), ("mine", "third"), ("mine", "third", "again"), ("third", "mine", "again")):
+        runs = [folders["base"], tuple(folders[name] for name in seeds)]
+        kept = analysed(runs, tmp_path / "kept", names=names)
+        fresh = analysed(runs, tmp_path / "-".join(seeds), names=names)
+        assert (kept.means, kept.comparisons) == (fresh.means, fresh.comparisons)
