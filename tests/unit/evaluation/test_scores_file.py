@@ -94,6 +94,8 @@ DAMAGE = [
     (put("scoring", "tokenize", value=None), "lacks tokenize"),
     (put("references", value=5), "holds references that is not text"),
     (put("levels", value=[]), "holds levels that is not an object"),
+    (put("trained", value="en-fr"), "holds trained that is not a list of directions"),
+    (put("trained", value=[1]), "holds trained that is not a list of directions"),
     (put("levels", value={"aa": "highest"}), "holds levels other than high, med, low"),
 ]
 
