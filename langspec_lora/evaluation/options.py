@@ -50,8 +50,8 @@ class ScoringSettings:
     )
     metrics: tuple[str, ...] = flag(
         tuple(USUAL_METRICS),
-        f"metrics without a model; {' and '.join(USUAL_METRICS)} are always among them, and "
-        f"{', '.join(name for name in SACREBLEU_METRICS if name not in USUAL_METRICS)} on request",
+        f"metrics without a model: {some_of(USUAL_METRICS)} always, and on request "
+        f"{some_of(name for name in SACREBLEU_METRICS if name not in USUAL_METRICS)}",
         "A,B,…",
         default_text=",".join(USUAL_METRICS),
         convert=_metrics,

@@ -136,7 +136,7 @@ def test_the_bootstrap_has_as_many_resamples_as_it_needs_where_none_are_given(fo
         return {("bootstrap", run): dict.fromkeys(texts, options.samples) for run in (1, 2)}
 
     monkeypatch.setattr(analysis, "measure", measured)
-    monkeypatch.setattr(analysis, "compare", lambda values, differences: set(values.values()))
+    monkeypatch.setattr(analysis, "compare", lambda values, *words: set(values.values()))
     found = analysed(folders, tmp_path, samples=None, skip=("off-target", "sentences", "intervals", "degeneration"))
     assert found.samples == default_samples(6)
     assert found.comparisons == ({1000}, {1000})
