@@ -73,11 +73,12 @@ def evaluate(
     return evaluate_options(EvaluationOptions(data_bin=Path(data_bin), out=Path(out), **{**held, **settings}))
 
 
-def make_report(folders: Paths, out: str | Path, **options: Any) -> list[Path]:
+def make_report(folders: Paths | Sequence[Paths], out: str | Path, **options: Any) -> list[Path]:
     """Writes tables, significance and heat maps of evaluations, as ``langspec-lora report`` does.
 
     Args:
-        folders: the results folder, or several; the others are compared with the first.
+        folders: the results folder, or several; the others are compared with the first. Several in a list of their own
+            are the seeds of one run, and ``names`` has to name the runs.
         out: the folder to write.
         **options: other fields of :class:`~langspec_lora.report.analysis.Request`, such as ``metric="chrf"``.
 
@@ -92,7 +93,10 @@ def make_report(folders: Paths, out: str | Path, **options: Any) -> list[Path]:
 
     out = Path(out)
     make_folder(out)
-    request = Request(**{"folders": _paths(folders), "levels": None, "cache": out / CACHE, **options})
+    runs: list[Path | tuple[Path, ...]] = []
+    for run in [folders] if isinstance(folders, (str, os.PathLike)) else folders:
+        runs.append(Path(run) if isinstance(run, (str, os.PathLike)) else tuple(_paths(run)))
+    request = Request(**{"folders": runs, "levels": None, "cache": out / CACHE, **options})
     return write_files(analyse(request), out)
 
 

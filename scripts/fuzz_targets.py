@@ -259,9 +259,9 @@ def _make_results(folder: Path) -> None:
 
 
 def _read_results(folder: Path) -> Any:
-    request = Request([folder / "base", folder / "later"], None, folder / "cache.json", samples=100, processes=1)
-    analysis = analyse(request)
-    return terminal_text(analysis), analysis.metrics, analysis.comparisons, analysis.worst, analysis.losses
+    options = {"samples": 100, "mean_samples": 50, "processes": 1}
+    found = analyse(Request([folder / "base", folder / "later"], None, folder / "cache.json", **options))
+    return terminal_text(found), found.metrics, found.comparisons, found.worst, found.losses, found.means
 
 
 def _make_cache(folder: Path) -> None:
@@ -488,7 +488,7 @@ TARGETS = {
             {"base/scores.json": "json", "later/en-wo.hyp.txt": "text", "base/en-fr.hyp.txt": "text"},
             _read_results,
         ),
-        Target("cache", _make_cache, {"cache.json": "json"}, _read_results),
+        Target("cache", _make_cache, {"cache.json": "json", "report.resamples.bin": "bytes"}, _read_results),
         Target(
             "published",
             _copies("results/all_direction.spbleu"),

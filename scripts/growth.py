@@ -236,7 +236,7 @@ def main() -> None:
         if "evaluate" in parts:
             row |= evaluate(data, folder, languages)
         if "report" in parts:
-            row |= report(folder, "report", "significance,off-target,sentences")
+            row |= report(folder, "report", "intervals,significance,off-target,sentences,degeneration")
         if "texts" in parts:
             row |= report(folder, "texts", "significance")
         print({key: round(value, 3) for key, value in row.items()}, flush=True)

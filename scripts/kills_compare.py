@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from langspec_lora.report.analysis import RESAMPLES
+from langspec_lora.report.vector_file import VectorFile
+
 LOST_TIME = ("metrics", "previous_training_time")  # in a checkpoint's extra state
 
 
@@ -36,9 +39,17 @@ def differences(expected: Path, actual: Path) -> list[str]:
             found += [f"{name}: {place} differs" for place in unequal(tensors(one[name]), tensors(two[name]), "")]
         elif name.endswith(".json"):  # in a cache the order depends on which process was the first
             found += [f"{name} differs"] * (record(one[name], ours) != record(two[name], theirs))
+        elif name.endswith(RESAMPLES):  # likewise
+            found += [f"{name} differs"] * (vectors(one[name]) != vectors(two[name]))
         elif named(one[name].read_bytes(), ours) != named(two[name].read_bytes(), theirs):
             found.append(f"{name} differs")
     return found
+
+
+def vectors(path: Path) -> dict[str, bytes]:
+    """What a file of the scores of resamples holds."""
+    file = VectorFile(path)
+    return {key: file[key].tobytes() for key in file}
 
 
 def hashes(paths: dict[str, Path]) -> dict[bytes, bytes]:

@@ -14,7 +14,7 @@ from langspec_lora.benchmark.measure import ratio
 from langspec_lora.benchmark.workload import PAPER, SHAPES
 from langspec_lora.files import write_json, write_whole
 from langspec_lora.naming import some_of
-from langspec_lora.report.tables import Table
+from langspec_lora.report.table import Table
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,13 @@ def stored_langs(args: Namespace | None) -> tuple[str, ...]:
     return tuple(check_name(name, "the checkpoint's argument langs") for name in names)
 
 
+def stored_directions(args: Namespace | None) -> frozenset[str]:
+    """The directions, such as ``en-fr``, that a checkpoint was trained with; empty if its arguments do not say."""
+    pairs = getattr(args, "lang_pairs", None) or ()
+    names = pairs.split(",") if isinstance(pairs, str) else pairs if isinstance(pairs, (list, tuple)) else ()
+    return frozenset(name.strip() for name in names if isinstance(name, str) and name.count("-") == 1)
+
+
 def model_settings(args: Namespace) -> dict[str, Any]:
     """The settings that a model depends on besides its adapters, as an adapter folder holds them.
 

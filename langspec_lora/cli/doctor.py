@@ -201,20 +201,27 @@ def check_apex() -> Iterator[Finding]:
     yield Finding("apex", f"NVIDIA's, {parts}")
 
 
+HERE = 'pip install ".[{}]"'
+"""How to install an extra."""
+
+
 def check_extras() -> Iterator[Finding]:
     """The libraries of our extras, all optional."""
     from langspec_lora.evaluation.metrics import MODEL_METRICS
 
-    for name, extra, purpose in (
-        ("transformers", "hf", "export and import of Hugging Face's models"),
-        ("peft", "hf", "loads exported LoRA folders; the benchmark"),
-        ("py3langid", "lid", "wrong language in reports"),
-        *((metric.package, metric.extra, f"evaluate {metric.flag}") for metric in MODEL_METRICS.values()),
+    for name, install, purpose in (
+        ("transformers", HERE.format("hf"), "export and import of Hugging Face's models"),
+        ("peft", HERE.format("hf"), "loads exported LoRA folders; the benchmark"),
+        ("py3langid", HERE.format("lid"), "wrong language in reports"),
+        *(
+            (metric.package, metric.install or HERE.format(metric.extra), f"evaluate {metric.flag}")
+            for metric in MODEL_METRICS.values()
+        ),
     ):
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:
-            yield Finding(name, f'not installed (optional: {purpose}; pip install ".[{extra}]")')
+            yield Finding(name, f"not installed (optional: {purpose}; {install})")
 
 
 def check_user_dir() -> Iterator[Finding]:

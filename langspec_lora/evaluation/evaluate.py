@@ -15,7 +15,7 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation import torchrun
 from langspec_lora.evaluation.decoding import Decoder
-from langspec_lora.evaluation.metrics import MODEL_METRICS
+from langspec_lora.evaluation.metrics import MODEL_METRICS, SACREBLEU_METRICS, RequestedScorer, Scorer
 from langspec_lora.evaluation.options import EvaluationOptions
 from langspec_lora.evaluation.prepare import Evaluation, check, prepare
 from langspec_lora.evaluation.results import LOCK, RESULT_FILES, SETTINGS, decoded, hypotheses_path, look_again
@@ -46,7 +46,13 @@ def run(evaluation: Evaluation) -> dict[Direction, dict[str, Any]]:
     """Decodes and scores what an evaluation has left to do; see :func:`evaluate`."""
     options, start = evaluation.options, time.monotonic()
     cpu = options.model.device == "cpu"
-    scorers = [MODEL_METRICS[name].load(model, cpu) for name, model in options.scoring.models.items()]
+    scoring = options.scoring
+    scorers: list[Scorer] = [
+        RequestedScorer(metric, scoring.tokenize)
+        for name, metric in SACREBLEU_METRICS.items()
+        if name in scoring.metrics and not metric.always
+    ]
+    scorers += [MODEL_METRICS[name].load(model, cpu) for name, model in scoring.models.items()]
     if evaluation.to_decode:
         processes = f", by {torchrun.count()} processes" if torchrun.count() > 1 else ""
         _say(f"{counted(len(evaluation.to_decode))} to decode{processes}, loading {options.model}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from langspec_lora.checkpoints.arguments import stored_languages
+from langspec_lora.checkpoints.arguments import stored_directions, stored_languages
 from langspec_lora.checkpoints.outline import Outline
 from langspec_lora.checkpoints.vocabulary_files import given_dictionary
 from langspec_lora.data.directions import Direction, choose_directions, find_directions
@@ -55,6 +55,8 @@ class Evaluation:
         provenance: whether the hypotheses in the folder were made with them.
         texts: source texts and references.
         levels: resource level of each language, where a checkpoint has adapters.
+        trained: the directions of the model's training between the languages of ``to_score``, by their names; None if
+            the checkpoints do not say.
         found: which ``settings.json`` lay in the folder; see :func:`~langspec_lora.evaluation.settings.file_state`.
     """
 
@@ -68,6 +70,7 @@ class Evaluation:
     texts: SplitText
     levels: Mapping[str, str]
     found: object
+    trained: frozenset[str] | None = None
 
 
 def check(options: EvaluationOptions) -> Inputs:
@@ -130,6 +133,7 @@ def prepare(inputs: Inputs) -> Evaluation:
         texts,
         _levels(inputs.outlines, languages_of(to_score)),
         found,
+        _trained(inputs.outlines, options.model.adapters, languages_of(to_score)),
     )
 
 
@@ -155,6 +159,21 @@ def _levels(outlines: Sequence[Outline], languages: Sequence[str]) -> dict[str, 
     table = next(filter(None, map(stored_languages, outlines)), None)
     levels = {} if table is None else dict(zip(table.names, table.levels, strict=True))
     return {name: level for name, level in levels.items() if name in languages}
+
+
+def _trained(outlines: Sequence[Outline], adapters: bool, languages: Sequence[str]) -> frozenset[str] | None:
+    """The training directions between some languages: those of the adapters, or else those of plain models.
+
+    What the base of adapters was trained with, their checkpoint does not say.
+    """
+    with_adapters = [outline for outline in outlines if stored_languages(outline) is not None]
+    if with_adapters and not adapters:
+        return None
+    stored = [stored_directions(outline.model_args) for outline in with_adapters or outlines]
+    if not all(stored):
+        return None
+    wanted = set(languages)
+    return frozenset(name for name in frozenset().union(*stored) if set(name.split("-")) <= wanted)
 
 
 def _check_lengths(texts: SplitText, sides: Mapping[Direction, Path]) -> None:

@@ -29,7 +29,7 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.metrics import METRICS, USUAL_METRICS
 from langspec_lora.evaluation.scores_file import is_score, parse_scores
 from langspec_lora.files import below, read_json, read_lines
 from langspec_lora.naming import some_of
@@ -80,7 +80,7 @@ def scores_csv(scores: Mapping[Direction, Mapping]) -> str:
     """One line a direction: source, target, every metric that any direction has, and the number of sentences."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = [name for name in METRICS if name in SACREBLEU_METRICS or any(name in score for score in scores.values())]
+    metrics = [name for name in METRICS if name in USUAL_METRICS or any(name in score for score in scores.values())]
     writer.writerow(["source", "target", *metrics, "sentences"])
     for direction, score in scores.items():
         cells = [f"{score[metric]:.2f}" if metric in score else "" for metric in metrics]
@@ -108,6 +108,8 @@ class Run:
         tokenize: sacrebleu's name of the BLEU tokenizer, where the folder says so.
         references: the folder from which the references were read, where the folder says so.
         levels: resource level of each language, where the folder says so.
+        trained: the directions, by name, that the model was trained with, as far as its languages are evaluated; None
+            if the folder does not say.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Run:
     tokenize: str = ""
     references: str = ""
     levels: Mapping[str, str] = field(default_factory=dict)
+    trained: frozenset[str] | None = None
 
     def metric(self, name: str) -> Mapping[Direction, float]:
         """The score of each direction by one metric.
@@ -157,6 +160,7 @@ def read_run(folder: Path, name: str) -> Run:
             held.tokenize,
             held.references,
             held.levels,
+            held.trained,
         )
     (_, above), *named = _published_blocks(read_lines(scores_file))
     blocks = [(direction, block) for direction, block in named if direction is not None]

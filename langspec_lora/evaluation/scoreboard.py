@@ -11,7 +11,7 @@ from typing import Any
 from langspec_lora import __version__
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, ModelScorer
+from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS, Scorer
 from langspec_lora.evaluation.prepare import Evaluation, by_target
 from langspec_lora.evaluation.results import (
     PUBLISHED,
@@ -41,11 +41,11 @@ class Scoreboard:
 
     Args:
         evaluation: what is scored; its ``to_score`` is the order in which the directions are written.
-        scorers: models of further metrics.
+        scorers: of further metrics.
         locks: those of the results folder.
     """
 
-    def __init__(self, evaluation: Evaluation, scorers: Sequence[ModelScorer], locks: Locks) -> None:
+    def __init__(self, evaluation: Evaluation, scorers: Sequence[Scorer], locks: Locks) -> None:
         self._evaluation, self._scorers, self._locks = evaluation, scorers, locks
         self._out, self._texts = evaluation.options.out, evaluation.texts
         self._versions = _versions()
@@ -56,6 +56,7 @@ class Scoreboard:
         self._added: set[Direction] = set()  # the scores of the others may be of other texts
         self._signatures: dict[str, str] = {}
         self._levels: dict[str, str] = dict(evaluation.levels)
+        self._trained = evaluation.trained
         self._references: tuple[tuple, TargetScorer] | None = None
         self._sources: tuple[tuple, list[str]] | None = None
         self._written, self._pause = time.monotonic(), _SECONDS_BETWEEN_FILES
@@ -129,6 +130,7 @@ class Scoreboard:
                 return {}
             languages, metrics = languages_of([*scores]), set().union(*scores.values())
             levels = {name: level for name, level in self._levels.items() if name in languages}
+            trained = [name for name in sorted(self._trained or ()) if set(name.split("-")) <= set(languages)]
             content = {
                 "scoring": self._scoring,
                 "signatures": {name: self._signatures[name] for name in METRICS if name in metrics},
@@ -136,6 +138,7 @@ class Scoreboard:
                 "versions": self._versions,
                 "settings": read_json(self._out / SETTINGS),
                 **({"levels": levels} if levels else {}),
+                **({} if self._trained is None else {"trained": trained}),
                 "directions": {str(direction): score for direction, score in scores.items()},
             }
             write_json(self._out / SCORES, sealed(content))
@@ -169,6 +172,8 @@ class Scoreboard:
         kept_signatures = {name: text for name, text in held.signatures.items() if name not in outdated}
         self._signatures = {**kept_signatures, **self._signatures}
         self._levels = {**self._levels, **held.levels, **self._evaluation.levels}
+        if held.trained is not None:
+            self._trained = held.trained | (self._trained or frozenset())
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() - self._written > self._pause:

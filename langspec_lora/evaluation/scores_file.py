@@ -12,7 +12,7 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import METRICS, SACREBLEU_METRICS
+from langspec_lora.evaluation.metrics import METRICS, USUAL_METRICS
 from langspec_lora.files import json_text
 from langspec_lora.languages import LEVELS
 from langspec_lora.naming import some_of
@@ -33,6 +33,7 @@ class ScoresFile:
         settings: how the hypotheses were made.
         references: the folder that the references came from.
         levels: resource level of each language, where the checkpoint has them.
+        trained: the directions of the model's training between the languages of the entries; None if not known.
     """
 
     entries: Mapping[Direction, Mapping[str, Any]]
@@ -42,6 +43,7 @@ class ScoresFile:
     settings: Mapping[str, Any]
     references: str
     levels: Mapping[str, str]
+    trained: frozenset[str] | None = None
 
     @property
     def tokenize(self) -> str:
@@ -93,6 +95,9 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
     levels = reader.mapping(content, "levels") if "levels" in content else {}
     if not all(level in LEVELS for level in levels.values()):
         raise reader.damaged(f"holds levels other than {some_of(LEVELS)}")
+    trained = content.get("trained")
+    if trained is not None and not (isinstance(trained, list) and all(isinstance(name, str) for name in trained)):
+        raise reader.damaged("holds trained that is not a list of directions")
     subset = settings.get("subset", "")
     if not isinstance(subset, str) or "/" in subset:
         raise reader.damaged(f"holds the subset {str(subset)[:40]!r}")
@@ -104,6 +109,7 @@ def parse_scores(content: Mapping[str, Any], path: Path) -> ScoresFile:
         settings,
         reader.text(content, "references") if "references" in content else "",
         levels,
+        None if trained is None else frozenset(trained),
     )
 
 
@@ -140,7 +146,7 @@ class _Reader:
             raise self.damaged(f"holds no scores of {direction}")
         for name, metric in METRICS.items():
             # A file of an earlier version has neither scores nor a signature of a metric that was added later.
-            if (name in entry or (name in SACREBLEU_METRICS and name in signatures)) and not is_score(
+            if (name in entry or (name in USUAL_METRICS and name in signatures)) and not is_score(
                 entry.get(name), *metric.bounds
             ):
                 raise self.damaged(f"says that {name} of {direction} is {_shown(entry.get(name))}")

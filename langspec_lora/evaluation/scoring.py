@@ -9,9 +9,9 @@ from typing import Any
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics import SACREBLEU_METRICS
+from langspec_lora.evaluation.metrics import USUAL_METRICS
 
-ENTRY_KEYS = frozenset((*SACREBLEU_METRICS, "bleu_json", "sentences", "hypotheses_sha256", "references_sha256"))
+ENTRY_KEYS = frozenset((*USUAL_METRICS, "bleu_json", "sentences", "hypotheses_sha256", "references_sha256"))
 """What :meth:`TargetScorer.score` returns of a direction."""
 
 
@@ -32,7 +32,7 @@ class TargetScorer:
     def _metrics(self) -> dict[str, Any]:
         return {
             name: metric.build(metric.arguments(self.tokenize), self.references)
-            for name, metric in SACREBLEU_METRICS.items()
+            for name, metric in USUAL_METRICS.items()
         }
 
     def score(self, direction: Direction, hypotheses: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from langspec_lora.evaluation.results import Run
 from langspec_lora.languages import LEVELS, PAPER_LEVELS
 from langspec_lora.naming import some_of
 
+NOT_TRAINED = "not trained"
+"""The group of directions that training never saw."""
+
 
 def known_levels(runs: Sequence[Run], directions: Sequence[Direction]) -> tuple[Mapping[str, str], list[str]]:
     """The levels that the runs have stored, of which the first count, or else the paper's, and remarks on them.
@@ -72,6 +75,34 @@ def group_members(directions: Sequence[Direction], levels: Mapping[str, str]) ->
     for direction in directions if levels else ():
         groups[group_of(direction, levels)].append(direction)
     return {**{label: members for label, members in groups.items() if members}, "all": directions}
+
+
+def untrained_groups(
+    runs: Mapping[str, Sequence[Run]], directions: Sequence[Direction]
+) -> dict[str, Sequence[Direction]]:
+    """The directions that runs were not trained with, by the label of their group; none of runs that do not say.
+
+    Args:
+        runs: the seeds of each run, by its name.
+        directions: those of the report.
+    """
+    lacking: dict[str, tuple[Direction, ...]] = {}
+    for name, seeds in runs.items():
+        known = [seed.trained for seed in seeds if seed.trained is not None]
+        if known:
+            trained = frozenset().union(*known)
+            lacking[name] = tuple(direction for direction in directions if str(direction) not in trained)
+    if len(set(lacking.values())) == 1:
+        lacking = {"": next(iter(lacking.values()))}
+    return {f"{NOT_TRAINED} by {name}" if name else NOT_TRAINED: found for name, found in lacking.items() if found}
+
+
+def with_untrained(
+    groups: Mapping[str, Sequence[Direction]], untrained: Mapping[str, Sequence[Direction]]
+) -> dict[str, Sequence[Direction]]:
+    """Groups with further ones before the last, which is that of all directions."""
+    *levels, last = groups.items()
+    return {**dict(levels), **untrained, **dict([last])}
 
 
 def mean(values: Mapping[Direction, float], members: Iterable[Direction]) -> float | None:

@@ -6,19 +6,21 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from sacrebleu.metrics import CHRF
 
 from langspec_lora.errors import printable
-from langspec_lora.report import tables
+from langspec_lora.evaluation.metrics import METRICS
+from langspec_lora.report import mean_tables, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.heat_map import Matrix, pixels, spans, step, stylesheet
 from langspec_lora.report.map_list import arrow, drawn_maps, off_target_maps
-from langspec_lora.report.measure import SHOWN, Sentence
-from langspec_lora.report.tables import Table
+from langspec_lora.report.measure import Sentence
+from langspec_lora.report.measure_direction import SHOWN
+from langspec_lora.report.table import Table
 from langspec_lora.report.texts import TextFile
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
@@ -27,6 +29,8 @@ _ROOM_FOR_NAME = 16  # pixels that a name takes across
 
 _ROOM_FOR_MAP = 1188  # pixels of a screen of 1280, without margins and the gaps between groups
 _ROOM_FOR_LEVEL = 20  # pixels of the names of the groups
+
+_WITH_INTERVAL = re.compile(r"([+-]?\d.*) (\([-+0-9., ]+\))")
 
 _CELLS_UP_TO = 60  # languages up to which each cell of a map is an element; 200 would have 40,000
 _ROWS_ON_A_PAGE = 100
@@ -42,7 +46,8 @@ def html_report(analysis: Analysis) -> str:
     environment = Environment(
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"styled": _styled, "data": _data, "printable": printable}
+    styled = partial(_styled, higher_is_better=METRICS[analysis.metric].higher_is_better)
+    environment.filters |= {"styled": styled, "data": _data, "printable": printable}
     width, _ = cell_shape(analysis.languages)
     maps = [(matrix, map_table(matrix, f"{stem}.png")) for stem, matrix in drawn_maps(analysis).items()]
     directions = tables.directions_table(analysis)
@@ -52,20 +57,38 @@ def html_report(analysis: Analysis) -> str:
         colours=Markup(stylesheet()),
         names=[run.name for run in analysis.runs],
         shown=SHOWN,
-        groups=_beside(tables.group_table(analysis), tables.verdict_table(analysis)),
+        **_means(analysis),
         languages=_languages(analysis),
         map_width=width * len(analysis.languages) + _name_width(analysis.languages) + _ROOM_FOR_LEVEL + 8,
         maps=[described for matrix, described in maps if not matrix.signed],
         differences=[described for matrix, described in maps if matrix.signed],
         off_target_maps=[map_table(matrix) for matrix in off_target_maps(analysis)],
-        directions=_styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
+        directions=styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
         worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
         losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],
     )
 
 
+def _means(analysis: Analysis) -> dict[str, object]:
+    """The tables of the groups: means and differences, in one table as long as they are mere numbers."""
+    verdicts, several = tables.verdict_table(analysis), len(analysis.runs) > 1
+    if not (analysis.means or analysis.seeds):
+        groups = _beside(tables.group_table(analysis), verdicts)
+        return {"groups": groups, "mean_notes": mean_tables.relative_notes(analysis)}
+    return {
+        "groups": tables.group_table(analysis, differences=False),
+        "against": _beside(mean_tables.difference_table(analysis), verdicts) if several else None,
+        "mean_notes": mean_tables.mean_notes(analysis),
+        "seeds": mean_tables.seed_table(analysis),
+    }
+
+
 def _styled(
-    table: Table, over: Sequence[tuple[str, int]] = (), starts: Sequence[int] = (), paged: bool = False
+    table: Table,
+    over: Sequence[tuple[str, int]] = (),
+    starts: Sequence[int] = (),
+    paged: bool = False,
+    higher_is_better: bool = True,
 ) -> dict[str, object]:
     """A table for the template.
 
@@ -73,6 +96,7 @@ def _styled(
         table: its text; it has lines.
         over: names above the columns, each with the number of columns that it spans.
         starts: columns with a line before them.
+        higher_is_better: whether differences above zero are gains.
         paged: whether the page gets the lines as data, of which its script shows some at a time.
     """
     columns = list(zip(*table.cells, strict=True))
@@ -80,10 +104,14 @@ def _styled(
     styles = [[name for name, on in (("text", textual[i]), ("start", i in starts)) if on] for i in range(len(columns))]
 
     def cell(text: str, column: int) -> dict[str, str]:
+        interval = ""
+        if match := _WITH_INTERVAL.fullmatch(text):
+            text, interval = match[1], match[2].replace("-", "−")
         # Only differences have a sign.
-        difference = float(text) if re.fullmatch(r"[+-]\d+(\.\d+)?", text) else 0.0
-        sign = ["gain"] if difference > 0 else ["drop"] if difference < 0 else []
-        return {"text": text.replace("-", "−") if sign else printable(text), "style": " ".join(styles[column] + sign)}
+        difference = float(text.removesuffix(" %")) if re.fullmatch(r"[+-]\d+(\.\d+)?( %)?", text) else 0.0
+        sign = (["gain"] if (difference > 0) == higher_is_better else ["drop"]) if difference else []
+        shown = text.replace("-", "−") if sign else printable(text)
+        return {"text": shown, "style": " ".join(styles[column] + sign), "interval": interval}
 
     return {
         "over": over,
@@ -115,7 +143,8 @@ def _languages(analysis: Analysis) -> dict[str, object]:
     width = (len(table.header) - 2) // 2
     names = [name.removeprefix("from: ").removeprefix("into: ") for name in table.header]
     over = (("", 2), ("from it", width), ("into it", width))
-    return _styled(Table(names, table.cells), over, (2, 2 + width))
+    higher = METRICS[analysis.metric].higher_is_better
+    return _styled(Table(names, table.cells), over, (2, 2 + width), higher_is_better=higher)
 
 
 def _sentences(
@@ -131,9 +160,10 @@ def _sentences(
         shown = [("source", source, read(texts.source)[sentence.index])] if texts.source else []
         shown.append(("reference", target, reference))
         for number in [run] if base is None else [base, run]:
-            hypothesis = read(texts.hypotheses[number])[sentence.index]
-            score = "" if base is None else f" ({chrf.sentence_score(hypothesis, [reference]).score:.1f})"
-            shown.append((analysis.runs[number].name + score, target, hypothesis))
+            for place in analysis.numbers[number]:
+                hypothesis = read(texts.hypotheses[place])[sentence.index]
+                score = "" if base is None else f" ({chrf.sentence_score(hypothesis, [reference]).score:.1f})"
+                shown.append((analysis.all_runs[place].name + score, target, hypothesis))
         items.append(
             {
                 "direction": arrow(sentence.direction),

@@ -22,7 +22,7 @@ from langspec_lora.errors import UserError
 from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
-from langspec_lora.report.tables import Table, markdown_text
+from langspec_lora.report.table import Table, markdown_text
 from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site, in_model_order
 
 if TYPE_CHECKING:

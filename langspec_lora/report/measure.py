@@ -8,70 +8,60 @@ import os
 import signal
 import time
 from collections import Counter, UserDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from multiprocessing import get_context
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sacrebleu
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
 from langspec_lora.progress import Progress
-from langspec_lora.report import off_target, significance
+from langspec_lora.report import off_target
+from langspec_lora.report.measure_direction import (
+    SHOWN,
+    VECTORS,
+    MeasureOptions,
+    Ranked,
+    Task,
+    files_of_runs,
+)
+from langspec_lora.report.measure_direction import (
+    measure_direction as _measure_direction,
+)
 from langspec_lora.report.off_target import Judge
-from langspec_lora.report.significance import SEED, MetricSettings, Resampled
+from langspec_lora.report.significance import SEED, MetricSettings
 from langspec_lora.report.texts import DirectionTexts, TextFile
-
-SHOWN = 20
-"""Sentences in a list of the worst."""
-
-CHRF = MetricSettings("chrf", "", (("word_order", 2),))
-"""Ranks sentences."""
-
-Ranked = Sequence[tuple[float, int]]
-"""Value and index of the lowest sentences of one direction, lowest first."""
+from langspec_lora.report.vector_file import VectorFile
 
 Measured = Mapping[tuple[str, int], Mapping[Direction, Any]]
 """What was measured of each direction, by kind of measurement and number of the run:
 
-* ``bootstrap``: the uncorrected p-value of a later run against the first;
+* ``bootstrap`` or ``randomization``: the uncorrected p-value of a later run against the first;
 * ``worst``: a run's lowest sentences by chrF++, :data:`Ranked`; empty hypotheses are not among them;
 * ``losses``: those of a later run that lost most chrF++ against the first, likewise;
-* ``wrong``: a run's number of hypotheses in another language, and of those without a letter.
+* ``wrong``: the number of hypotheses in another language, and of those without a letter, in a file of hypotheses;
+* ``degenerate``: what :func:`~langspec_lora.report.degeneration.count_degenerate` counts in such a file;
+* ``copy``, number 0: the score of the source text as if it were a translation;
+* ``resampled``: a key of :class:`~langspec_lora.report.vector_file.VectorFile`: the scores of the resamples of a file
+  of hypotheses;
+* ``swapped``: likewise the scores of the first run, then those of a later one, in trials that swap their sentences.
+
+The number is that of a run, or where it says so that of a file in :attr:`DirectionTexts.hypotheses`, of which a run of
+several seeds has several.
 """
 
 _FORMAT = 2  # of what is measured; another number leaves the caches of earlier versions aside
 _SECONDS_BETWEEN_SAVES = 20.0
 _MOST_PROCESSES = 8
 _DIRECTIONS_WORTH_A_PROCESS = 8
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """What to measure.
-
-    Attributes:
-        metric: the metric of the paired bootstrap; None leaves the test out.
-        samples: its resamples.
-        sentences: whether to look for the worst sentences.
-        judges: for each target language how wrong language is told; empty leaves that out.
-    """
-
-    metric: MetricSettings | None
-    samples: int
-    sentences: bool
-    judges: Mapping[str, Judge]
-
-
-_Task = tuple[DirectionTexts, MeasureOptions, Mapping[tuple[str, int], str]]
-"""What to measure of one direction, and the keys of that which the cache lacks, by kind and run."""
 
 
 class Cache(UserDict[str, Any]):
@@ -123,7 +113,11 @@ def _read_hashed(path: Path) -> dict[str, Any]:
 
 
 def measure(
-    texts: Mapping[Direction, DirectionTexts], options: MeasureOptions, cache: Cache, processes: int | None = None
+    texts: Mapping[Direction, DirectionTexts],
+    options: MeasureOptions,
+    cache: Cache,
+    processes: int | None = None,
+    vectors: VectorFile | None = None,
 ) -> Measured:
     """Measures every direction; what the cache holds is taken from there.
 
@@ -132,27 +126,36 @@ def measure(
         options: what to measure.
         cache: what was measured before; it is added to, and saved even where this is interrupted.
         processes: how many to use; None for one for each core, up to eight.
+        vectors: likewise, for the measurements that are vectors.
     """
+    if vectors is None:
+        assert not options.draws
+        vectors = VectorFile(Path(os.devnull))
     keys = {direction: _keys(files, options) for direction, files in texts.items()}
-    tasks: list[_Task] = []
+    tasks: list[Task] = []
     # Directions into one language follow each other: its references are prepared once in each process.
     for direction in sorted(texts, key=lambda d: (d.target, d.source)):
-        missing = {what: key for what, key in keys[direction].items() if key not in cache}
+        wanted = keys[direction].items()
+        missing = {what: key for what, key in wanted if key not in (vectors if what[0] in VECTORS else cache)}
         if missing:
             judges = {direction.target: options.judges[direction.target]} if options.judges else {}
-            tasks.append((texts[direction], replace(options, judges=judges), missing))
+            draws = {direction: options.draws[direction]} if options.draws else {}
+            tasks.append((texts[direction], replace(options, judges=judges, draws=draws), missing))
     if tasks:
         try:
             with Progress(total=len(tasks), unit="direction", desc="sentences") as progress:
                 for values in _run(tasks, processes or _cores()):
+                    for key in [key for key, value in values.items() if isinstance(value, np.ndarray)]:
+                        vectors.add(key, values.pop(key))
                     cache.add(values)
                     progress.update()
         finally:
             cache.save()
+            vectors.save()
     measured: dict[tuple[str, int], dict[Direction, Any]] = defaultdict(dict)
     for direction, asked in keys.items():
         for what, key in asked.items():
-            measured[what][direction] = cache[key]
+            measured[what][direction] = key if what[0] in VECTORS else cache[key]
     return measured
 
 
@@ -181,21 +184,45 @@ def _key(*parts: object) -> str:
 
 
 def _keys(texts: DirectionTexts, options: MeasureOptions) -> dict[tuple[str, int], str]:
-    """The keys of a direction's measurements by kind and run; each names all that the measurement depends on."""
-    reference, first, version = texts.reference.sha256, texts.hypotheses[0].sha256, sacrebleu.__version__
-    keys = {}
-    for run, own in enumerate(file.sha256 for file in texts.hypotheses):
+    """The keys of a direction's measurements, whose kinds and numbers are those of :data:`Measured`.
+
+    Each names all that the measurement depends on.
+    """
+    reference, version = texts.reference.sha256, sacrebleu.__version__
+    hashes = [file.sha256 for file in texts.hypotheses]
+    # What a run of one file depends on, and what one of several seeds does: the number decides which are drawn.
+    runs = [
+        hashes[files[0]] if len(files) == 1 else [run, *(hashes[file] for file in files)]
+        for run, files in enumerate(files_of_runs(texts, options))
+    ]
+    keys: dict[tuple[str, int], str] = {}
+
+    def scored(metric: MetricSettings) -> tuple[object, ...]:
+        return metric.signature, metric.arguments, version
+
+    for run, own in enumerate(runs):
         if options.metric and run:
-            test = (options.metric.signature, options.metric.arguments, version, options.samples, SEED)
-            keys["bootstrap", run] = _key("bootstrap", test, reference, first, own)
+            test = (*scored(options.metric), options.samples, SEED)
+            keys[options.test, run] = _key(options.test, test, reference, runs[0], own)
         if options.sentences:
             keys["worst", run] = _key("worst", version, reference, own)
         if options.sentences and run:
-            keys["losses", run] = _key("losses", version, reference, first, own)
+            keys["losses", run] = _key("losses", version, reference, runs[0], own)
+        if options.drawn_metric and options.draws and options.test == "randomization" and run:
+            drawn = (*scored(options.drawn_metric), options.draw_samples, options.draws[texts.direction])
+            keys["swapped", run] = _key("swapped", drawn, reference, runs[0], own)
+    for number, digest in enumerate(hashes):
         if options.judges:
             judge = options.judges[texts.direction.target]
             judged_by = (asdict(judge), off_target.identifier_version() if judge.identified else "")
-            keys["wrong", run] = _key("wrong", judged_by, own)
+            keys["wrong", number] = _key("wrong", judged_by, digest)
+        if options.degeneration:
+            keys["degenerate", number] = _key("degenerate", reference, texts.source and texts.source.sha256, digest)
+        if options.drawn_metric and options.draws:
+            drawn = (*scored(options.drawn_metric), options.draw_samples, options.draws[texts.direction])
+            keys["resampled", number] = _key("resampled", drawn, reference, digest)
+    if options.copy_metric and texts.source:
+        keys["copy", 0] = _key("copy", scored(options.copy_metric), reference, texts.source.sha256)
     return keys
 
 
@@ -204,7 +231,7 @@ def _cores() -> int:
     return min(usable, _MOST_PROCESSES)
 
 
-def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
+def _run(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, Any]]:
     if processes == 1 or len(tasks) < _DIRECTIONS_WORTH_A_PROCESS:
         yield from map(_measure_direction, tasks)
         return
@@ -217,54 +244,6 @@ def _run(tasks: Sequence[_Task], processes: int) -> Iterator[dict[str, Any]]:
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _measure_direction(task: _Task) -> dict[str, Any]:
-    """What a task asks for, by its keys."""
-    texts, options, keys = task
-    reference, first = texts.reference, texts.hypotheses[0]
-    scored = [index for index, line in enumerate(_lines(reference)) if line.strip()]
-    values: dict[str, Any] = {}
-    for (kind, run), key in keys.items():
-        own = texts.hypotheses[run]
-        if kind == "bootstrap" and options.metric:
-            base, later = (_resampled(options.metric, options.samples, reference, file) for file in (first, own))
-            values[key] = significance.p_value(base, later)
-        elif kind == "worst":
-            values[key] = lowest(_chrf(reference, own), [index for index in scored if _lines(own)[index].strip()])
-        elif kind == "losses":
-            before, after = _chrf(reference, first), _chrf(reference, own)
-            values[key] = lowest([new - old for old, new in zip(before, after, strict=True)], scored)
-        elif kind == "wrong":
-            values[key] = off_target.count_wrong(options.judges[texts.direction.target], _lines(own))
-    return values
-
-
-# Three at a time are in use: the references, which the next direction may share, the first run and another.
-_lines = lru_cache(maxsize=3)(TextFile.read)
-
-
-@lru_cache(maxsize=2)  # the tested metric and chrF++
-def _metric(settings: MetricSettings, references: TextFile) -> Any:
-    return settings.build(_lines(references))
-
-
-@lru_cache(maxsize=3)
-def _resampled(settings: MetricSettings, samples: int, reference: TextFile, hypotheses: TextFile) -> Resampled:
-    return significance.resample(settings, _metric(settings, reference), _lines(hypotheses), samples)
-
-
-@lru_cache(maxsize=3)
-def _chrf(reference: TextFile, hypotheses: TextFile) -> list[float]:
-    """chrF++ of each sentence, as ``sacrebleu --sentence-level`` prints it."""
-    metric = _metric(CHRF, reference)
-    statistics = metric._extract_corpus_statistics(_lines(hypotheses), None)
-    return [metric._compute_score_from_stats(counts).score for counts in statistics]
-
-
-def lowest(values: Sequence[float], among: Iterable[int]) -> Ranked:
-    """The lowest values of some sentences of a direction, as many as a list can show."""
-    return sorted((values[index], index) for index in among)[:SHOWN]
 
 
 @dataclass(frozen=True)

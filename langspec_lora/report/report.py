@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 
 from langspec_lora.errors import UserError
 from langspec_lora.files import write_whole
-from langspec_lora.report import tables
+from langspec_lora.report import mean_tables, table, tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.tables import DIRECTIONS
 
@@ -37,7 +37,7 @@ def terminal_text(analysis: Analysis) -> str:
 
 
 def write_files(analysis: Analysis, out: Path) -> list[Path]:
-    """Writes ``report.html``, ``.md`` and ``.csv``, ``report.directions.csv`` and the heat maps as PNG and SVG.
+    """Writes ``report.html``, ``.md``, ``.csv``, its tables as CSV, and the heat maps as PNG and SVG.
 
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
@@ -51,7 +51,8 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     texts = {
         "report.html": html_report(analysis),
         "report.md": _markdown(analysis, languages=True, pictures=pictures) + "\n",
-        "report.csv": tables.group_table(analysis).csv(),
+        "report.csv": mean_tables.group_csv(analysis),
+        mean_tables.LANGUAGES: mean_tables.language_csv(analysis),
         DIRECTIONS: tables.directions_table(analysis, full=True).csv(),
     }
     for name, text in texts.items():
@@ -64,5 +65,9 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
 
 def _markdown(analysis: Analysis, **options: object) -> str:
     environment = Environment(loader=PackageLoader("langspec_lora.report"), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"text": tables.markdown_text, "code": tables.markdown_code}
-    return environment.get_template("report.md.j2").render(analysis=analysis, tables=tables, **options).strip()
+    environment.filters |= {"text": table.markdown_text, "code": table.markdown_code}
+    return (
+        environment.get_template("report.md.j2")
+        .render(analysis=analysis, tables=tables, means=mean_tables, **options)
+        .strip()
+    )

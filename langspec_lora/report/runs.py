@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError, printable
 from langspec_lora.evaluation.metrics import METRICS
 from langspec_lora.evaluation.results import Run
 from langspec_lora.naming import some_of
+from langspec_lora.report.seeds import RunFolders, folders_of
 from langspec_lora.report.significance import comparable
 
 
-def run_names(folders: Sequence[Path], names: Sequence[str] | None) -> list[str]:
+def run_names(runs: Sequence[RunFolders], names: Sequence[str | None] | None) -> list[str]:
     """The name of each run: the names given, or else those of the folders.
 
+    Args:
+        runs: the folder of each, or those of its seeds, which need a name.
+        names: a name for each; None for the folder's.
+
     Raises:
-        UserError: not as many names as folders, or a name twice.
+        UserError: not as many names as runs, or a name twice.
     """
     if names is not None:
-        if len(names) != len(folders) or len(set(names)) != len(names):
+        given = [name for name in names if name is not None]
+        if len(names) != len(runs) or len(set(given)) != len(given):
             raise UserError(
-                f"--names gives {some_of(names, ',')} for {len(folders)} folders; give a different name to each folder"
+                f"--names gives {some_of(given, ',')} for {len(runs)} folders; give a different name to each folder"
             )
-        return _shown(names)
+        if len(given) == len(names):
+            return _shown(given)
+    unnamed = [run for run, name in zip(runs, names or [None] * len(runs), strict=True) if not name]
+    if several := next((run for run in unnamed if len(folders_of(run)) > 1), None):
+        raise UserError(f"the seeds {some_of(map(str, folders_of(several)))} have no name; give one to their mean")
     for depth in (1, 2):
-        found = ["/".join(folder.resolve().parts[-depth:]) for folder in folders]
+        folders = ["/".join(folders_of(run)[0].resolve().parts[-depth:]) for run in runs]
+        found = [name or folder for name, folder in zip(names or [None] * len(runs), folders, strict=True)]
         if len(set(found)) == len(found):
             return _shown(found)
     raise UserError(
-        f"the folders {some_of(folder.resolve().name for folder in folders)} have the same names; give --names"
+        f"the folders {some_of(folders_of(run)[0].resolve().name for run in runs)} have the same names; give --names"
     )
 
 

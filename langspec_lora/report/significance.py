@@ -1,6 +1,7 @@
-"""Which differences between two runs are significant: paired bootstrap, corrected over the directions.
+"""Which differences between two runs are significant: paired bootstrap or randomization, corrected over the directions.
 
-The test is sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) to the printed digit of its p-values.
+The tests are sacrebleu's ``--paired-bs`` (Koehn, EMNLP 2004) and ``--paired-ar`` (Riezler and Maxwell, ACL 2005
+workshop) to the printed digit of their p-values.
 ``sacrebleu.significance.PairedTest`` itself would take gigabytes and hours for hundreds of directions: it copies the
 counts of all sentences for each resample and scores them one by one. Here a resample is the number of times that it
 holds each sentence, so that the sums of all resamples are a product of matrices.
@@ -29,10 +30,17 @@ ALPHA = 0.05
 SEED = 12345
 """sacrebleu's own, so that its command line draws the same resamples."""
 
+TESTS = ("bootstrap", "randomization")
+"""What tells whether a difference is more than chance."""
+
+Seed = int | tuple[int, ...]
+"""What a generator of random numbers starts from."""
+
 Resampled = tuple[float, NDArray]
 """A score, and the scores of its resamples, ``(samples,)``."""
 
 _CHUNK = 1000  # resamples drawn at a time
+_SWAPS_AT_ONCE = 1024  # bits are drawn 32 at a time: whatever the number of sentences, these use all of them
 
 
 @dataclass(frozen=True)
@@ -120,10 +128,10 @@ def default_samples(directions: int) -> int:
     return 1000 * max(1, math.ceil(25 * directions / 1000))
 
 
-@lru_cache(maxsize=1)
-def _draws(sentences: int, samples: int) -> list[NDArray]:
+@lru_cache(maxsize=2)  # those of the tests of directions, and those of the means
+def _draws(sentences: int, samples: int, seed: Seed) -> list[NDArray]:
     """How often each resample holds each sentence: chunks ``(resamples, sentences)``, in the order sacrebleu draws."""
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng(seed)
     chunks = []
     for start in range(0, samples, _CHUNK):
         size = min(_CHUNK, samples - start)
@@ -134,19 +142,76 @@ def _draws(sentences: int, samples: int) -> list[NDArray]:
     return chunks
 
 
-def resampled_sums(statistics: Sequence[Sequence[float]], samples: int) -> NDArray:
+@lru_cache(maxsize=2)
+def _kept(sentences: int, samples: int, seed: Seed) -> list[NDArray]:
+    """Which sentences two runs do not swap: chunks of truth values ``(trials, sentences)``, as sacrebleu draws them."""
+    generator = np.random.default_rng(seed)
+    sizes = (min(_SWAPS_AT_ONCE, samples - start) for start in range(0, samples, _SWAPS_AT_ONCE))
+    return [generator.integers(2, size=(size, sentences), dtype=bool) for size in sizes]
+
+
+def _sums(table: NDArray, factors: Sequence[NDArray]) -> NDArray:
+    """Sums of a table, ``(sentences, counts)``, over its sentences, each as often as a sample's factors say.
+
+    Args:
+        table: whole numbers.
+        factors: chunks ``(samples, sentences)``.
+
+    Returns:
+        ``(samples, counts)``.
+    """
+    # Single precision holds whole numbers up to 16 million exactly: characters of a test set.
+    table = table.astype(np.float32)
+    return np.concatenate([chunk.astype(np.float32) @ table for chunk in factors]).astype(np.float64)
+
+
+def resampled_sums(statistics: Sequence[Sequence[float]], samples: int, seed: Seed = SEED) -> NDArray:
     """Sums over resamples, ``(samples, counts)``, of what a metric counted in sentences, ``(sentences, counts)``."""
-    # Whole numbers, of which single precision holds sums up to 16 million exactly: characters of a test set.
-    table = np.array(statistics, dtype=np.float32)
-    sums = [counts.astype(np.float32) @ table for counts in _draws(len(table), samples)]
-    return np.concatenate(sums).astype(np.float64)
+    return _sums(np.array(statistics), _draws(len(statistics), samples, seed))
 
 
-def resample(settings: MetricSettings, metric: Any, hypotheses: Sequence[str], samples: int) -> Resampled:
+def resample(
+    settings: MetricSettings, metric: Any, hypotheses: Sequence[str], samples: int, seed: Seed = SEED
+) -> Resampled:
     """Scores hypotheses and resamples of them with ``metric``, which was built from the settings and the references."""
-    statistics = metric._extract_corpus_statistics(hypotheses, None)
-    sums = resampled_sums(statistics, samples)
+    return resample_statistics(settings, metric, metric._extract_corpus_statistics(hypotheses, None), samples, seed)
+
+
+def resample_statistics(
+    settings: MetricSettings, metric: Any, statistics: Sequence[Sequence[float]], samples: int, seed: Seed = SEED
+) -> Resampled:
+    """The same of what ``metric`` has counted in each sentence of the hypotheses, ``(sentences, counts)``."""
+    sums = resampled_sums(statistics, samples, seed)
     return metric._aggregate_and_compute(statistics).score, SACREBLEU_METRICS[settings.name].scores_from_sums(sums)
+
+
+def swap_statistics(
+    settings: MetricSettings,
+    base: Sequence[Sequence[float]],
+    later: Sequence[Sequence[float]],
+    samples: int,
+    seed: Seed = SEED,
+) -> tuple[NDArray, NDArray]:
+    """Scores of two runs that swap their hypotheses of each sentence at random, ``(samples,)`` each.
+
+    Args:
+        settings: the metric.
+        base: what it has counted in each sentence of one run, ``(sentences, counts)``.
+        later: likewise of the other.
+        samples: trials.
+        seed: of the trials.
+    """
+    one, other = np.array(base, dtype=np.float64), np.array(later, dtype=np.float64)
+    kept = _sums(one - other, _kept(len(one), samples, seed))
+    scores = SACREBLEU_METRICS[settings.name].scores_from_sums
+    return scores(other.sum(axis=0) + kept), scores(one.sum(axis=0) - kept)
+
+
+def randomized_p_value(difference: float, trials: NDArray) -> float:
+    """Tests a difference against those of trials, ``(samples,)``, in which the two runs swap sentences at random."""
+    from sacrebleu.significance import _compute_p_value
+
+    return _compute_p_value(np.abs(trials), abs(difference)) if difference else 1.0
 
 
 def p_value(base: Resampled, later: Resampled) -> float:
@@ -174,9 +239,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def compare(p_values: Mapping[Direction, float], differences: Mapping[Direction, float]) -> Comparison:
+def compare(
+    p_values: Mapping[Direction, float], differences: Mapping[Direction, float], higher_is_better: bool = True
+) -> Comparison:
     """Corrects the p-values of a run, and says which of its differences from the first run are significant."""
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    signs = {direction: "win" if difference > 0 else "loss" for direction, difference in differences.items()}
+    signs = {
+        direction: "win" if (difference > 0) == higher_is_better else "loss"
+        for direction, difference in differences.items()
+    }
     verdicts = {direction: signs[direction] if value < ALPHA else "tie" for direction, value in corrected.items()}
     return Comparison(p_values, corrected, verdicts)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.metrics.metric import ModelMetric, ModelScorer
+from langspec_lora.evaluation.metrics.metric import ModelMetric, Scorer
 
 BATCH_SIZE = 16
 """Sentences that the model reads at once."""
@@ -34,7 +34,7 @@ class Comet(ModelMetric):
         """See :class:`Metric`."""
         return "COMET is the mean over the sentences of a direction, times 100"
 
-    def load(self, model: str, cpu: bool) -> ModelScorer:
+    def load(self, model: str, cpu: bool) -> Scorer:
         """See :class:`ModelMetric`."""
         return CometScorer(model, cpu)
 

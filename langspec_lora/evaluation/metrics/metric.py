@@ -1,4 +1,4 @@
-"""What evaluation and report need from a metric: one number for a direction, from 0 to 100, higher is better."""
+"""What evaluation and report need from a metric: one number for a direction."""
 
 # NumPy is imported for types only: the command line reads names and labels from here.
 
@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 
 class Metric(ABC):
-    """Scores hypotheses against references; higher is better.
+    """Scores hypotheses against references.
 
     Attributes:
         name: its key in ``scores.json``, and its name for ``langspec-lora report --metric``.
         label: what people call it.
         bounds: the lowest and the highest score.
+        higher_is_better: whether a higher score is a better one.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     bounds: ClassVar[tuple[float, float]] = (0.0, 100.0)
+    higher_is_better: ClassVar[bool] = True
 
     def short_label(self, tokenize: str) -> str:
         """Its name on the terminal after an evaluation with this tokenizer."""
@@ -39,7 +41,13 @@ class Metric(ABC):
 
 
 class SacrebleuMetric(Metric):
-    """A metric of sacrebleu: every evaluation computes it, and the report tests its differences for significance."""
+    """A metric of sacrebleu, whose differences the report tests for significance.
+
+    Attributes:
+        always: whether every evaluation computes it; else ``langspec-lora evaluate --metrics NAME`` does.
+    """
+
+    always: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, arguments: Mapping[str, Any], references: Sequence[str]) -> Any:
@@ -82,8 +90,8 @@ class SacrebleuMetric(Metric):
         return f"{title} is sacrebleu's corpus score of each direction"
 
 
-class ModelScorer(Protocol):
-    """A metric's model, which scores directions."""
+class Scorer(Protocol):
+    """Scores directions by a metric that not every evaluation computes."""
 
     name: str
     label: str
@@ -96,17 +104,43 @@ class ModelScorer(Protocol):
         """The score of a direction; all three have as many sentences."""
 
 
+class RequestedScorer:
+    """Scores directions by a metric of sacrebleu that not every evaluation computes.
+
+    Args:
+        metric: the metric.
+        tokenize: sacrebleu's name of the BLEU tokenizer.
+    """
+
+    def __init__(self, metric: SacrebleuMetric, tokenize: str) -> None:
+        self.name, self.label = metric.name, metric.label
+        self._metric, self._arguments = metric, metric.arguments(tokenize)
+
+    @property
+    def signature(self) -> str:
+        """Sacrebleu's."""
+        trial = self._metric.build(self._arguments, ["a"])
+        trial.corpus_score(["a"], None)
+        return trial.get_signature().format()
+
+    def score(self, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> float:
+        """The score of a direction in percent."""
+        return self._metric.build(self._arguments, references).corpus_score(list(hypotheses), None).score
+
+
 class ModelMetric(Metric):
     """A metric that a model computes, only on request: ``langspec-lora evaluate --NAME MODEL``.
 
     Attributes:
         package: the package that it needs.
-        extra: the extra of this package that installs that.
+        extra: the extra of this package that installs that; empty if there is none.
+        install: how to install it otherwise.
         help: what its flag takes.
     """
 
     package: ClassVar[str]
-    extra: ClassVar[str]
+    extra: ClassVar[str] = ""
+    install: ClassVar[str] = ""
     help: ClassVar[str]
 
     @property
@@ -115,7 +149,7 @@ class ModelMetric(Metric):
         return f"--{self.name}"
 
     @abstractmethod
-    def load(self, model: str, cpu: bool) -> ModelScorer:
+    def load(self, model: str, cpu: bool) -> Scorer:
         """Finds a model.
 
         Args:

@@ -99,6 +99,20 @@ def test_levels_are_those_of_the_first_checkpoint_that_has_them(toy_data, checkp
     assert prepared(both).levels == {"wo": "low", "nl": "med"}
 
 
+def test_training_directions_are_those_of_the_adapters_or_else_of_a_plain_model(
+    toy_data, checkpoint, stock, tmp_path
+) -> None:
+    pair = {"lang_pairs": THREE}
+    trained = frozenset(name for name in toy.PAIRS if "sd" not in name)
+    assert len(toy.PAIRS) > len(trained) > 3
+    assert prepared(options(toy_data, checkpoint, tmp_path, **pair)).trained == trained
+    some = prepared(options(toy_data, checkpoint, tmp_path, lang_pairs="en-wo")).trained
+    assert some == {name for name in trained if set(name.split("-")) == {"en", "wo"}}
+    assert prepared(options(toy_data, stock, tmp_path, **pair)).trained == trained
+    # What the base was trained with, the checkpoint of its adapters does not say.
+    assert prepared(options(toy_data, checkpoint, tmp_path, **pair, adapters=False)).trained is None
+
+
 def test_an_evaluation_leaves_hypotheses_and_scores_and_says_what_it_does(
     toy_data, checkpoint, tmp_path, decoders, capsys
 ) -> None:

@@ -57,7 +57,7 @@ def board_of(folder: Path, tokenize: str = "13a", to_score=(EN_WO, OTHER), score
         texts=texts,
         to_score=to_score,
         provenance=Provenance(folder / "out", {"generation": {}}, {}),
-        **{"levels": {}, "directions": to_score, **more},
+        **{"levels": {}, "trained": None, "directions": to_score, **more},
     )
     return Scoreboard(evaluation, scorers, Locks(folder / "out" / ".lock"))
 
@@ -130,7 +130,8 @@ def digest(path: Path) -> str:
 def test_the_file_says_what_made_the_scores(folder) -> None:
     assert "levels" not in json.loads((folder / "out" / "scores.json").read_text())
     settings, levels = {"checkpoint": [], "beam": 5}, {"en": "high", "wo": "low"}
-    board = board_of(folder, to_score=(OTHER, EN_WO), settings=settings, levels=levels)
+    trained = frozenset({"wo-en", "en-fr"})  # of which one is between these languages
+    board = board_of(folder, to_score=(OTHER, EN_WO), settings=settings, levels=levels, trained=trained)
     for direction in (EN_WO, OTHER):
         board.add(direction)
     written = board.write()
@@ -146,6 +147,7 @@ def test_the_file_says_what_made_the_scores(folder) -> None:
         "versions": {**own, **versions},
         "settings": settings,
         "levels": levels,
+        "trained": ["wo-en"],
         "directions": {str(direction): entry for direction, entry in written.items()},
         "sha256": content["sha256"],
     }

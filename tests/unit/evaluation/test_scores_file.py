@@ -94,6 +94,8 @@ DAMAGE = [
     (put("scoring", "tokenize", value=None), "lacks tokenize"),
     (put("references", value=5), "holds references that is not text"),
     (put("levels", value=[]), "holds levels that is not an object"),
+    (put("trained", value="en-fr"), "holds trained that is not a list of directions"),
+    (put("trained", value=[1]), "holds trained that is not a list of directions"),
     (put("levels", value={"aa": "highest"}), "holds levels other than high, med, low"),
 ]
 
@@ -234,7 +236,7 @@ def test_levels_that_are_stored_make_the_groups(tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     scores = read_run(folder, "run").metric("bleu")
     between = [scores[d] for d in scores if LEVELS[d.source] == LEVELS[d.target] == "high"]
-    assert f"| {sum(between) / 2:.2f} |" in next(line for line in said.splitlines() if line.startswith("| high→high"))
+    assert f"| {sum(between) / 2:.2f} (" in next(line for line in said.splitlines() if line.startswith("| high→high"))
     assert "groups are left out" not in said
     # A file goes before.
     (tmp_path / "levels.yaml").write_text("med: [aa_Latn, bb_Latn, cc_Latn]\n")
@@ -252,7 +254,7 @@ def test_without_levels_groups_are_left_out_and_the_rest_is_there(tmp_path, caps
     assert said.count(note) == 1
     assert "by resource group" not in said
     scores = read_run(folder, "run").metric("bleu")
-    assert f"| {sum(scores.values()) / 6:.2f} |" in next(line for line in said.splitlines() if line.startswith("| all"))
+    assert f"| {sum(scores.values()) / 6:.2f} (" in next(line for line in said.splitlines() if line.startswith("| all"))
     assert "→" not in said
     page = (tmp_path / "out" / "report.html").read_text()
     assert note in page

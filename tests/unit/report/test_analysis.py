@@ -83,7 +83,7 @@ def test_a_small_loss_is_a_loss_and_none_is_not(folders, tmp_path, monkeypatch) 
         return defaultdict(dict, {("losses", 1): {direction: [(-0.25, 0), (0.0, 1)] for direction in texts}})
 
     monkeypatch.setattr(analysis, "measure", measured)
-    (losses,) = analysed(folders[:2], tmp_path, skip=("off-target", "significance")).losses
+    (losses,) = analysed(folders[:2], tmp_path, skip=("off-target", "significance", "intervals", "degeneration")).losses
     assert [sentence.value for sentence in losses] == [-0.25] * 6
 
 
@@ -119,7 +119,8 @@ def test_remarks_come_in_the_order_in_which_they_matter(own, tmp_path) -> None:
     left_out, levels, lacking, few = found.notes
     assert left_out == "directions left out because not every run has them: 1"
     assert levels.startswith("better has other levels of en than")
-    assert lacking.startswith("significance, sentences left out: worse has no hypotheses beside its scores")
+    parts = "intervals, significance, sentences, degeneration"
+    assert lacking.startswith(f"{parts} left out: worse has no hypotheses beside its scores")
     assert lacking.endswith(": en-wo and 1 more")
     assert few.startswith("59 resamples are too few for 3 directions")  # 3 / 60 = .05
     assert few.endswith(f"give --samples {default_samples(3)}")
@@ -127,7 +128,7 @@ def test_remarks_come_in_the_order_in_which_they_matter(own, tmp_path) -> None:
     assert len(found.comparisons[0].p_values) == 3
     assert len(analysed(own, tmp_path, levels=None, skip=("off-target",), samples=60).notes) == 3
     alone, *_ = analysed(own[2:], tmp_path).notes
-    assert alone.startswith("off-target, sentences left out: worse has no hypotheses")
+    assert alone.startswith("intervals, off-target, sentences, degeneration left out: worse has no hypotheses")
 
 
 def test_the_bootstrap_has_as_many_resamples_as_it_needs_where_none_are_given(folders, tmp_path, monkeypatch) -> None:
@@ -135,8 +136,8 @@ def test_the_bootstrap_has_as_many_resamples_as_it_needs_where_none_are_given(fo
         return {("bootstrap", run): dict.fromkeys(texts, options.samples) for run in (1, 2)}
 
     monkeypatch.setattr(analysis, "measure", measured)
-    monkeypatch.setattr(analysis, "compare", lambda values, differences: set(values.values()))
-    found = analysed(folders, tmp_path, samples=None, skip=("off-target", "sentences"))
+    monkeypatch.setattr(analysis, "compare", lambda values, *words: set(values.values()))
+    found = analysed(folders, tmp_path, samples=None, skip=("off-target", "sentences", "intervals", "degeneration"))
     assert found.samples == default_samples(6)
     assert found.comparisons == ({1000}, {1000})
 
@@ -147,7 +148,7 @@ def test_a_metric_that_cannot_be_tested_leaves_the_test_out_and_says_why(own, tm
         change_scores(folder, lambda content: content["signatures"].update(bleu=signature))
     found = analysed(own, tmp_path, skip=("off-target",))
     (note,) = found.notes
-    assert note.startswith("significance left out: base was scored as")
+    assert note.startswith("intervals, significance left out: base was scored as")
     assert found.comparisons == ()
     assert len(found.worst) == 3
 
@@ -160,7 +161,7 @@ def test_the_metric_is_that_of_the_first_run_that_names_it(own, tmp_path) -> Non
     for folder in own[1:]:
         change_scores(folder, lambda content: content["signatures"].pop("bleu"))
     (note,) = analysed(own, tmp_path, skip=("off-target", "sentences")).notes
-    assert note.startswith("significance left out: base does not say how it was scored")
+    assert note.startswith("intervals, significance left out: base does not say how it was scored")
 
 
 def without_hashes(folder: Path) -> None:

@@ -21,6 +21,7 @@ from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.heat_map import DIFFERENCES, SCORES, STEPS, ink_on, step
 from langspec_lora.report.html import cell_shape, html_report, map_table
 from langspec_lora.report.map_list import direction_map
+from langspec_lora.report.mean_tables import relative_notes
 from langspec_lora.report.measure import Sentence
 from langspec_lora.report.tables import (
     directions_table,
@@ -316,13 +317,14 @@ def test_the_page_says_what_it_is_about(analysis, made) -> None:
 
 def test_tables_of_the_page_hold_the_figures_of_the_report(analysis, made) -> None:
     (overview,) = made.tables["top"]
-    assert texts_of(overview)[2] == ["one & 1", "19.75", "+1.75", "1 / 2 / 0", "≥ 25.0 %", "0.0 %"]
+    assert texts_of(overview)[2] == ["one & 1", "19.75", "+1.75", "+5.7 %", "1 / 2 / 0", "≥ 25.0 %", "0.0 %"]
     groups, chrf = made.tables["groups"]
     counts = [line[1:] for line in shown(verdict_table(analysis))]
     assert texts_of(groups) == [[*line, *more] for line, more in zip(shown(group_table(analysis)), counts, strict=True)]
     assert texts_of(chrf) == shown(group_table(analysis, "chrf"))
     assert made.texts["groups"][1:] == [
         f"Means of BLEU (13a) over the directions of each group. {significance_note(analysis)}",
+        *relative_notes(analysis),
         "The same by chrF++",
     ]
     (languages,) = made.tables["languages"]
@@ -342,10 +344,11 @@ def test_tables_of_the_page_hold_the_figures_of_the_report(analysis, made) -> No
 
 def test_columns_of_text_and_signs_of_differences_are_marked(made) -> None:
     (overview,) = made.tables["top"]
-    assert [cell.style for cell in overview[0]] == ["text", "", "", "", "", ""]
+    assert [cell.style for cell in overview[0]] == ["text", "", "", "", "", "", ""]
     assert [row[0].style for row in overview[1:]] == ["text"] * 3
     assert [row[2].style for row in overview[1:]] == ["", "gain", "drop"]
-    assert [row[3].style for row in overview[1:]] == ["", "", ""]
+    assert [row[3].style for row in overview[1:]] == ["", "gain", "drop"]
+    assert [row[4].style for row in overview[1:]] == ["", "", ""]
     (languages,) = made.tables["languages"]
     starts = ["text", "text", "start", *[""] * 4, "start", *[""] * 4]
     assert [cell.style for cell in languages[1]] == starts

@@ -19,7 +19,8 @@ from langspec_lora.data.directions import Direction
 from langspec_lora.errors import UserError
 from langspec_lora.progress import Progress
 from langspec_lora.report import measure, off_target
-from langspec_lora.report.measure import Cache, MeasureOptions
+from langspec_lora.report.measure import Cache
+from langspec_lora.report.measure_direction import MeasureOptions, lowest
 from langspec_lora.report.off_target import Judge
 from langspec_lora.report.significance import MetricSettings
 from langspec_lora.report.texts import DirectionTexts, TextFile, describe
@@ -387,7 +388,7 @@ def test_what_is_measured_is_what_sacrebleu_and_a_loop_find(tmp_path) -> None:
 
 def test_a_list_holds_the_twenty_lowest_of_some_sentences() -> None:
     values = [float(-index % 50) for index in range(50)]
-    assert measure.lowest(values, range(0, 50, 2)) == sorted((values[i], i) for i in range(0, 50, 2))[:20]
+    assert lowest(values, range(0, 50, 2)) == sorted((values[i], i) for i in range(0, 50, 2))[:20]
     directions = [EN_WO, Direction("en", "fr")]
     ranked = {direction: [(float(index), index) for index in range(15)] for direction in directions}
     merged = measure.merge(ranked)

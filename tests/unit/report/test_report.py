@@ -20,7 +20,8 @@ from langspec_lora.report.groups import group_members, order_by_level
 from langspec_lora.report.heat_map import draw
 from langspec_lora.report.map_list import direction_map
 from langspec_lora.report.report import terminal_text
-from langspec_lora.report.tables import Table, group_table, language_table, settings_table
+from langspec_lora.report.table import Table
+from langspec_lora.report.tables import group_table, language_table, settings_table
 from langspec_lora.resources import read_resources
 from tests import ROOT
 from tests.reports import report

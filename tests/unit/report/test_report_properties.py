@@ -17,7 +17,8 @@ from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import PARTS, Request, analyse
-from langspec_lora.report.measure import lowest, merge
+from langspec_lora.report.measure import merge
+from langspec_lora.report.measure_direction import lowest
 from langspec_lora.report.significance import ALPHA, MetricSettings, holm
 from tests.properties import examples
 from tests.reports import p_values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from langspec_lora.report import heat_map as matrix
 from langspec_lora.report import tables
 from langspec_lora.report.analysis import Analysis
 from langspec_lora.report.map_list import difference_maps, off_target_maps, score_maps
+from langspec_lora.report.mean_tables import relative_notes
 from langspec_lora.report.report import make_folder, terminal_text, write_files
+from langspec_lora.report.table import Table
 from langspec_lora.report.tables import (
-    Table,
     directions_table,
     group_table,
     language_table,
@@ -53,22 +55,24 @@ def test_a_table_is_the_same_in_markdown_and_as_comma_separated_values() -> None
 
 
 def test_the_overview_has_a_line_for_each_run(analysis) -> None:
+    one, two = 32 / 30 * 9 / 10 * 26 / 20, 8 / 10 * 14 / 20 * 13 / 12  # products of four ratios
+    assert [f"{100 * product**0.25 - 100:+.1f} %" for product in (one, two)] == ["+5.7 %", "-11.7 %"]
     assert lines_of(overview_table(analysis)) == [
-        ["run", "BLEU (13a)", "against base", "wins / ties / losses", "wrong language", "no text"],
-        ["base", "18.00", "", "", "≥ 17.5 %", "8.3 %"],
-        ["one & 1", "19.75", "+1.75", "1 / 2 / 0", "≥ 25.0 %", "0.0 %"],
-        ["two", "16.25", "-1.75", "1 / 0 / 2", "≥ 0.0 %", "25.0 %"],
+        ["run", "BLEU (13a)", "against base", "relative", "wins / ties / losses", "wrong language", "no text"],
+        ["base", "18.00", "", "", "", "≥ 17.5 %", "8.3 %"],
+        ["one & 1", "19.75", "+1.75", "+5.7 %", "1 / 2 / 0", "≥ 25.0 %", "0.0 %"],
+        ["two", "16.25", "-1.75", "-11.7 %", "1 / 0 / 2", "≥ 0.0 %", "25.0 %"],
     ]
     told = replace(analysis, off_target=replace(analysis.off_target, bounds=frozenset()))
     assert [line[-2] for line in overview_table(told).cells] == ["17.5 %", "25.0 %", "0.0 %"]
     assert lines_of(overview_table(bare(analysis))) == [
-        ["run", "BLEU (13a)", "against base"],
-        ["base", "18.00", ""],
-        ["one & 1", "19.75", "+1.75"],
-        ["two", "16.25", "-1.75"],
+        ["run", "BLEU (13a)", "against base", "relative"],
+        ["base", "18.00", "", ""],
+        ["one & 1", "19.75", "+1.75", "+5.7 %"],
+        ["two", "16.25", "-1.75", "-11.7 %"],
     ]
     two = replace(bare(analysis), runs=analysis.runs[:2], metrics={"bleu": analysis.scores[:2]})
-    assert lines_of(overview_table(two))[2] == ["one & 1", "19.75", "+1.75"]
+    assert lines_of(overview_table(two))[2] == ["one & 1", "19.75", "+1.75", "+5.7 %"]
     assert lines_of(overview_table(only_the_first_run(analysis))) == [["run", "BLEU (13a)"], ["base", "18.00"]]
 
 
@@ -263,6 +267,7 @@ def summary(analysis: Analysis) -> list[str]:
         "- BLEU (13a), means over directions\n- something is left out\n- so is another",
         "## Runs",
         overview_table(analysis).markdown(),
+        "\n".join(f"- {line}" for line in relative_notes(analysis)),
         "≥ is a lower bound: neither a script nor the identifier tells all languages apart.",
         "## Wins, ties and losses",
         verdict_table(analysis).markdown(),
@@ -289,7 +294,8 @@ def test_the_terminal_shows_no_part_that_there_is_nothing_for(analysis) -> None:
         (replace(plain, off_target=found), "## From and into each language"),
     ):
         parts = terminal_text(some).split("\n\n")
-        assert parts[3:6] == ["## Runs", overview_table(some).markdown(), title]
+        assert [*parts[3:5], parts[6]] == ["## Runs", overview_table(some).markdown(), title]
+        assert parts[5].startswith("- “Relative” to base is")
 
 
 def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeypatch) -> None:
@@ -298,10 +304,12 @@ def test_the_files_of_a_report_are_written_and_named(analysis, tmp_path, monkeyp
     files = write_files(analysis, tmp_path)
     names = ("base", "one___1", "two", "one___1-minus-base", "two-minus-base")
     pictures = [tmp_path / f"heatmap.{name}" for name in names]
-    written = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".csv", ".directions.csv")]
+    written = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".csv", ".languages.csv", ".directions.csv")]
     assert files == [*written, *pictures]
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert (tmp_path / "report.csv").read_text(encoding="utf-8") == group_table(analysis).csv()
+    groups = list(csv.reader((tmp_path / "report.csv").read_text(encoding="utf-8").splitlines()))
+    assert [line[:7] for line in groups] == [*map(list, lines_of(group_table(analysis)))]
+    assert [line[7:] for line in groups[:2]] == [["one & 1 / base", "two / base"], ["1.0667", "1.0000"]]
     directions = directions_table(analysis, full=True).csv()
     assert (tmp_path / "report.directions.csv").read_text(encoding="utf-8") == directions
     maps = [*score_maps(analysis), *difference_maps(analysis)]
@@ -334,7 +342,7 @@ def test_pictures_of_runs_with_like_names_have_names_of_their_own(analysis, tmp_
     names = ("a_b-1.5", "a b-1.5", "a − b")
     runs = tuple(replace(run, name=name) for run, name in zip(analysis.runs, names, strict=True))
     files = write_files(replace(bare(analysis), runs=runs), tmp_path)
-    assert [path.name for path in files[4:]] == [
+    assert [path.name for path in files[5:]] == [
         *("heatmap.a_b-1.5", "heatmap.a_b-1.5.1", "heatmap.a___b"),
         *("heatmap.a_b-1.5-minus-a_b-1.5", "heatmap.a-minus-b-minus-a_b-1.5"),
     ]

@@ -13,7 +13,7 @@ from langspec_lora.cli import report as report_command
 from langspec_lora.cli.evaluate import mean_scores
 from langspec_lora.data.directions import Direction
 from langspec_lora.errors import ErrorCollector, UserError
-from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS, SACREBLEU_METRICS, ModelMetric
+from langspec_lora.evaluation.metrics import METRICS, MODEL_METRICS, SACREBLEU_METRICS, USUAL_METRICS, ModelMetric
 from langspec_lora.evaluation.results import read_run, scores_csv
 from langspec_lora.report.analysis import PARTS
 from langspec_lora.report.tables import group_table, made_notes
@@ -43,11 +43,14 @@ def with_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_metrics_are_known_by_the_names_of_the_score_files() -> None:
-    assert list(METRICS) == ["bleu", "chrf", "comet"]
-    assert list(SACREBLEU_METRICS) == ["bleu", "chrf"]
-    assert list(MODEL_METRICS) == ["comet"]
-    assert [metric.short_label("13a") for metric in METRICS.values()] == ["BLEU (13a)", "chrF++", "COMET"]
-    assert [metric.bounds for metric in SACREBLEU_METRICS.values()] == [(0, 100), (0, 100)]
+    assert list(METRICS) == ["bleu", "chrf", "ter", "comet", "bleurt"]
+    assert list(SACREBLEU_METRICS) == ["bleu", "chrf", "ter"]
+    assert list(USUAL_METRICS) == ["bleu", "chrf"]
+    assert list(MODEL_METRICS) == ["comet", "bleurt"]
+    assert [metric.short_label("13a") for metric in METRICS.values()] == [
+        *("BLEU (13a)", "chrF++", "TER", "COMET", "BLEURT")
+    ]
+    assert [metric.bounds for metric in USUAL_METRICS.values()] == [(0, 100), (0, 100)]
 
 
 def test_another_metric_is_a_column_a_mean_and_a_flag(with_length) -> None:
