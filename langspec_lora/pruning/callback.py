@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -13,7 +13,7 @@ from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.naming import some_of
-from langspec_lora.pruning.magnitude import Block, apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_in_rows
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
@@ -57,6 +57,8 @@ class GradualPruning(TrainingHook):
         self.schedule = schedule
         self.state = state
         self._forget = False
+        self._metrics: dict[str, float] = {}
+        self._by_language: dict[str, float] = {}
         self._rows = None if trained is None else _rows_of(trained, languages.ranks)
         self._trained = range(len(languages)) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
@@ -80,7 +82,8 @@ class GradualPruning(TrainingHook):
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
         self._apply()
-        logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
+        shares = some_of(f"{name} {share:.4f}" for name, share in self._measure(ratio).items())
+        logger.info("pruning | epoch %d | target %.4f | pruned %s", epoch, ratio, shares)
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
@@ -91,16 +94,31 @@ class GradualPruning(TrainingHook):
             self._rows = self._rows.to(self.state.mask_epoch.device)
         apply_masks(self.linears.values(), self._rows)
 
-    def _summary(self) -> str:
-        shares = {"all": pruned_share(self._blocks(self._trained))}
-        for level in LEVELS:
-            ids = [i for i in self._trained if self.languages.levels[i] == level]
-            if ids:
-                shares[level] = pruned_share(self._blocks(ids))
-        return "pruned " + some_of(f"{name} {share:.4f}" for name, share in shares.items())
+    def metrics(self) -> dict[str, float]:
+        """The share that the schedule asks for, and the shares that are pruned, over all and by level."""
+        return self._metrics
 
-    def _blocks(self, languages: Iterable[int]) -> list[Block]:
-        return [block for group in group_blocks(self.linears, list(languages), "language") for block in group]
+    def metrics_by_language(self) -> dict[str, dict[str, float]]:
+        """The share that is pruned of each language that trains."""
+        return {"sparsity": self._by_language}
+
+    def _measure(self, ratio: float) -> dict[str, float]:
+        """Measures what is pruned, for the metrics of the epoch; gives the shares, over all and by level."""
+        linears = list(self.linears.values())
+        layout, width = linears[0].routing.layout, sum(linear.lora_B.size(1) for linear in linears)
+        in_rows = pruned_in_rows(linears)
+        pruned = {i: int(in_rows[layout.slice(i)].sum()) for i in self._trained}
+        entries = {i: self.languages.ranks[i] * width for i in self._trained}
+        members = {"all": list(self._trained)}
+        for level in LEVELS:
+            members[level] = [i for i in self._trained if self.languages.levels[i] == level]
+        shares = {
+            name: sum(pruned[i] for i in ids) / sum(entries[i] for i in ids) for name, ids in members.items() if ids
+        }
+        self._by_language = {self.languages.names[i]: pruned[i] / entries[i] for i in self._trained}
+        self._metrics = {"target_sparsity": ratio, "sparsity": shares["all"]}
+        self._metrics |= {f"sparsity_{level}": share for level, share in shares.items() if level in LEVELS}
+        return shares
 
 
 def _rows_of(trained: Sequence[int], ranks: Sequence[int]) -> Tensor:
