@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from langspec_lora.errors import UserError
-from langspec_lora.files import write_whole
+from langspec_lora.files import unwritable, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +167,10 @@ class CurveFile:
                 logger.info("curves | %s is of another training: renamed to %s", self.path, other.name)
                 return
 
-    def _say(self, error: Exception) -> None:
+    def _say(self, error: OSError | UserError) -> None:
         if not self._failed:
-            reason = getattr(error, "strerror", None) or error
-            logger.warning("curves | %s cannot be written: %s; the training goes on without it", self.path, reason)
+            reason = str(error) if isinstance(error, UserError) else str(unwritable(self.path, error))
+            logger.warning("curves | %s; the training goes on without it", reason)
         self._failed = True
 
 

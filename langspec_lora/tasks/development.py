@@ -19,7 +19,6 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from langspec_lora.data.language_ids import LanguageIdDataset
 from langspec_lora.data.plain_text import plain_text
-from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError
 from langspec_lora.generation import MAX_TOKENS
 from langspec_lora.languages import LEVELS
@@ -111,7 +110,7 @@ class DevelopmentScores:
         self._parts: list[LanguageIdDataset] = list(task.datasets[self._args.valid_subset.split(",")[0]].datasets)
         self._sample = self._choose()
         self._metrics = {"bleu": BLEU(tokenize=self._args.eval_tokenize, force=True), "chrf": CHRF(word_order=2)}
-        self._texts = WithoutTokens.of(task.target_dictionary, task._language_tokens(task.target_dictionary))
+        self._dictionary = task.target_dictionary
         self._check_best()
         used = {self._parts[place.direction].target_id for place in self._sample}
         directions = len({place.direction for place in self._sample})
@@ -232,12 +231,17 @@ class DevelopmentScores:
                 yield from self._translate_batch(generator, model, half)
             return
         for number, beams, target in zip(sample["id"].tolist(), results, sample["target"].cpu(), strict=True):
-            reference = utils.strip_pad(target, self._texts.pad())
+            language = self._task.langs[self._parts[self._sample[number].direction].target_id]
+            reference = utils.strip_pad(target, self._dictionary.pad()).int()
             hypothesis = beams[0]["tokens"].int().cpu()
-            yield Pair(number, self._text(hypothesis), self._text(reference.int(), escape_unk=True))
+            yield Pair(number, self._text(hypothesis, language), self._text(reference, language, escape_unk=True))
 
-    def _text(self, tokens: torch.Tensor, **options: Any) -> str:
-        return plain_text(self._texts, tokens, self._args.eval_remove_bpe, **options)
+    def _text(self, tokens: torch.Tensor, language: str, **options: Any) -> str:
+        """The text as ``evaluate`` and ``fairseq-generate`` make it: without the language's token, if there are any."""
+        _, spec = self._args.langtoks["main"]
+        ignored = {self._task.data_manager.get_decoder_langtok(language, spec)} if spec else set()
+        remove_bpe = self._args.eval_remove_bpe
+        return plain_text(self._dictionary, tokens, remove_bpe, extra_symbols_to_ignore=ignored, **options)
 
     def _groups(self, pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
         """The sentences over all, under an empty name, and by the levels of their languages, such as ``_high_low``."""

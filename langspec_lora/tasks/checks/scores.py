@@ -16,7 +16,7 @@ METRICS = ("bleu", "chrf")
 
 def scores_translations(args: Namespace) -> bool:
     """Whether a training translates and scores validation text."""
-    return bool(args.eval_translations) and not args.disable_validation
+    return args.eval_translations > 0 and not args.disable_validation
 
 
 def score_names(args: Namespace) -> list[str]:
