@@ -148,7 +148,8 @@ class TrackedTask(StoppableTask):
             line |= {"scores": dict(self._scores), "scored": self._development.signatures}
         if losses is not None:
             directions = losses.by_direction()
-            line |= {"by_language": self._by_side(losses), "by_group": losses.by_group(self._levels)}
+            line |= {"by_language": self._by_side(losses), "by_level": losses.by_level(self._levels)}
+            line |= {"by_group": losses.by_group(self._levels)}
             line |= {"by_direction": directions} if len(directions) <= _MOST_DIRECTIONS else {}
         self._write(line)
         self._scores = {}  # they are those of the first subset

@@ -1,4 +1,4 @@
-"""Curves of trainings by stock ``fairseq-train``, held against its own log, an undisturbed training, and ``evaluate``."""
+"""Curves of trainings by stock ``fairseq-train``: against its log, an undisturbed training, and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -202,9 +202,9 @@ def test_two_processes_write_what_one_does(trained, curves, toy_data, tmp_path) 
     assert sum(into.values()) / 5 == pytest.approx(first["nll_loss"], abs=2e-3)
     state = tmp_path / "save" / "checkpoint1.pt"
     evaluate(options(toy_data, state, tmp_path / "out", subset="valid", generation=SEARCH))
-    lines = [(tmp_path / "out" / f"{pair}.hyp.txt").read_text().splitlines() for pair in toy.PAIRS]
-    references = [(toy_data.parent / f"valid.{pair[-2:]}").read_text().splitlines() for pair in toy.PAIRS]
-    chrf = sacrebleu.corpus_chrf(sum(lines, []), [sum(references, [])], word_order=2).score
+    hypotheses = "".join((tmp_path / "out" / f"{pair}.hyp.txt").read_text() for pair in toy.PAIRS).splitlines()
+    references = "".join((toy_data.parent / f"valid.{pair[-2:]}").read_text() for pair in toy.PAIRS).splitlines()
+    chrf = sacrebleu.corpus_chrf(hypotheses, [references], word_order=2).score
     assert together.validations[-1]["scores"]["chrf"] == round(chrf, 2)
 
 
