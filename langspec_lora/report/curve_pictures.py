@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from langspec_lora.curve_file import Curves
 from langspec_lora.files import write_whole
 from langspec_lora.languages import LEVELS
-from langspec_lora.naming import cut
 from langspec_lora.report.heat_map import STYLE
 from langspec_lora.report.training import short
 
@@ -29,8 +28,9 @@ _PAGE = {"light": ("#ffffff", "#1f2933", "#66727f", "#dde3e8"), "dark": ("#12181
 """Background, ink, faint ink and grid."""
 _DASHES = ("-", "--", ":", "-.")
 _MARKS_UP_TO = 40  # points up to which each has a mark
-_NAMES_UP_TO = 28  # characters of a run's name in a legend
-_LEGEND_UP_TO = 16
+_NAMES_UP_TO = 40  # characters of a run's name in a legend
+_BESIDE_UP_TO = 23  # characters of the longest entry with which a legend has two columns
+_LEGEND_UP_TO = 30
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class Line:
         name: in the legend.
         points: updates and value of each point.
         dash: the number of its kind of line.
+        faint: whether it is grey and above the others: what was aimed at.
     """
 
     run: int
     name: str
     points: Sequence[tuple[int, float]]
     dash: int = 0
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def panels(curves: Mapping[str, Curves]) -> list[Panel]:
         found = []
         for number, (name, of_run) in runs:
             points = list(_points(getattr(of_run, kind), get))
-            label = f"{cut(name, _NAMES_UP_TO)}, {what}" if several and what else what or cut(name, _NAMES_UP_TO)
+            label = f"{_short_name(name)}, {what}" if several and what else what or _short_name(name)
             if points:
                 found.append(Line(number if several else dash, label, points, dash))
         return found
@@ -95,11 +97,12 @@ def panels(curves: Mapping[str, Curves]) -> list[Panel]:
     by_level = of_levels("validations", lambda line, level: line.get("by_level", {}).get(level))
     chrf = lines("validations", lambda line: line.get("scores", {}).get("chrf"))
     bleu = lines("validations", lambda line: line.get("scores", {}).get("bleu"))
-    sparsity = [
-        *lines("epochs", lambda line: _percent(line.get("sparsity")), "pruned"),
-        *lines("epochs", lambda line: _percent(line.get("target_sparsity")), "target", 1),
-    ]
+    share = lines("epochs", lambda line: _percent(line.get("sparsity")))
+    target = lines("epochs", lambda line: _percent(line.get("target_sparsity")), "target", 1)
+    sparsity = [*share, *(replace(line, faint=True) for line in target)]
     levels = of_levels("epochs", lambda line, level: _percent(line.get(f"sparsity_{level}")))
+    if not _differ(levels):  # as where each language is pruned by itself
+        levels = []
     sample = "on a sample of validation text; higher is better"
     every = [
         Panel("curves.loss", "Loss", f"{bits}; training is the mean of an epoch", loss),
@@ -112,6 +115,14 @@ def panels(curves: Mapping[str, Curves]) -> list[Panel]:
     return [panel for panel in every if panel.lines]
 
 
+def _short_name(name: str) -> str:
+    """A name without its middle if it is long: those of related runs differ at the end."""
+    if len(name) <= _NAMES_UP_TO:
+        return name
+    half = _NAMES_UP_TO // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
+
+
 def _points(lines: Iterable[Mapping], get: Callable[[Mapping], Any]) -> Iterable[tuple[int, float]]:
     """Updates and values; of several validation subsets the first."""
     subset = None
@@ -120,6 +131,15 @@ def _points(lines: Iterable[Mapping], get: Callable[[Mapping], Any]) -> Iterable
         value = get(line)
         if isinstance(value, (int, float)) and line.get("subset") == subset:
             yield line["updates"], float(value)
+
+
+def _differ(lines: Sequence[Line]) -> bool:
+    """Whether percentages of several curves differ by more than rounding."""
+    at: dict[int, list[float]] = {}
+    for line in lines:
+        for updates, value in line.points:
+            at.setdefault(updates, []).append(value)
+    return any(max(values) - min(values) > 0.5 for values in at.values())
 
 
 def _percent(share: Any) -> float | None:
@@ -156,7 +176,8 @@ def _drawn(panel: Panel, suffix: str, theme: str, titled: bool = True) -> bytes:
     page, ink, faint, grid = _PAGE[theme]
     colours = _COLOURS[theme]
     shown = panel.lines[:_LEGEND_UP_TO]
-    rows = -(-len(shown) // 2)
+    beside = 2 if max(len(line.name) for line in shown) <= _BESIDE_UP_TO else 1
+    rows = -(-len(shown) // beside) + (len(shown) < len(panel.lines))
     below = 0.62 + 0.23 * rows + 0.1
     top = 0.8 if titled else 0.15
     width, height = 5.6, 2.7 + below + top
@@ -168,7 +189,7 @@ def _drawn(panel: Panel, suffix: str, theme: str, titled: bool = True) -> bytes:
             axes.plot(
                 x,
                 y,
-                color=colours[line.run % len(colours)],
+                color=faint if line.faint else colours[line.run % len(colours)],
                 linestyle=_DASHES[(line.dash + line.run // len(colours)) % len(_DASHES)],
                 linewidth=1.7,
                 label=line.name,
@@ -189,7 +210,7 @@ def _drawn(panel: Panel, suffix: str, theme: str, titled: bool = True) -> bytes:
             handles=handles,
             loc="upper left",
             bbox_to_anchor=(left - 0.015, (below - 0.5) / height),
-            ncol=2,
+            ncol=beside,
             fontsize=10,
             frameon=False,
             labelcolor=ink,
@@ -198,6 +219,8 @@ def _drawn(panel: Panel, suffix: str, theme: str, titled: bool = True) -> bytes:
             columnspacing=1.4,
         )
         legend.set_in_layout(False)
+        if left_out := len(panel.lines) - len(shown):
+            figure.text(left, 0.12 / height, f"and {left_out} more", fontsize=10, color=faint)
         if titled:
             figure.text(left, 1 - 0.3 / height, panel.title, fontsize=13, fontweight="bold", color=ink, va="center")
             figure.text(left, 1 - 0.57 / height, panel.subtitle, fontsize=9.5, color=faint, va="center")

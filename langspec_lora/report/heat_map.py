@@ -82,6 +82,7 @@ class Matrix:
         words: put before the names of the groups of rows, and of columns.
         titles: what a cell of the HTML shows when it is pointed at.
         bold: the cells of the HTML in bold.
+        digits: of a figure, after the point.
     """
 
     title: str
@@ -94,11 +95,12 @@ class Matrix:
     words: tuple[str, str] = ("", "")
     titles: Mapping[Any, str] = field(default_factory=dict)
     bold: Collection[tuple[str, str]] = ()
+    digits: int = 1
 
     def figure(self, value: float) -> str:
-        """A value as text, with one digit; differences have a sign."""
-        text = f"{value:+.1f}" if self.signed else f"{value:.1f}"
-        return "0.0" if float(text) == 0 else text.replace("-", "−")
+        """A value as text; differences have a sign."""
+        text = f"{value:+.{self.digits}f}" if self.signed else f"{value:.{self.digits}f}"
+        return f"{0:.{self.digits}f}" if float(text) == 0 else text.replace("-", "−")
 
 
 def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:

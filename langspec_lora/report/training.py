@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from langspec_lora.curve_file import Curves, curve_file_name, read_curves
@@ -57,7 +57,9 @@ def read_training(runs: Iterable[Run]) -> Training:
             else:
                 without.append(run.name)
             if is_there and (maps := survival_maps(inspect(path))):
-                survival[run.name] = maps
+                survival[run.name] = [
+                    replace(matrix, title=f"{run.name}: {matrix.title[0].lower()}{matrix.title[1:]}") for matrix in maps
+                ]
         except UserError as error:
             notes.append(f"{run.name}: {error}")
         except OSError as error:
@@ -76,7 +78,7 @@ def _checkpoint(run: Run) -> tuple[Path | None, str]:
     if not isinstance(held, list) or len(held) != 1 or not isinstance(held[0], Mapping):
         return None, ""
     path, digest = held[0].get("path"), held[0].get("sha256")
-    return (Path(path), str(digest or "")) if isinstance(path, str) and path else (None, "")
+    return (Path(path), str(digest or "")) if isinstance(path, str) and Path(path).name else (None, "")
 
 
 def loss_map(name: str, curves: Curves, levels: Mapping[str, str]) -> Matrix | None:
@@ -111,6 +113,7 @@ def loss_map(name: str, curves: Curves, levels: Mapping[str, str]) -> Matrix | N
             for (row, column), value in values.items()
             if value is not None
         },
+        digits=2,
     )
 
 

@@ -46,7 +46,7 @@ def _by_run(training: Training, levels: Mapping[str, str]) -> dict[str, dict[str
         if losses is not None:
             found[run] = {"losses": losses}
     for run, maps in training.survival.items():
-        found.setdefault(run, {}).update({f"survival{number}": matrix for number, matrix in enumerate(maps, 1)})
+        found.setdefault(run, {}).update(zip(("survival.position", "survival.layer"), maps, strict=True))
     return found
 
 
