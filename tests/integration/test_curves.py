@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from fairseq.logging import progress_bar
 from langspec_lora.curve_file import Curves, read_curves
 from langspec_lora.evaluation.evaluate import evaluate
 from langspec_lora.generation import GenerationSettings
+from langspec_lora.tasks.development import DevelopmentScores
 from tests import toy
 from tests.bad_input import refusal_of
 from tests.evaluations import options
@@ -28,8 +31,17 @@ SCORES = (
 )
 TOKENIZER = ("--eval-tokenize", "13a")
 SEARCH = GenerationSettings(beam=1, max_len_b=8, remove_bpe="none")
-EPOCHS = 3
-SAVE_ALL = ("--max-epoch", str(EPOCHS), "--save-interval-updates", "4", "--validate-interval-updates", "4")
+EPOCHS = 2
+SAVE_ALL = (
+    "--max-epoch",
+    str(EPOCHS),
+    "--pruning-t2",
+    "1",
+    "--save-interval-updates",
+    "4",
+    "--validate-interval-updates",
+    "4",
+)
 
 
 class Scalars:
@@ -82,7 +94,7 @@ def logged(lines: list[str], tag: str) -> list[dict[str, float]]:
 
 def test_epochs_have_the_losses_that_fairseq_logs(trained, curves) -> None:
     expected = logged(trained[1], "train")
-    assert [line["epoch"] for line in curves.epochs] == [1, 2, 3]
+    assert [line["epoch"] for line in curves.epochs] == [1, 2]
     for line, fairseqs in zip(curves.epochs, expected, strict=True):
         assert line["loss"] == pytest.approx(fairseqs["loss"], abs=1e-3)
         assert line["updates"] == fairseqs["num_updates"]
@@ -93,9 +105,8 @@ def test_epochs_have_the_losses_that_fairseq_logs(trained, curves) -> None:
 
 def test_validations_have_the_losses_that_fairseq_logs(trained, curves) -> None:
     expected = logged(trained[1], "valid")
-    assert (
-        len(expected) == len(curves.validations) == 6
-    )  # after every four updates of 18, and at the ends of two epochs besides
+    # after every four updates of 12, and at the end of the first epoch
+    assert len(expected) == len(curves.validations) == 4
     for line, fairseqs in zip(curves.validations, expected, strict=True):
         assert line["nll_loss"] == pytest.approx(fairseqs["nll_loss"], abs=1e-3)
         assert line["scores"]["chrf"] == fairseqs["chrf"]
@@ -111,13 +122,13 @@ def test_log_has_sparsity_by_level_and_no_language(trained) -> None:
     for name in ("sparsity", "sparsity_high", "sparsity_med", "sparsity_low"):
         assert last[name] == pytest.approx(TARGET, abs=2e-3)
     inner = logged(trained[1], "train_inner")
-    assert len(inner) == 9
+    assert len(inner) == 6
     assert all({"sparsity", "nll_loss_low"} <= line.keys() for line in inner)
     assert not re.search(r"_(wo|en)\b", "".join(trained[1]).replace("main:", ""))
 
 
 def test_recorders_have_every_language(trained) -> None:
-    for tag, count in (("train_inner", 9), ("train", EPOCHS), ("valid", 6)):
+    for tag, count in (("train_inner", 6), ("train", EPOCHS), ("valid", 4)):
         keys = [key for key, _, _ in Scalars.found[tag]]
         for name in toy.LANGUAGES:
             assert keys.count(f"nll_loss_by_target/{name}") == count
@@ -127,7 +138,7 @@ def test_recorders_have_every_language(trained) -> None:
 
 
 def test_scores_are_those_of_evaluate_and_sacrebleu_on_the_same_checkpoint(trained, curves, toy_data, tmp_path) -> None:
-    checkpoint = trained[0] / "checkpoint3.pt"
+    checkpoint = trained[0] / "checkpoint2.pt"
     evaluate(options(toy_data, checkpoint, tmp_path / "out", subset="valid", generation=SEARCH))
     hypotheses, references = [], []
     for pair in toy.PAIRS:
@@ -168,6 +179,28 @@ def test_a_restart_from_an_earlier_checkpoint_writes_the_curves_of_the_undisturb
     assert without_times(again) == without_times(curves)
     assert again.training == curves.training
     assert [path.name for path in save.glob("curves*")] == ["curves.jsonl"]
+
+
+def test_a_signal_while_sentences_are_translated_stops_the_training_and_the_restart_loses_nothing(
+    curves, toy_data, tmp_path, monkeypatch
+) -> None:
+    save, translated, stock = tmp_path / "save", [], DevelopmentScores._translate_batch
+
+    def interrupted(self, generator, model, batch):
+        translated.append(batch)
+        if len(translated) == 1:  # the first of several
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stock(self, generator, model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DevelopmentScores, "_translate_batch", interrupted)
+        with pytest.raises(SystemExit) as end:
+            train_here(toy_data, save, *SCORES, *SAVE_ALL)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert len(translated) == 1
+    assert read_curves(save / "curves.jsonl").validations == []
+    train_here(toy_data, save, *SCORES, *SAVE_ALL)
+    assert without_times(read_curves(save / "curves.jsonl")) == without_times(curves)
 
 
 def test_another_training_in_the_folder_starts_its_own_file(trained, toy_data, tmp_path) -> None:
