@@ -132,6 +132,11 @@ def test_recorders_have_every_language(trained) -> None:
         keys = [key for key, _, _ in Scalars.found[tag]]
         for name in toy.LANGUAGES:
             assert keys.count(f"nll_loss_by_target/{name}") == count
+    # Each interval has its own mean, and not one of all before it.
+    for line in logged(trained[1], "train_inner"):
+        place, step = "nll_loss_by_target/", line["num_updates"]
+        values = [value for key, value, at in Scalars.found["train_inner"] if key.startswith(place) and at == step]
+        assert sum(values) / 5 == pytest.approx(line["nll_loss"], abs=0.02)
     shares = [value for key, value, _ in Scalars.found["train"] if key == "sparsity_by_language/wo"]
     assert shares[-1] == pytest.approx(TARGET, abs=2e-3)
     assert [value for key, value, _ in Scalars.found["valid"] if key == "chrf"] != []
