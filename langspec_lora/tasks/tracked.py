@@ -6,8 +6,10 @@ knows (TensorBoard, Weights & Biases) and to the curve file beside the checkpoin
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import uuid
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from fairseq.trainer import Trainer
 from langspec_lora.criterion import BY_SENTENCE, LabelSmoothedCrossEntropyCriterion
 from langspec_lora.curve_file import EPOCH, VALIDATION, CurveFile, curve_file_name
 from langspec_lora.errors import exit_on_user_error
+from langspec_lora.flags import AdapterFlags, PruningFlags
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.languages import PAPER_RESOURCES, read_resources
 from langspec_lora.models.transformer import language_specific
@@ -36,6 +39,11 @@ KEY = "curves"
 
 _SINCE_LOGGED, _SINCE_EPOCH, _VALIDATION = "since_logged", "since_epoch", "validation"
 _MOST_DIRECTIONS = 1000  # directions up to which the file has a number for each
+_DECISIVE = (
+    *("data", "lang_pairs", "langs", "seed", "arch", "criterion", "label_smoothing", "dropout", "optimizer", "lr"),
+    *("lr_scheduler", "warmup_updates", "max_tokens", "batch_size", "update_freq", "sampling_method"),
+)
+"""fairseq's flags by which one training is told from another in the same folder."""
 _LOSSES = ("loss", "nll_loss", "ppl")
 
 
@@ -53,7 +61,7 @@ class TrackedTask(StoppableTask):
     def begin_tracking(self, trainer: Trainer, state: Mapping[str, Any], keeps_meters: bool) -> None:
         """See :class:`StoppableTask`; from now on, curves are recorded."""
         known = state.get(KEY, {})
-        self._sums, self._run = LossSums(self.langs), known.get("run") or uuid.uuid4().hex
+        self._sums, self._run = LossSums(self.langs), known.get("run") or _run_of(self.args)
         if keeps_meters:
             # As with fairseq's own means: at the end of an epoch, they have been logged.
             ended = state.get("iterations_in_epoch") == 0
@@ -233,6 +241,16 @@ class TrackedTask(StoppableTask):
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
             self._file.add(line)
+
+
+def _run_of(args: Namespace) -> str:
+    """Identifies a training by what decides its numbers, so that repeating it gives the same checkpoints bit by bit.
+
+    A training that was killed before its first checkpoint, and starts again, is the same.
+    """
+    names = sorted({*vars(AdapterFlags()), *vars(PruningFlags()), *_DECISIVE} - {"save_adapters_only"})
+    values = {name: getattr(args, name, None) for name in names}
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()[:32]
 
 
 def _numbers(stats: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:

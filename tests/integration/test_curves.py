@@ -212,7 +212,7 @@ def test_another_training_in_the_folder_starts_its_own_file(trained, toy_data, t
     save = tmp_path / "save"
     save.mkdir()
     shutil.copy(trained[0] / "curves.jsonl", save)
-    train_here(toy_data, save, "--max-update", "1")
+    train_here(toy_data, save, "--max-update", "1", "--seed", "7")
     assert (save / "curves-1.jsonl").read_bytes() == (trained[0] / "curves.jsonl").read_bytes()
     assert len(read_curves(save / "curves.jsonl").epochs) == 1
 
