@@ -105,6 +105,7 @@ setup(
         "mutation": ["cosmic-ray", "coverage"],  # for scripts/mutation.py
         "hf": ["transformers", "peft"],
         "comet": ["unbabel-comet"],
+        "tracking": ["tensorboard", "wandb"],  # fairseq imports both if they are there
         # Knows more languages than others that bring their model along; needs numpy 2.
         "lid": ["py3langid>=0.4"],
     },

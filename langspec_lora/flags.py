@@ -203,6 +203,27 @@ class DirectionsFlag:
     directions: str = directions_flag()
 
 
+def _whole(default: int, help: str, least: int, what: str) -> Any:
+    return flag(default, help, "N", valid=lambda number: least <= number < 2**31, expected=f"{what}, at least {least}")
+
+
+@dataclass(frozen=True)
+class ScoreFlags:
+    """The task's flags for scoring translations of validation text while training."""
+
+    eval_translations: int = _whole(
+        0,
+        "at each validation, translate N sentences of the first --valid-subset, spread over all directions, and score "
+        "them; --best-checkpoint-metric bleu or chrf selects by the score",
+        0,
+        "a number of sentences",
+    )
+    eval_beam: int = _whole(5, "beam size of these translations", 1, "a number of hypotheses")
+    eval_max_len: int = _whole(200, "at most N tokens in each of these translations", 1, "a number of tokens")
+    eval_tokenize: str = flag("spm", "sacrebleu's tokenizer for their BLEU, such as 13a", "NAME")
+    eval_remove_bpe: str = flag("sentencepiece", "which word splitting to undo in them and in the references", "METHOD")
+
+
 def add_adapter_flags(parser: Any) -> None:
     """Declares the model's flags on fairseq's parser."""
     add_flags(parser, AdapterFlags, in_fairseq=True)
@@ -210,7 +231,7 @@ def add_adapter_flags(parser: Any) -> None:
 
 def add_task_flags(parser: Any) -> None:
     """Declares the task's flags on fairseq's parser."""
-    for settings in (PruningFlags, BaseFlag, AbsentFlag, DirectionsFlag):
+    for settings in (PruningFlags, BaseFlag, AbsentFlag, DirectionsFlag, ScoreFlags):
         add_flags(parser, settings, in_fairseq=True)
 
 
@@ -221,4 +242,4 @@ def add_base_flag(parser: Any) -> None:
 
 def flag_table() -> list[FlagRow]:
     """All flags of the plugin, for the documentation."""
-    return flag_rows(AdapterFlags, BaseFlag, AbsentFlag, DirectionsFlag, PruningFlags)
+    return flag_rows(AdapterFlags, BaseFlag, AbsentFlag, DirectionsFlag, PruningFlags, ScoreFlags)

@@ -42,3 +42,11 @@ class TrainingHook:
 
     def end_update(self) -> None:
         """Called after an optimizer step."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """A few numbers for fairseq's log, by name; called after each update, so nothing is computed here."""
+        return {}
+
+    def metrics_by_language(self) -> Mapping[str, Mapping[str, float]]:
+        """Numbers for each language: by their name, then by the language's."""
+        return {}

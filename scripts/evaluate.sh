@@ -43,7 +43,7 @@ fi
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} python3 -c '
 import sys
 from langspec_lora.errors import exit_on_user_error
-from langspec_lora.evaluation.tokenizers import require_tokenizer
+from langspec_lora.tokenizers import require_tokenizer
 with exit_on_user_error():
     require_tokenizer(sys.argv[1])
 ' "$TOKENIZE"

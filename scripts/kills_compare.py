@@ -37,6 +37,8 @@ def differences(expected: Path, actual: Path) -> list[str]:
             found += [f"{name}: {place} differs" for place in unequal(state(one[name]), state(two[name]), "")][:5]
         elif name.endswith(".safetensors"):  # which writes its metadata in any order
             found += [f"{name}: {place} differs" for place in unequal(tensors(one[name]), tensors(two[name]), "")]
+        elif name.endswith(".jsonl"):
+            found += [f"{name} differs"] * (curve_lines(one[name]) != curve_lines(two[name]))
         elif name.endswith(".json"):  # in a cache the order depends on which process was the first
             found += [f"{name} differs"] * (record(one[name], ours) != record(two[name], theirs))
         elif name.endswith(RESAMPLES):  # likewise
@@ -50,6 +52,12 @@ def vectors(path: Path) -> dict[str, bytes]:
     """What a file of the scores of resamples holds."""
     file = VectorFile(path)
     return {key: file[key].tobytes() for key in file}
+
+
+def curve_lines(path: Path) -> list[str]:
+    """The lines of a training's curves, in any order, without the time that it took, part of which a kill loses."""
+    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return sorted(json.dumps({**line, "seconds": None}, sort_keys=True) for line in lines)
 
 
 def hashes(paths: dict[str, Path]) -> dict[bytes, bytes]:

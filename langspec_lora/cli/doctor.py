@@ -177,7 +177,7 @@ def check_tokenizers() -> Iterator[Finding]:
     """The SentencePiece models of sacrebleu, which spBLEU needs."""
     if not _installed("sacrebleu"):
         return
-    from langspec_lora.evaluation.tokenizers import tokenizer_models
+    from langspec_lora.tokenizers import tokenizer_models
 
     models = {name: path for name, path in tokenizer_models().items() if name in ("flores101", "flores200")}
     for name, path in models.items():
@@ -244,7 +244,7 @@ CHECKS = (
 
 
 def _required_tokenizer(name: str) -> Finding:
-    from langspec_lora.evaluation.tokenizers import require_tokenizer
+    from langspec_lora.tokenizers import require_tokenizer
 
     try:
         require_tokenizer(name)

@@ -17,9 +17,9 @@ from langspec_lora.evaluation.provenance import Provenance
 from langspec_lora.evaluation.results import SETTINGS
 from langspec_lora.evaluation.settings import file_state, held_sources, lasting, settings_of, sha256, source_side
 from langspec_lora.evaluation.split_text import SplitText, languages_of
-from langspec_lora.evaluation.tokenizers import require_tokenizer
 from langspec_lora.inference.model_files import ModelFiles, read_outlines
 from langspec_lora.keys import check_directions
+from langspec_lora.tokenizers import require_tokenizer
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.keys import KEY_LEVELS, keys_of
-from langspec_lora.languages import LanguageTable
+from langspec_lora.languages import LEVELS, LanguageTable
 from langspec_lora.lora import LanguageSpecificLinear
 from langspec_lora.naming import some_of
-from langspec_lora.pruning.magnitude import Block, all_keys, apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.magnitude import all_keys, apply_masks, group_blocks, prune_smallest, pruned_in_rows
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
@@ -58,6 +59,8 @@ class GradualPruning(TrainingHook):
         self.schedule = schedule
         self.state = state
         self._forget = False
+        self._metrics: dict[str, float] = {}
+        self._by_key: dict[str, float] = {}
         self._rows = None if trained is None else _rows_of(linears.values(), trained)
         self._trained = all_keys(linears.values()) if trained is None else trained
         self._groups = group_blocks(linears, self._trained, scope)
@@ -81,7 +84,8 @@ class GradualPruning(TrainingHook):
             self.state.mask_epoch.fill_(epoch)
             self._forget = False
         self._apply()
-        logger.info("pruning | epoch %d | target %.4f | %s", epoch, ratio, self._summary())
+        shares = some_of(f"{name} {share:.4f}" for name, share in self._measure(ratio).items())
+        logger.info("pruning | epoch %d | target %.4f | pruned %s", epoch, ratio, shares)
 
     def end_update(self) -> None:
         """Sets pruned entries back to zero after an optimizer step."""
@@ -92,17 +96,36 @@ class GradualPruning(TrainingHook):
             self._rows = {side: rows.to(self.state.mask_epoch.device) for side, rows in self._rows.items()}
         apply_masks(self.linears.values(), self._rows)
 
-    def _summary(self) -> str:
-        shares = {"all": pruned_share(self._blocks(self._trained))}
-        levels_of = {side: keys_of(self.languages, side).levels for side in self._trained}
-        for level in KEY_LEVELS:
-            keys = {side: [key for key in own if levels_of[side][key] == level] for side, own in self._trained.items()}
-            if blocks := self._blocks(keys):
-                shares[level] = pruned_share(blocks)
-        return "pruned " + some_of(f"{name} {share:.4f}" for name, share in shares.items())
+    def metrics(self) -> dict[str, float]:
+        """The share that the schedule asks for, and the shares that are pruned, over all and by level."""
+        return self._metrics
 
-    def _blocks(self, keys: Mapping[str, Sequence[int]]) -> list[Block]:
-        return [block for group in group_blocks(self.linears, keys, "language") for block in group]
+    def metrics_by_language(self) -> dict[str, dict[str, float]]:
+        """The share that is pruned of each language, or other key, that trains."""
+        return {"sparsity": self._by_key}
+
+    def _measure(self, ratio: float) -> dict[str, float]:
+        """Measures what is pruned, for the metrics of the epoch; gives the shares, over all and by level."""
+        pruned: Counter[tuple[str, str]] = Counter()  # by level and key
+        entries: Counter[tuple[str, str]] = Counter()
+        for side, own in self._trained.items():
+            linears = [linear for linear in self.linears.values() if linear.side == side]
+            if not linears:
+                continue
+            layout, keys = linears[0].layout, keys_of(self.languages, side)
+            width, in_rows = sum(linear.lora_B.size(1) for linear in linears), pruned_in_rows(linears)
+            for key in own:
+                owner = keys.levels[key], keys.names[key].split(" as ")[0]
+                pruned[owner] += int(in_rows[layout.slice(key)].sum())
+                entries[owner] += layout.ranks[key] * width
+        shares = {"all": sum(pruned.values()) / sum(entries.values())}
+        for level in KEY_LEVELS:
+            if owners := [owner for owner in entries if owner[0] == level]:
+                shares[level] = sum(pruned[owner] for owner in owners) / sum(entries[owner] for owner in owners)
+        self._by_key = {key: pruned[level, key] / total for (level, key), total in entries.items()}
+        self._metrics = {"target_sparsity": ratio, "sparsity": shares["all"]}
+        self._metrics |= {f"sparsity_{level}": share for level, share in shares.items() if level in LEVELS}
+        return shares
 
 
 def _rows_of(linears: Iterable[LanguageSpecificLinear], trained: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

@@ -110,3 +110,12 @@ def pruned_share(blocks: Iterable[Block]) -> float:
         counts.append(((block.values == 0) & (block.mask == 0)).sum())
         total += block.values.numel()
     return int(torch.stack(counts).sum()) / total  # waits for a GPU once, not for each block
+
+
+def pruned_in_rows(linears: Iterable[LanguageSpecificLinear]) -> Tensor:
+    """How many entries of each packed row of B are pruned and exactly zero, over all sites, int64 ``(R,)`` on the CPU.
+
+    Entries that are zero only because they are not trained yet do not count.
+    """
+    counts = [((linear.lora_B.data == 0) & (linear.lora_mask == 0)).sum(1) for linear in linears]
+    return torch.stack(counts).sum(0).cpu()  # waits for a GPU once

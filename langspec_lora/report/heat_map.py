@@ -47,7 +47,7 @@ STEPS = 32
 LEAST_REACH = 0.1
 """Of a scale, so that equal values have one."""
 
-_STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a picture unreadable
+STYLE: dict[Any, Any] = {  # so that a user's matplotlibrc cannot make a picture unreadable
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "svg.hashsalt": "langspec",
@@ -82,6 +82,7 @@ class Matrix:
         words: put before the names of the groups of rows, and of columns.
         titles: what a cell of the HTML shows when it is pointed at.
         bold: the cells of the HTML in bold.
+        digits: of a figure, after the point.
     """
 
     title: str
@@ -94,11 +95,12 @@ class Matrix:
     words: tuple[str, str] = ("", "")
     titles: Mapping[Any, str] = field(default_factory=dict)
     bold: Collection[tuple[str, str]] = ()
+    digits: int = 1
 
     def figure(self, value: float) -> str:
-        """A value as text, with one digit; differences have a sign."""
-        text = f"{value:+.1f}" if self.signed else f"{value:.1f}"
-        return "0.0" if float(text) == 0 else text.replace("-", "−")
+        """A value as text; differences have a sign."""
+        text = f"{value:+.{self.digits}f}" if self.signed else f"{value:.{self.digits}f}"
+        return f"{0:.{self.digits}f}" if float(text) == 0 else text.replace("-", "−")
 
 
 def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
@@ -112,7 +114,7 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
     )  # (rows, columns); None becomes NaN
     high, wide = map(_cell_inches, values.shape)
     box_high, box_wide = high * len(matrix.rows), wide * len(matrix.columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         across, upright = _room_for_names(matrix.rows), _widest_name(matrix.columns) > wide
         above = _room_for_names(matrix.columns) if upright else _BRACKET
         left, top = _LEFT + across - _BRACKET, _TOP + above - _BRACKET
@@ -179,7 +181,7 @@ def _names(heads: Mapping[Any, Head]) -> tuple[list[str], int]:
 def _widest_name(heads: Mapping[Any, Head]) -> float:
     """The width of the widest name along an axis, in inches, with a little room between it and the next."""
     names, size = _names(heads)
-    font = FontProperties(family=_STYLE["font.sans-serif"], size=size)
+    font = FontProperties(family=STYLE["font.sans-serif"], size=size)
     points = max(text_to_path.get_text_width_height_descent(name, font, False)[0] for name in names)
     return 1.1 * points / 72 + 0.08  # in a PNG, letters stand on whole dots, which can be wider
 

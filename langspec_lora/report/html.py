@@ -22,6 +22,8 @@ from langspec_lora.report.measure import Sentence
 from langspec_lora.report.measure_direction import SHOWN
 from langspec_lora.report.table import Table
 from langspec_lora.report.texts import TextFile
+from langspec_lora.report.training import Training
+from langspec_lora.report.training_page import training_parts
 
 _ROOM_FOR_LABEL = 60  # pixels that "from high" takes
 _ROOM_FOR_FIGURE = 24  # pixels that "+12.3" takes
@@ -41,8 +43,13 @@ _ROWS_AT_ONCE = 1000  # rows up to which a table is not split into pages
 _CONTROLS = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "�")
 
 
-def html_report(analysis: Analysis) -> str:
-    """The whole file."""
+def html_report(analysis: Analysis, training: Training | None = None) -> str:
+    """The whole file.
+
+    Args:
+        analysis: what the report says.
+        training: how its runs were trained, if that is known.
+    """
     environment = Environment(
         loader=PackageLoader("langspec_lora.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -63,6 +70,7 @@ def html_report(analysis: Analysis) -> str:
         maps=[described for matrix, described in maps if not matrix.signed],
         differences=[described for matrix, described in maps if matrix.signed],
         off_target_maps=[map_table(matrix) for matrix in off_target_maps(analysis)],
+        **training_parts(training or Training(), analysis.levels),
         directions=styled(directions, paged=len(directions.cells) > _ROWS_AT_ONCE),
         worst=[_sentences(analysis, found, run) for run, found in enumerate(analysis.worst)],
         losses=[_sentences(analysis, found, run, 0) for run, found in enumerate(analysis.losses, 1)],

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _TITLES = {LANGUAGE: "Languages", GROUP: "Groups", DIRECTION: "Directions", SHARED: "Shared"}
 _MOST_ROWS = 400  # of a table or a picture; each direction between 21 languages has its adapter there
+_PARTS = ("position", "layer")
+"""Against what the maps show the languages."""
 
 
 @dataclass(frozen=True)
@@ -244,10 +246,17 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
     from langspec_lora.report.heat_map import draw
 
     paths = []
-    for part in ("position", "layer"):
+    for part in _PARTS:
         matrix = _survival_map(found, part)
         paths += draw(matrix, out / f"survival.{part}", matrix.title)
     return paths
+
+
+def survival_maps(found: Inspection) -> list[Matrix]:
+    """What pruning has left, language by position and language by layer; none if nothing is pruned."""
+    if found.adapters is None or found.content["adapters"]["surviving"] == 1:
+        return []
+    return [_survival_map(found, part) for part in _PARTS]
 
 
 def _survival_map(found: Inspection, part: str) -> Matrix:

@@ -37,20 +37,29 @@ def terminal_text(analysis: Analysis) -> str:
 
 
 def write_files(analysis: Analysis, out: Path) -> list[Path]:
-    """Writes ``report.html``, ``.md``, ``.csv``, its tables as CSV, and the heat maps as PNG and SVG.
+    """Writes ``report.html``, ``.md``, ``.csv``, its tables as CSV, and maps and curves as PNG and SVG.
 
     Raises:
         UserError: a file cannot be written; those before it are there and whole.
     """
+    from langspec_lora.report.curve_pictures import draw_panel, panels
     from langspec_lora.report.heat_map import draw
     from langspec_lora.report.html import html_report
     from langspec_lora.report.map_list import drawn_maps
+    from langspec_lora.report.training import read_training
+    from langspec_lora.report.training_page import training_maps
 
-    maps = drawn_maps(analysis)
+    maps, training = drawn_maps(analysis), read_training(analysis.runs)
+    curves, of_training = panels(training.curves), training_maps(training, analysis.levels)
     pictures = [(matrix.title, f"{stem}.png") for stem, matrix in maps.items()]
+    more = [(panel.title, f"{panel.stem}.png") for panel in curves]
+    more += [(matrix.title, f"{stem}.png") for stem, matrix in of_training.items()]
     texts = {
-        "report.html": html_report(analysis),
-        "report.md": _markdown(analysis, languages=True, pictures=pictures) + "\n",
+        "report.html": html_report(analysis, training),
+        "report.md": _markdown(
+            analysis, languages=True, pictures=pictures, training=more, training_notes=training.notes
+        )
+        + "\n",
         "report.csv": mean_tables.group_csv(analysis),
         mean_tables.LANGUAGES: mean_tables.language_csv(analysis),
         DIRECTIONS: tables.directions_table(analysis, full=True).csv(),
@@ -60,6 +69,10 @@ def write_files(analysis: Analysis, out: Path) -> list[Path]:
     files = [out / name for name in texts]
     for stem, matrix in maps.items():
         files += draw(matrix, out / stem, f"{analysis.label}: {matrix.title}")
+    for panel in curves:
+        files += draw_panel(panel, out)
+    for stem, matrix in of_training.items():
+        files += draw(matrix, out / stem, matrix.title)
     return files
 
 

@@ -10,7 +10,7 @@ import logging
 import signal
 import weakref
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import FairseqDataset
 from fairseq.data.iterators import EpochBatchIterator
+from fairseq.distributed import utils as distributed
 from fairseq.file_io import PathManager
 from fairseq.logging import metrics
 from fairseq.logging.meters import StopwatchMeter, TimeMeter
@@ -59,7 +60,9 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
         """See fairseq's task; over the training data, the iterator keeps its position exactly."""
         iterator = super().get_batch_iterator(dataset, *args, **kwargs)
         if dataset is self.datasets.get(getattr(self.args, "train_subset", None)):
-            keep_position(iterator, partial(processes_at_start, self.args), self._update_freq, early_stopping.counted)
+            keep_position(
+                iterator, partial(processes_at_start, self.args), self._update_freq, self.state_beside_position
+            )
             self._iterator = iterator
         return iterator
 
@@ -84,6 +87,37 @@ class StoppableTask(TranslationMultiSimpleEpochTask):
         super().reduce_metrics(plain, criterion)
         if self._validates:
             self._stop_if_agreed()
+
+    def state_beside_position(self) -> dict[str, Any]:
+        """What checkpoints hold of this task, besides the position in the training data."""
+        return early_stopping.counted()
+
+    def begin_tracking(self, trainer: Trainer, state: Mapping[str, Any], keeps_meters: bool) -> None:
+        """Called once, before the first update.
+
+        Args:
+            trainer: has just loaded the checkpoint to start from, if any.
+            state: what :meth:`state_beside_position` gave for that checkpoint, and the position; empty if the training
+                does not continue one.
+            keeps_meters: whether fairseq's means continue too.
+        """
+
+    def stop_if_received(self) -> None:
+        """Saves and ends the program, if a process has received a signal, within work that gives no logging outputs.
+
+        All processes call it equally often.
+        """
+        if self._signals is None:
+            return
+        received = torch.tensor([int(self._signals.received is number) for number in _VOTES])
+        if torch.distributed.is_initialized() and distributed.get_data_parallel_world_size() > 1:
+            trainer = self._trainer() if self._trainer is not None else None
+            received = received.to(trainer.device if trainer is not None else "cpu")
+            received = distributed.all_reduce(received, distributed.get_data_parallel_group(), "max").cpu()
+        for number, votes in zip(_VOTES, received.tolist(), strict=True):
+            if votes:
+                self._agreed = self._agreed or number
+        self._stop_if_agreed()
 
     def begin_stoppable_training(self, trainer: Trainer) -> None:
         """From now on, signals stop the training.
@@ -157,6 +191,8 @@ class _LoadCheckpoint:
                 _restore_log_interval(state)
             else:
                 early_stopping.restore({})
+            position = state["train_iterator"] if continues else {}
+            trainer.task.begin_tracking(trainer, position, not cfg.reset_meters)
             trainer.task.begin_stoppable_training(trainer)
         return state, iterator
 

@@ -27,7 +27,6 @@ from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids,
 from langspec_lora.data.without_tokens import WithoutTokens
 from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
 from langspec_lora.flags import ARGMAX, add_task_flags
-from langspec_lora.hooks import TrainingHook
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
 from langspec_lora.settings import check_values
@@ -40,7 +39,8 @@ from langspec_lora.tasks.ending_together import all_or_none
 from langspec_lora.tasks.hooks import keys_to_train, training_hooks
 from langspec_lora.tasks.save_folder import check_ready_to_write, hold_save_folder
 from langspec_lora.tasks.search import RepeatedNgrams, length_errors
-from langspec_lora.tasks.stopping import StoppableTask, stop_on_signals
+from langspec_lora.tasks.stopping import stop_on_signals
+from langspec_lora.tasks.tracked import TrackedTask
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +48,18 @@ read_outdated_arguments()  # fairseq reads the arguments of a checkpoint before 
 
 
 @register_task("translation_multi_simple_epoch_lora")
-class LanguageSpecificTranslationTask(StoppableTask):
+class LanguageSpecificTranslationTask(TrackedTask):
     """``translation_multi_simple_epoch`` for models whose parameters depend on the languages of each sentence.
 
     Stock models work too: they get batches without language ids.
     """
 
-    hooks: Sequence[TrainingHook] = ()
     _told_of_updates = False
 
     @staticmethod
     def add_args(parser: ArgumentParser) -> None:
         """Adds fairseq's flags of the task and ours."""
-        StoppableTask.add_args(parser)
+        TrackedTask.add_args(parser)
         add_task_flags(parser)
 
     def __init__(self, args: Namespace, langs: list[str], dicts: dict[str, Any], training: bool) -> None:
@@ -341,10 +340,12 @@ def _for_model(sample: dict, model: torch.nn.Module) -> dict:
     """The batch for the model's ``forward``: both language ids are in ``net_input``; a stock model gets none."""
     if not sample or "net_input" not in sample:
         return sample
-    net_input = {key: value for key, value in sample["net_input"].items() if key != "src_lang_id"}
-    if language_specific(model) is not None and "src_lang_id" in sample["net_input"]:
-        source, target = one_language(sample)
-        all_sources, all_targets = sample["net_input"]["src_lang_id"], sample["tgt_lang_id"]
-        net_input["src_lang_id"] = all_sources if source is None else all_sources[:1]
-        net_input["tgt_lang_id"] = all_targets if target is None else all_targets[:1]
+    net_input, sources = {**sample["net_input"]}, sample["net_input"].get("src_lang_id")
+    if sources is not None:
+        del net_input["src_lang_id"]
+        sample = {**sample, "src_lang_id": sources}  # of all sentences, for the losses by language
+        if language_specific(model) is not None:
+            source, target = one_language(sample)
+            net_input["src_lang_id"] = sources if source is None else sources[:1]
+            net_input["tgt_lang_id"] = sample["tgt_lang_id"] if target is None else sample["tgt_lang_id"][:1]
     return {**sample, "net_input": net_input}

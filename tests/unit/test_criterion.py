@@ -254,3 +254,27 @@ def test_computes_on_another_device_without_ever_asking_for_a_value(monkeypatch)
     weight, targets = torch.randn(69, 5, device="meta"), torch.zeros(9, dtype=torch.int64, device="meta")
     FrozenVocabularyLoss.apply(features, weight, targets, 0.2, 1)[0].backward()
     assert features.grad.is_meta
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen vocabulary", "vocabulary that trains"])
+@pytest.mark.parametrize(
+    "more", [{}, {"smoothing": 0.0}, {"ignore_prefix_size": 1}, {"report_accuracy": True}], ids=str
+)
+def test_sums_of_sentences_are_the_losses_of_batches_of_one(toy_data, frozen, more) -> None:
+    task, model = toy.build(toy.plugin_flags(toy_data, "--freeze-original-parameters", str(frozen)))
+    toy.randomise_adapters(model)
+    model.eval()
+    stock, ours = criteria(task, **more)
+    batch = sample_of(task)
+    _, _, without = ours(model, batch)
+    ours.by_sentence = True
+    _, _, log = ours(model, batch)
+    assert {key: log[key] for key in without} == without
+    found = log[criterion_module.BY_SENTENCE]
+    for row in range(len(batch["target"])):
+        one = {**batch, "target": batch["target"][row : row + 1], "nsentences": 1}
+        one["net_input"] = {key: value[row : row + 1] for key, value in batch["net_input"].items()}
+        one["ntokens"] = int(one["target"].ne(task.target_dictionary.pad()).sum())
+        loss, _, alone = stock(model, one)
+        expected = [float(loss), float(alone["nll_loss"]), one["ntokens"] - more.get("ignore_prefix_size", 0)]
+        torch.testing.assert_close(found[:, row], torch.tensor(expected), rtol=2e-5, atol=1e-5)

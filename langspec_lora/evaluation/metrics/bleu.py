@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from langspec_lora.evaluation.metrics.metric import SacrebleuMetric
-from langspec_lora.evaluation.tokenizers import require_tokenizer
+from langspec_lora.tokenizers import require_tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -41,6 +41,7 @@ from langspec_lora.tasks.checks.languages import used_languages
 from langspec_lora.tasks.checks.model_overrides import check_overrides
 from langspec_lora.tasks.checks.optimization import check_optimization
 from langspec_lora.tasks.checks.sampling import check_sampling
+from langspec_lora.tasks.checks.scores import check_score_flags
 from langspec_lora.tasks.checks.training_numbers import check_training_numbers
 from langspec_lora.tasks.checks.unsupported_flags import check_precision
 
@@ -115,6 +116,8 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
         with errors.check():
             check_training_numbers(args)
             check_optimization(args)
+        with errors.check():
+            check_score_flags(args)
         with errors.check():
             check_precision(args)
         with errors.check():

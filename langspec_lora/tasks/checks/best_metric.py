@@ -13,6 +13,7 @@ from fairseq.tasks import FairseqTask
 
 from langspec_lora.errors import UserError
 from langspec_lora.naming import some_of
+from langspec_lora.tasks.checks.scores import METRICS, check_best_score, score_names
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,14 @@ def check_best_metric(task: FairseqTask, args: Namespace) -> None:
     """
     if args.disable_validation:
         return
-    metric, known = args.best_checkpoint_metric, validation_metrics(task, args)
-    if known is not None and metric not in known:
-        hint = " (also accuracy with --report-accuracy)" if getattr(args, "report_accuracy", None) is False else ""
+    metric, known, scores = args.best_checkpoint_metric, validation_metrics(task, args), score_names(args)
+    if metric in scores:
+        check_best_score(args)
+    elif known is not None and metric not in known:
+        known |= {name for name in scores if name in METRICS}
+        hint = " (also bleu and chrf with --eval-translations N)" if metric.startswith(METRICS) and not scores else ""
+        if not hint and getattr(args, "report_accuracy", None) is False:
+            hint = " (also accuracy with --report-accuracy)"
         raise UserError(
             f"--best-checkpoint-metric {metric}: validation computes {some_of(sorted(known))}{hint}; name one of them"
         )

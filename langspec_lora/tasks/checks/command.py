@@ -16,7 +16,7 @@ from langspec_lora.config import (
     trained_languages,
 )
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.parts import trained_parts
 from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
@@ -115,7 +115,7 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
 
 def _without_empty(args: Namespace) -> Namespace:
     """Arguments in which flags of ours that are empty, and refused for that, have their defaults."""
-    defaults = {**vars(AdapterFlags()), **vars(BaseFlag()), **vars(PruningFlags())}
+    defaults = {**vars(AdapterFlags()), **vars(BaseFlag()), **vars(PruningFlags()), **vars(ScoreFlags())}
     return Namespace(**{name: defaults.get(name) if value == "" else value for name, value in vars(args).items()})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources
 from langspec_lora.naming import cut, some_of
 from langspec_lora.resources import read_resources
@@ -23,7 +23,9 @@ _MEANT_WITHOUT_ADAPTERS = (
 )
 
 
-_ADAPTERS, _BASE, _PRUNING, _ABSENT = map(vars, (AdapterFlags(), BaseFlag(), PruningFlags(), AbsentFlag()))
+_ADAPTERS, _BASE, _PRUNING, _ABSENT, _SCORES = map(
+    vars, (AdapterFlags(), BaseFlag(), PruningFlags(), AbsentFlag(), ScoreFlags())
+)
 """Our flags and their defaults."""
 
 
@@ -34,7 +36,7 @@ def check_not_empty(args: Namespace) -> None:
         UserError: flags are empty; all of them are listed.
     """
     with collect_errors() as errors:
-        for name in (*_ADAPTERS, *_BASE, *_PRUNING):
+        for name in (*_ADAPTERS, *_BASE, *_PRUNING, *_SCORES):
             with errors.check():
                 if getattr(args, name, None) == "":
                     raise UserError(f"{_flag(name)} '' is empty; give it a value, or leave it out")
@@ -68,7 +70,7 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
     Returns:
         One warning for each reason.
     """
-    found = unused_pruning_flags(args)
+    found = [*unused_pruning_flags(args), *unused_score_flags(args)]
     if config is not None:
         return [*found, *_unused_positions(args, config), *_unused_ranks(args, config), *_unused_levels(args, config)]
     flags = _given(args, {**_ADAPTERS, **_ABSENT})
@@ -86,10 +88,24 @@ def unused_pruning_flags(args: Namespace) -> list[str]:
     return [f"{some_of(given)}: no effect without --pruning True"] if given else []
 
 
+def unused_score_flags(args: Namespace) -> list[str]:
+    """Names the flags for scores of validation text if nothing is translated."""
+    given = _given(args, _SCORES)
+    if not given:
+        return []
+    if not args.eval_translations:
+        return [f"{some_of(given.values())}: no effect without --eval-translations N, the number of sentences"]
+    if args.disable_validation:
+        return [f"{some_of(given.values())}: no effect with --disable-validation"]
+    return []
+
+
 def training_flags_without_training(args: Namespace) -> list[str]:
     """Names the training flags of a command that does not train."""
     given = _given(args, _PRUNING).values()
     found = [f"{some_of(given)}: no effect here; only fairseq-train prunes"] if given else []
+    given = _given(args, _SCORES).values()
+    found += [f"{some_of(given)}: no effect here; only fairseq-train scores while it trains"] if given else []
     given = _given(args, _ABSENT).values()
     return [*found, *(f"{text}: no effect here; only fairseq-train updates adapters" for text in given)]
 

@@ -15,7 +15,7 @@ import sentencepiece
 
 from langspec_lora.cli import doctor
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.tokenizers import require_tokenizer
+from langspec_lora.tokenizers import require_tokenizer
 from tests import ROOT
 
 

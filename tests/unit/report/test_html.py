@@ -301,15 +301,15 @@ def test_the_page_says_what_it_is_about(analysis, made) -> None:
     assert made.texts["top"] == [
         "BLEU (13a): base, one & 1, two",
         "4 directions between 3 languages; the others are compared with base",
-        *("Resource groups", "Languages", "Heat maps", "Differences", "Wrong language", "Worst sentences"),
+        *("Differences", "Resource groups", "Languages", "Heat maps", "Wrong language", "Worst sentences"),
         *("Greatest losses", "Every direction", "How it was made"),
         *analysis.notes,
     ]
     assert f"<title>{made.texts['top'][0].replace('&', '&amp;')}</title>" in html_report(analysis)
-    links = ("Means", "Languages", "Heat maps", "Differences", "Every direction", "How it was made")
+    links = ("Differences", "Means", "Languages", "Heat maps", "Every direction", "How it was made")
     plain = Sections(html_report(bare(analysis)))
     assert plain.texts["top"][2:] == list(links)
-    assert [*plain.texts] == ["top", "groups", "languages", "maps", "differences", "directions", "made"]
+    assert [*plain.texts] == ["top", "differences", "groups", "languages", "maps", "directions", "made"]
     one = Sections(html_report(only_the_first_run(analysis)))
     assert one.texts["top"][:2] == ["BLEU (13a): base", "4 directions between 3 languages"]
     assert [*one.texts] == ["top", "groups", "languages", "maps", "directions", "made"]

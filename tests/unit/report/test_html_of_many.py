@@ -59,8 +59,8 @@ def test_the_page_of_eighty_languages_has_few_elements_and_is_whole(html) -> Non
 
 def test_a_pixel_has_the_colour_of_its_direction(html) -> None:
     light = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', html)
-    assert [title.partition(":")[0] for title, _ in light] == ["base", "mine", "mine − base"]
-    base, _, difference = (imread(io.BytesIO(b64decode(content)), format="png") for _, content in light)
+    assert [title.partition(":")[0] for title, _ in light] == ["mine − base", "base", "mine"]
+    difference, base, _ = (imread(io.BytesIO(b64decode(content)), format="png") for _, content in light)
     assert base.shape == (80, 80, 4)
     highest = score(NAMES[79], "l7") + 10.0  # of both runs
     for source, target in [("l0", "l1"), ("l78", "l7"), ("l20", "l50"), (NAMES[79], "l0")]:
@@ -73,7 +73,7 @@ def test_a_pixel_has_the_colour_of_its_direction(html) -> None:
 
 
 def test_a_map_says_what_each_cell_holds_and_names_its_picture(html) -> None:
-    base, _, difference, _ = data(html)
+    difference, base, *_ = data(html)
     assert base["names"] == NAMES
     assert (base["titles"][20][50], base["titles"][3][2], base["titles"][5][5]) == ("20.50", "", "")
     assert difference["titles"][20][7] == "20.07 → 30.07 (+10.00)"

@@ -12,7 +12,7 @@ from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 
 from langspec_lora.data.vocabulary import train_sentencepiece
 from langspec_lora.errors import UserError
-from langspec_lora.evaluation.tokenizers import require_tokenizer, tokenizer_models
+from langspec_lora.tokenizers import require_tokenizer, tokenizer_models
 
 
 @pytest.fixture(autouse=True)
