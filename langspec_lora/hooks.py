@@ -47,6 +47,13 @@ class TrainingHook:
         """A few numbers for fairseq's log, by name; called after each update, so nothing is computed here."""
         return {}
 
-    def metrics_by_language(self) -> Mapping[str, Mapping[str, float]]:
-        """Numbers for each language: by their name, then by the language's."""
+    def detailed_metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """Numbers for each language or layer, at the end of an epoch: by their name, then by that of the language."""
         return {}
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after the last update of an epoch, before its checkpoint is saved; again if it is saved twice.
+
+        Args:
+            epoch: fairseq's epoch, counted from 1.
+        """

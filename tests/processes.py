@@ -42,7 +42,7 @@ class Seen:
         norms: the gradient norm of each update.
         epochs: the adapters and masks at the beginning, and at the start and the end of each epoch, by name.
         dummies: the number of batches that only kept the process in step with others.
-        languages: for each batch, its source and target languages, by id.
+        directions: for each batch, its directions, by the ids of their languages.
         code: the exit code or the message with which the training ended before its end.
         error: the traceback, if the training failed.
     """
@@ -51,7 +51,7 @@ class Seen:
     norms: list[float] = field(default_factory=list)
     epochs: list[dict[str, Tensor]] = field(default_factory=list)
     dummies: int = 0
-    languages: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    directions: list[tuple[tuple[int, int], ...]] = field(default_factory=list)
     code: int | str | None = None
     error: str = ""
 
@@ -116,8 +116,8 @@ def _watch(seen: Seen, stopped_at: int | None) -> None:
 
     def step(self: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
         seen.dummies += bool(kwargs.get("ignore_grad"))
-        seen.languages.append(sample["languages"])
-        if len(seen.languages) == stopped_at:
+        seen.directions.append(sample["directions"])
+        if len(seen.directions) == stopped_at:
             os.kill(os.getpid(), signal.SIGTERM)
         return task_step(self, sample, *args, **kwargs)
 

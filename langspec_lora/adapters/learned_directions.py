@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from langspec_lora.adapters.packed import Adapters, PackedMatrices
@@ -29,31 +30,48 @@ class LearnedLayer:
         return SOURCE if self.source >= 0.5 else TARGET
 
 
-def learned_layers(adapters: Adapters) -> list[LearnedLayer]:
-    """The layers whose directions were learned, in the order of the model."""
-    return [LearnedLayer(*layer, adapters.weights(layer)[0]) for layer in adapters.mixture]
+def learned_layers(weights: Mapping[tuple[str, int], tuple[float, float]]) -> list[LearnedLayer]:
+    """The layers whose directions were learned.
+
+    Args:
+        weights: the weights of source and target by stack and layer, in the order of the model.
+    """
+    return [LearnedLayer(*layer, source) for layer, (source, _) in weights.items()]
 
 
-def fixed_sides(adapters: Adapters) -> dict[str, tuple[str, ...]]:
+def fixed_sides(sides: Mapping[str, tuple[str, ...]], layers: Iterable[LearnedLayer]) -> dict[str, tuple[str, ...]]:
     """The side of each layer of ``encoder`` and ``decoder`` once every learned one is that of the larger weight.
 
-    A layer that is not adapted has the side that was learned of the one before it, or else the target.
+    A layer that is not adapted gets the side of the one before it, or else the target.
+
+    Args:
+        sides: the sides of a training that learns some.
+        layers: what it has learned.
     """
-    winners = {(found.stack, found.layer): found.side for found in learned_layers(adapters)}
+    winners = {(found.stack, found.layer): found.side for found in layers}
     fixed: dict[str, tuple[str, ...]] = {}
     for stack in STACKS:
-        sides: list[str] = []
-        for layer, side in enumerate(adapters.sides[stack]):
-            before = next((name for name in reversed(sides) if name in (SOURCE, TARGET)), TARGET)
-            sides.append(winners.get((stack, layer), before) if side == LEARNED else side)
-        fixed[stack] = tuple(sides)
+        own: list[str] = []
+        for layer, side in enumerate(sides[stack]):
+            before = next((name for name in reversed(own) if name in (SOURCE, TARGET)), TARGET)
+            own.append(winners.get((stack, layer), before) if side == LEARNED else side)
+        fixed[stack] = tuple(own)
     return fixed
 
 
-def activation_direction_flags(adapters: Adapters) -> str:
-    """The flags of a training in which the winners are fixed."""
-    sides = fixed_sides(adapters)
-    return " ".join(f"--{stack}-activation-direction {'_'.join(sides[stack])}" for stack in STACKS)
+def activation_direction_flags(fixed: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """The flags of a training with fixed directions, with their values.
+
+    Args:
+        fixed: what :func:`fixed_sides` returned.
+    """
+    return {f"--{stack}-activation-direction": "_".join(fixed[stack]) for stack in STACKS}
+
+
+def sides_of_winners(adapters: Adapters) -> dict[str, tuple[str, ...]]:
+    """What :func:`fixed_sides` says of some adapters."""
+    weights = {layer: adapters.weights(layer) for layer in adapters.mixture}
+    return fixed_sides(adapters.sides, learned_layers(weights))
 
 
 def fix_directions(adapters: Adapters) -> Adapters:
@@ -66,7 +84,7 @@ def fix_directions(adapters: Adapters) -> Adapters:
     """
     if not adapters.mixture:
         raise UserError("its directions are fixed already: no layer mixes the adapters of source and target")
-    sides = fixed_sides(adapters)
+    sides = sides_of_winners(adapters)
     packed = {}
     for site, (a, b, mask) in adapters.packed.items():
         if adapters.side(site) == LEARNED:

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
             fixed = fix_directions(stored.adapters)
         except UserError as error:
             raise UserError(f"{stored}: {error}") from None
-    flags = activation_direction_flags(stored.adapters)
+    flags = activation_direction_flags(fixed.sides)
     stored.write(fixed, args.out)
     show(f"written: {args.out}")
-    show(f"to train further, or anew: {flags}")
+    show("to train further, or anew: " + " ".join(f"{flag} {value}" for flag, value in flags.items()))
     return 0

@@ -68,6 +68,16 @@ class InjectedAdapters(nn.Module):
             raise UserError(f"the checkpoint has no adapters for {some_of(unknown)}; it knows {some_of(ids)}")
         self.routing.translate_ids([ids.get(name) for name in names])
 
+    def mixture_weights(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """The weights of source and target by stack and layer, of the layers that mix their adapters."""
+        if self.routing.mixture is None:
+            return {}
+        with torch.no_grad():
+            weights = self.routing.mixture.weights().tolist()
+        return {
+            layer: (source, target) for layer, (source, target) in zip(self.config.mixed_layers, weights, strict=True)
+        }
+
     def leave_out_smaller(self, hard: bool) -> None:
         """Sets whether layers that mix the adapters of source and target leave out the one of smaller weight."""
         if self.routing.mixture is not None:

@@ -100,21 +100,19 @@ class GradualPruning(TrainingHook):
         """The share that the schedule asks for, and the shares that are pruned, over all and by level."""
         return self._metrics
 
-    def metrics_by_language(self) -> dict[str, dict[str, float]]:
+    def detailed_metrics(self) -> dict[str, dict[str, float]]:
         """The share that is pruned of each language, or other key, that trains."""
-        return {"sparsity": self._by_key}
+        return {"sparsity_by_language": self._by_key}
 
     def _measure(self, ratio: float) -> dict[str, float]:
         """Measures what is pruned, for the metrics of the epoch; gives the shares, over all and by level."""
         pruned: Counter[tuple[str, str]] = Counter()  # by level and key
         entries: Counter[tuple[str, str]] = Counter()
-        for side, own in self._trained.items():
+        for side, in_rows in pruned_in_rows(self.linears.values()).items():
             linears = [linear for linear in self.linears.values() if linear.side == side]
-            if not linears:
-                continue
             layout, keys = linears[0].layout, keys_of(self.languages, side)
-            width, in_rows = sum(linear.lora_B.size(1) for linear in linears), pruned_in_rows(linears)
-            for key in own:
+            width = sum(linear.lora_B.size(1) for linear in linears)
+            for key in self._trained[side]:
                 owner = keys.levels[key], keys.names[key].split(" as ")[0]
                 pruned[owner] += int(in_rows[layout.slice(key)].sum())
                 entries[owner] += layout.ranks[key] * width

@@ -100,22 +100,15 @@ def apply_masks(linears: Iterable[LanguageSpecificLinear], rows: Mapping[str, Te
         linear.lora_B.masked_fill_(pruned, 0)
 
 
-def pruned_share(blocks: Iterable[Block]) -> float:
-    """The share of entries in one or more B matrices that are pruned and exactly zero.
+def pruned_in_rows(linears: Iterable[LanguageSpecificLinear]) -> dict[str, Tensor]:
+    """How many entries of each packed row of B are pruned and exactly zero, by side, int64 ``(R,)`` on the CPU.
 
-    Entries that are zero only because they are not trained yet do not count.
+    The entries of all linears of a side are added up. Those that are zero only because they are not trained yet do not
+    count.
     """
-    counts, total = [], 0
-    for block in blocks:
-        counts.append(((block.values == 0) & (block.mask == 0)).sum())
-        total += block.values.numel()
-    return int(torch.stack(counts).sum()) / total  # waits for a GPU once, not for each block
-
-
-def pruned_in_rows(linears: Iterable[LanguageSpecificLinear]) -> Tensor:
-    """How many entries of each packed row of B are pruned and exactly zero, over all sites, int64 ``(R,)`` on the CPU.
-
-    Entries that are zero only because they are not trained yet do not count.
-    """
-    counts = [((linear.lora_B.data == 0) & (linear.lora_mask == 0)).sum(1) for linear in linears]
-    return torch.stack(counts).sum(0).cpu()  # waits for a GPU once
+    counts: dict[str, Tensor] = {}
+    for linear in linears:
+        own = ((linear.lora_B.data == 0) & (linear.lora_mask == 0)).sum(1)
+        counts[linear.side] = counts[linear.side] + own if linear.side in counts else own
+    parts = torch.cat(list(counts.values())).cpu().split([len(own) for own in counts.values()])  # waits for a GPU once
+    return dict(zip(counts, parts, strict=True))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fairseq.distributed import utils as distributed
 
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
 from langspec_lora.config import pruning_from_args, trained_languages
@@ -12,6 +15,7 @@ from langspec_lora.lora import FrozenKeys, packed_parameters
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.tasks.half_precision import HalfPrecision
+from langspec_lora.tasks.learned_directions import LearnedDirections
 from langspec_lora.tasks.present_languages import PresentLanguages
 
 
@@ -29,7 +33,12 @@ def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[Training
     hooks: list[TrainingHook] = [HalfPrecision(adapters.linears.values())]  # the last to act after an update
     if trained is not None:
         hooks.append(FrozenKeys(adapters.linears.values(), trained))
+        if adapters.routing.mixture is not None:  # of which all languages have the same
+            adapters.routing.mixture.logits.requires_grad_(False)
     hooks.append(_pruning(args, adapters, trained))
+    if adapters.config.mixed_layers:
+        writes = not args.no_save and distributed.get_global_rank() == 0
+        hooks.append(LearnedDirections(adapters, Path(args.save_dir) if writes else None))
     if args.absent_languages == "rest":
         hooks.append(PresentLanguages(adapters.routing, packed_parameters(adapters.linears.values())))
     return hooks

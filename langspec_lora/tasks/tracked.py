@@ -141,9 +141,9 @@ class TrackedTask(StoppableTask):
         if self._sums is not None:
             self._sums.reset(_SINCE_EPOCH)
         shares = {
-            f"{name}_by_language/{language}": value
-            for name, by_language in self._hook_metrics_by_language().items()
-            for language, value in by_language.items()
+            f"{name}/{part}": value
+            for name, details in self._detailed_hook_metrics().items()
+            for part, value in details.items()
         }
         return self._by_level(losses), {**self._flat(losses), **shares}
 
@@ -217,8 +217,8 @@ class TrackedTask(StoppableTask):
     def _hook_metrics(self) -> dict[str, float]:
         return {name: value for hook in self.hooks for name, value in hook.metrics().items()}
 
-    def _hook_metrics_by_language(self) -> dict[str, Mapping[str, float]]:
-        return {name: values for hook in self.hooks for name, values in hook.metrics_by_language().items()}
+    def _detailed_hook_metrics(self) -> dict[str, Mapping[str, float]]:
+        return {name: values for hook in self.hooks for name, values in hook.detailed_metrics().items()}
 
     def _place(self, kind: str, epoch: int, stats: Mapping[str, Any]) -> dict[str, Any]:
         """The beginning of a line: where the training is."""
@@ -236,8 +236,10 @@ class TrackedTask(StoppableTask):
         line = {**self._place(EPOCH, epoch, stats), **_numbers(stats, (*_LOSSES, *self._hook_metrics()))}
         if losses is not None:
             line |= {"by_language": self._by_side(losses), "by_level": losses.by_level(self._levels)}
-        shares = self._hook_metrics_by_language()
-        self._write({**line, **{f"{name}_by_language": dict(values) for name, values in shares.items()}})
+        details = self._detailed_hook_metrics()
+        self._write({**line, **{name: dict(values) for name, values in details.items()}})
+        for hook in reversed(self.hooks):
+            hook.end_epoch(epoch)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:

@@ -169,8 +169,7 @@ class LanguageSpecificTranslationTask(TrackedTask):
         with exit_on_user_error():
             if adapters is not None:
                 adapters.bind_languages(self.langs, used_languages(self.args))
-                if not trains:
-                    adapters.leave_out_smaller(self.args.directions == ARGMAX)
+                adapters.leave_out_smaller(not trains and self.args.directions == ARGMAX)
             if trains:
                 logger.info(parameter_summary(model, keys_to_train(self.args, adapters) if adapters else None))
                 self.hooks = [] if adapters is None else training_hooks(self.args, adapters)

@@ -151,7 +151,7 @@ def test_an_inspection_counts_by_what_the_adapters_belong_to(kind, trained, caps
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["direction", "learned", "mixed"])
 def test_a_training_prunes_and_resumes(kind, toy_data, tmp_path) -> None:
-    own = (*flags(kind, toy_data), "--pruning-t1", "0", "--target-pruning-ratio", "0.5")
+    own = (*flags(kind, toy_data), "--pruning-t1", "1", "--pruning-t2", "1", "--target-pruning-ratio", "0.5")
     for folder, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
         train_here(toy_data, tmp_path / folder, *own, "--max-epoch", epochs)
     whole, parts = (load(tmp_path / name / "checkpoint_last.pt")["model"] for name in ("whole", "parts"))
@@ -165,6 +165,17 @@ def test_a_training_prunes_and_resumes(kind, toy_data, tmp_path) -> None:
         for name, rank in zip(keys.names, keys.ranks, strict=True):
             pruned.setdefault(name.split(" as ")[0], []).append(mask[start : start + rank].flatten())
             start += rank
+    if kind == "learned":
+        written = [json.loads((tmp_path / name / "directions.json").read_text()) for name in ("whole", "parts")]
+        assert written[0] == written[1]
+        layers = {(found["stack"], found["layer"]): found["source"] for found in written[0]["layers"]}
+        assert layers == {layer: pytest.approx(adapters.weights(layer)[0], abs=1e-6) for layer in adapters.mixture}
+        assert len({round(share, 6) for share in layers.values()}) == 4  # they have learned
+        words = ["src" if layers["encoder", layer] > 0.5 else "tgt" for layer in (0, 1)]
+        assert written[0]["encoder_activation_direction"] == "_".join(words)
+        last = json.loads((tmp_path / "whole" / "curves.jsonl").read_text().splitlines()[-1])
+        assert last["source_weight_by_layer"]["decoder.1"] == pytest.approx(layers["decoder", 1], abs=1e-4)
+        assert (tmp_path / "whole" / "directions.png").stat().st_size > 1000
     for name, masks in pruned.items():
         share = 1 - torch.cat(masks).float().mean()
         assert abs(float(share) - 0.5) < 0.01, name

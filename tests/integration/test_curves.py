@@ -69,6 +69,7 @@ def trained(toy_data, tmp_path_factory) -> tuple[Path, list[str]]:
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(f"{record.name} | {record.getMessage()}")
     Scalars.found = {}
+    logging.getLogger("fairseq").setLevel(logging.NOTSET)  # a command that ran before may have raised it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress_bar, "SummaryWriter", Scalars)
         patch.setattr(progress_bar, "_tensorboard_writers", {})

@@ -81,10 +81,10 @@ def test_several_processes_train_as_one_with_as_many_batches_for_an_update(seen,
 
 def test_processes_had_batches_of_different_languages_and_batches_that_count_for_nothing(seen) -> None:
     assert sum(process.dummies for process in seen["four"]) == 3
-    updates = zip(*(process.languages for process in seen["four"][:2]), strict=False)
+    updates = zip(*(process.directions for process in seen["four"][:2]), strict=False)
     assert sum(one != other for one, other in updates) > 3
     for process in seen["four"]:
-        assert any(len(sources) < len(toy.LANGUAGES) for sources, _ in process.languages)
+        assert any(len({source for source, _ in own}) < len(toy.LANGUAGES) for own in process.directions)
 
 
 @pytest.mark.parametrize("name", [name for name in SEVERAL if "some" in name])
