@@ -12,7 +12,8 @@
 #   PRUNING, PRUNING_T1, PRUNING_T2, TARGET_PRUNING_RATIO
 #   LR, MAX_TOKENS, UPDATE_FREQ, MAX_EPOCH, SEED
 #   PRECISION                          --amp (default on a GPU), --fp16, --bf16, or empty (default on a CPU)
-# Arguments are passed to fairseq-train after the published flags, so they override these.
+# Arguments are passed to fairseq-train after the published flags, so they override these. With --adapter-key or
+# --weight-learning, which decide themselves what selects the adapters of a layer, the published directions are left out.
 set -euo pipefail
 
 # shellcheck source=scripts/lib.sh
@@ -56,6 +57,13 @@ read -ra sizes <<<"$SIZES"
 if [[ -z ${PRECISION+set} ]]; then
     if has_gpu; then PRECISION=--amp; else PRECISION=; fi
 fi
+sides=(
+    --encoder-activation-direction "$(directions "$ENCODER_LAYERS" $((ENCODER_LAYERS * 3 / 4)))"
+    --decoder-activation-direction "$(directions "$DECODER_LAYERS" 0)"
+)
+for word in "$@"; do
+    case $word in --adapter-key | --adapter-key=* | --weight-learning | --weight-learning=*) sides=() ;; esac
+done
 optional=()
 [[ -z ${LANG_RESOURCES:-} ]] || optional+=(--lang-resources "$LANG_RESOURCES")
 [[ -z ${DICT:-} ]] || optional+=(--fixed-dictionary "$DICT")
@@ -87,8 +95,7 @@ exec fairseq-train "$DATA_BIN" \
     --decoder-lora-layer "$(layer_list "$DECODER_LAYERS")" \
     --decoder-lora-position "q_k_v_crossq_crossk_crossv_fc1_fc2" \
     --dim "$DIM" --high-rank "${HIGH_RANK:-2}" --med-rank "${MED_RANK:-2}" --low-rank "${LOW_RANK:-8}" \
-    --encoder-activation-direction "$(directions "$ENCODER_LAYERS" $((ENCODER_LAYERS * 3 / 4)))" \
-    --decoder-activation-direction "$(directions "$DECODER_LAYERS" 0)" \
+    ${sides[@]+"${sides[@]}"} \
     --language-num "$(tr ',' '\n' <<<"$LANGS" | grep -c .)" \
     --pruning "${PRUNING:-True}" --pruning-t1 "${PRUNING_T1:-2}" --pruning-t2 "${PRUNING_T2:-10}" \
     --target-pruning-ratio "${TARGET_PRUNING_RATIO:-0.9}" \

@@ -164,10 +164,12 @@ class LanguageRouting(nn.Module):
         """Sets the languages within a ``with`` block, for the recomputation of a checkpointed layer."""
         before = self.current
         self.set(languages)
+        self._weights = None  # a layer that is run again has a graph of its own
         try:
             yield
         finally:
             self.set(before)
+            self._weights = None
 
     def select(self, side: str, batch: int) -> Selection:
         """Returns the rows that the sentences of a batch use.

@@ -120,7 +120,8 @@ def _trained_parameters(cells: Iterable[Cell], adapters: Adapters, args: Namespa
         for side in adapters.used_sides
         for key in layout.only_for(side, trained)
     }
-    return sum(cell.count.parameters for cell in cells if (adapters.side(cell.site), cell.key) in names)
+    mixture = 2 * len(adapters.mixture) if len(trained) == len(adapters.languages) else 0
+    return mixture + sum(cell.count.parameters for cell in cells if (adapters.side(cell.site), cell.key) in names)
 
 
 def _word(adapters: Adapters) -> str:

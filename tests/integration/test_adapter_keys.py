@@ -95,6 +95,28 @@ def test_results_and_gradients_are_those_of_stock_fairseq_sentence_by_sentence(k
             torch.testing.assert_close(parameter.grad, slope, rtol=1e-3, atol=2e-4)
 
 
+def test_learned_weights_get_the_same_gradients_if_activations_are_recomputed(toy_data) -> None:
+    own = [*toy.plugin_flags(toy_data), *flags("learned", toy_data)]
+    slopes = []
+    for more in ((), ("--checkpoint-activations",)):
+        task, model = toy.build([*own, *more])
+        toy.randomise_adapters(model)
+        toy.forward(model.train(), toy.mixed_batch(task, size=9)).square().sum().backward()
+        slopes.append(model.adapters.routing.mixture.logits.grad)
+    assert slopes[0].abs().min() > 1e-3
+    torch.testing.assert_close(*slopes)
+
+
+def test_weights_that_all_languages_have_rest_if_only_some_train(toy_data) -> None:
+    own = [*toy.plugin_flags(toy_data), *flags("learned", toy_data)]
+    _, model = toy.build([*own, "--train-languages", "wo,sd"])
+    assert not model.adapters.routing.mixture.logits.requires_grad
+    _, whole = toy.build(own)
+    assert whole.adapters.routing.mixture.logits.requires_grad
+    trained = sum(parameter.numel() for parameter in whole.parameters() if parameter.requires_grad)
+    assert trained == whole.adapters.count == 2 * 13_440 + 8  # test_parameters_are_counted_by_language
+
+
 def logits_of(path: Path, data: Path, direction: tuple[str, str], merged: bool, *more: str) -> torch.Tensor:
     source, target = direction
     task = set_up_generation(data, path, "--lang-pairs", f"{source}-{target}", "-s", source, "-t", target, *more)

@@ -169,6 +169,15 @@ def test_train_script_makes_lists_for_other_sizes_and_hands_on_its_arguments(env
     assert "--amp" in args
 
 
+@pytest.mark.parametrize(
+    "more", [("--adapter-key", "shared"), ("--adapter-key=direction",), ("--weight-learning", "True")]
+)
+def test_train_script_leaves_the_directions_to_what_decides_them(environment, tmp_path, more) -> None:
+    args = arguments(environment, tmp_path, *more)
+    assert args[-len(more) :] == list(more)
+    assert not any(word.endswith("-activation-direction") for word in args)
+
+
 def test_train_script_trains_all_languages_and_directions_of_the_data(environment, tmp_path) -> None:
     write_data(tmp_path / "the data", "train", ["zz", "wo", "en", "aa"])
     (tmp_path / "the data" / "train.aa-wo.aa.bin").unlink()
