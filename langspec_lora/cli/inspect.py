@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 check_folder(args.out, (), overwrite=True)
         found = inspect(args.path, args.base_checkpoint)
     if args.json:
-        print(_readable_json(found.content))
+        print(readable_json(found.content))
     else:
         show(as_text(found))
     if args.out is not None:
@@ -46,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _readable_json(content: Any) -> str:
-    """JSON with all scripts as they are, but what a terminal would obey escaped, as JSON can."""
+def readable_json(content: Any) -> str:
+    """JSON with all scripts as they are, but what a terminal would obey escaped, as JSON can.
+
+    Args:
+        content: lists, mappings and values.
+    """
     text = json.dumps(content, indent=1, ensure_ascii=False)
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
