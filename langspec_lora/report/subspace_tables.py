@@ -64,15 +64,15 @@ def _figure(values: Values, unit: str = "", digits: int = 1) -> str:
 def _tables(found: Estimate) -> dict[str, Table]:
     subspaces, adapters = found.subspaces, found.adapters
     keys = subspaces.groups(lambda cell: cell.key)
-    columns = ["of B survives", "living rows", "effective rank"]
+    columns = ["of B survives", "living rows", "effective rank"] if found.is_pruned else ["effective rank"]
     demands = found.survival_tells(KEYS)
 
     def figures(cells: Sequence[int]) -> list[str]:
-        return [
-            _figure(100 * subspaces.surviving(cells), " %"),
-            _figure(subspaces.rows[:, cells].mean(1)),
-            _figure(subspaces.effective[:, cells].mean(1), digits=2),
-        ]
+        effective = _figure(subspaces.effective[:, cells].mean(1), digits=2)
+        if not found.is_pruned:
+            return [effective]
+        living = [_figure(100 * subspaces.surviving(cells), " %"), _figure(subspaces.rows[:, cells].mean(1))]
+        return [*living, effective]
 
     def row(key: str, cells: Sequence[int]) -> list[str]:
         first = subspaces.cells[cells[0]]
@@ -81,7 +81,8 @@ def _tables(found: Estimate) -> dict[str, Table]:
         suggested = max(ranks[owner] for owner in own)
         demand = [_signed(100 * subspaces.demand(cells))] if demands else []
         share, *others = figures(cells)
-        return [key, first.level, f"{subspaces.ranks[cells[0]]:.0f}", share, *demand, *others, str(suggested)]
+        rank = f"{subspaces.ranks[cells[0]]:.0f}"
+        return [key, first.level, rank, share, *demand, *others, str(suggested)]
 
     shown = [row(key, keys[key]) for key in _shown_keys(found, keys)]
     if len(shown) < len(keys):
@@ -154,7 +155,8 @@ def _suggestion_lines(found: Estimate, out: Path | None) -> list[str]:
     whose = ", as many as these adapters have" if found.budget == own else ""
     what = _PLURAL.get(found.adapters.key, "adapters")
     first = found.suggestions[0]
-    how = f"Ranks are in proportion to {first.by} of the {what}, and at least 1"
+    by = "what survives" if first.by == SURVIVAL else "the effective ranks"
+    how = f"Ranks are in proportion to {by} of the {what}, and at least 1"
     if len(found.suggestions[0].ranks) == 1:
         how = "The one adapter gets as large a rank as fits"
     lines = [
@@ -164,12 +166,11 @@ def _suggestion_lines(found: Estimate, out: Path | None) -> list[str]:
     ]
     for suggestion in found.suggestions:
         lines += ["", f"{_sentence(suggestion)}:", "", f"    {flag_line(found, suggestion, out)}"]
-    if out is None:
-        for name, text in suggestion_files(found, found.suggestions[:1]).items():
-            if len(found.adapters.languages) <= _ROWS_ON_A_TERMINAL:
-                lines += ["", f"{name}:", "", *(f"    {line}" for line in text.splitlines())]
-        if suggestion_files(found):
-            lines += ["", "--out DIR writes these files, and maps."]
+        if out is None and len(found.adapters.languages) <= _ROWS_ON_A_TERMINAL:
+            for name, text in suggestion_files(found, [suggestion]).items():
+                lines += ["", f"with {name}:", "", *(f"    {line}" for line in text.splitlines() if line[0] != "#")]
+    if out is None and suggestion_files(found):
+        lines += ["", "--out DIR writes these files, and maps."]
     return lines
 
 
@@ -177,12 +178,11 @@ def _sentence(suggestion: Suggestion) -> str:
     size = f"{suggestion.parameters:,} parameters"
     if suggestion.name == RANKS:
         return f"The same layers and positions, {size}"
-    room, used = (
-        ("the entries of B", "what survives") if suggestion.sites_by == SURVIVAL else ("ranks", "effective ranks")
-    )
+    survival = suggestion.sites_by == SURVIVAL
+    room, used = ("the entries of B", "what survives") if survival else ("the ranks", "the effective ranks")
     return (
-        f"Without {some_of(suggestion.left_out)}, {size}; the other {suggestion.name} hold {100 * suggestion.held:.1f} % "
-        f"of {used}, with {100 * suggestion.room:.1f} % of {room}"
+        f"Without {some_of(suggestion.left_out)}, {size}; the other {suggestion.name} hold "
+        f"{100 * suggestion.held:.1f} % of {used}, with {100 * suggestion.room:.1f} % of {room}"
     )
 
 
@@ -252,7 +252,7 @@ def as_json(found: Estimate) -> dict[str, Any]:
             found_entries.append({**entry, "demand": _values(subspaces.demand(cells))} if demand else entry)
         return found_entries
 
-    rank_of = dict(zip(map(id, subspaces.cells), subspaces.ranks.tolist(), strict=True))
+    rank_of = {cell.key: int(rank) for cell, rank in zip(subspaces.cells, subspaces.ranks, strict=True)}
     return {
         "checkpoints": list(map(str, found.paths)),
         "pruning_scope": found.scope,
@@ -260,9 +260,7 @@ def as_json(found: Estimate) -> dict[str, Any]:
         "compared_by": {what: by.name for what, by in found.measures.items()},
         "remarks": list(found.remarks),
         "total": figures(slice(None)),
-        "keys": entries(
-            lambda cell: (cell.key, cell.level, int(rank_of[id(cell)])), "name", "level", "rank", demand=True
-        ),
+        "keys": entries(lambda cell: (cell.key, cell.level, rank_of[cell.key]), "name", "level", "rank", demand=True),
         "levels": entries(lambda cell: (cell.level,), "level"),
         "layers": entries(lambda cell: cell.site[:2], "stack", "layer"),
         "positions": entries(lambda cell: (cell.site.stack, cell.site.position), "stack", "position"),
