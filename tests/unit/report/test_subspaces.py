@@ -20,6 +20,7 @@ from langspec_lora.checkpoints.stored_model import StoredModel
 from langspec_lora.cli.main import main
 from langspec_lora.keys import keys_of, with_directions
 from langspec_lora.languages import LanguageTable
+from langspec_lora.report.heat_map import Matrix, draw
 from langspec_lora.report.subspace_files import maps
 from langspec_lora.report.subspace_tables import as_text, suggestion_files
 from langspec_lora.report.subspaces import estimate
@@ -127,6 +128,16 @@ def flag_lines(text: str) -> list[tuple[int, list[str]]]:
 def undrawn(monkeypatch) -> None:
     """Pictures take half a second each; one test draws them."""
     monkeypatch.setattr("langspec_lora.report.subspace_files.draw", lambda matrix, stem, title: [])
+
+
+def draw_levels(matrix: Matrix, stem: Path, title: str) -> list[Path]:
+    """Draws the small maps and leaves the others empty."""
+    if stem.name.endswith("level"):
+        return draw(matrix, stem, title)
+    paths = [stem.with_name(f"{stem.name}.{end}") for end in ("png", "svg")]
+    for path in paths:
+        path.touch()
+    return paths
 
 
 @pytest.mark.parametrize(
@@ -287,10 +298,11 @@ def test_the_files_are_written_and_old_ones_replaced_only_on_request(seeds, tmp_
     out = tmp_path / "out"
     (out / "mine.txt").parent.mkdir()
     (out / "mine.txt").write_text("mine")
+    monkeypatch.setattr("langspec_lora.report.subspace_files.draw", draw_levels)
     told(capsys, *seeds, "--out", out)
     names = {path.name for path in out.iterdir()}
-    drawn = {f"{what}.{part}.{end}" for what in ("survival", "effective-rank") for part in ("layer", "position", "level")
-            for end in ("png", "svg")}  # fmt: skip
+    parts = [f"{what}.{part}" for what in ("survival", "effective-rank") for part in ("layer", "position", "level")]
+    drawn = {f"{part}.{end}" for part in parts for end in ("png", "svg")}
     assert names - {"ranks.layers.yaml"} == {
         "mine.txt", "ranks.yaml", "ranks.positions.yaml", "subspaces.json", "subspaces.csv", *drawn,
     }  # fmt: skip
