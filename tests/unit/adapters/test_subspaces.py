@@ -91,7 +91,8 @@ def test_what_survives_ranks_languages_by_the_rank_that_they_need(sets) -> None:
     for number in range(len(sets)):
         shares = {key: subspaces.surviving(cells)[number] for key, cells in members.items()}
         assert sorted(shares, key=shares.__getitem__) == ["one", "two", "four", "eight"]
-        assert shares["eight"] > 1.3 * shares["four"] and shares["four"] > 1.3 * shares["two"]
+        assert shares["eight"] > 1.2 * shares["four"]
+        assert shares["four"] > 1.2 * shares["two"]
         demands = [subspaces.demand(members[key])[number] for key in ("one", "two", "four", "eight")]
         assert demands == sorted(demands)
         assert demands[0] < 0 < demands[-1]
@@ -109,7 +110,7 @@ def test_effective_ranks_are_those_of_the_changes(sets) -> None:
     for adapters in sets:
         for position, wanted in (("fc1", list(CHANGES.values())), ("q", [1, 1, 1, 1])):
             found = effective_ranks(adapters, Site("encoder", 0, position))
-            assert found == pytest.approx(wanted, rel=0.15)
+            assert found == pytest.approx(wanted, rel=0.25)
 
 
 def test_only_what_competed_differs_by_need_and_the_rest_is_equal_by_rule(sets) -> None:
