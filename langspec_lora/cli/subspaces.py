@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langspec_lora.cli.inspect import readable_json
-from langspec_lora.cli.ranks import parse_budget
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.files import check_folder, whole_folder
-from langspec_lora.notes import show
+from langspec_lora.notes import show, show_json
+from langspec_lora.values import number_of_parameters
 
 if TYPE_CHECKING:
     from langspec_lora.report.subspaces import Estimate
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     with collect_errors() as errors:
         with errors.check():
             if args.budget is not None:
-                budget = parse_budget(args.budget)
+                budget = number_of_parameters(args.budget, "--budget")
         with errors.check():
             if not 0 < args.keep <= 1:
                 raise UserError(f"--keep {args.keep:g}: expected a share above 0, up to 1, such as 0.8")
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         errors.raise_found()
         found = estimate(args.checkpoints, budget, args.keep)
     if args.json:
-        print(readable_json(as_json(found)), flush=True)
+        show_json(as_json(found))
     else:
         show(as_text(found, args.out))
     if args.out is not None:

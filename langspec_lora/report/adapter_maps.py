@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from langspec_lora.adapters.counts import Cell
 from langspec_lora.keys import KEY_LEVELS
 from langspec_lora.report.heat_map import LEAST_REACH, Head, Matrix
-from langspec_lora.report.inspection import MOST_ROWS
+from langspec_lora.report.tables import MOST_ROWS
 from langspec_lora.sites import in_model_order
 
 

@@ -22,14 +22,11 @@ from langspec_lora.errors import UserError
 from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
-from langspec_lora.report.tables import Table, markdown_text
+from langspec_lora.report.tables import MOST_ROWS, Table, markdown_text
 from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site
 
 TITLES = {LANGUAGE: "Languages", GROUP: "Groups", DIRECTION: "Directions", SHARED: "Shared"}
 """Titles of tables, by what an adapter belongs to."""
-
-MOST_ROWS = 400
-"""Of a table or a picture; each direction between 21 languages has its adapter there."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from langspec_lora.report.significance import ALPHA, SEED
 DIRECTIONS = "report.directions.csv"
 """The file with the table of all directions."""
 
+MOST_ROWS = 400
+"""Of a table or a picture of adapters; each direction between 21 languages has its adapter there."""
+
 _MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
