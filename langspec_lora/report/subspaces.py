@@ -36,6 +36,7 @@ from langspec_lora.report.seeds import (
     read_checkpoint,
     seed_remarks,
 )
+from langspec_lora.sites import SHARED
 
 KEYS, LAYERS, POSITIONS, KEYS_BY_LAYER = "keys", "layers", "positions", "keys × layers"
 COMPARED = (KEYS, LAYERS, POSITIONS, KEYS_BY_LAYER)
@@ -246,11 +247,13 @@ def _remarks(found: Estimate, pruning: Mapping[str, Any] | None, untrained: Sequ
             f"pruning was not complete: {100 * surviving:.1f} % of B survives, and the target is "
             f"{100 * (1 - pruning['target']):g} %; a checkpoint of a later epoch tells more"
         )
-    if len(ranks := sorted(set(subspaces.ranks.tolist()))) > 1:
+    sides = [found.adapters.side(cell.site) for cell in subspaces.cells]
+    ranks = sorted({rank for rank, side in zip(subspaces.ranks.tolist(), sides, strict=True) if side != SHARED})
+    if len(ranks) > 1:
+        how = "in the file of groups" if found.adapters.languages.groups else "--high-rank 8 --med-rank 8 --low-rank 8"
         remarks.append(
             f"the adapters were trained with ranks {ranks[0]:.0f} to {ranks[-1]:.0f}, which limits their effective "
-            "ranks and changes how large the entries of B become; equal ranks (--high-rank 8 --med-rank 8 --low-rank "
-            "8) compare best"
+            f"ranks and changes how large the entries of B become; equal ranks ({how}) compare best"
         )
     if untrained:
         remarks.append(

@@ -238,6 +238,20 @@ def test_adapter_folders_tell_by_their_figures_what_competed(seeds, tmp_path, ca
     assert of_folder["pruning_scope"] is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("group", "ranks 5 to 7, .* equal ranks \\(in the file of groups\\)"),
+        ("mixed", "ranks 2 to 4, "),
+        ("shared", None),
+    ],
+)
+def test_unequal_ranks_are_named_where_they_compete(kind, expected, toy_data, tmp_path, capsys) -> None:
+    text = told(capsys, write(tmp_path / "ck.pt", toy_data, *flags(kind, toy_data)))
+    assert bool(re.search(f"the adapters were trained with {expected}", text)) == (expected is not None)
+    assert ("were trained with" in text) == (expected is not None)
+
+
 def test_untrained_languages_and_equal_seeds_are_named(toy_data, tmp_path, capsys) -> None:
     def without_wo(state: dict) -> None:
         pruned_by_layer(1)(state)
