@@ -155,11 +155,12 @@ def test_the_flags_that_are_printed_fit_the_budget(kind, budget, toy_data, tmp_p
     for size, words in lines:
         command = toy.plugin_flags(toy_data, *own, *words)
         args = toy.parse(command)
-        _, model = toy.build(command)
-        entries = [value for name, value in model.named_parameters() if name.endswith(("lora_A", "lora_B"))]
-        assert sum(value.numel() for value in entries) == count_parameters(args) == size
+        assert count_parameters(args) == size
         assert size <= (budget or whole)
         assert size > 0.75 * (budget or whole)
+    _, model = toy.build(command)  # of the last, which leaves out most
+    entries = [value for name, value in model.named_parameters() if name.endswith(("lora_A", "lora_B"))]
+    assert sum(value.numel() for value in entries) == size
 
 
 def test_one_more_rank_would_exceed_the_budget(seeds, capsys) -> None:
@@ -368,18 +369,20 @@ def test_two_hundred_languages_fill_no_screen_twice(tmp_path) -> None:
     assert read_resources(tmp_path / "ranks.yaml").ranks.keys() == set(names)
 
 
-def test_adapters_of_hundreds_of_directions_are_mapped_by_level(tmp_path, capsys, undrawn) -> None:
+def test_adapters_of_hundreds_of_directions_are_mapped_by_level(tmp_path) -> None:
     names = tuple(f"l{number:02}" for number in range(21))
     pairs = [(one, other) for one in names for other in names if one != other]
     languages = with_directions(LanguageTable(names, ("high", "med", "low") * 7, (1, 1, 2) * 7), pairs)
     path = stored(of_many(languages, ("direction", "direction")), tmp_path / "many")
-    text = told(capsys, path, "--out", tmp_path / "out")
+    found = estimate([path])
+    text = as_text(found, None)
     assert "## Directions: 12 that use most, 12 that use least, of 420" in text
-    drawn = maps(estimate([path]))
+    drawn = maps(found)
     assert drawn["survival.position"].title == "What survives of B, in %: level × position"
     assert list(drawn["survival.position"].rows) == ["high", "med", "low"]
     assert list(drawn["survival.position"].columns) == [("encoder", "q"), ("encoder", "fc1"), ("decoder", "fc2")]
-    resources = read_resources(tmp_path / "out" / "ranks.yaml")
+    (tmp_path / "ranks.yaml").write_text(suggestion_files(found)["ranks.yaml"])
+    resources = read_resources(tmp_path / "ranks.yaml")
     ranks = {
         pair: max(resources.ranks[one], resources.ranks[other]) for one, other in pairs for pair in [f"{one}-{other}"]
     }
