@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from langspec_lora.errors import brief, printable
 
@@ -38,6 +39,16 @@ def show(*lines: str, file: TextIO | None = None) -> None:
     """
     for text in lines:
         print(_lines(text), file=file, flush=True)
+
+
+def show_json(content: Any) -> None:
+    """Prints JSON with all scripts as they are, but what a terminal would obey escaped, as JSON can.
+
+    Args:
+        content: lists, mappings and values.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text), flush=True)
 
 
 def _lines(text: str) -> str:

@@ -19,6 +19,8 @@ from langspec_lora.naming import cut
 
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_PARAMETERS = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)")
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+|nan|inf)([eE][+-]?[0-9]+)?")
 
 
@@ -31,6 +33,23 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in _TRUTH:
         raise ValueError(text)
     return _TRUTH[text.lower()]
+
+
+def number_of_parameters(text: str, flag: str) -> int:
+    """Reads a number of parameters, such as ``15M``.
+
+    Args:
+        text: the number, with or without a unit.
+        flag: the flag that gives it, for the message.
+
+    Raises:
+        UserError: it is none.
+    """
+    match = _PARAMETERS.fullmatch(text)
+    number = round(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if number < 1:
+        raise UserError(f"{flag} {text[:40]}: expected a number of parameters, such as 15M, 300k or 15335424")
+    return number
 
 
 def whole_number(text: str) -> int:

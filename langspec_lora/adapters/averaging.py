@@ -29,15 +29,7 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     first = sets[0]
     for other, name in zip(sets[1:], names[1:], strict=True):
         check_alike(first, other, names[0], name)
-        if any(getattr(other.languages, what) != getattr(first.languages, what) for what in _ALIKE):
-            (mine, its), (mine_ranks, its_ranks) = (
-                unlike(getattr(first.languages, what), getattr(other.languages, what), between)
-                for what, between in (("names", ", "), ("ranks", "/"))
-            )
-            raise UserError(
-                f"{name} has adapters for {its} of ranks {its_ranks}, and {names[0]} for {mine} of ranks {mine_ranks}; "
-                "average checkpoints of one training"
-            )
+        check_same_keys(first, other, names[0], name, "average checkpoints of one training")
     packed = {}
     for site in first.packed:
         parts = [adapters.packed[site] for adapters in sets]
@@ -47,6 +39,30 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     mixture = {layer: _mean([adapters.mixture[layer] for adapters in sets]) for layer in first.mixture}
     epoch = max(adapters.mask_epoch for adapters in sets)
     return replace(first, packed=packed, mask_epoch=epoch, mixture=mixture)
+
+
+def check_same_keys(first: Adapters, other: Adapters, first_name: str, name: str, remedy: str) -> None:
+    """Checks that two sets of adapters belong to the same languages, groups or directions, with the same ranks.
+
+    Args:
+        first: one set.
+        other: the other.
+        first_name: name of the first, for messages.
+        name: name of the other.
+        remedy: what the user can do if they differ, for messages.
+
+    Raises:
+        UserError: they differ.
+    """
+    if any(getattr(other.languages, what) != getattr(first.languages, what) for what in _ALIKE):
+        (mine, its), (mine_ranks, its_ranks) = (
+            unlike(getattr(first.languages, what), getattr(other.languages, what), between)
+            for what, between in (("names", ", "), ("ranks", "/"))
+        )
+        raise UserError(
+            f"{name} has adapters for {its} of ranks {its_ranks}, and {first_name} for {mine} of ranks {mine_ranks}; "
+            f"{remedy}"
+        )
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.keys import keys_of
 from langspec_lora.languages import LEVELS
 from langspec_lora.sites import SHARED, linear_size
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,85 @@ def _fit(args: Namespace, variant: Variant, budget: int) -> Fit:
         proportions = {"shared_rank": 1}
 
     def ranks_of(scale: float) -> dict[str, int]:
-        return {name: max(1, math.floor(scale * part + 1e-9)) for name, part in proportions.items()}
+        return scaled(proportions, scale)
 
-    def cost(scale: float) -> int:
-        return count_parameters(Namespace(**{**vars(own), **ranks_of(scale)}))
+    def cost(ranks: Mapping[str, int]) -> int:
+        return count_parameters(Namespace(**{**vars(own), **ranks}))
 
-    if (least := cost(0)) > budget:
+    if (least := cost(ranks_of(0))) > budget:
         return Fit(variant, {}, least)
-    low, high = 0.0, budget / min(proportions.values())
-    while high - low > 1e-3 / max(proportions.values()):
+    ranks = ranks_of(largest_scale(proportions, cost, budget))
+    return Fit(variant, ranks, cost(ranks))
+
+
+def scaled(proportions: Mapping[Key, float], scale: float, most: int | None = None) -> dict[Key, int]:
+    """Ranks in some proportions, whole numbers of at least 1.
+
+    Args:
+        proportions: what each rank is proportional to.
+        scale: what to multiply with before rounding down.
+        most: the largest rank; None for any.
+    """
+    ranks = {name: max(1, math.floor(scale * part + 1e-9)) for name, part in proportions.items()}
+    return ranks if most is None else {name: min(most, rank) for name, rank in ranks.items()}
+
+
+def largest_scale(
+    proportions: Mapping[Key, float], cost: Callable[[Mapping[Key, int]], int], budget: int, most: int | None = None
+) -> float:
+    """The largest scale of :func:`scaled` whose ranks a budget allows.
+
+    Args:
+        proportions: what each rank is proportional to; at least one is above 0.
+        cost: the number of parameters of some ranks, which grows with each rank.
+        budget: number of trainable parameters; all ranks 1 have at most as many.
+        most: the largest rank; None for any.
+    """
+
+    def fits(scale: float) -> bool:
+        return cost(scaled(proportions, scale, most)) <= budget
+
+    parts = [part for part in proportions.values() if part > 0]
+    low, high = 0.0, (budget if most is None else min(budget, most)) / min(parts)
+    while high - low > 1e-3 / max(parts):
         middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     # A rank grows where its scale is a whole number, which halving only comes near to.
-    steps = [math.ceil(low * part) / part for part in proportions.values()]
-    best = max(scale for scale in (low, *steps) if cost(scale) <= budget)
-    return Fit(variant, ranks_of(best), cost(best))
+    steps = [math.ceil(low * part) / part for part in parts]
+    return max(scale for scale in (low, *steps) if fits(scale))
+
+
+def proportional_ranks(
+    proportions: Mapping[Key, float],
+    cost: Callable[[Mapping[Key, int]], int],
+    budget: int,
+    most: int,
+) -> dict[Key, int]:
+    """Ranks in some proportions that use as much of a budget as whole numbers can.
+
+    What is left after rounding down goes to the ranks that rounding has cut most (the method of largest remainders).
+
+    Args:
+        proportions: what each rank is proportional to; where all are 0, the ranks are equal.
+        cost: the number of parameters of some ranks, which grows with each rank.
+        budget: number of trainable parameters.
+        most: the largest rank.
+
+    Raises:
+        UserError: the budget does not allow all ranks 1.
+    """
+    if (least := cost(dict.fromkeys(proportions, 1))) > budget:
+        raise UserError(
+            f"--budget {budget:,} is below rank 1: the smallest adapters of these layers and positions have {least:,} "
+            "parameters; give a larger budget"
+        )
+    if not any(part > 0 for part in proportions.values()):
+        proportions = dict.fromkeys(proportions, 1.0)
+    scale = largest_scale(proportions, cost, budget, most)
+    ranks = scaled(proportions, scale, most)
+    cut = {name: scale * part - ranks[name] for name, part in proportions.items() if part > 0}
+    for name in sorted(cut, key=cut.__getitem__, reverse=True):
+        larger = {**ranks, name: min(most, ranks[name] + 1)}
+        if cut[name] > 0 and cost(larger) <= budget:
+            ranks = larger
+    return ranks

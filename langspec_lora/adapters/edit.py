@@ -245,7 +245,13 @@ def _join_tables(first: LanguageTable, *others: LanguageTable) -> LanguageTable:
     return LanguageTable(names, levels, ranks, groups, group_ranks, directions, shared)
 
 
-def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = "B") -> None:
+def check_alike(
+    first: Adapters,
+    second: Adapters,
+    one: str = "A",
+    other: str = "B",
+    remedy: str = "only adapters with the same sites on the same base can be joined",
+) -> None:
     """Checks that two sets of adapters have the same sites, sides and shapes.
 
     Args:
@@ -253,11 +259,11 @@ def check_alike(first: Adapters, second: Adapters, one: str = "A", other: str = 
         second: the other.
         one: name of the first, for messages.
         other: name of the second.
+        remedy: what the user can do if their sites differ, for messages.
 
     Raises:
         UserError: they differ.
     """
-    remedy = "only adapters with the same sites on the same base can be joined"
     check_same_placement(Placement.of_adapters(first), Placement.of_adapters(second), one, other, remedy)
     for site, packed in first.packed.items():
         for part, here, there in zip("AB", packed, second.packed[site], strict=False):

@@ -25,6 +25,7 @@ GROUPS = {
     "Adapters": {
         "ranks": "find ranks that fit a budget of parameters",
         "inspect": "count the parameters of a checkpoint and what pruning left",
+        "subspaces": "estimate the rank that each language needs",
         "add-language": "add new languages to trained adapters",
         "remove-language": "remove languages from a checkpoint's adapters",
         "join": "join the adapters of two trainings on one base",

@@ -5,15 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from langspec_lora.errors import collect_errors
 from langspec_lora.files import check_folder
 from langspec_lora.flags import add_base_flag
-from langspec_lora.notes import show
+from langspec_lora.notes import show, show_json
 
 EXAMPLE = "checkpoints/checkpoint_best.pt --out pictures"
 
@@ -38,15 +36,9 @@ def run(args: argparse.Namespace) -> int:
                 check_folder(args.out, (), overwrite=True)
         found = inspect(args.path, args.base_checkpoint)
     if args.json:
-        print(_readable_json(found.content))
+        show_json(found.content)
     else:
         show(as_text(found))
     if args.out is not None:
         show("\nwritten:", *(f"  {path}" for path in draw_survival(found, args.out)), file=sys.stderr)
     return 0
-
-
-def _readable_json(content: Any) -> str:
-    """JSON with all scripts as they are, but what a terminal would obey escaped, as JSON can."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)

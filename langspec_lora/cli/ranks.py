@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,10 @@ from langspec_lora.flags import AdapterFlags
 from langspec_lora.notes import show
 from langspec_lora.settings import add_flags, check_values
 from langspec_lora.sizes import M2M100
-from langspec_lora.values import content_of
+from langspec_lora.values import content_of, number_of_parameters
 
 EXAMPLE = "--budget 15.4M --langs en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo --dim 1024"
 
-_BUDGET = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kMG]?)")
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _LEFT_OUT = (
     *("add_lora", "freeze_original_parameters", "train_parts", "train_languages", "adapter_key", "shared_rank"),
     *("save_adapters_only", "language_num", "lora_init"),
@@ -51,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     with collect_errors() as errors:
         with errors.check():
-            budget = parse_budget(args.budget)
+            budget = number_of_parameters(args.budget, "--budget")
         with errors.check():
             check_values(args)
         with errors.check():
@@ -69,19 +66,6 @@ def run(args: argparse.Namespace) -> int:
         what = f"{share}  {words}" if fit.ranks else "       —   rank 1 exceeds the budget"
         show(f"{fit.variant.name:<{widest}}  {fit.parameters:>14,} {what}")
     return 0
-
-
-def parse_budget(text: str) -> int:
-    """Reads a number of parameters, such as ``15M``.
-
-    Raises:
-        UserError: it is none.
-    """
-    match = _BUDGET.fullmatch(text)
-    number = round(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if number < 1:
-        raise UserError(f"--budget {text[:40]}: expected a number of parameters, such as 15M, 300k or 15335424")
-    return number
 
 
 def _sizes(args: argparse.Namespace) -> dict[str, Any]:

@@ -22,14 +22,15 @@ from langspec_lora.errors import UserError
 from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
-from langspec_lora.report.table import Table, markdown_text
-from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site, in_model_order
+from langspec_lora.report.table import MOST_ROWS, Table, markdown_text
+from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site
 
 if TYPE_CHECKING:
     from langspec_lora.report.heat_map import Matrix
 
-_TITLES = {LANGUAGE: "Languages", GROUP: "Groups", DIRECTION: "Directions", SHARED: "Shared"}
-_MOST_ROWS = 400  # of a table or a picture; each direction between 21 languages has its adapter there
+TITLES = {LANGUAGE: "Languages", GROUP: "Groups", DIRECTION: "Directions", SHARED: "Shared"}
+"""Titles of tables, by what an adapter belongs to."""
+
 _PARTS = ("position", "layer")
 """Against what the maps show the languages."""
 
@@ -61,10 +62,7 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
     """
     stored = StoredModel(path, base_checkpoint)
     base = base_parameters(stored.base) or None if stored.holds_base else _base_elsewhere(stored, base_checkpoint)
-    if any("lang_spec_lora" in name for name in stored.entries):
-        raise UserError(
-            f"{stored} is of the released implementation; convert it with 'langspec-lora import {path} --from lslo'"
-        )
+    check_not_released(stored)
     content: dict[str, Any] = {
         "path": str(path),
         "base": {"parameters": base, "path": None, "fingerprint": None},
@@ -90,12 +88,25 @@ def inspect(path: Path, base_checkpoint: str | Path | None = None) -> Inspection
         "slice": {"dim": adapters.dim, "start": adapters.start},
         "pruning": {
             "mask_epoch": adapters.mask_epoch,
-            "trained_with": _pruning(stored.args) if stored.is_checkpoint else None,
+            "trained_with": trained_pruning(stored.args) if stored.is_checkpoint else None,
         },
         **_breakdown(adapters, cells),
         "pairs": [{_word(adapters): cell.key, **cell.site._asdict(), **_numbers(cell.count)} for cell in cells],
     }
     return Inspection(content, adapters, cells)
+
+
+def check_not_released(stored: StoredModel) -> None:
+    """Refuses a checkpoint of the released implementation, whose adapters have other names.
+
+    Raises:
+        UserError: it is one.
+    """
+    if any("lang_spec_lora" in name for name in stored.entries):
+        raise UserError(
+            f"{stored} is of the released implementation; convert it with 'langspec-lora import {stored.path} --from "
+            "lslo'"
+        )
 
 
 def _base_elsewhere(stored: StoredModel, given: str | Path | None) -> int | None:
@@ -111,17 +122,28 @@ def _base_elsewhere(stored: StoredModel, given: str | Path | None) -> int | None
 
 
 def _trained_parameters(cells: Iterable[Cell], adapters: Adapters, args: Namespace) -> int:
+    trained = trained_keys(adapters, args)
+    everything = all((adapters.side(cell.site), cell.key) in trained for cell in cells)
+    mixture = 2 * len(adapters.mixture) if everything else 0
+    return mixture + sum(cell.count.parameters for cell in cells if (adapters.side(cell.site), cell.key) in trained)
+
+
+def trained_keys(adapters: Adapters, args: Namespace) -> set[tuple[str, str]]:
+    """The keys whose adapters a training trained (``--train-languages``), each with the side of its layers.
+
+    Args:
+        adapters: the adapters.
+        args: the arguments of the training.
+    """
     trained: Sequence[int] = range(len(adapters.languages))
-    with suppress(UserError):  # flags that no training of ours would take: count all
+    with suppress(UserError):  # flags that no training of ours would take: all
         trained = trained_languages(args, adapters.languages)
     layout = key_layout(adapters.languages, adapters.used_sides)
-    names = {
+    return {
         (side, keys_of(adapters.languages, side).names[key])
         for side in adapters.used_sides
         for key in layout.only_for(side, trained)
     }
-    mixture = 2 * len(adapters.mixture) if len(trained) == len(adapters.languages) else 0
-    return mixture + sum(cell.count.parameters for cell in cells if (adapters.side(cell.site), cell.key) in names)
 
 
 def _word(adapters: Adapters) -> str:
@@ -129,7 +151,8 @@ def _word(adapters: Adapters) -> str:
     return LANGUAGE if adapters.key == LANGUAGE else "key"
 
 
-def _pruning(args: Namespace) -> dict[str, Any] | None:
+def trained_pruning(args: Namespace) -> dict[str, Any] | None:
+    """Schedule and scope of the pruning that a checkpoint was trained with, by their names; None without pruning."""
     with suppress(AttributeError, TypeError, ValueError):  # of another task, or another version of ours
         if settings := pruning_from_args(args):
             schedule, scope = settings
@@ -188,7 +211,7 @@ def as_text(found: Inspection) -> str:
     ]
     layers = sorted(total["layers"], key=lambda entry: (STACKS.index(entry["stack"]), entry["layer"]))
     for title, header, entries in (
-        (_TITLES.get(adapters.key, "Keys"), [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:_MOST_ROWS]),
+        (TITLES.get(adapters.key, "Keys"), [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:MOST_ROWS]),
         ("Levels", ["level"], total["levels"]),
         ("Layers", ["layer", "by"], layers),
         ("Positions", ["position"], total["positions"]),
@@ -248,7 +271,7 @@ def draw_survival(found: Inspection, out: Path) -> list[Path]:
 
     paths = []
     for part in _PARTS:
-        matrix = _survival_map(found, part)
+        matrix = _survival_map(found, found.adapters, part)
         paths += draw(matrix, out / f"survival.{part}", matrix.title)
     return paths
 
@@ -257,25 +280,18 @@ def survival_maps(found: Inspection) -> list[Matrix]:
     """What pruning has left, language by position and language by layer; none if nothing is pruned."""
     if found.adapters is None or found.content["adapters"]["surviving"] == 1:
         return []
-    return [_survival_map(found, part) for part in _PARTS]
+    return [_survival_map(found, found.adapters, part) for part in _PARTS]
 
 
-def _survival_map(found: Inspection, part: str) -> Matrix:
+def _survival_map(found: Inspection, adapters: Adapters, part: str) -> Matrix:
     """What pruning has left in percent, language by ``position`` or by ``layer``."""
-    from langspec_lora.report.heat_map import LEAST_REACH, Head, Matrix
+    from langspec_lora.report.adapter_maps import adapter_map, has_too_many_rows
 
-    def column(cell: Cell) -> Head:
-        return Head(cell.site.stack, str(getattr(cell.site, part)))
+    rows = "level" if has_too_many_rows(found.cells) else adapters.key
+    surviving = found.content["adapters"]["surviving"]
+    subtitle = f"{Path(found.content['path']).name}, {100 * surviving:.1f} % of all entries of B"
 
-    cells = sorted(found.cells, key=lambda cell: (KEY_LEVELS.index(cell.level), in_model_order(cell.site)))
-    many, rows = len({cell.key for cell in cells}) > _MOST_ROWS, found.adapters.key if found.adapters else LANGUAGE
-    sums = sum_by(cells, lambda cell: (cell.level if many else cell.key, column(cell)))
-    values = {key: 100 * count.surviving for key, count in sums.items()}
-    return Matrix(
-        f"What survives of B, in %: {'level' if many else rows} × {part}",
-        f"{Path(found.content['path']).name}, {100 * found.content['adapters']['surviving']:.1f} % of all entries of B",
-        {row: Head(cell.level, row) for cell in cells for row in (cell.level if many else cell.key,)},
-        {column(cell): column(cell) for cell in cells},
-        values,
-        (0.0, max(LEAST_REACH, *values.values())),
-    )
+    def figure(numbers: Sequence[int]) -> float:
+        return 100 * sum((found.cells[number].count for number in numbers), Count()).surviving
+
+    return adapter_map(f"What survives of B, in %: {rows} × {part}", subtitle, found.cells, figure, part)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from langspec_lora.errors import printable
 
+MOST_ROWS = 400
+"""Of a table or a picture of adapters; each direction between 21 languages has its adapter there."""
+
 _MARKDOWN = str.maketrans({**{char: f"\\{char}" for char in "\\|`[]"}, "<": "&lt;"})
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langspec_lora.adapters.budget import Variant, count_parameters, fit_ranks
+from langspec_lora.adapters.budget import Variant, count_parameters, fit_ranks, proportional_ranks
 from langspec_lora.cli.main import main
 from langspec_lora.errors import UserError
 from langspec_lora.flags import AdapterFlags
@@ -112,3 +112,26 @@ def test_proportions_are_kept_in_whole_numbers() -> None:
         assert high == med
         assert (high, low) in set(product(range(1, 9), range(1, 30)))
         assert 4 * high <= low < 4 * (high + 1) or high == 1
+
+
+@examples(60)
+@given(st.lists(st.floats(0.01, 50), min_size=1, max_size=9), st.integers(0, 300), st.integers(1, 40))
+def test_ranks_in_proportion_use_the_budget_up(parts, more, most) -> None:
+    names = dict(enumerate(parts))
+    units = len(parts) + more
+    ranks = proportional_ranks(names, lambda own: 7 * sum(own.values()), 7 * units + 6, most)
+    assert sum(ranks.values()) == min(units, most * len(parts))
+    assert set(ranks.values()) <= set(range(1, most + 1))
+    free = [name for name in names if 1 < ranks[name] < most]
+    for one, other in product(free, free):  # none is more than a unit away from its proportion to another
+        assert (ranks[one] - 1) / names[one] <= (ranks[other] + 1) / names[other] + 1e-6
+
+
+def test_what_uses_nothing_gets_rank_1_and_ties_share_what_is_left() -> None:
+    def cost(own) -> int:
+        return sum(own.values())
+
+    assert proportional_ranks({"a": 3.0, "b": 0.0}, cost, 10, 99) == {"a": 9, "b": 1}
+    assert sorted(proportional_ranks({"a": 0.0, "b": 0.0, "c": 0.0}, cost, 8, 99).values()) == [2, 3, 3]
+    with pytest.raises(UserError, match=r"^--budget 2 is below rank 1: the smallest adapters .* have 3 parameters; "):
+        proportional_ranks({"a": 1.0, "b": 1.0, "c": 1.0}, cost, 2, 99)

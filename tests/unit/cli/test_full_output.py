@@ -88,6 +88,7 @@ def test_device_is_never_replaced_by_a_file(overwrite) -> None:
         ["average", "CK", "CK", "--out", "/dev/full", "--overwrite"],
         ["average", "CK", "CK", "--out", "/dev/full/x"],
         ["inspect", "CK", "--out", "/dev/full"],
+        ["subspaces", "CK", "--out", "/dev/full"],
         ["export", "CK", "--format", "adapter", "--out", "/dev/full"],
         ["export", "CK", "--format", "merged", "-s", "en", "-t", "wo", "--out", "/dev/full", "--overwrite"],
         ["add-language", "CK", "--langs", "ja", "--out", "/dev/full", "--overwrite"],

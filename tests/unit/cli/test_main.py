@@ -124,6 +124,7 @@ WRONG_LINES = [
         "ranks --budgte 3 --arch huge --langs=",
         ["mean --budget?", "--arch: invalid choice: 'huge'", "--langs: ", "--budget;"],
     ),
+    ("subspaces --keep x --budgte 3 --out=", ["mean --budget?", "--keep: ", "--out: expected a path, got ''"]),
     ("inspect --jsno --out=", ["unknown flag --jsno; did you mean --json?", "--out: expected a path, got ''"]),
     ("doctor a --require-tokenizer=", ["--require-tokenizer: ", "unrecognized arguments: a"]),
     ("bench --shape huge --threads x --cpuu", ["mean --cpu?", "--shape: invalid choice: 'huge'", "--threads: "]),
