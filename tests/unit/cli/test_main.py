@@ -120,10 +120,8 @@ WRONG_LINES = [
     ("average --out=", ["--out: expected a path, got ''", "are required: CK; see langspec-lora average --help"]),
     ("export --format onnx", ["--format: invalid choice: 'onnx'", "are required: CK, --out;"]),
     ("import a --from onnx --langs=", ["--from: invalid choice: 'onnx'", "--langs: ", "are required: --out;"]),
-    (
-        "ranks --budgte 3 --arch huge --langs=",
-        ["mean --budget?", "--arch: invalid choice: 'huge'", "--langs: ", "--budget;"],
-    ),
+    ("ranks --budgte 3 --arch huge --langs=", ["mean --budget?", "--arch: invalid choice: 'huge'", "--langs: "]),
+    ("fix-directions --otu x --base-checkpoint=", ["mean --out?", "--base-checkpoint: "]),
     ("subspaces --keep x --budgte 3 --out=", ["mean --budget?", "--keep: ", "--out: expected a path, got ''"]),
     ("inspect --jsno --out=", ["unknown flag --jsno; did you mean --json?", "--out: expected a path, got ''"]),
     ("doctor a --require-tokenizer=", ["--require-tokenizer: ", "unrecognized arguments: a"]),
