@@ -23,6 +23,7 @@ GROUPS = {
     },
     "Adapters": {
         "ranks": "find ranks that fit a budget of parameters",
+        "ablate": "measure what is lost without some adapters, or with another language's",
         "inspect": "count the parameters of a checkpoint and what pruning left",
         "add-language": "add new languages to trained adapters",
         "remove-language": "remove languages from a checkpoint's adapters",

@@ -49,6 +49,7 @@ ROOMS = (
     "inference",
     "evaluation",
     "report",
+    "ablation",
     "example",
     "benchmark",
     "api",
