@@ -63,10 +63,18 @@ class ByHand:
         self.task, self.model = toy.build(flags)
         state = torch.load(path, weights_only=False)["model"]
         nn.Module.load_state_dict(self.model, state, strict=False)
-        self.flags, self.more = flags, more
+        self.reference = toy.PerLanguageReference(self.task, self.model, flags, **more).train(False)
+        self.key_of, self.adapters = self.reference.key_of, dict(self.reference.sites)
+        self.known: dict[str, float] = {}
         self.dictionary = Dictionary.load(str(data.parent / "dict.txt"))
         for name in toy.LANGUAGES:
             self.dictionary.add_symbol(f"__{name}__")
+
+    def full(self, pair: str) -> float:
+        """The loss with all adapters."""
+        if pair not in self.known:
+            self.known[pair] = self.bits(pair)
+        return self.known[pair]
 
     def bits(
         self,
@@ -81,10 +89,9 @@ class ByHand:
             left_out: whether the adapter of a key is zeroed at a site.
             key_of: which adapter a side selects, if another than usual.
         """
-        reference = toy.PerLanguageReference(
-            self.task, self.model, self.flags, **{**self.more, **({"key_of": key_of} if key_of else {})}
-        ).train(False)
-        for path, (site, side, part, adapters) in reference.sites.items():
+        reference = self.reference
+        reference.key_of = key_of or self.key_of
+        for path, (site, side, part, adapters) in self.adapters.items():
             zeroed = [(a, b * (not left_out(site, side, key))) for key, (a, b) in enumerate(adapters)]
             reference.sites[path] = (site, side, part, zeroed)
         source, target = pair.split("-")

@@ -61,10 +61,10 @@ def test_loss_with_and_without_all_adapters_is_fairseq_s(found, by_hand) -> None
     _, findings = found
     for pair in PAIRS:
         own = row(findings.directions, direction=pair)
-        close(own["full"], by_hand.bits(pair))
+        close(own["full"], by_hand.full(pair))
         close(own["base"], by_hand.bits(pair, lambda site, side, key: True))
         assert abs(own["full"] - own["base"]) > 0.01
-    close(findings.loss["full"], mean(by_hand.bits(pair) for pair in PAIRS))
+    close(findings.loss["full"], mean(by_hand.full(pair) for pair in PAIRS))
     close(findings.loss["gain"], findings.loss["base"] - findings.loss["full"])
 
 
@@ -76,7 +76,7 @@ def test_a_language_left_out_is_its_b_zeroed_by_hand(found, by_hand, name, key) 
         ("target", [pair for pair in PAIRS if pair.endswith(name)]),
     ):
         expected = mean(
-            by_hand.bits(pair, lambda site, side, owner: owner == key) - by_hand.bits(pair) for pair in pairs
+            by_hand.bits(pair, lambda site, side, owner: owner == key) - by_hand.full(pair) for pair in pairs
         )
         own = row(findings.parts, by="language", name=name, **{"as": role})
         close(own["change"], expected)
@@ -90,7 +90,7 @@ def test_layers_and_positions_left_out_are_zeroed_by_hand(found, by_hand) -> Non
         ("position", "encoder v", lambda site, side, key: (site.stack, site.position) == ("encoder", "v")),
         ("position", "decoder crossk", lambda site, side, key: site.position == "crossk"),
     ):
-        expected = mean(by_hand.bits(pair, left_out) - by_hand.bits(pair) for pair in PAIRS)
+        expected = mean(by_hand.bits(pair, left_out) - by_hand.full(pair) for pair in PAIRS)
         own = row(findings.parts, by=kind, name=name)
         close(own["change"], expected)
         close(own["share"], expected / findings.loss["gain"])
@@ -107,7 +107,7 @@ def test_a_cell_leaves_out_one_language_at_one_place_only(found, by_hand) -> Non
         ),
     ):
         acts = [pair for pair in PAIRS if pair.endswith("wo") or ("wo" in pair and wanted["stack"] == "encoder")]
-        expected = mean(by_hand.bits(pair, left_out) - by_hand.bits(pair) for pair in acts)
+        expected = mean(by_hand.bits(pair, left_out) - by_hand.full(pair) for pair in acts)
         close(row(findings.cells, name="wo", **wanted)["change"], expected)
 
 
@@ -172,8 +172,8 @@ def test_replacing_by_an_adapter_of_another_rank(found, by_hand) -> None:
         return WO if key == EN else key
 
     pairs = [pair for pair in PAIRS if "en" in pair]
-    without_en = mean(by_hand.bits(pair, lambda site, side, key: key == EN) - by_hand.bits(pair) for pair in pairs)
-    expected = mean(by_hand.bits(pair, key_of=key_of) - by_hand.bits(pair) for pair in pairs)
+    without_en = mean(by_hand.bits(pair, lambda site, side, key: key == EN) - by_hand.full(pair) for pair in pairs)
+    expected = mean(by_hand.bits(pair, key_of=key_of) - by_hand.full(pair) for pair in pairs)
     own = row(findings.swaps, name="en", by="wo", **{"as": "both"})
     close(own["change"], expected)
     close(own["change_without"], without_en)
