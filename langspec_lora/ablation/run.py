@@ -97,9 +97,7 @@ def prepare(options: AblationOptions) -> Ablation:
 
 def _config(outline: Outline) -> AdapterConfig:
     if stored_languages(outline) is None:
-        raise UserError(
-            f"{outline.path} has no adapters, so that there is nothing to leave out; give a checkpoint with some"
-        )
+        raise UserError(f"{outline.path} has no adapters, so nothing can be left out; give a checkpoint with adapters")
     assert outline.model_args is not None
     return stored_config(outline.model_args, str(outline.path))
 
