@@ -220,6 +220,7 @@ def _about(ablation: Ablation) -> dict[str, Any]:
         "data": str(options.data_bin),
         "subset": options.subset,
         "sentences": options.sentences,
+        "dtype": options.model.dtype,
         "loss": "bits per target token, without label smoothing and language tokens",
         "adapters": plan.config.key,
         "levels": plan.levels,

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         limits = errors.attempt(lambda: read_flags(args, BatchLimits), BatchLimits())
         model = read_flags(args, ModelSpec, checkpoints=(args.checkpoint,), langs=())
         given = {"data_bin": args.data_bin, "model": model, "out": args.out, "limits": limits}
-        options = read_flags(args, AblationOptions, **given)
+        options = errors.attempt(lambda: read_flags(args, AblationOptions, **given), AblationOptions(**given))
         ablation = prepare(options)
     found = measure(ablation)
     # Printed before it is written: where the disk is full, the terminal still has it.

@@ -57,6 +57,14 @@ def test_sentences_are_the_middles_of_equal_sections() -> None:
     assert len(set(spread(1012, 1000))) == 1000
 
 
+def test_sentences_keep_their_order_so_that_intervals_draw_the_same_ones_in_all_directions(found) -> None:
+    effects, _ = found
+    lengths = [len(toy.sentences("valid")[number]) + 1 for number in CHOSEN]  # with the end
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
+    for direction in effects.plan.directions:
+        assert effects.tokens[direction].tolist() == lengths
+
+
 def test_loss_with_and_without_all_adapters_is_fairseq_s(found, by_hand) -> None:
     _, findings = found
     for pair in PAIRS:
