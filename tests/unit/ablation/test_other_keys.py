@@ -119,3 +119,9 @@ def test_learned_directions(toy_data, tmp_path) -> None:
     layer = case.row(case.found.parts, by="layer", name="encoder 0")
     close(layer["change"], case.change(PAIRS, lambda site, side, key: True))
     assert layer["as"] == "source + target"
+    matrices = {site: adapters for site, _, _, adapters in case.hand.adapters.values()}
+    for role, first in (("source", 0), ("target", 5)):
+        pair = case.row(case.found.similarities, one="en", other="wo", **{"as": role})
+        for site, adapters in matrices.items():
+            en, wo = ((b.T @ a).detach().flatten() for a, b in (adapters[first + EN], adapters[first + WO]))
+            close(pair["cosines"][str(site)], float(torch.cosine_similarity(en, wo, dim=0)))
