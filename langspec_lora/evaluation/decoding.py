@@ -42,6 +42,11 @@ class Decoder:
         self._loaded = LoadedModel(files, options.generation, options.limits, directions)
 
     @property
+    def loaded(self) -> LoadedModel:
+        """The model."""
+        return self._loaded
+
+    @property
     def has_adapters(self) -> bool:
         """Whether a model has language-specific adapters."""
         return self._loaded.has_adapters

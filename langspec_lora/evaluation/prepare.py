@@ -93,7 +93,7 @@ def check(options: EvaluationOptions) -> Inputs:
             with errors.check():
                 _texts(options, directions)
             if options.model.dictionary is None:
-                dictionary = _common_dictionary(options.data_bin, languages_of(directions))
+                dictionary = common_dictionary(options.data_bin, languages_of(directions))
             else:
                 dictionary = Path(options.model.dictionary)
     return Inputs(options, available, directions, dictionary, outlines)
@@ -190,7 +190,12 @@ def _check_lengths(texts: SplitText, sides: Mapping[Direction, Path]) -> None:
                 )
 
 
-def _common_dictionary(data_bin: Path, languages: Sequence[str]) -> Path:
+def common_dictionary(data_bin: Path, languages: Sequence[str]) -> Path:
+    """Finds the dictionary that the data of some languages share.
+
+    Raises:
+        UserError: one is missing, or they differ.
+    """
     paths = [data_bin / f"dict.{language}.txt" for language in languages]
     for path in paths:
         if not path.is_file():

@@ -85,6 +85,11 @@ class LoadedModel:
             self.task.max_positions(), *(loaded.max_positions() for loaded in self._models)
         )
 
+    @property
+    def models(self) -> Sequence[Any]:
+        """The models of the checkpoints, ready for inference."""
+        return self._models
+
     def decode(
         self,
         datasets: Sequence[tuple[tuple[str, str], FairseqDataset]],

@@ -82,7 +82,8 @@ class Matrix:
         words: put before the names of the groups of rows, and of columns.
         titles: what a cell of the HTML shows when it is pointed at.
         bold: the cells of the HTML in bold.
-        digits: of a figure, after the point.
+        digits: after the point, of the figures in the cells.
+        falling: whether low values are good ones: a picture then has the colours of differences the other way round.
     """
 
     title: str
@@ -96,6 +97,7 @@ class Matrix:
     titles: Mapping[Any, str] = field(default_factory=dict)
     bold: Collection[tuple[str, str]] = ()
     digits: int = 1
+    falling: bool = False
 
     def figure(self, value: float) -> str:
         """A value as text; differences have a sign."""
@@ -123,6 +125,7 @@ def draw(matrix: Matrix, stem: Path, title: str) -> list[Path]:
         figure = Figure(figsize=(width, height), dpi=_dots_per_inch(width, height), facecolor="white")
         axes = figure.add_axes((left / width, _BOTTOM / height, box_wide / width, box_high / height))
         norm, colours = Normalize(*matrix.limits), DIFFERENCES if matrix.signed else SCORES
+        colours = colours.reversed() if matrix.falling else colours
         # Cells are painted one by one: scaling an image to the size of a large picture takes a gigabyte.
         edges = (np.arange(count + 1) - 0.5 for count in values.shape[::-1])
         cells = axes.pcolormesh(*edges, np.ma.masked_invalid(values), cmap=colours, norm=norm, rasterized=True)

@@ -51,6 +51,7 @@ ROOMS = (
     "inference",
     "evaluation",
     "report",
+    "ablation",
     "example",
     "benchmark",
     "api",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise, product
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -67,3 +68,22 @@ def test_names_stand_apart_from_each_other_and_from_all_else(tmp_path, drawn, co
         assert box.y0 >= 0
         assert box.x1 <= figure.bbox.x1
         assert box.y1 <= figure.bbox.y1
+
+
+def test_low_values_that_are_good_have_the_colours_of_high_ones_that_are(tmp_path, monkeypatch) -> None:
+    shown = []
+    stock = Axes.pcolormesh
+    monkeypatch.setattr(
+        Axes, "pcolormesh", lambda *args, cmap, **more: shown.append(cmap) or stock(*args, cmap=cmap, **more)
+    )
+    heads = {"a": Head("", "a")}
+    for falling in (False, True):
+        draw(Matrix("t", "s", heads, heads, {}, (-1, 1), signed=True, falling=falling), tmp_path / "map", "t")
+    first, *_, last = shown  # the scale beside a picture is drawn with the same function
+    assert first(0.9) == last(1 - 0.9) != last(0.9)
+
+
+def test_figures_have_as_many_digits_as_asked_for() -> None:
+    heads = {"a": Head("", "a")}
+    matrix = Matrix("t", "s", heads, heads, {}, (-1, 1), signed=True, digits=3)
+    assert [matrix.figure(value) for value in (0.12345, -0.5, -0.0001, 0)] == ["+0.123", "−0.500", "0.000", "0.000"]
