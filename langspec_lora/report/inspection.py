@@ -8,7 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from langspec_lora.adapters.counts import Cell, Count, base_parameters, count_adapters, sum_by
 from langspec_lora.adapters.packed import Adapters
+from langspec_lora.checkpoints.arguments import pruning_from_stored
 from langspec_lora.checkpoints.stored_model import StoredModel
-from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
+from langspec_lora.config import freezes_base, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
+from langspec_lora.pruning.choices import CHOICES
 from langspec_lora.report.tables import Table, markdown_text
 from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site, in_model_order
 
@@ -127,11 +129,11 @@ def _word(adapters: Adapters) -> str:
 
 
 def _pruning(args: Namespace) -> dict[str, Any] | None:
-    with suppress(AttributeError, TypeError, ValueError):  # of another task, or another version of ours
-        if settings := pruning_from_args(args):
-            schedule, scope = settings
-            return {**asdict(schedule), "scope": scope}
-    return None
+    settings = pruning_from_stored(args)
+    if settings is None:
+        return None
+    of_task = {"criterion": settings.criterion, "matrices": settings.target, "unit": settings.unit}
+    return {**asdict(settings.schedule), "scope": settings.scope, **of_task}
 
 
 def _breakdown(adapters: Adapters, cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
@@ -183,6 +185,7 @@ def as_text(found: Inspection) -> str:
         *(f"- {stack} layers are selected by {_selection(adapters.sides[stack])}" for stack in STACKS),
         f"- pruning: {_pruning_text(total['surviving'], **total['pruning'])}",
     ]
+    ranks = total["living_components"] < total["components"]
     layers = sorted(total["layers"], key=lambda entry: (STACKS.index(entry["stack"]), entry["layer"]))
     for title, header, entries in (
         (_TITLES.get(adapters.key, "Keys"), [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:_MOST_ROWS]),
@@ -190,17 +193,27 @@ def as_text(found: Inspection) -> str:
         ("Layers", ["layer", "by"], layers),
         ("Positions", ["position"], total["positions"]),
     ):
-        table = Table([*header, "parameters", "not zero", "of B survives"], list(map(_line, entries)))
+        figures = ["parameters", "not zero", "of B survives", *(["rank left"] if ranks else [])]
+        table = Table([*header, *figures], [_line(entry, ranks) for entry in entries])
         lines += ["", f"## {title}", "", table.markdown()]
     return "\n".join(lines)
 
 
-def _line(entry: Mapping[str, Any]) -> list[str]:
-    """An entry of the breakdown as a line of a table: what it counts, a stack together with its part, and figures."""
+def _line(entry: Mapping[str, Any], ranks: bool) -> list[str]:
+    """An entry of the breakdown as a line of a table: what it counts, a stack together with its part, and figures.
+
+    Args:
+        entry: the entry.
+        ranks: whether to add the mean rank that pruning has left.
+    """
     names = [str(value) for name, value in entry.items() if name not in _numbers(Count())]
     if "stack" in entry:
         names[:2] = [" ".join(names[:2])]
-    return [*names, f"{entry['parameters']:,}", f"{entry['nonzero']:,}", f"{100 * entry['surviving']:.1f} %"]
+    figures = [f"{entry['parameters']:,}", f"{entry['nonzero']:,}", f"{100 * entry['surviving']:.1f} %"]
+    if ranks:
+        left, trained = Count(**{field.name: entry[field.name] for field in fields(Count)}).rank_left
+        figures.append(f"{left:.2f} of {trained:.4g}")
+    return [*names, *figures]
 
 
 def _base_text(parameters: int | None, path: str | None, fingerprint: str | None) -> str:
@@ -230,7 +243,10 @@ def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, 
     if trained_with is None:
         return state
     start, length, target, scope = (trained_with[key] for key in ("start", "length", "target", "scope"))
-    return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} (scope {scope})"
+    others = (trained_with[name] for name in ("criterion", "matrices", "unit"))
+    unlike_the_paper = [word for word, words in zip(others, CHOICES.values(), strict=True) if word != words[0]]
+    how = ", ".join([f"scope {scope}", *unlike_the_paper])
+    return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} ({how})"
 
 
 def draw_survival(found: Inspection, out: Path) -> list[Path]:

@@ -47,7 +47,10 @@ def test_counts_are_those_of_a_loop_over_the_checkpoint(checkpoint, toy_data, ca
     assert found["base"]["parameters"] == sum(p.numel() for p in model.parameters()) - trainable
     assert found["adapters"]["pruning"] == {
         "mask_epoch": 5,
-        "trained_with": {"start": 1, "length": 4, "target": 0.6, "scope": "language"},
+        "trained_with": {
+            **{"start": 1, "length": 4, "target": 0.6, "scope": "language"},
+            **{"criterion": "magnitude", "matrices": "b", "unit": "entry"},
+        },
     }
 
     expected: dict[tuple, list[int]] = {}

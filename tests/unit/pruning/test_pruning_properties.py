@@ -11,7 +11,8 @@ from torch import nn
 
 from langspec_lora.keys import KeyLayout
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear
-from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_share
+from langspec_lora.pruning.blocks import group_blocks
+from langspec_lora.pruning.magnitude import apply_masks, prune_smallest, pruned_share
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.sites import Site
