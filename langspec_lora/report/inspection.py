@@ -243,9 +243,10 @@ def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, 
     if trained_with is None:
         return state
     start, length, target, scope = (trained_with[key] for key in ("start", "length", "target", "scope"))
-    others = (trained_with[name] for name in ("criterion", "matrices", "unit"))
-    unlike_the_paper = [word for word, words in zip(others, CHOICES.values(), strict=True) if word != words[0]]
-    how = ", ".join([f"scope {scope}", *unlike_the_paper])
+    others = {name: trained_with[name] for name in ("criterion", "matrices", "unit")}
+    paper = [words[0] for words in CHOICES.values()]
+    unlike = [f"{name} {own}" for (name, own), word in zip(others.items(), paper, strict=True) if own != word]
+    how = ", ".join([f"scope {scope}", *unlike])
     return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} ({how})"
 
 

@@ -24,7 +24,7 @@ def check_criterion(args: Namespace, pruning: PruningSettings) -> None:
     if pruning.criterion != FIRST_ORDER:
         return
     given = f"--pruning-criterion {FIRST_ORDER} reads the mean squared gradients that Adam keeps"
-    if args.optimizer != "adam":
+    if args.optimizer not in ("adam", None):  # without any, fairseq refuses the command
         raise UserError(
             f"{given}, but --optimizer {args.optimizer} was given; give --optimizer adam, or another criterion"
         )
