@@ -136,8 +136,8 @@ def test_of_a_too_only_what_is_pruned_is_zero_in_both_copies(toy_data, kind) -> 
     linears = trainer.get_model().adapters.linears.values()
     names = {id(value): name for name, value in trainer.get_model().named_parameters()}
     pruned_entries = 0
-    for epoch in (1, 2, 3, 4):
-        if epoch == 3:
+    for epoch in (3, 4):
+        if epoch == 4:
             single = copies(trainer)
             for linear in linears:  # zero in half precision only; one of them lives, and is not taken for pruned
                 linear.lora_A.data[-1] = 1e-9
@@ -150,7 +150,7 @@ def test_of_a_too_only_what_is_pruned_is_zero_in_both_copies(toy_data, kind) -> 
                 for value in (linear.lora_A.detach(), single[names[id(linear.lora_A)]]):
                     assert torch.equal(value == 0, pruned)
                 pruned_entries += int(pruned.sum())
-    assert pruned_entries > 5000
+    assert pruned_entries > 2000
     total = sum(linear.lora_A.numel() for linear in linears)
     schedule = 0.8 - 0.8 * (1 - 3 / 4) ** 3
     assert sum(int((linear.lora_A == 0).sum()) for linear in linears) == pytest.approx(schedule * total, abs=5)
@@ -184,13 +184,12 @@ def test_mean_squares_are_those_of_a_loop_over_the_updates_that_contain_a_langua
     layout = trainer.get_model().adapters.routing.layout
     assert mean_squares(trainer.optimizer, linears, layout) is None
     ranks = torch.tensor((2, 2, 3, 4, 4))
-    for batch in ("size=3", "size=14", "size=3", "size=6"):
-        number = int(batch.removeprefix("size="))
+    for number in (3, 14, 3):
         trainer.train_step([toy.mixed_batch(trainer.task, size=number)])
         single = getattr(trainer.optimizer, "fp32_params", None)
-        gradients = {id(half): half.grad for half in trainer.optimizer.params} if single is None else None
+        gradients = {id(whole): whole.grad for whole in trainer.optimizer.params}
         if single is not None:
-            flat, start, gradients = single[None].grad, 0, {}
+            flat, start = single[None].grad, 0
             for half in trainer.optimizer.fp16_params:
                 gradients[id(half)] = flat[start : start + half.numel()].view_as(half)
                 start += half.numel()
