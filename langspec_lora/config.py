@@ -12,6 +12,7 @@ from langspec_lora.key_flags import check_key_flags, default_side, mixture_rate,
 from langspec_lora.keys import kind_of_key
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
+from langspec_lora.pruning.choices import CHOICES, PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.resources import read_resources
@@ -319,25 +320,29 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
             )
 
 
-def pruning_from_args(args: Namespace) -> tuple[PruningSchedule, str] | None:
+def pruning_from_args(args: Namespace) -> PruningSettings | None:
     """Parses and checks the pruning flags, even if pruning is off.
 
     Returns:
-        The schedule and the scope, or None if pruning is off.
+        How to prune, or None if pruning is off.
 
     Raises:
         UserError: flags have wrong values; all of them are listed.
     """
     scope = ("layer" if args.cross_language else "language") if args.pruning_scope is None else args.pruning_scope
+    chosen = {name: getattr(args, f"pruning_{name}", known[0]) for name, known in CHOICES.items()}  # or an old file's
     with collect_errors() as errors:
         with errors.check():
             check_numbers(PruningFlags, args)
-        if scope not in SCOPES:
-            raise UserError(f"--pruning-scope {scope}: expected {some_of(SCOPES)}")
-        if args.cross_language and scope != "layer":
+        for name, known in {**CHOICES, "scope": tuple(SCOPES)}.items():
+            with errors.check():
+                if (word := {**chosen, "scope": scope}[name]) not in known:
+                    raise UserError(f"--pruning-{name} {word}: expected {some_of(known)}")
+        if args.cross_language and scope in SCOPES and scope != "layer":
             raise UserError(
                 f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"
             )
     if not (args.pruning or args.global_pruning):
         return None
-    return PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio), scope
+    schedule = PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio)
+    return PruningSettings(schedule, scope, **chosen)

@@ -8,6 +8,7 @@ from typing import Any
 
 from langspec_lora.keys import ADAPTER_KEYS
 from langspec_lora.languages import DEFAULT_RANKS
+from langspec_lora.pruning.choices import CRITERIA, TARGETS, UNITS
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
 from langspec_lora.sites import INITS, POSITIONS
@@ -162,7 +163,7 @@ class PruningFlags:
     )
     target_pruning_ratio: float = flag(
         0.9,
-        "share of B's entries pruned at the end",
+        "share of B's entries (or of components) pruned at the end",
         "P",
         valid=lambda share: 0 <= share < 1,
         expected="a share from 0 to below 1, such as 0.9",
@@ -172,6 +173,22 @@ class PruningFlags:
         "which entries of B compete: those of a language, of a layer, or of one matrix",
         "|".join(SCOPES),
         default_text="language",
+    )
+    pruning_criterion: str = flag(
+        CRITERIA[0],
+        "what is pruned first: entries of small magnitude, random ones (a control), or those of small |w·g|, the "
+        "first-order estimate of what the loss loses, from Adam's running mean of squared gradients",
+        "|".join(CRITERIA),
+    )
+    pruning_target: str = flag(
+        TARGETS[0],
+        "which matrices are pruned: B, or A as well, whose entries compete among themselves",
+        "|".join(TARGETS),
+    )
+    pruning_unit: str = flag(
+        UNITS[0],
+        "what is pruned as a whole: an entry, or a component of an adapter's rank, so that exports have lower ranks",
+        "|".join(UNITS),
     )
     global_pruning: bool = flag(False, "the released code's name for --pruning True", "BOOL")
     cross_language: bool = flag(False, "the released code's name for --pruning-scope layer", "BOOL")

@@ -9,7 +9,7 @@ from typing import Any
 
 from langspec_lora.ablation.findings import Findings, Row
 from langspec_lora.ablation.options import FC, LANGUAGE, LAYER, POSITION
-from langspec_lora.report.tables import Table, markdown_text
+from langspec_lora.report.table import Table, markdown_text
 from langspec_lora.sites import SHARED
 
 _MOST_ROWS = 400  # of a table on the terminal

@@ -3,7 +3,7 @@
 The JSON text describes the tensors. The safetensors file holds the same text, so that it can be read alone, and so that
 files that do not belong together are noticed. For each site, such as ``encoder.0.q``::
 
-    SITE.A             (R, f_in)   dense: A is never pruned
+    SITE.A             (R, f_in)   dense; zeros where entries of A are pruned
     SITE.B             (R, f_out)  dense
     SITE.B.values      (n,)        instead of SITE.B: only the entries with a 1 in the mask, row by row
     SITE.B.mask        (⌈R·f_out/8⌉,) uint8: one bit for each entry of B, row by row, the highest bit of a byte first;
@@ -19,6 +19,9 @@ Adapters of languages are version 1. In version 2, ``keys`` says what else adapt
 each language; ``group_ranks`` and ``direction_ranks``, by name; ``shared_rank``. The rows of a site are then in the
 order of its keys, see :func:`langspec_lora.keys.keys_of`. ``mixture`` has, for each layer such as ``encoder.0`` that
 mixes the adapters of source and target, the logarithms of both weights, up to a constant.
+
+In version 3, whole components were pruned: each row of every mask is all 0 or all 1. ``SITE.A`` then has only the rows
+of components that are kept, in their order. The other rows of A have no effect; they are zero when the file is read.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ from langspec_lora.sites import LEARNED, POSITIONS, SIDES, STACKS, Site, in_mode
 from langspec_lora.tensor_files import write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "adapter_config.json"
-FORMAT, VERSIONS = "langspec_lora adapters", (1, 2)
+FORMAT, VERSIONS = "langspec_lora adapters", (1, 2, 3)
 _KEYS = ("groups", "group_ranks", "direction_ranks", "shared_rank")
 _METADATA, _HASH = "langspec_lora", "sha256"
 _WRITER, _AGAIN = "'langspec-lora export --format adapter'", "export it again"
@@ -160,7 +163,7 @@ def _describe(content: AdapterFile) -> dict[str, Any]:
     keys = {name: value for name, value in values.items() if value}
     return {
         "format": FORMAT,
-        "version": VERSIONS[bool(keys or adapters.mixture)],
+        "version": 3 if _lacks_components(adapters) else 2 if keys or adapters.mixture else 1,
         **({"keys": keys} if keys else {}),
         **({"mixture": _mixture(adapters)} if adapters.mixture else {}),
         "languages": [
@@ -186,10 +189,10 @@ def _name(value: Tensor) -> str:
 
 
 def _tensors(adapters: Adapters) -> dict[str, Tensor]:
-    tensors = {}
+    tensors, smaller = {}, _lacks_components(adapters)
     for site, (a, b, mask) in adapters.packed.items():
         key = str(site)
-        tensors[f"{key}.A"] = a
+        tensors[f"{key}.A"] = a[adapters.packed[site].living] if smaller else a
         lives = mask != 0
         if lives.all():
             tensors[f"{key}.B"] = b
@@ -202,6 +205,21 @@ def _tensors(adapters: Adapters) -> dict[str, Tensor]:
     return tensors
 
 
+def _lacks_components(adapters: Adapters) -> bool:
+    """Whether pruning has removed whole components, and nothing else.
+
+    Where it has removed entries, a row of B may happen to have none left. Such a row of A is kept, because its training
+    can go on without pruning. Nothing at all is left only where too much was pruned; then all is kept as well.
+    """
+    parts = adapters.packed.values()
+    left = torch.cat([part.living for part in parts])
+    return bool(left.any()) and not left.all() and all(_has_whole_components(part) for part in parts)
+
+
+def _has_whole_components(part: PackedMatrices) -> bool:
+    return bool(((part.mask != 0) == part.living.unsqueeze(1)).all()) and _all_bits_zero(part.b[part.mask == 0])
+
+
 def _all_bits_zero(values: Tensor) -> bool:
     """Whether all values are +0; a -0 would not be restored."""
     return not values.view(torch.uint8).any()
@@ -210,7 +228,7 @@ def _all_bits_zero(values: Tensor) -> bool:
 def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
     parts = ([language[key] for language in config["languages"]] for key in ("name", "level", "rank"))
     names, levels, ranks = map(tuple, parts)
-    keys = dict(config.get("keys", {})) if config["version"] == VERSIONS[1] else {}
+    keys = dict(config.get("keys", {})) if config["version"] > 1 else {}
     if not set(keys) <= set(_KEYS) or not all(isinstance(keys.get(name, {}), dict) for name in _KEYS[1:3]):
         raise ValueError("it has unknown keys of adapters")
     if "groups" in keys:
@@ -228,7 +246,7 @@ def _build(config: Mapping[str, Any], state: dict[str, Tensor]) -> AdapterFile:
             rows = sum(keys_of(languages, sides[site.stack][site.layer]).ranks)
             if not rows:
                 raise ValueError(f"it has no keys for the adapters at {site}")
-            packed[site] = _matrices(str(site), config["places"][str(site)], state, rows, dtype)
+            packed[site] = _matrices(str(site), config["places"][str(site)], state, rows, dtype, config["version"] == 3)
     if len(packed) != len(config["places"]) or not packed:
         raise ValueError("it names unknown sites")
     if state:
@@ -266,12 +284,14 @@ def _read_mixture(
 
 
 def _matrices(
-    key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype
+    key: str, shapes: Mapping[str, list[int]], state: dict[str, Tensor], rows: int, dtype: torch.dtype, smaller: bool
 ) -> PackedMatrices:
-    """Removes one site's tensors from ``state`` and returns them."""
-    a = state.pop(f"{key}.A")
+    """Removes one site's tensors from ``state`` and returns them; ``smaller``: A has only the rows that are kept."""
+    a, a_shape = state.pop(f"{key}.A"), tuple(shapes["A"])
     shape = tuple(shapes["B"])
-    if tuple(a.shape) != tuple(shapes["A"]) or a.dim() != 2 or len(shape) != 2 or {a.size(0), shape[0]} != {rows}:
+    if len(a_shape) != 2 or a.dim() != 2 or len(shape) != 2 or {a_shape[0], shape[0]} != {rows}:
+        raise ValueError(f"{key} does not have the described shape")
+    if tuple(a.shape) != a_shape and not (smaller and a.size(1) == a_shape[1]):
         raise ValueError(f"{key} does not have the described shape")
     packed = state.pop(f"{key}.B.mask", None)
     stored = state.get(f"{key}.B")
@@ -288,7 +308,20 @@ def _matrices(
         b[mask != 0] = values
     if tuple(b.shape) != shape or {a.dtype, b.dtype} != {dtype}:
         raise ValueError(f"{key} does not have the described shape or dtype")
+    if smaller:
+        a = _whole(a, PackedMatrices(a, b, mask), key)
     return PackedMatrices(a, b, mask)
+
+
+def _whole(a: Tensor, part: PackedMatrices, key: str) -> Tensor:
+    """A with zeros for the components that were not stored."""
+    if len(a) != int(part.living.sum()):
+        raise ValueError(f"{key}.A does not have one row for each component that is kept")
+    if not _has_whole_components(part):
+        raise ValueError(f"{key}.B.mask does not prune whole components")
+    whole = a.new_zeros(len(part.b), a.size(1))
+    whole[part.living] = a
+    return whole
 
 
 def _unpack(packed: Tensor, shape: tuple[int, ...], key: str) -> Tensor:

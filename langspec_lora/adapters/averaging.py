@@ -19,6 +19,8 @@ _ALIKE = ("names", "ranks", "groups", "group_ranks", "direction_ranks", "shared_
 def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
     """Averages adapters entry by entry; an entry that is pruned in one of them is pruned in the average.
 
+    Pruned entries of A are those that are zero.
+
     Args:
         sets: adapters of the same languages at the same sites.
         names: a name for each, for messages.
@@ -35,7 +37,8 @@ def average(sets: Sequence[Adapters], names: Sequence[str]) -> Adapters:
         parts = [adapters.packed[site] for adapters in sets]
         mask = torch.stack([part.mask for part in parts]).amin(0)
         b = _mean([part.b for part in parts]).masked_fill(mask == 0, 0)
-        packed[site] = PackedMatrices(_mean([part.a for part in parts]), b, mask)
+        lacking = torch.stack([part.a == 0 for part in parts]).any(0)
+        packed[site] = PackedMatrices(_mean([part.a for part in parts]).masked_fill(lacking, 0), b, mask)
     mixture = {layer: _mean([adapters.mixture[layer] for adapters in sets]) for layer in first.mixture}
     epoch = max(adapters.mask_epoch for adapters in sets)
     return replace(first, packed=packed, mask_epoch=epoch, mixture=mixture)

@@ -25,12 +25,18 @@ class Count:
         nonzero: entries of A and B that are not zero.
         prunable: entries of B.
         living: entries of B that are not pruned.
+        adapters: adapters of one key at one site.
+        components: their ranks, added up.
+        living_components: components of which at least one entry of B is not pruned.
     """
 
     parameters: int = 0
     nonzero: int = 0
     prunable: int = 0
     living: int = 0
+    adapters: int = 0
+    components: int = 0
+    living_components: int = 0
 
     def __add__(self, other: Count) -> Count:
         return Count(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Count)))
@@ -39,6 +45,11 @@ class Count:
     def surviving(self) -> float:
         """The share of B's entries that are not pruned."""
         return self.living / self.prunable if self.prunable else 1.0
+
+    @property
+    def rank_left(self) -> tuple[float, float]:
+        """The mean of the ranks that pruning has left, and of those that the adapters were trained with."""
+        return self.living_components / max(self.adapters, 1), self.components / max(self.adapters, 1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,8 @@ def count_adapters(adapters: Adapters) -> list[Cell]:
         per_row = torch.stack([a.count_nonzero(1) + b.count_nonzero(1), mask.count_nonzero(1)])  # (2, R)
         for name, level, rank, rows in zip(*keys, per_row.split(keys.ranks, 1), strict=True):
             nonzero, living = rows.sum(1).tolist()
-            count = Count(rank * (a.size(1) + b.size(1)), nonzero, rank * b.size(1), living)
+            components = int(rows[1].count_nonzero())
+            count = Count(rank * (a.size(1) + b.size(1)), nonzero, rank * b.size(1), living, 1, rank, components)
             cells.append(Cell(name, level, site, count))
     return cells
 

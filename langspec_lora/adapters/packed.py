@@ -51,6 +51,11 @@ class PackedMatrices(NamedTuple):
     b: Tensor
     mask: Tensor
 
+    @property
+    def living(self) -> Tensor:
+        """Which components (rows) are not pruned as a whole, bool ``(R,)``."""
+        return (self.mask != 0).any(1)
+
 
 @dataclass(frozen=True)
 class Adapters:
@@ -102,6 +107,11 @@ class Adapters:
         a, b = zip(*found, strict=True)
         weighted = [(part.float() * weight).to(part.dtype) for part, weight in zip(b, weights, strict=True)]
         return torch.cat(a), torch.cat(weighted)
+
+    def living(self, site: Site, source: str, target: str) -> Tensor:
+        """Which rows of :meth:`matrices` are not pruned as a whole, bool ``(r,)``; called like it."""
+        names, living = key_names(self.languages, self.side(site), source, target), self.packed[site].living
+        return torch.cat([living[self.rows(site, name)] for name in names])
 
     def weights(self, layer: tuple[str, int]) -> tuple[float, float]:
         """The weights of source and target in a layer that mixes them.

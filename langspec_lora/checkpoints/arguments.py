@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from langspec_lora.checkpoints.outline import Outline
-from langspec_lora.config import AdapterConfig
+from langspec_lora.config import AdapterConfig, pruning_from_args
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, check_name, languages_from_json
+from langspec_lora.pruning.choices import PruningSettings
 
 TOKEN_ORDER = "dictionary_langs"
 """The argument of our checkpoints that names the languages in the order of their tokens in the vocabulary.
@@ -102,3 +104,10 @@ def model_settings(args: Namespace) -> dict[str, Any]:
 def architecture(args: Namespace) -> str:
     """The name of the architecture that a model was built from."""
     return str(getattr(args, "_name", None) or getattr(args, "arch", None) or "")
+
+
+def pruning_from_stored(args: Namespace | None) -> PruningSettings | None:
+    """How a training pruned, from the arguments that its checkpoint stores; None if it did not, or they do not say."""
+    with suppress(AttributeError, TypeError, ValueError):  # of another task, or another version of ours
+        return pruning_from_args(args) if args else None
+    return None

@@ -12,10 +12,11 @@ from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.optim import OPTIMIZER_DATACLASS_REGISTRY, OPTIMIZER_REGISTRY
 
 from langspec_lora.adapters.entries import is_adapter_entry
+from langspec_lora.checkpoints.arguments import pruning_from_stored
 from langspec_lora.checkpoints.optimizer_state import check_optimizer_state
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
-from langspec_lora.config import freezes_base
+from langspec_lora.config import freezes_base, pruning_from_args
 from langspec_lora.errors import UserError, printable
 from langspec_lora.parts import trained_parts
 
@@ -52,6 +53,8 @@ def check_resumption(args: Namespace, adapts: bool) -> None:
             f"checkpoint {outline.path} was trained with {what} {was}, which its optimizer state depends on, but "
             f"{now} was given; resume with {what} {was}, or {_reset(args, '--reset-optimizer')}"
         )
+    if adapts:
+        _check_pruning(args, outline)
     check_optimizer_state(outline, adapts and freezes_base(args))
     _check_schedule(args, outline, history)
     _warn_of_overruled_flags(args, outline, history)
@@ -94,6 +97,29 @@ def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) 
         yield "--freeze-original-parameters", str(freezes_base(was)), str(freezes_base(args))
     elif trained_parts(was) != trained_parts(args):
         yield "--train-parts", ",".join(trained_parts(was)), ",".join(trained_parts(args))
+
+
+def _check_pruning(args: Namespace, outline: Outline) -> None:
+    """Refuses to go on with masks of another kind, and warns where what is left is chosen otherwise from now on."""
+    before = pruning_from_stored(outline.model_args)
+    now = None if before is None else pruning_from_args(args)
+    if before is None or now is None:
+        return
+    for name in ("target", "unit"):
+        was, given = getattr(before, name), getattr(now, name)
+        if was != given:
+            raise UserError(
+                f"checkpoint {outline.path} was trained with --pruning-{name} {was}, as which its masks are meant, but "
+                f"{given} was given; resume with {was}, or {_reset(args, '--reset-optimizer')}"
+            )
+    for name in ("scope", "criterion"):
+        was, given = getattr(before, name), getattr(now, name)
+        if was != given:
+            logger.warning(
+                "--pruning-%s %s: %s was trained with %s; what is pruned stays pruned, and from the next epoch on %s "
+                "decides what else is",
+                *(name, given, outline.path, was, given),
+            )
 
 
 def _optimizer_class(args: Namespace) -> str | None:

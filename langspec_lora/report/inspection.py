@@ -8,7 +8,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from langspec_lora.adapters.counts import Cell, Count, base_parameters, count_adapters, sum_by
 from langspec_lora.adapters.packed import Adapters
+from langspec_lora.checkpoints.arguments import pruning_from_stored
 from langspec_lora.checkpoints.stored_model import StoredModel
-from langspec_lora.config import freezes_base, pruning_from_args, trained_languages
+from langspec_lora.config import freezes_base, trained_languages
 from langspec_lora.errors import UserError
 from langspec_lora.keys import GROUP, KEY_LEVELS, LANGUAGE, key_layout, keys_of
 from langspec_lora.naming import some_of
 from langspec_lora.parts import part_of, trained_parts
+from langspec_lora.pruning.choices import CHOICES
 from langspec_lora.report.table import MOST_ROWS, Table, markdown_text
 from langspec_lora.sites import DIRECTION, LEARNED, SHARED, STACKS, Site
 
@@ -152,12 +154,12 @@ def _word(adapters: Adapters) -> str:
 
 
 def trained_pruning(args: Namespace) -> dict[str, Any] | None:
-    """Schedule and scope of the pruning that a checkpoint was trained with, by their names; None without pruning."""
-    with suppress(AttributeError, TypeError, ValueError):  # of another task, or another version of ours
-        if settings := pruning_from_args(args):
-            schedule, scope = settings
-            return {**asdict(schedule), "scope": scope}
-    return None
+    """Schedule and choices of the pruning that a checkpoint was trained with, by their names; None without pruning."""
+    settings = pruning_from_stored(args)
+    if settings is None:
+        return None
+    of_task = {"criterion": settings.criterion, "matrices": settings.target, "unit": settings.unit}
+    return {**asdict(settings.schedule), "scope": settings.scope, **of_task}
 
 
 def _breakdown(adapters: Adapters, cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
@@ -209,6 +211,7 @@ def as_text(found: Inspection) -> str:
         *(f"- {stack} layers are selected by {_selection(adapters.sides[stack])}" for stack in STACKS),
         f"- pruning: {_pruning_text(total['surviving'], **total['pruning'])}",
     ]
+    ranks = total["living_components"] < total["components"]
     layers = sorted(total["layers"], key=lambda entry: (STACKS.index(entry["stack"]), entry["layer"]))
     for title, header, entries in (
         (TITLES.get(adapters.key, "Keys"), [adapters.key, "level", "rank"], total[f"{_word(adapters)}s"][:MOST_ROWS]),
@@ -216,17 +219,27 @@ def as_text(found: Inspection) -> str:
         ("Layers", ["layer", "by"], layers),
         ("Positions", ["position"], total["positions"]),
     ):
-        table = Table([*header, "parameters", "not zero", "of B survives"], list(map(_line, entries)))
+        figures = ["parameters", "not zero", "of B survives", *(["rank left"] if ranks else [])]
+        table = Table([*header, *figures], [_line(entry, ranks) for entry in entries])
         lines += ["", f"## {title}", "", table.markdown()]
     return "\n".join(lines)
 
 
-def _line(entry: Mapping[str, Any]) -> list[str]:
-    """An entry of the breakdown as a line of a table: what it counts, a stack together with its part, and figures."""
+def _line(entry: Mapping[str, Any], ranks: bool) -> list[str]:
+    """An entry of the breakdown as a line of a table: what it counts, a stack together with its part, and figures.
+
+    Args:
+        entry: the entry.
+        ranks: whether to add the mean rank that pruning has left.
+    """
     names = [str(value) for name, value in entry.items() if name not in _numbers(Count())]
     if "stack" in entry:
         names[:2] = [" ".join(names[:2])]
-    return [*names, f"{entry['parameters']:,}", f"{entry['nonzero']:,}", f"{100 * entry['surviving']:.1f} %"]
+    figures = [f"{entry['parameters']:,}", f"{entry['nonzero']:,}", f"{100 * entry['surviving']:.1f} %"]
+    if ranks:
+        left, trained = Count(**{field.name: entry[field.name] for field in fields(Count)}).rank_left
+        figures.append(f"{left:.2f} of {trained:.4g}")
+    return [*names, *figures]
 
 
 def _base_text(parameters: int | None, path: str | None, fingerprint: str | None) -> str:
@@ -256,7 +269,11 @@ def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, 
     if trained_with is None:
         return state
     start, length, target, scope = (trained_with[key] for key in ("start", "length", "target", "scope"))
-    return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} (scope {scope})"
+    others = {name: trained_with[name] for name in ("criterion", "matrices", "unit")}
+    paper = [words[0] for words in CHOICES.values()]
+    unlike = [f"{name} {own}" for (name, own), word in zip(others.items(), paper, strict=True) if own != word]
+    how = ", ".join([f"scope {scope}", *unlike])
+    return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} ({how})"
 
 
 def draw_survival(found: Inspection, out: Path) -> list[Path]:

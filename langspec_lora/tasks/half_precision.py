@@ -13,6 +13,7 @@ from torch import Tensor
 
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import LanguageSpecificLinear
+from langspec_lora.pruning.blocks import a_mask
 
 
 class Copy(NamedTuple):
@@ -81,9 +82,10 @@ class HalfPrecision(TrainingHook):
         with torch.no_grad():
             for copy in self._copies:
                 saved = states.get(copy.single, {}).get(self.WEIGHT)
-                if saved is not None and saved.shape == copy.single.shape:
-                    # Where it does not round to the parameter, the parameter was changed after it was saved.
-                    _replace(copy.part(copy.single), copy.part(saved.to(copy.single)), copy.half)
+                if saved is None or saved.shape != copy.single.shape:
+                    saved = copy.single
+                # Where it does not round to the parameter, the parameter was changed after it was saved, or copied.
+                _replace(copy.part(copy.single), copy.part(saved.to(copy.single)), copy.half)
         first = _first(optimizer)
         saved_scaler = states.get(first, {}).get(self.SCALER) if first is not None else None
         if saved_scaler:
@@ -98,8 +100,9 @@ class HalfPrecision(TrainingHook):
                 if linear is not None:
                     single = copy.part(copy.single)
                     _replace(single, single, copy.half)
-                    if copy.half is linear.lora_B:  # what is too small for half precision is not pruned by itself
-                        single.masked_fill_((linear.lora_mask == 0) & (copy.half == 0), 0)
+                    mask = linear.lora_mask if copy.half is linear.lora_B else a_mask(linear)
+                    if mask is not None:  # what is too small for half precision is not pruned by itself
+                        single.masked_fill_((mask == 0) & (copy.half == 0), 0)
         self._save()
 
     def _save(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fairseq.distributed import utils as distributed
@@ -17,6 +18,7 @@ from langspec_lora.pruning.callback import DenseTraining, GradualPruning
 from langspec_lora.tasks.half_precision import HalfPrecision
 from langspec_lora.tasks.learned_directions import LearnedDirections
 from langspec_lora.tasks.present_languages import PresentLanguages
+from langspec_lora.tasks.second_moments import mean_squares
 
 
 def training_hooks(args: Namespace, adapters: InjectedAdapters) -> list[TrainingHook]:
@@ -54,11 +56,13 @@ def keys_to_train(args: Namespace, adapters: InjectedAdapters) -> dict[str, tupl
 
 
 def _pruning(args: Namespace, adapters: InjectedAdapters, trained: Mapping[str, Sequence[int]] | None) -> TrainingHook:
-    settings, languages = pruning_from_args(args), adapters.config.languages
+    settings, config = pruning_from_args(args), adapters.config
     if settings is None:
-        return DenseTraining(adapters.linears, adapters, trained)
-    schedule, scope = settings
-    pruning = GradualPruning(adapters.linears, languages, schedule, scope, adapters, trained)
+        return DenseTraining(adapters.linears, adapters, trained, args.seed, config.init)
+    squares = partial(mean_squares, linears=tuple(adapters.linears.values()), layout=adapters.routing.layout)
+    pruning = GradualPruning(
+        adapters.linears, config.languages, settings, adapters, trained, squares, args.seed, config.init
+    )
     start = starting_checkpoint(args)
     if start is None or not start[1]:
         pruning.forget_masks_at_first_epoch()

@@ -188,7 +188,7 @@ class LanguageSpecificTranslationTask(TrackedTask):
         pruning = pruning_from_args(self.args) if trains and self.hooks else None
         if pruning is not None and self.args.max_update and not self._told_of_updates:
             epochs = epochs_within(self.args.max_update, len(iterator), self.args.update_freq)
-            warn(pruning_within(pruning[0], epochs, f"--max-update {self.args.max_update}"))
+            warn(pruning_within(pruning.schedule, epochs, f"--max-update {self.args.max_update}"))
             self._told_of_updates = True
         return iterator
 

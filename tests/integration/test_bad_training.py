@@ -33,6 +33,10 @@ from tests.bad_input import (
         (["--dim", "17"], "reaches feature 17, but the narrowest adapted encoder layer has 16"),
         (["--langs", "en,fr,xx", "--lang-pairs", "en-fr"], "no resource level for xx"),
         (["--pruning", "True", "--pruning-t2", "0"], "--pruning-t2 0"),
+        (
+            ["--pruning", "True", "--pruning-criterion", "first-order", "--optimizer", "sgd"],
+            "--pruning-criterion first-order reads the mean squared gradients that Adam keeps, but --optimizer sgd was",
+        ),
         (["--pruning", "True", "--target-pruning-ratio", "1"], "--target-pruning-ratio 1.0"),
         (["--pruning", "True", "--pruning-scope", "all"], "--pruning-scope all"),
         (["--pruning", "True", "--add-lora", "False"], "--pruning True needs adapters"),

@@ -13,7 +13,8 @@ from fairseq.dataclass.configs import GenerationConfig
 from torch import Tensor, nn
 
 from langspec_lora.cli.main import main
-from langspec_lora.pruning.magnitude import all_keys, apply_masks, group_blocks, prune_smallest
+from langspec_lora.pruning.blocks import all_keys, group_blocks
+from langspec_lora.pruning.magnitude import apply_masks, prune_smallest
 from tests import hf, toy
 from tests.bad_input import write_checkpoint
 

@@ -47,7 +47,10 @@ def test_counts_are_those_of_a_loop_over_the_checkpoint(checkpoint, toy_data, ca
     assert found["base"]["parameters"] == sum(p.numel() for p in model.parameters()) - trainable
     assert found["adapters"]["pruning"] == {
         "mask_epoch": 5,
-        "trained_with": {"start": 1, "length": 4, "target": 0.6, "scope": "language"},
+        "trained_with": {
+            **{"start": 1, "length": 4, "target": 0.6, "scope": "language"},
+            **{"criterion": "magnitude", "matrices": "b", "unit": "entry"},
+        },
     }
 
     expected: dict[tuple, list[int]] = {}
@@ -83,6 +86,29 @@ def test_terminal_says_ranks_directions_and_pruning(checkpoint, capsys) -> None:
     assert "encoder layers are selected by src (0), tgt (1)" in text
     assert "decoder layers are selected by tgt (0 to 1)" in text
     assert "masks of epoch 5; trained to prune 60 % by epoch 5, from epoch 1 (scope language)" in text
+
+
+def test_ranks_that_are_left_are_said_where_whole_components_are_pruned(toy_data, tmp_path, capsys) -> None:
+    def fill(state: dict) -> None:
+        for name, mask in state["model"].items():
+            if name.endswith("lora_mask"):
+                mask[[0, 3, 7, 8, 11]] = 0  # one of en's two and of fr's, two of wo's four, one of sd's
+                if name.startswith("decoder.layers.1.fc2"):
+                    mask[:2] = 0  # all of en's
+                state["model"][name.replace("mask", "B")].normal_().masked_fill_(mask == 0, 0)
+
+    pruning = ("--pruning", "True", "--pruning-unit", "rank", "--pruning-criterion", "random")
+    path = write_checkpoint(tmp_path / "checkpoint5.pt", toy.plugin_flags(toy_data, *pruning), fill)
+    adapters = inspected(path, capsys)["adapters"]
+    sites = len(adapters["pairs"]) // 5
+    left = {entry["name"]: entry["living_components"] for entry in adapters["languages"]}
+    assert left == {"en": sites - 1, "fr": sites, "nl": 3 * sites, "wo": 2 * sites, "sd": 3 * sites}
+    assert {entry["components"] for entry in adapters["languages"]} == {2 * sites, 3 * sites, 4 * sites}
+    assert main(["inspect", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"\| sd .*\| 3.00 of 4 +\|", text)
+    assert re.search(r"\| en .*\| 0.9\d of 2 +\|", text)
+    assert "(scope language, criterion random, unit rank)" in text
 
 
 def test_adapter_folder_gives_the_same_counts(checkpoint, tmp_path, capsys) -> None:

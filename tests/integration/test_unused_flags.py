@@ -80,6 +80,20 @@ def test_training_without_unused_flags_gets_no_warning(remarks, flags) -> None:
             "--target-pruning-ratio 0: nothing will be pruned",
         ),
         (
+            ["--pruning", "True", "--max-epoch", "12", "--pruning-unit", "rank", "--pruning-target", "ab"],
+            "--pruning-target ab: no effect with --pruning-unit rank, which prunes whole components",
+        ),
+        (
+            # 0.8 of 2 and 3 are rounded to 2 and 2, of 4 to 3
+            [
+                *("--pruning", "True", "--max-epoch", "12", "--target-pruning-ratio", "0.8"),
+                *("--pruning-unit", "rank", "--pruning-scope", "matrix"),
+            ],
+            "--target-pruning-ratio 0.8 of the components of each matrix is all of them for adapters of rank 2: "
+            "nothing of these will be left; give a smaller share, or another --pruning-scope",
+        ),
+        (["--pruning-criterion", "random"], "--pruning-criterion random: no effect without --pruning True"),
+        (
             ["--encoder-lora-layer", "none", "--encoder-lora-position", "q_k"],
             "--encoder-lora-position q_k: no effect with --encoder-lora-layer none, which adapts no encoder layer",
         ),
@@ -154,6 +168,7 @@ def test_unused_rank_of_a_level_is_named_if_all_its_languages_have_single_ranks(
             "nothing would train: --lang-pairs has en only as source, but the target language selects",
         ),
         (["--pruning", "False", "--pruning-scope", "nonsense"], "--pruning-scope nonsense: expected language"),
+        (["--pruning-criterion", "l1"], "--pruning-criterion l1: expected magnitude, random, first-order"),
         (["--pruning-t2", "0"], "--pruning-t2 0: expected"),
         (["--pruning-t1", "-1"], "--pruning-t1 -1: expected"),
         (["--target-pruning-ratio", "1.5"], "--target-pruning-ratio 1.5: expected"),

@@ -19,6 +19,7 @@ from langspec_lora.config import (
 from langspec_lora.errors import SeveralErrors, UserError
 from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
+from langspec_lora.pruning.choices import PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.settings import check_values
 from langspec_lora.values import true_or_false
@@ -85,6 +86,9 @@ FLAGS = {
     "--pruning-t2": (10, "EPOCHS"),
     "--target-pruning-ratio": (0.9, "P"),
     "--pruning-scope": (None, "language|layer|matrix"),
+    "--pruning-criterion": ("magnitude", "magnitude|random|first-order"),
+    "--pruning-target": ("b", "b|ab"),
+    "--pruning-unit": ("entry", "entry|rank"),
     "--global-pruning": (False, "BOOL"),
     "--cross-language": (False, "BOOL"),
     "--absent-languages": ("rest", "{rest,move}"),
@@ -192,7 +196,7 @@ def test_published_flags_mean_what_the_defaults_mean_but_for_the_slice() -> None
     found, default = config(*published), config()
     assert (found.stacks, found.languages) == (default.stacks, default.languages)
     assert found.dim == 1024
-    assert pruning_from_args(args(*published)) == (PruningSchedule(2, 10, 0.9), "language")
+    assert pruning_from_args(args(*published)) == PruningSettings(PruningSchedule(2, 10, 0.9), "language")
     assert has_adapters(args(*published))
     assert freezes_base(args(*published))
 
@@ -348,6 +352,11 @@ def test_the_slice_is_checked_only_at_adapted_sites() -> None:
         ("", None),
         ("--pruning False --target-pruning-ratio 0.7", None),
         ("--pruning True", (PruningSchedule(2, 10, 0.9), "language")),
+        ("--pruning True --pruning-criterion random", (PruningSchedule(2, 10, 0.9), "language", "random")),
+        (
+            "--pruning True --pruning-criterion first-order --pruning-target ab --pruning-unit rank",
+            (PruningSchedule(2, 10, 0.9), "language", "first-order", "ab", "rank"),
+        ),
         ("--pruning True --pruning-scope matrix", (PruningSchedule(2, 10, 0.9), "matrix")),
         ("--pruning True --pruning-scope layer", (PruningSchedule(2, 10, 0.9), "layer")),
         (
@@ -360,7 +369,7 @@ def test_the_slice_is_checked_only_at_adapted_sites() -> None:
     ],
 )
 def test_pruning_flags_and_their_released_names(flags, expected) -> None:
-    assert pruning_from_args(args(*shlex.split(flags))) == expected
+    assert pruning_from_args(args(*shlex.split(flags))) == (expected and PruningSettings(*expected))
 
 
 @pytest.mark.parametrize(
@@ -374,6 +383,9 @@ def test_pruning_flags_and_their_released_names(flags, expected) -> None:
         ("--target-pruning-ratio 90", "--target-pruning-ratio 90.0"),
         ("--target-pruning-ratio nan", "--target-pruning-ratio nan"),
         ("--pruning-scope model", "--pruning-scope model: expected language, layer, matrix"),
+        ("--pruning-criterion l1", "--pruning-criterion l1: expected magnitude, random, first-order"),
+        ("--pruning-target a", "--pruning-target a: expected b, ab"),
+        ("--pruning-unit row", "--pruning-unit row: expected entry, rank"),
         (
             "--pruning-scope language --cross-language True",
             "the scope layer, but --pruning-scope language was given",

@@ -81,8 +81,9 @@ def export_lora(
 ) -> None:
     """Writes the adapters of a direction as a folder that plain ``PeftModel.from_pretrained`` loads.
 
-    Each module has scaling 1 and the rank of the language whose adapter it holds. If the adapters cover only a slice of
-    a layer, the other rows and columns are zero.
+    Each module has scaling 1 and the rank that pruning has left of the adapter that it holds: components that are
+    pruned as a whole are left out, and modules without any. If the adapters cover only a slice of a layer, the other
+    rows and columns are zero.
 
     Args:
         adapters: the adapters.
@@ -98,8 +99,13 @@ def export_lora(
     check_folder(out, PEFT_FILES, overwrite)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for site in adapters.packed:
-        a, b = adapters.matrices(site, source, target)
+    left = {site: adapters.living(site, source, target) for site in adapters.packed}
+    if not any(living.any() for living in left.values()):  # PEFT needs a module; this one adds nothing
+        left = {site: living.new_ones(1) for site, living in list(left.items())[:1]}
+    for site, living in left.items():
+        if not living.any():
+            continue
+        a, b = (part[: len(living)][living] for part in adapters.matrices(site, source, target))
         name = PREFIX + site.path
         d_out, d_in = shapes[f"{site.path}.weight"]
         tensors[f"base_model.model.{name}.lora_A.weight"] = _widen(a, d_in, adapters)

@@ -12,6 +12,7 @@ module                     what it checks
 ``unsupported_flags``      fairseq's flags that would spoil adapters, or that this machine cannot serve
 ``best_metric``            ``--best-checkpoint-metric``
 ``model_overrides``        ``--model-overrides``
+``pruning_choices``        whether the choices of pruning can be followed together
 ``pruning_length``         whether a training is long enough for its pruning
 ``untrained_languages``    languages whose adapters no direction trains
 ``unused_flags``           flags of ours that have no effect with the other flags given

@@ -20,6 +20,7 @@ from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.parts import trained_parts
 from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
+from langspec_lora.tasks.checks.pruning_choices import check_criterion, pruning_that_leaves_nothing
 from langspec_lora.tasks.checks.pruning_length import pruning_within
 from langspec_lora.tasks.checks.unsupported_flags import check_beside_adapters
 from langspec_lora.tasks.checks.untrained_languages import untrained_languages
@@ -101,10 +102,13 @@ def check_training_flags(args: Namespace) -> AdapterConfig | None:
             if not is_stock:
                 trained_parts(args)
         with errors.check():
-            if pruning_from_args(args) and not adapts:
+            pruning = pruning_from_args(args)
+            if pruning and not adapts:
                 raise UserError(
                     "--pruning True needs adapters, but the model has none; leave it out, or give --add-lora True"
                 )
+            if pruning is not None:
+                check_criterion(args, pruning)
         with errors.check():
             if not adapts and getattr(args, "train_languages", None):
                 raise UserError("--train-languages needs adapters, but the model has none; give --add-lora True")
@@ -171,7 +175,8 @@ def training_warnings(
         found += check_trains(args, config, directions)
     pruning = pruning_from_args(args)
     if pruning is not None:
-        found += pruning_within(pruning[0], args.max_epoch or math.inf, f"--max-epoch {args.max_epoch}")
+        found += pruning_within(pruning.schedule, args.max_epoch or math.inf, f"--max-epoch {args.max_epoch}")
+        found += pruning_that_leaves_nothing(pruning, config)
     if start is not None:
         path, resumes = start
         found += unused_with_checkpoint(args, config, read_outline(path), resumes)

@@ -11,6 +11,7 @@ from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources
 from langspec_lora.naming import cut, some_of
+from langspec_lora.pruning.choices import AB, RANK
 from langspec_lora.resources import read_resources
 from langspec_lora.sites import SHARED
 
@@ -83,6 +84,8 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
 def unused_pruning_flags(args: Namespace) -> list[str]:
     """Names the pruning flags if nothing is pruned."""
     if args.pruning or args.global_pruning:
+        if getattr(args, "pruning_unit", None) == RANK and getattr(args, "pruning_target", None) == AB:
+            return [f"--pruning-target {AB}: no effect with --pruning-unit {RANK}, which prunes whole components"]
         return []
     given = _given(args, _PRUNING).values()
     return [f"{some_of(given)}: no effect without --pruning True"] if given else []

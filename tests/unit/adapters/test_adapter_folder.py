@@ -124,6 +124,65 @@ def test_layout_of_pruned_entries_is_the_documented_one(tmp_path) -> None:
     assert "decoder.1.fc1.B" not in header
 
 
+def without_components(*rows: int) -> AdapterFile:
+    """Adapters of which whole components are pruned at the first site, and the first and last at the other."""
+    content = make(0)
+    matrices = {}
+    for number, (site, (a, b, mask)) in enumerate(content.adapters.packed.items()):
+        own = [0, 6] if number else list(rows)
+        mask[own], b[own] = 0, 0.0
+        matrices[site] = PackedMatrices(a, b, mask)
+    return replace(content, adapters=replace(content.adapters, packed=matrices))
+
+
+@pytest.mark.parametrize("rows", [(), (1, 2, 5), range(7)], ids=["none", "some", "all of a site"])
+def test_rows_of_a_whose_component_is_pruned_are_not_stored_and_come_back_as_zeros(tmp_path, rows) -> None:
+    content = without_components(*rows)
+    paths = write_adapter_folder(content, tmp_path / "out")
+    first, second = (str(site) for site in WIDTHS)
+    stored = load_file(paths[0])
+    assert stored[f"{first}.A"].shape == (7 - len(rows), 10)
+    assert stored[f"{second}.A"].shape == (5, 10)
+    assert json.loads(paths[1].read_text())["version"] == 3  # so that earlier versions do not misread it
+    back = read_adapter_file(tmp_path / "out").adapters
+    for site, (a, b, mask) in content.adapters.packed.items():
+        assert torch.equal(back.packed[site].b, b)
+        assert torch.equal(back.packed[site].mask, mask)
+        for row in range(7):
+            lives = bool(mask[row].any())
+            assert back.packed[site].a[row].tolist() == (a[row].tolist() if lives else [0.0] * 10)
+    again = write_adapter_folder(replace(content, adapters=back), tmp_path / "again")
+    assert json.loads(again[1].read_text()) == json.loads(paths[1].read_text())  # with the hash of all numbers
+
+
+def test_a_row_that_entries_left_by_chance_keeps_its_a(tmp_path) -> None:
+    content = without_components(1)
+    content.adapters.packed[Site("encoder", 0, "q")].mask[3, 2] = 0
+    content.adapters.packed[Site("encoder", 0, "q")].b[3, 2] = 0
+    paths = write_adapter_folder(content, tmp_path)
+    assert json.loads(paths[1].read_text())["version"] == 1
+    assert all(torch.equal(load_file(paths[0])[f"{s}.A"], content.adapters.packed[s].a) for s in WIDTHS)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: {"encoder.0.q.A": tensors["encoder.0.q.A"][1:]}, "one row for each component that is kept"),
+        (lambda tensors: {"encoder.0.q.A": tensors["encoder.0.q.A"][:, 1:].contiguous()}, "described shape"),
+        (lambda tensors: {"encoder.0.q.B.mask": tensors["encoder.0.q.B.mask"] ^ 1}, "one value for each entry"),
+    ],
+)
+def test_a_folder_of_smaller_rank_that_contradicts_itself_is_refused(tmp_path, change, words) -> None:
+    paths = write_adapter_folder(without_components(2), tmp_path)
+    tensors = load_file(paths[0])
+    described = {**json.loads(paths[1].read_text())}
+    described.pop("sha256")
+    save_file({**tensors, **change(tensors)}, paths[0], {"langspec_lora": json.dumps(described)})
+    paths[1].write_text(json.dumps(described))
+    with pytest.raises(UserError, match=words):
+        read_adapter_file(tmp_path)
+
+
 def large(pruned: float) -> AdapterFile:
     """The adapters of the published run: 156 sites of rank 2, 2 and 8 for four languages each, 1,024 features."""
     table = LanguageTable(tuple(f"l{i}" for i in range(12)), ("high",) * 12, (2,) * 8 + (8,) * 4)
@@ -205,7 +264,7 @@ NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "
         (cut, "is damaged or truncated"),
         (pickled, "is damaged or truncated"),
         (foreign, "holds no adapters of langspec_lora"),
-        (lambda folder: change_config(folder, version=3), "is of version 3, but this langspec_lora reads version 2 at"),
+        (lambda folder: change_config(folder, version=4), "is of version 4, but this langspec_lora reads version 3 at"),
         (lambda folder: change_config(folder, format="peft"), "does not describe adapters of langspec_lora"),
         (lambda folder: change_config(folder, start=1), "does not belong to"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "is damaged"),
@@ -215,7 +274,7 @@ NO_RANK = [{"name": "en", "level": "high", "rank": 0}, {"name": "wo", "level": "
             lambda folder: (folder / "adapter_config.json").write_bytes(b'{"format": "\xff"}'),
             "is damaged \\(.*byte 0xff",
         ),
-        (lambda folder: change_metadata(folder, version=3), "adapter.safetensors is of version 3, but this"),
+        (lambda folder: change_metadata(folder, version=4), "adapter.safetensors is of version 4, but this"),
         (lambda folder: (folder / "adapter.safetensors").unlink(), "does not exist"),
         (lambda folder: change_metadata(folder, languages=TWICE), "names 'en' twice"),
         (lambda folder: change_metadata(folder, languages=WRONG_RANK), "not have the described shape"),

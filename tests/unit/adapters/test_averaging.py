@@ -46,6 +46,17 @@ def test_every_entry_is_the_mean_and_pruned_where_one_is() -> None:
         assert torch.allclose(a, sum(one.packed[site].a for one in held) / 3)
 
 
+def test_an_entry_of_a_that_is_pruned_in_one_is_pruned_in_the_mean() -> None:
+    held = sets()
+    for number, one in enumerate(held):
+        for site in one.packed:
+            one.packed[site].a[number, number + 1] = 0
+    mean = average(held, NAMES)
+    for site in mean.packed:
+        zeros = (mean.packed[site].a == 0).nonzero().tolist()
+        assert zeros == [[number, number + 1] for number in range(3)]
+
+
 @pytest.mark.parametrize(
     "languages",
     [LanguageTable(("en", "fr", "wo"), ("high", "med", "low"), (2, 1, 4)), None],

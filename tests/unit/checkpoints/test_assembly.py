@@ -182,6 +182,7 @@ def test_pruning_of_a_base_s_own_training_is_forgotten() -> None:
     trained.global_pruning = trained.cross_language = True
     args = untrained_arguments(trained)
     unpruned = {"pruning": False, "pruning_t1": 2, "pruning_t2": 10, "target_pruning_ratio": 0.9, "pruning_scope": None}
+    unpruned |= {"pruning_criterion": "magnitude", "pruning_target": "b", "pruning_unit": "entry"}
     unpruned |= {"global_pruning": False, "cross_language": False}
     assert vars(args) == {**vars(sized()), "dim": 4, **unpruned}
     assert trained.pruning is True

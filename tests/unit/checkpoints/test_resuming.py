@@ -68,6 +68,37 @@ def test_what_was_trained_alike_goes_on_without_a_word(tmp_path, caplog) -> None
     assert not caplog.records
 
 
+PRUNING = {
+    **{"pruning": True, "global_pruning": False, "cross_language": False, "pruning_scope": None},
+    **{"pruning_t1": 2, "pruning_t2": 10, "target_pruning_ratio": 0.9},
+}
+CHOICES = {"pruning_criterion": "magnitude", "pruning_target": "b", "pruning_unit": "entry"}
+
+
+@pytest.mark.parametrize("name", ["target", "unit"])
+def test_masks_of_another_kind_are_not_gone_on_with(tmp_path, name) -> None:
+    other = {"target": "ab", "unit": "rank"}[name]
+    words = (
+        f"was trained with --pruning-{name} {{}}, as which its masks are meant, but {{}} was given; resume with {{}}"
+    )
+    own, changed = {**PRUNING, **CHOICES}, {**PRUNING, **CHOICES, f"pruning_{name}": other}
+    default = CHOICES[f"pruning_{name}"]
+    assert words.format(default, other, default) in refusal(tmp_path, stored=own, **changed)
+    assert words.format(default, other, default) in refusal(tmp_path, stored=PRUNING, **changed)  # of an older version
+    assert words.format(other, default, other) in refusal(tmp_path, stored=changed, **own)
+    resume(tmp_path, {**own, "pruning": False}, **changed)
+    resume(tmp_path, changed, **{**own, "pruning": False})
+
+
+@pytest.mark.parametrize(("name", "was", "now"), [("criterion", "magnitude", "random"), ("scope", "language", "layer")])
+def test_what_decides_from_the_next_epoch_on_is_said(tmp_path, caplog, name, was, now) -> None:
+    resume(tmp_path, {**PRUNING, **CHOICES}, **{**PRUNING, **CHOICES, f"pruning_{name}": now})
+    assert caplog.messages == [
+        f"--pruning-{name} {now}: {tmp_path / 'checkpoint_last.pt'} was trained with {was}; what is pruned stays "
+        f"pruned, and from the next epoch on {now} decides what else is"
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -13,6 +13,7 @@ from langspec_lora.keys import KeyLayout
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.pruning.choices import PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.sites import Site
 
@@ -27,7 +28,7 @@ class State(nn.Module):
         self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
 
 
-def make(scope: str = "language", schedule: PruningSchedule | None = None, seed: int = 0):
+def make(scope: str = "language", schedule: PruningSchedule | None = None, seed: int = 0, **choices):
     torch.manual_seed(seed)
     routing = LanguageRouting(KeyLayout.by_language(TABLE.ranks))
     linears = {
@@ -36,7 +37,8 @@ def make(scope: str = "language", schedule: PruningSchedule | None = None, seed:
     }
     for linear in linears.values():
         nn.init.normal_(linear.lora_B)
-    pruning = GradualPruning(linears, TABLE, schedule or PruningSchedule(2, 10, 0.9), scope, State())
+    settings = PruningSettings(schedule or PruningSchedule(2, 10, 0.9), scope, **choices)
+    pruning = GradualPruning(linears, TABLE, settings, State())
     return linears, pruning
 
 

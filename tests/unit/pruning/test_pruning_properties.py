@@ -11,7 +11,10 @@ from torch import nn
 
 from langspec_lora.keys import KeyLayout
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear
-from langspec_lora.pruning.magnitude import apply_masks, group_blocks, prune_smallest, pruned_in_rows
+from langspec_lora.pruning.blocks import add_a_masks, group_blocks
+from langspec_lora.pruning.choices import CRITERIA
+from langspec_lora.pruning.criteria import SCORES, Known
+from langspec_lora.pruning.magnitude import apply_masks, prune_smallest, pruned_in_rows
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.sites import Site
@@ -91,6 +94,42 @@ def test_counts_are_exact_and_what_is_pruned_stays_pruned(case, scope, ratios) -
                 linear.lora_B.copy_(torch.randn_like(linear.lora_B).round() * linear.lora_mask)
         zeros = sum(int(mask.sum()) for mask in dead.values())
         assert int(pruned_in_rows(linears.values())["src"].sum()) == zeros
+
+
+@examples(60)
+@given(
+    adapted(),
+    st.sampled_from(tuple(SCOPES)),
+    st.sampled_from(CRITERIA),
+    st.sampled_from(["entry of B", "entry of A", "component"]),
+    st.lists(SHARES, min_size=1, max_size=3).map(sorted),
+)
+def test_every_choice_prunes_the_asked_number_of_the_smallest_scores(case, scope, criterion, what, ratios) -> None:
+    linears, languages = case
+    add_a_masks(linears.values())
+    part, unit = ("A" if what == "entry of A" else "B"), ("rank" if what == "component" else "entry")
+    score = SCORES[unit][criterion]
+    parameters = [parameter for linear in linears.values() for parameter in (linear.lora_A, linear.lora_B)]
+    known = Known(7, {}, {parameter: torch.rand_like(parameter) for parameter in parameters})
+    groups = group_blocks(linears, {"src": languages}, scope, part)
+    for ratio in ratios:
+        for blocks in groups:
+            before = [block.mask.clone() for block in blocks]
+            prune_smallest(blocks, ratio, score, known)
+            kept, lost, total = [], [], 0
+            for block, old in zip(blocks, before, strict=True):
+                scores, mask = score(block, known), block.mask
+                assert not ((old == 0) & (mask != 0)).any()
+                if unit == "rank":
+                    assert torch.equal(mask.amin(1), mask.amax(1))
+                    mask, old = mask[:, :1], old[:, :1]
+                assert scores.shape == mask.shape
+                assert (scores >= 0).all()
+                kept += scores[mask != 0].tolist()
+                lost += scores[(mask == 0) & (old != 0)].tolist()  # what went before is not compared again
+                total += mask.numel()
+            assert total - len(kept) == round(ratio * total)
+            assert max(lost, default=0) <= min(kept, default=float("inf"))
 
 
 @examples(80)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from langspec_lora.lora import LanguageAdam
 from langspec_lora.tasks.checks import all_checks
+from langspec_lora.tasks.second_moments import mean_squares
 from tests import toy
 
 KINDS = {
@@ -127,6 +128,85 @@ def test_what_is_pruned_or_frozen_is_so_in_both_copies_after_every_update(toy_da
     assert pruned_entries > 5000
     assert isinstance(trainer.optimizer.optimizer, LanguageAdam)
     assert linear.lora_B.dtype == (torch.float32 if kind == "amp" else torch.float16)
+
+
+@every_kind
+def test_of_a_too_only_what_is_pruned_is_zero_in_both_copies(toy_data, kind) -> None:
+    trainer = trainer_of(toy_data, *KINDS[kind], "--pruning-target", "ab", "--pruning-criterion", "first-order")
+    linears = trainer.get_model().adapters.linears.values()
+    names = {id(value): name for name, value in trainer.get_model().named_parameters()}
+    pruned_entries = 0
+    for epoch in (3, 4):
+        if epoch == 4:
+            single = copies(trainer)
+            for linear in linears:  # zero in half precision only; one of them lives, and is not taken for pruned
+                linear.lora_A.data[-1] = 1e-9
+                single[names[id(linear.lora_A)]][-1] = 1e-9
+        for update in range(2):
+            train(trainer, epoch, 1, begins=not update)
+            single = copies(trainer)
+            for linear in linears:
+                pruned = linear.lora_A_mask == 0
+                for value in (linear.lora_A.detach(), single[names[id(linear.lora_A)]]):
+                    assert torch.equal(value == 0, pruned)
+                pruned_entries += int(pruned.sum())
+    assert pruned_entries > 2000
+    total = sum(linear.lora_A.numel() for linear in linears)
+    schedule = 0.8 - 0.8 * (1 - 3 / 4) ** 3
+    assert sum(int((linear.lora_A == 0).sum()) for linear in linears) == pytest.approx(schedule * total, abs=5)
+
+
+@every_kind
+def test_a_component_without_an_entry_is_drawn_anew_in_both_copies(toy_data, kind) -> None:
+    trainer = trainer_of(toy_data, *KINDS[kind])
+    linears = trainer.get_model().adapters.linears.values()
+    names = {id(value): name for name, value in trainer.get_model().named_parameters()}
+    with torch.no_grad():
+        for linear in linears:
+            for value in (linear.lora_A, linear.lora_B):
+                value[-1] = 0
+                copies(trainer)[names[id(value)]][-1] = 0
+    trainer.task.begin_epoch(1, trainer.get_model())
+    drawn = [linear.lora_A.detach()[-1].float() for linear in linears]
+    assert all((row != 0).all() for row in drawn)
+    train(trainer, 1, 1, begins=False)
+    for linear, row in zip(linears, drawn, strict=True):
+        for value in (linear.lora_A.detach(), copies(trainer)[names[id(linear.lora_A)]]):
+            torch.testing.assert_close(value[-1].float(), row, rtol=0, atol=0.02)  # of one step, not from zero
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "single" else toy.needs_half_on_cpu) for kind in ("single", "flat")]
+)
+def test_mean_squares_are_those_of_a_loop_over_the_updates_that_contain_a_language(toy_data, kind) -> None:
+    trainer = trainer_of(toy_data, *KINDS.get(kind, ()), "--clip-norm", "0", "--lang-pairs", "en-fr,fr-wo,nl-wo,sd-nl")
+    linears = tuple(trainer.get_model().adapters.linears.values())
+    squares = [torch.zeros_like(linear.lora_B, dtype=torch.float32) for linear in linears]
+    taken = [torch.zeros(len(linear.lora_B)) for linear in linears]
+    layout = trainer.get_model().adapters.routing.layout
+    assert mean_squares(trainer.optimizer, linears, layout) is None
+    ranks = torch.tensor((2, 2, 3, 4, 4))
+    for number in (3, 14, 3):
+        trainer.train_step([toy.mixed_batch(trainer.task, size=number)])
+        single = getattr(trainer.optimizer, "fp32_params", None)
+        gradients = {id(whole): whole.grad for whole in trainer.optimizer.params}
+        if single is not None:
+            flat, start = single[None].grad, 0
+            for half in trainer.optimizer.fp16_params:
+                gradients[id(half)] = flat[start : start + half.numel()].view_as(half)
+                start += half.numel()
+        for index, linear in enumerate(linears):
+            present = trainer.optimizer.optimizer.present[linear.side].repeat_interleave(ranks)
+            gradient = gradients[id(linear.lora_B)]
+            assert not gradient[~present].any()
+            squares[index][present] = 0.98 * squares[index][present] + 0.02 * gradient[present].float() ** 2
+            taken[index] += present
+    assert taken[0].unique().numel() > 1
+    found = mean_squares(trainer.optimizer, linears, layout)
+    for index, linear in enumerate(linears):
+        expected = squares[index] / (1 - 0.98 ** taken[index].clamp(min=1)).unsqueeze(1)
+        torch.testing.assert_close(found[linear.lora_B], expected, rtol=2e-5, atol=0)
+        assert found[linear.lora_A].shape == linear.lora_A.shape
 
 
 @every_kind

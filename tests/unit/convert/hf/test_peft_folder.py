@@ -92,6 +92,56 @@ def test_exported_settings_give_each_module_its_rank_and_scale_nothing(tmp_path)
     assert base_model_name(tmp_path / "lora") is None
 
 
+class Linears(torch.nn.Module):
+    """What PEFT needs of a model: modules of the names, and two attributes of a translation model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.config, self.prepare_inputs_for_generation = {"model_type": "m2m_100"}, None
+        for name in SIZES:
+            *folders, last = f"model.{name}".removesuffix(".weight").split(".")
+            module = self
+            for folder in folders:
+                if not hasattr(module, folder):
+                    module.add_module(folder, torch.nn.Module())
+                module = getattr(module, folder)
+            module.add_module(last, torch.nn.Linear(*SIZES[name][::-1]))
+
+
+@pytest.mark.parametrize("left", ["a part", "nothing of a module", "nothing"])
+def test_pruned_components_are_left_out_and_peft_computes_the_same(tmp_path, left) -> None:
+    peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
+    own = adapters()
+    rows = {"a part": {Q: [0], CROSS_V: [3, 5]}, "nothing of a module": {Q: [0, 1], FC1: [4]}}
+    rows = rows.get(left, {site: list(range(6)) for site in NAMES})
+    for site, pruned in rows.items():
+        own.packed[site].mask[pruned] = 0
+        own.packed[site].b[pruned] = 0
+    export_lora(own, "en", "wo", SIZES, tmp_path / "lora")
+    tensors = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    ranks = {Q: 2, FC1: 3, CROSS_V: 3}
+    for site, name in NAMES.items():
+        lives = ranks[site] - len(set(rows.get(site, [])) & set(range(6)[ROWS["en" if site == Q else "wo"]]))
+        held = tensors.get(f"base_model.model.model.{name}.lora_A.weight")
+        if left == "nothing" and site == Q:
+            lives = 1  # PEFT takes no LoRA without a module
+        assert (held is None) == (lives == 0)
+        assert held is None or len(held) == lives
+    plain = Linears()
+    model = peft.PeftModel.from_pretrained(Linears(), tmp_path / "lora")
+    for site, name in NAMES.items():
+        module, base = (one.get_submodule(f"model.{name}") for one in (model.base_model.model, plain))
+        x = torch.randn(5, base.in_features)
+        a, b = (packed[ROWS["en" if site == Q else "wo"]] for packed in own.packed[site][:2])
+        torch.testing.assert_close(module(x), base(x) + x @ a.T @ b)
+    back = import_lora(tmp_path / "lora", "en", "wo", SIZES, SIDES, PAPER_RESOURCES)
+    for site in own.packed:
+        old_a, old_b = own.matrices(site, "en", "wo")
+        a, b = back.matrices(site, "en", "wo") if site in back.packed else (old_a, torch.zeros_like(old_b))
+        torch.testing.assert_close(b.T @ a, old_b.T @ old_a)
+
+
 def test_an_export_replaces_files_only_where_it_is_told_to(tmp_path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         folder = tmp_path / name.partition(".")[0]
