@@ -24,7 +24,7 @@ GROUPS = {
     },
     "Adapters": {
         "ranks": "find ranks that fit a budget of parameters",
-        "ablate": "measure what is lost without some adapters, or with another language's",
+        "ablate": "measure what is lost without some adapters",
         "inspect": "count the parameters of a checkpoint and what pruning left",
         "subspaces": "estimate the rank that each language needs",
         "add-language": "add new languages to trained adapters",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from langspec_lora.lora import LanguageSpecificLinear, draw_a
 from langspec_lora.pruning.criteria import seed_of
@@ -30,8 +31,7 @@ def revive(
         seed: the training's seed.
     """
     count = 0
-    for site, linear in linears.items():
-        dead = ~((linear.lora_A != 0).any(1) | (linear.lora_B != 0).any(1)).cpu()
+    for (site, linear), dead in zip(linears.items(), _dead_rows(linears.values()), strict=True):
         if not dead.any():
             continue
         for key in keys[linear.side]:
@@ -43,3 +43,9 @@ def revive(
                 count += own
     if count:
         logger.info("pruning | %d components have no entry left in A and B; their A is drawn anew", count)
+
+
+def _dead_rows(linears: Collection[LanguageSpecificLinear]) -> Sequence[Tensor]:
+    """The packed rows of each linear of which A and B are zero, bool ``(R,)`` on the CPU."""
+    dead = [~((linear.lora_A != 0).any(1) | (linear.lora_B != 0).any(1)) for linear in linears]
+    return torch.cat(dead).cpu().split([len(rows) for rows in dead])  # waits for a GPU once

@@ -120,6 +120,7 @@ WRONG_LINES = [
     ("average --out=", ["--out: expected a path, got ''", "are required: CK; see langspec-lora average --help"]),
     ("export --format onnx", ["--format: invalid choice: 'onnx'", "are required: CK, --out;"]),
     ("import a --from onnx --langs=", ["--from: invalid choice: 'onnx'", "--langs: ", "are required: --out;"]),
+    ("ablate --sentences x --otu a", ["mean --out?", "--sentences: "]),
     ("ranks --budgte 3 --arch huge --langs=", ["mean --budget?", "--arch: invalid choice: 'huge'", "--langs: "]),
     ("fix-directions --otu x --base-checkpoint=", ["mean --out?", "--base-checkpoint: "]),
     ("subspaces --keep x --budgte 3 --out=", ["mean --budget?", "--keep: ", "--out: expected a path, got ''"]),
