@@ -164,7 +164,7 @@ class GradualPruning(TrainingHook):
         return {"sparsity_by_language": self._by_key}
 
     def _measure(self, ratio: float) -> dict[str, float]:
-        """Measures what is pruned, for the metrics of the epoch; gives the shares of B, over all and by level, and of A."""
+        """Measures what is pruned, for the metrics; gives the shares of B, over all and by level, and of A."""
         unit = self.settings.unit
         pruned: Counter[tuple[str, str]] = Counter()  # by level and key
         everything: Counter[tuple[str, str]] = Counter()
