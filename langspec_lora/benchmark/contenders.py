@@ -139,7 +139,7 @@ def with_linears(linear_class: type[LanguageSpecificLinear], model: Any) -> Any:
 
 def _languages(model: Any, setting: Setting) -> int:
     adapters = getattr(model, "adapters", None)
-    return len(adapters.routing.layout.ranks) if adapters else setting.languages
+    return adapters.routing.layout.languages if adapters else setting.languages
 
 
 class Update:

@@ -14,7 +14,7 @@ from langspec_lora.adapters.packed import Adapters, adapter_entries
 from langspec_lora.checkpoints.arguments import MODEL_SETTINGS, TOKEN_ORDER, stored_langs
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
-from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, DirectionsFlag, PruningFlags
+from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, DirectionsFlag, PruningFlags, ScoreFlags
 from langspec_lora.keys import ADAPTER_KEYS, LANGUAGE
 from langspec_lora.languages import languages_to_json
 from langspec_lora.sites import POSITIONS
@@ -144,5 +144,5 @@ def stock_arguments(args: Namespace, arch: str = "transformer") -> Namespace:
 
 def _defaults() -> dict[str, Any]:
     """Our flags and their defaults."""
-    groups = (AdapterFlags(), PruningFlags(), BaseFlag(), AbsentFlag(), DirectionsFlag())
+    groups = (AdapterFlags(), PruningFlags(), BaseFlag(), AbsentFlag(), DirectionsFlag(), ScoreFlags())
     return {name: value for group in groups for name, value in vars(group).items()}

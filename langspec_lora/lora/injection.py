@@ -25,6 +25,7 @@ def inject(
     start: int = 0,
     init: str = "rank",
     layer_of: Callable[[str], Hashable] = lambda path: path,
+    layers: Sequence[Hashable] = (),
     rate: float = 1.0,
 ) -> LanguageRouting:
     """Adds an adapter for every language, or every other key, to linears of a model, in place.
@@ -48,6 +49,7 @@ def inject(
         init: how LoRA A is drawn, see :func:`~langspec_lora.lora.linear.draw_a`.
         layer_of: for linears of the side ``learned``: the layer of a path; those of one layer share their weights of
             source and target.
+        layers: these layers, in the order of the mixture's rows; by default as they first appear in ``sides``.
         rate: how fast these weights learn, see :class:`~langspec_lora.lora.mixture.SideMixture`.
 
     Returns:
@@ -67,7 +69,8 @@ def inject(
             raise ValueError(f"{path} is not a plain linear of the model")
         if side_of.setdefault(linear, side) != side:
             raise ValueError(f"side {side} of {path}: another path of the same linear has side {side_of[linear]}")
-    layers = list(dict.fromkeys(layer_of(path) for path, side in sides.items() if side == LEARNED))
+    mixed = dict.fromkeys(layer_of(path) for path, side in sides.items() if side == LEARNED)
+    layers = [layer for layer in layers if layer in mixed] or list(mixed)
     place_of = {_module(model, path): layers.index(layer_of(path)) for path, side in sides.items() if side == LEARNED}
     routing = LanguageRouting(layout, SideMixture(len(layers), rate) if layers else None)
     _replace(

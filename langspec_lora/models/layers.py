@@ -15,7 +15,7 @@ from langspec_lora.config import AdapterConfig
 from langspec_lora.keys import key_layout
 from langspec_lora.lora import LanguageRouting, Languages, LanguageSpecificLinear, inject
 from langspec_lora.models.attention import AdaptedAttention
-from langspec_lora.sites import Site, in_model_order
+from langspec_lora.sites import Site
 
 
 class LeanEncoderLayer(transformer_layer.TransformerEncoderLayerBase):
@@ -56,7 +56,7 @@ def inject_at_sites(
         if isinstance(parent, MultiheadAttention):
             AdaptedAttention.convert(parent)
     layers = {site.path: site[:2] for site in config.sites}
-    sides = {site.path: config.side(site) for site in sorted(config.sites, key=in_model_order)}
+    sides = {site.path: config.side(site) for site in config.sites}
     routing = inject(
         model,
         sides,
@@ -65,6 +65,7 @@ def inject_at_sites(
         start=config.start,
         init=config.init,
         layer_of=layers.__getitem__,
+        layers=config.mixed_layers,
         rate=config.mixture_rate,
     )
     return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}

@@ -272,7 +272,7 @@ def _pruning_text(surviving: float, mask_epoch: int, trained_with: Mapping[str, 
     others = {name: trained_with[name] for name in ("criterion", "matrices", "unit")}
     paper = [words[0] for words in CHOICES.values()]
     unlike = [f"{name} {own}" for (name, own), word in zip(others.items(), paper, strict=True) if own != word]
-    how = ", ".join([f"scope {scope}", *unlike])
+    how = some_of([f"scope {scope}", *unlike])
     return f"{state}; trained to prune {100 * target:g} % by epoch {start + length}, from epoch {start} ({how})"
 
 

@@ -155,9 +155,9 @@ def test_as_many_checkpoints_are_kept_as_fairseq_is_told(base, toy_data, tmp_pat
     names = sorted(path.name for path in tmp_path.glob("[!.]*"))
     best = [name for name in names if name.startswith("checkpoint.best_nll_loss_")]
     assert len(best) == 1
-    assert [name for name in names if name not in best] == [
-        f"checkpoint{EPOCHS - 1}.pt", f"checkpoint{EPOCHS}.pt", "checkpoint_best.pt", "checkpoint_last.pt",
-    ]  # fmt: skip
+    last = [f"checkpoint{epoch}.pt" for epoch in (EPOCHS - 1, EPOCHS)]
+    expected = [*last, "checkpoint_best.pt", "checkpoint_last.pt", "curves.jsonl"]
+    assert [name for name in names if name not in best] == expected
     assert not any("weight" in name for name in state(tmp_path / best[0]))
 
 

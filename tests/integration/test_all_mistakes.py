@@ -83,6 +83,16 @@ CALLS = [
         "import gone --from huggingface --out there.pt --spm no.model --langs en",
         ["does not take --langs", "--out there.pt is a file", "no.model not found", "gone is not a folder"],
     ),
+    (
+        "ranks --budget much --base gone.pt --langs en,wo --lang-pairs folder",
+        ["--budget much: expected a number", "checkpoint gone.pt does not exist"],
+    ),
+    ("fix-directions gone.pt --out there.pt", ["there.pt already exists", "checkpoint gone.pt does not exist"]),
+    ("subspaces gone.pt lost.pt --budget much --out there.pt", ["--budget much", "there.pt is a file"]),
+    (
+        "ablate gone.pt lost --langs en,,wo --out there.pt",
+        ["--langs 'en,,wo'", "gone.pt does not exist", "there.pt is a file", "lost is not a folder"],
+    ),
     ("inspect gone.pt --out there.pt", ["--out there.pt is a file", "checkpoint gone.pt does not exist"]),
     (
         "report gone lost --names a --skip all --samples 0 --processes 0 --lang-resources no.yaml --out there.pt",

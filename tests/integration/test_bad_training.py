@@ -124,7 +124,7 @@ def test_languages_that_a_base_does_not_name_are_asked_for(toy_data, tmp_path) -
         (
             ["--encoder-activation-direction", "tgt_tgt"],
             "the source language selects the adapters of encoder layer 0 in checkpoint {}, but the target language "
-            "does in this command (--encoder-activation-direction); give the flags of its training",
+            "does in this command (--adapter-key, --weight-learning, --encoder-activation-direction); give the flags",
         ),
         (["--decoder-activation-direction", "tgt_src"], "the target language selects the adapters of decoder layer 1"),
         (["--dim", "16", "--start-idx", "0"], "checkpoint {} has --dim 0, but this command has 16"),

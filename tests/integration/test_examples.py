@@ -19,6 +19,7 @@ from tests.bad_input import STOCK, write_checkpoint
 from tests.evaluations import run_stock
 
 QUICK = {"evaluate": "--tokenize 13a --cpu --beam 1 --max-len-b 9", "translate": "--cpu --beam 1 --max-len-b 9"}
+QUICK["prepare"] = "--spm spm.model --dict dict.txt"
 DOWNLOADS = {"doctor", "prepare-flores"}
 SLOW = {"bench", "make-example"}
 ORDER = ["evaluate", "report", "export", "import"]
@@ -43,6 +44,18 @@ def folder(tmp_path_factory) -> Path:
         (made / old).rename(made / new)
     for name in ("first", "second"):
         shutil.copy(made / "checkpoint_best.pt", home / name)
+    for seed, epoch in ((1, 14), (2, 15)):
+        (home / f"seed{seed}").mkdir()
+        shutil.copy(made / f"checkpoint{epoch}.pt", home / f"seed{seed}" / "checkpoint15.pt")
+    (home / "learned").mkdir()
+    write_checkpoint(
+        home / "learned" / "checkpoint_best.pt",
+        [*training, "--weight-learning", "True", "--save-dir", str(home / "learned")],
+    )
+    for name, split in (("corpus", "train"), ("dev", "valid"), ("test", "test")):
+        (home / name).mkdir()
+        for language in ("en", "wo"):
+            shutil.copy(home / "mono" / f"{split}.{language}", home / name / f"en-wo.{language}")
     (home / "languages.yaml").write_text("high: [en, fr]\nmed: [nl]\nlow: [wo, sd, sw]\n")
     (home / "text.en").write_text("en1 en2\nen3\n")
     return home

@@ -200,7 +200,7 @@ def test_what_does_not_fit_together_is_named(three, five, other, toy_data, tmp_p
         (["join", three, part], "B has no adapters at encoder.0.fc1"),
         (
             ["join", three, turned],
-            "decoder layer 0 in A, but the source language does in B (--decoder-activation-direction)",
+            "decoder layer 0 in A, but the source language does in B (--adapter-key, ",
         ),
         (["add-language", three, "--langs", "wo,fr", "--lang-resources", levels], "fr, which already has adapters"),
         (["add-language", three, "--langs", "wo,wo", "--lang-resources", levels], "names 'wo' twice"),

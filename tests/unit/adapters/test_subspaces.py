@@ -17,6 +17,7 @@ from langspec_lora.keys import PackedLayout
 from langspec_lora.languages import LanguageTable
 from langspec_lora.lora import inject, mark_trainable
 from langspec_lora.pruning.callback import GradualPruning
+from langspec_lora.pruning.choices import PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
 from langspec_lora.report.rank_correlation import spearman
 from langspec_lora.sites import Site
@@ -57,7 +58,7 @@ def trained(seed: int, pruned: float = 0.9) -> Adapters:
     mark_trainable(model)
     languages = LanguageTable(tuple(CHANGES), ("high",) * len(CHANGES), (RANK,) * len(CHANGES))
     linears = {Site("encoder", 0, "fc1"): model.fc1, Site("encoder", 0, "q"): model.q}
-    pruning = GradualPruning(linears, languages, PruningSchedule(3, 6, pruned), "layer", model)
+    pruning = GradualPruning(linears, languages, PruningSettings(PruningSchedule(3, 6, pruned), "layer"), model)
     optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=0.01)
     ids = torch.arange(len(CHANGES))
     for epoch in range(1, 11):

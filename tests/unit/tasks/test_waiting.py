@@ -92,9 +92,11 @@ def test_an_update_waits_for_nothing_that_fairseq_does_not_wait_for(trainer_on_d
         assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == torch.float32
 
 
-def test_choosing_masks_waits_a_few_times_however_many_adapters_there_are(trainer_on_device) -> None:
+def test_choosing_masks_waits_a_few_times_however_many_adapters_there_are(trainer_on_device, monkeypatch) -> None:
     trainer = trainer_on_device()
+    # Of a device without numbers, all components are dead; a training looks for these once, at its start.
+    monkeypatch.setattr("langspec_lora.pruning.callback.revive", lambda *args: None)
     with Waits() as waits:
         trainer.task.begin_epoch(2, trainer.get_model())
     ours = Counter(wait.line for wait in waits.found if wait.is_ours)
-    assert list(ours.values()) == [1, 1]  # for all components that cannot train, and for all shares
+    assert list(ours.values()) == [1]  # for all shares at once
