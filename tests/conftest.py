@@ -24,10 +24,26 @@ with suppress(ImportError):  # only tests of properties need it
     settings.load_profile("same")
 
 
+ONCE = {
+    "unit/test_scripts.py",
+    "unit/cli/test_full_output.py",
+    "unit/report/test_heat_map.py",
+    "unit/report/test_html.py",
+    "unit/report/test_report.py",
+    "unit/report/test_texts.py",
+    "unit/report/test_subspaces.py",
+    "integration/test_docs_commands.py",
+    "integration/test_examples.py",
+}
+"""Long tests that depend on the versions of torch, fairseq and NumPy in nothing that other tests do not."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of Hugging Face's formats, which are in folders and files named after them."""
+    """Marks the tests of Hugging Face's formats, by their folders and files, and those of :data:`ONCE`."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
+        if path.as_posix() in ONCE:
+            item.add_marker(pytest.mark.once)
         if "hf" in path.parts or "huggingface" in path.stem or "peft" in path.stem:
             item.add_marker(pytest.mark.hf)
 
