@@ -252,6 +252,28 @@ def test_learned_directions_are_translated_softly_or_by_the_larger_weight_and_fi
     toy.build([*toy.plugin_flags(toy_data), *words.split(), "--finetune-from-model", str(tmp_path / "fixed.pt")])
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--weight-learning-lr", "0.1"), "--weight-learning-lr 0.1: no effect without --weight-learning True"),
+        (("--directions", "argmax"), "--directions argmax: no effect here; it is for translation"),
+        (
+            ("--weight-learning", "True", "--weight-learning-lr", "0.1", "--optimizer", "sgd"),
+            "--weight-learning-lr 0.1: only with --optimizer adam is this the learning rate",
+        ),
+    ],
+)
+def test_flags_of_learned_directions_without_effect_are_named(toy_data, caplog, more, words) -> None:
+    toy.build([*toy.plugin_flags(toy_data), *more])
+    assert words in caplog.text
+
+
+def test_argmax_without_learned_directions_is_named(toy_data, tmp_path, caplog) -> None:
+    path = write_checkpoint(tmp_path / "model.pt", toy.plugin_flags(toy_data), fill)
+    logits_of(path, toy_data, ("en", "wo"), False, "--directions", "argmax")
+    assert "--directions argmax: no effect, since no layer of the model has learned its direction" in caplog.text
+
+
 def test_a_direction_that_was_not_trained_is_refused_before_anything_is_decoded(toy_data, tmp_path) -> None:
     path = write_checkpoint(tmp_path / "model.pt", [*toy.plugin_flags(toy_data), *flags("direction", toy_data)], fill)
     words = "each direction has its own adapter, and fr-en was not trained; the model has adapters for en-wo, wo-en"

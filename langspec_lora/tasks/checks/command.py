@@ -16,7 +16,7 @@ from langspec_lora.config import (
     trained_languages,
 )
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
+from langspec_lora.flags import SOFT, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.parts import trained_parts
 from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
@@ -31,7 +31,11 @@ from langspec_lora.tasks.checks.unused_flags import (
     training_flags_without_training,
     unused_flags,
 )
-from langspec_lora.tasks.checks.unused_with_checkpoint import unused_base_flag, unused_with_checkpoint
+from langspec_lora.tasks.checks.unused_with_checkpoint import (
+    unused_base_flag,
+    unused_directions_flag,
+    unused_with_checkpoint,
+)
 
 
 def is_training(args: Namespace, from_checkpoint: bool) -> bool:
@@ -196,6 +200,7 @@ def generation_warnings(args: Namespace, paths: Sequence[str]) -> list[str]:
         *language_token_mismatches(args, paths),
         *unused_base_flag(getattr(args, "base_checkpoint", None), paths),
         *unused_search_flags(args),
+        *unused_directions_flag(getattr(args, "directions", SOFT), paths),
     ]
     if not hasattr(args, "add_lora"):
         found += training_flags_without_training(args)

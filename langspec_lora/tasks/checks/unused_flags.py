@@ -8,7 +8,7 @@ from typing import Any
 
 from langspec_lora.config import AdapterConfig, check_adapter_flags, check_language_number
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
+from langspec_lora.flags import SOFT, AbsentFlag, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, Resources
 from langspec_lora.naming import cut, some_of
 from langspec_lora.pruning.choices import AB, RANK
@@ -73,7 +73,13 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
     """
     found = [*unused_pruning_flags(args), *unused_score_flags(args)]
     if config is not None:
-        return [*found, *_unused_positions(args, config), *_unused_ranks(args, config), *_unused_levels(args, config)]
+        return [
+            *found,
+            *_unused_learning(args, config),
+            *_unused_positions(args, config),
+            *_unused_ranks(args, config),
+            *_unused_levels(args, config),
+        ]
     flags = _given(args, {**_ADAPTERS, **_ABSENT})
     given = [text for name, text in flags.items() if name not in _MEANT_WITHOUT_ADAPTERS]
     if given:
@@ -137,6 +143,16 @@ def _unused_ranks(args: Namespace, config: AdapterConfig) -> list[str]:
             found.append(f"{text}: no effect, since no language of level {level} is in --langs")
         elif all(language in single_ranks for language in members):
             found.append(f"{text}: no effect, since --lang-resources gives every language of level {level} its rank")
+    return found
+
+
+def _unused_learning(args: Namespace, config: AdapterConfig) -> list[str]:
+    found = [f"{text}: no effect here; it is for translation" for text in _given(args, {"directions": SOFT}).values()]
+    for text in _given(args, {"weight_learning_lr": None}).values():
+        if not config.mixed_layers:
+            found.append(f"{text}: no effect without --weight-learning True")
+        elif getattr(args, "optimizer", "adam") != "adam":
+            found.append(f"{text}: only with --optimizer adam is this the learning rate; here it is another")
     return found
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from langspec_lora.adapters.entries import BASE
+from langspec_lora.adapters.entries import BASE, MIXTURE_LOGITS
 from langspec_lora.checkpoints.arguments import stored_languages
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.config import AdapterConfig
+from langspec_lora.flags import SOFT
 from langspec_lora.naming import some_of
 from langspec_lora.sites import INITS
 
@@ -59,3 +60,18 @@ def _unused_model_flag(args: Namespace, outline: Outline) -> list[str]:
         f"--finetune-from-model {given}: no effect, since training continues from {outline.path}, which {origin}; give "
         "another --save-dir to start a new run"
     ]
+
+
+def unused_directions_flag(directions: str, paths: Sequence[str]) -> list[str]:
+    """Names ``--directions`` if no checkpoint has learned directions.
+
+    Args:
+        directions: its value.
+        paths: the checkpoints.
+    """
+    if directions == SOFT:
+        return []
+    outlines = [read_outline(path) for path in paths]
+    if any(MIXTURE_LOGITS in outline.shapes for outline in outlines):
+        return []
+    return [f"--directions {directions}: no effect, since no layer of the model has learned its direction"]
