@@ -111,7 +111,7 @@ class Linears(torch.nn.Module):
 
 @pytest.mark.parametrize("left", ["a part", "nothing of a module", "nothing"])
 def test_pruned_components_are_left_out_and_peft_computes_the_same(tmp_path, left) -> None:
-    peft = pytest.importorskip("peft", reason="needs the extra hf: peft is not installed")
+    peft = hugging_face("peft")
     own = adapters()
     rows = {"a part": {Q: [0], CROSS_V: [3, 5]}, "nothing of a module": {Q: [0, 1], FC1: [4]}}
     rows = rows.get(left, {site: list(range(6)) for site in NAMES})
