@@ -85,6 +85,7 @@ setup(
         "cffi",
         "cython",
         "regex",
+        "rich",
         "tqdm",
         "sacrebleu>=2.3",
         "sentencepiece>=0.2.0",

@@ -1,7 +1,8 @@
-"""Long lists of names, and long texts, in messages: a part of them, as two hundred languages fill a screen."""
+"""Names in messages: a part of long lists, as two hundred languages fill a screen; the nearest known name."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 _ALL = 24
@@ -52,3 +53,13 @@ def cut(text: object, most: int = _LONGEST_TEXT) -> str:
     """A text of the user's as a message shows it: cut if it is long."""
     text = str(text)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known word nearest to an unknown one, if one is near."""
+    return difflib.get_close_matches(word, list(known), n=1)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"did you mean …? "`` with the known word nearest to an unknown one; empty if none is near."""
+    return "".join(f"did you mean {name}? " for name in nearest(word, known))

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LEVELS, Resources, check_name, check_rank
 from langspec_lora.values import shortened
+from langspec_lora.yaml_files import read_yaml
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,6 @@ class Groups:
 
     group_of: Mapping[str, str]
     ranks: Mapping[str, int] = field(default_factory=dict)
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Reads values as text, so that Norwegian's ``no`` is a name; refuses repeated keys, where YAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            raise UserError(f"the key {repeated[0]!r} is given twice; give each key once")
-        return super().construct_mapping(node, deep)
 
 
 def read_resources(path: str | Path) -> Resources:
@@ -52,7 +40,7 @@ def read_resources(path: str | Path) -> Resources:
             two levels.
     """
     label = f"--lang-resources {path}"
-    content = _read_yaml(Path(path), label, "levels and languages")
+    content = read_yaml(Path(path), label, "levels and languages")
     if not isinstance(content, dict) or not set(content) & set(LEVELS):
         raise UserError(f"{label} has no level; expected lines such as 'high: [en, fr]'")
     unknown = sorted(set(content) - {*LEVELS, "ranks", "flores"})
@@ -78,7 +66,7 @@ def read_groups(path: str | Path) -> Groups:
             two groups, or gives a rank to a group that it does not have.
     """
     label = f"--lang-groups {path}"
-    content = _read_yaml(Path(path), label, "groups and languages")
+    content = read_yaml(Path(path), label, "groups and languages")
     if not isinstance(content, dict) or not set(content) - {"ranks"}:
         raise UserError(f"{label} has no group; expected lines such as 'romance: [fr, it, oc]'")
     members = {check_name(group, label): names for group, names in content.items() if group != "ranks"}
@@ -88,17 +76,6 @@ def read_groups(path: str | Path) -> Groups:
     if without_group:
         raise UserError(f"{label}: ranks names {without_group[0]!r}, which is not a group of the file; name its groups")
     return Groups(groups, {name: check_rank(value, f"{path}: ranks: {name}") for name, value in given.items()})
-
-
-def _read_yaml(path: Path, label: str, content: str) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
-    except OSError as error:
-        raise UserError(f"{label}: {error.strerror}; give a YAML file of {content}") from error
-    except UserError as error:
-        raise UserError(f"{label}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{label} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _listed_once(lists: Mapping[str, Any], label: str) -> dict[str, str]:

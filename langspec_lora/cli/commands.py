@@ -7,7 +7,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from langspec_lora import __version__
-from langspec_lora.cli.parser import CommandParser, did_you_mean
+from langspec_lora.cli.parser import CommandParser
+from langspec_lora.naming import did_you_mean
 from langspec_lora.values import read_strictly
 
 GROUPS = {
@@ -21,6 +22,9 @@ GROUPS = {
         "prepare": "turn any parallel text into data to train on",
         "prepare-flores": "download and binarise FLORES-101 for a set of languages",
         "defaults": "print the settings that scripts/*.sh derive from the data",
+    },
+    "Studies": {
+        "study": "train, choose, evaluate and compare all that a recipe names",
     },
     "Adapters": {
         "ranks": "find ranks that fit a budget of parameters",

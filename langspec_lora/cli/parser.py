@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from langspec_lora.errors import listed
-from langspec_lora.naming import some_of
+from langspec_lora.naming import did_you_mean, nearest, some_of
 
 _HELP = frozenset({"-h", "--help"})
 _NEGATIVE_NUMBER = re.compile(r"-\.?[0-9]")
@@ -133,22 +132,9 @@ class CommandParser(argparse.ArgumentParser):
         if names:
             self._mistakes.append(f"ambiguous option: {flag} could match {some_of(names)}")
         else:
-            names = _nearest(flag, known)
-            self._mistakes.append(f"unknown flag {flag}; {_guess(names)}{self.prog} --help lists the flags")
+            names = nearest(flag, known)
+            self._mistakes.append(f"unknown flag {flag}; {did_you_mean(flag, known)}{self.prog} --help lists the flags")
         return [known[name] for name in names]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"did you mean …? "`` with the known word nearest to an unknown one; empty if none is near."""
-    return _guess(_nearest(word, known))
-
-
-def _nearest(word: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word, known, n=1)
-
-
-def _guess(names: Iterable[str]) -> str:
-    return "".join(f"did you mean {name}? " for name in names)
 
 
 def _split_at_dashes(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

@@ -32,6 +32,7 @@ ROOMS = (
     "tensor_files",
     "compat",
     "languages",
+    "yaml_files",
     "resources",
     "keys",
     "lora",
@@ -56,6 +57,7 @@ ROOMS = (
     "benchmark",
     "api",
     "api",
+    "study",
     "cli",
 )
 """From the ground up: a room imports those before it, and never one after it."""
