@@ -18,18 +18,17 @@ from pathlib import Path
 from langspec_lora.data.binarise import Bitext, binarise, multi_parallel
 from langspec_lora.data.vocabulary import dictionary_text, train_sentencepiece
 from langspec_lora.errors import UserError
-from langspec_lora.example.corpus import SIZES, Corpus, Sizes, draw_corpus
+from langspec_lora.example.corpus import SIZES, VOCABULARY, Corpus, Sizes, draw_corpus
 from langspec_lora.example.grammar import CODES, LANGUAGES, Meaning
 from langspec_lora.files import whole_folder
 from langspec_lora.naming import some_of
 
-VOCABULARY = 900
 RECIPE = "example.json"
 
 _LANGUAGES = dict(zip(CODES, LANGUAGES, strict=True))
 
 
-def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1) -> bool:
+def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1, vocabulary: int = VOCABULARY) -> bool:
     """Makes the example, or finds it made; the same arguments give the same bytes.
 
     The folder appears under its name only when it is complete.
@@ -38,6 +37,7 @@ def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1) -> bool:
         out: the folder to make.
         sizes: how much text to make.
         seed: random seed of the meanings; the languages are always the same.
+        vocabulary: the largest size of the SentencePiece model.
 
     Returns:
         Whether this call made it; otherwise it already existed.
@@ -45,14 +45,14 @@ def make_example(out: Path, sizes: Sizes = SIZES, seed: int = 1) -> bool:
     Raises:
         UserError: ``out`` exists and contains something else, or cannot be written.
     """
-    recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": VOCABULARY, "seed": seed}
+    recipe = {"languages": list(CODES), "sizes": asdict(sizes), "vocabulary": vocabulary, "seed": seed}
     if out.exists():
         if not out.is_dir() or any(out.iterdir()):
             _require_same(out, recipe)
             return False
         out.rmdir()
     with whole_folder(out, ()) as folder:
-        _fill(folder, draw_corpus(sizes, seed))
+        _fill(folder, draw_corpus(sizes, seed), vocabulary)
         (folder / RECIPE).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     return True
 
@@ -67,7 +67,7 @@ def _require_same(out: Path, recipe: dict) -> None:
         raise UserError(f"{out} holds an example with other {some_of(changed)}; remove it, or give another folder")
 
 
-def _fill(folder: Path, corpus: Corpus) -> None:
+def _fill(folder: Path, corpus: Corpus, vocabulary: int) -> None:
     crawled = [
         Bitext("train", *pair, *(_write(folder / "text" / f"{'-'.join(pair)}.{code}", code, meanings) for code in pair))
         for pair, meanings in corpus.pretrain.items()
@@ -77,7 +77,7 @@ def _fill(folder: Path, corpus: Corpus) -> None:
         for split, meanings in (("train", corpus.finetune), ("valid", corpus.valid), ("test", corpus.test))
     }
     model = train_sentencepiece(
-        [language.render(meaning) for language in LANGUAGES for meaning in corpus.vocabulary], VOCABULARY
+        [language.render(meaning) for language in LANGUAGES for meaning in corpus.vocabulary], vocabulary
     )
     (folder / "spm.model").write_bytes(model)
     (folder / "dict.txt").write_text(dictionary_text(model, CODES), encoding="utf-8")

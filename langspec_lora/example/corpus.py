@@ -9,6 +9,9 @@ from itertools import combinations, islice
 
 from langspec_lora.example.grammar import CONCEPTS, LANGUAGES, TENSES, Clause, Meaning, NounPhrase, pick
 
+VOCABULARY = 900
+"""The size of the SentencePiece model."""
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from langspec_lora.errors import UserError
-from langspec_lora.naming import did_you_mean, some_of
+from langspec_lora.study.places import Places
 from langspec_lora.study.recipe import BASE, LOSS, Recipe, Variant, Words
 from langspec_lora.study.steps import Step
 
@@ -17,7 +14,6 @@ USER_DIR = Path(__file__).resolve().parents[1]
 OWN_FLAGS = ("--user-dir", "--save-dir", "--seed", "--lr", "--finetune-from-model", "--restore-file")
 """Flags of a training that the study gives itself."""
 
-_PLACE = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9._+-]*)\}")
 _SCORES, _REPORT = "scores.json", "report.html"
 
 
@@ -39,6 +35,7 @@ class Plan:
     def __init__(self, recipe: Recipe, out: Path, rates: Mapping[str, str]) -> None:
         self.recipe, self.out, self.rates = recipe, out, rates
         self.folders = {name: out / "data" / name for name in recipe.data}
+        self._places = Places(recipe.path, self.folders, recipe.variables)
         self.steps = {step.name: step for step in self._steps()}
 
     @property
@@ -46,7 +43,7 @@ class Plan:
         """The checkpoint of the base."""
         base = self.recipe.base
         if base.checkpoint:
-            return Path(self._words((base.checkpoint,))[0])
+            return Path(self._places.words((base.checkpoint,))[0])
         return self.out / BASE / f"checkpoint_{base.epoch}.pt"
 
     def checkpoint(self, variant: Variant, rate: str, seed: int) -> Path:
@@ -74,7 +71,7 @@ class Plan:
     def training_flags(self, variant: Variant | None) -> list[str]:
         """The flags of a training as the recipe gives them: of a variant, or of the base."""
         words = self.recipe.base.flags if variant is None else (*self.recipe.train, *variant.flags)
-        return self._words(words)
+        return self._places.words(words)
 
     def own_flags(self, out: Path, seed: int, rate: str) -> list[str]:
         """What the study adds to the flags of a variant."""
@@ -85,8 +82,8 @@ class Plan:
 
     def evaluation(self, checkpoint: Path, out: Path, development: bool = False) -> list[str]:
         """The arguments of ``langspec-lora evaluate``."""
-        words = self._words(self.recipe.evaluate)
-        more = ["--gen-subset", "valid", *self._words(self.recipe.choose)] if development else []
+        words = self._places.words(self.recipe.evaluate)
+        more = ["--gen-subset", "valid", *self._places.words(self.recipe.choose)] if development else []
         return [*words, *more, "--checkpoint", str(checkpoint), "--out", str(out)]
 
     def report(self, against: str) -> list[str]:
@@ -96,17 +93,16 @@ class Plan:
             rows[variant.name] = [self.test_folder(variant.name, seed) for seed in self.recipe.seeds]
         others = [name for name in rows if name != against]
         runs = [f"{name}={','.join(map(str, rows[name]))}" for name in (against, *others)]
-        return [*runs, *self._words(self.recipe.report), "--out", str(self.report_folder(against))]
+        return [*runs, *self._places.words(self.recipe.report), "--out", str(self.report_folder(against))]
 
     def _steps(self) -> Iterator[Step]:
         recipe = self.recipe
         for name, words in recipe.data.items():
             folder = self.folders[name]
-            place = [str(folder)] if words[0] == "make-example" else ["--out", str(folder)]
             yield Step(
                 name=f"data-{name}",
                 kind="data",
-                command=["langspec-lora", *self._words(words, before=name), *place],
+                command=self._data_command(name, words),
                 result=folder,
                 folder=folder,
                 needs=self._data_in(words),
@@ -219,45 +215,10 @@ class Plan:
 
     def _data_in(self, words: Words) -> tuple[str, ...]:
         """The steps that make the data that a command names."""
-        named = dict.fromkeys(name for word in words for name in _PLACE.findall(word))
-        return tuple(f"data-{name}" for name in named if name in self.folders)
+        return tuple(f"data-{name}" for name in self._places.data_in(words))
 
-    def _words(self, words: Words, before: str = "") -> list[str]:
-        """Puts folders and variables into words; a variable that is a whole word may stand for several.
-
-        Args:
-            words: those of the recipe.
-            before: the name of data that only earlier data may take part in.
-        """
-        names = list(self.folders)
-        folders = names[: names.index(before)] if before else names
-        places = {name: str(self.folders[name]) for name in folders} | {
-            "recipe": str(self.recipe.path.parent),
-            "out": str(self.out),
-        }
-        found: list[str] = []
-        for word in words:
-            whole = _PLACE.fullmatch(word)
-            if whole and whole[1] in self.recipe.variables:
-                found += _split(self.recipe.variables[whole[1]], whole[1])
-            else:
-                found.append(_PLACE.sub(lambda match: self._value(match[1], places), word))
-        return found
-
-    def _value(self, name: str, places: Mapping[str, str]) -> str:
-        if name in self.recipe.variables:
-            return self.recipe.variables[name]
-        if name in places:
-            return places[name]
-        known = [*places, *self.recipe.variables]
-        raise UserError(
-            f"recipe {self.recipe.path}: {{{name}}} is no data made before it and no variable; "
-            f"{did_you_mean(name, known)}there are {some_of(known)}"
-        )
-
-
-def _split(value: str, name: str) -> list[str]:
-    try:
-        return shlex.split(value)
-    except ValueError as error:
-        raise UserError(f"variable {name}: {str(error).lower()} in {value!r}; quote it as in a shell") from error
+    def _data_command(self, name: str, words: Words) -> list[str]:
+        """The command that makes data, perhaps from data made before."""
+        before = dict(list(self.folders.items())[: list(self.folders).index(name)])
+        place = [str(self.folders[name])] if words[0] == "make-example" else ["--out", str(self.folders[name])]
+        return ["langspec-lora", *Places(self.recipe.path, before, self.recipe.variables).words(words), *place]

@@ -26,6 +26,7 @@ BASE = "base"
 """The name of the row of the base in all tables."""
 
 _KEYS = (
+    "extends",
     *("title", "variables", "data", "base", "train", "seeds", "learning-rates", "epoch", "choose-by", "choose"),
     *("variants", "evaluate", "report", "compare-with", "threads"),
 )
@@ -121,9 +122,7 @@ def read_recipe(path: Path, given: Mapping[str, str], metrics: Collection[str]) 
     Raises:
         UserError: it cannot be read, or has mistakes; all of them are listed.
     """
-    content = read_yaml(path, f"recipe {path}", "data, base, train, variants and so on")
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {path} has no keys; expected {all_of(_REQUIRED)}")
+    content = _read_content(path)
     with collect_errors() as errors:
         reader = _Reader(path, content, errors)
         reader.check_keys(content, _KEYS, "")
@@ -131,6 +130,29 @@ def read_recipe(path: Path, given: Mapping[str, str], metrics: Collection[str]) 
         errors.raise_found()
         recipe = reader.recipe(given, metrics)
     return recipe
+
+
+def _read_content(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a recipe, with those of the recipe that it extends; its own variables are added to the other's.
+
+    Raises:
+        UserError: a file cannot be read, or recipes extend each other.
+    """
+    if path.resolve() in children:
+        raise UserError(f"recipe {path} extends itself; name another recipe")
+    content = read_yaml(path, f"recipe {path}", "data, base, train, variants and so on")
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path} has no keys; expected {all_of(_REQUIRED)}")
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not isinstance(parent, str) or not parent:
+        raise UserError(f"recipe {path}: extends must be the file of a recipe; found {shortened(parent)}")
+    found = _read_content(path.parent / parent, (*children, path.resolve()))
+    both = [one.get("variables") or {} for one in (found, content)]
+    if all(isinstance(one, dict) for one in both):
+        content["variables"] = {**both[0], **both[1]}
+    return {**found, **content}
 
 
 class _Reader:
@@ -250,7 +272,7 @@ class _Reader:
         """The commands that make the data."""
         commands = {}
         for name, text in self.mapping("data").items():
-            if self.name(name, "data") in (*taken, "base", "recipe", "out"):
+            if self.name(name, "data") in (*taken, "recipe"):
                 self.note(f"data {name!r} has the name of something else that {{{name}}} means; give it another")
             words = self.split(text, f"data: {name}")
             if words and words[0] == "langspec-lora":
