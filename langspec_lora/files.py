@@ -196,6 +196,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, f"{json_text(content)}\n")
 
 
+def link_file(path: Path, target: Path) -> None:
+    """Makes a symbolic link to a file, relative where both are in one tree; replaces a link, and nothing else.
+
+    Args:
+        path: the link; missing folders are created.
+        target: the file.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_symlink():
+            return
+        partial = partial_path(path)
+        partial.symlink_to(os.path.relpath(target, path.parent))
+        partial.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 @contextmanager
 def whole_files(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Yields temporary paths to write to; the files are renamed once all are complete and on the disk.

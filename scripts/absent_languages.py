@@ -1,10 +1,10 @@
-"""Compares ``--absent-languages rest`` and ``move`` on the quickstart's example, with several seeds.
+"""Compares ``--absent-languages rest`` and ``move`` on the built-in example, with several seeds.
 
     python scripts/absent_languages.py OUT
 
-Runs the quickstart's fine-tuning command with both settings for each seed and each batch size, translates all 132
-directions with each checkpoint, and prints mean BLEU. The base is the quickstart's; if OUT does not have it, it is
-trained first. Run it again to continue after an interruption.
+Runs a small fine-tuning with both settings for each seed and each batch size, translates all 132 directions with each
+checkpoint, and prints mean BLEU. If OUT does not have the base, it is trained first. Run it again to continue after an
+interruption.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from langspec_lora.errors import UserError, command_line
-from langspec_lora.example.quickstart import all_stages, evaluate_command, finetune_command
+from langspec_lora.example.small_training import finetune_flags, pretrain_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -54,10 +54,12 @@ def main() -> int:
     with command_line():
         os.chdir(ROOT)
         out = args.out.resolve()
-        for (stage,) in all_stages(out)[:2]:
-            if not stage.folder.exists():
-                run(stage.command, out / "logs" / f"{stage.name}.log")
         base, data = out / "base" / "checkpoint_last.pt", out / "example" / "finetune"
+        if not data.exists():
+            run(["langspec-lora", "make-example", str(data.parent)], out / "logs" / "example.log")
+        if not base.exists():
+            pretrain = ["fairseq-train", *pretrain_flags(data.parent / "pretrain", base.parent)]
+            run(pretrain, out / "logs" / "base.log")
         for tokens in args.max_tokens:
             for mode in ("rest", "move"):
                 scores = []
@@ -66,9 +68,11 @@ def main() -> int:
                     changed = ["--absent-languages", mode, "--max-tokens", str(tokens), "--seed", str(seed)]
                     checkpoint, results = out / name / "checkpoint_last.pt", out / "results" / name
                     if not (results / "scores.json").is_file():
-                        train = [*finetune_command(data, base, out / name, pruning=False), *changed]
+                        train = ["fairseq-train", *finetune_flags(data, base, out / name, pruning=False), *changed]
                         run(train, out / "logs" / f"{name}.train.log")
-                        run(evaluate_command(data, checkpoint, results), out / "logs" / f"{name}.evaluate.log")
+                        evaluate = ["langspec-lora", "evaluate", data, "--checkpoint", checkpoint, "--out", results]
+                        evaluate += ["--beam", "5", "--tokenize", "13a", "--cpu"]
+                        run([*map(str, evaluate)], out / "logs" / f"{name}.evaluate.log")
                     scores.append(mean_bleu(results))
                 each = ", ".join(f"{score:.2f}" for score in scores)
                 print(

@@ -1,15 +1,15 @@
 """Kills a command at random moments until it has run to its end, and compares all it wrote with an undisturbed run.
 
 Usage: python scripts/kills.py train FOLDER [--kills 50] [--seed 1] [--json FILE]
-(evaluate, report, export, make-example, prepare, prepare-flores and quickstart likewise; prepare and prepare-flores
+(evaluate, report, export, make-example, prepare, prepare-flores and study likewise; prepare and prepare-flores
 read FLORES-101 from the folder in the environment variable FLORES101)
 
 After each kill the same command is started again. Half of the moments are drawn uniformly over the duration of the
-undisturbed run (of the quickstart, over the first half), the others shortly after a random event of its log, such as
+undisturbed run (of a study, over the first half), the others shortly after a random event of its log, such as
 the start of a validation, of a save or of a copy. Everything is compared bit for bit: of checkpoints weights, masks,
 optimizer state and position; of a training also each loss that any of its runs has logged. The programs are forked from
-this one, which has imported what they need. The quickstart, here with fewer updates, starts other programs: they are
-killed with it, or, one time in four, left behind. Not compared are times, and in the quickstart's records the hashes of
+this one, which has imported what they need. A study, the quickstart with fewer updates, starts other programs: they
+are killed with it, or, one time in four, left behind. Not compared are times, and in a study's records the hashes of
 files that hold times.
 """
 
@@ -25,8 +25,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
 
@@ -36,8 +36,6 @@ from growth import write_data
 from kills_compare import differences, logged_differences
 
 import langspec_lora.cli.main as langspec_lora_main
-from langspec_lora.example import quickstart
-from langspec_lora.example.stages import Stage
 from langspec_lora.tasks import translation  # noqa: F401  (registers task, model and architectures)
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -57,19 +55,29 @@ EVENTS = {
 }
 """What a training is doing after a line of its log."""
 
-STAGES = {
-    "example": r"^1/5 .*:$",
-    "base": r"^2/5 .*:$",
-    "fine-tuning": r"^3/5 .*:$",
-    "evaluation": r"^4/5 .*:$",
-    "report": r"^5/5 .*:$",
+STEPS = {
+    "data": r"^data-.*:$",
+    "base": r"^base:$",
+    "fine-tuning": r"^train-.*:$",
+    "development": r"^development-.*:$",
+    "test": r"^test-.*:$",
+    "report": r"^report.*:$",
 }
-"""What the quickstart is doing after a line of its output."""
-QUICKSTART_SIZES = {
-    "--max-epoch": "3", "--virtual-data-size": "600", "--warmup-updates": "20",
-    "--pruning-t1": "1", "--pruning-t2": "2", "--beam": "2",
-}  # fmt: skip
-QUICKSTART_DIRECTIONS = ",".join(f"{one}-{two}" for one, two in permutations(("du", "ni", "zi", "po", "ye"), 2))
+"""What a study is doing after a line of its output."""
+RECIPE = f"""
+extends: {Path(__file__).resolve().parents[1]}/configs/recipes/quickstart.yaml
+variables:
+  model: >-
+    --encoder-layers 2 --encoder-embed-dim 64 --encoder-ffn-embed-dim 128 --encoder-attention-heads 4
+    --decoder-layers 2 --decoder-embed-dim 64 --decoder-ffn-embed-dim 128 --decoder-attention-heads 4
+    --encoder-normalize-before --decoder-normalize-before --share-all-embeddings --dropout 0.0
+  dim: --dim 64
+  base-size: --virtual-data-size 600 --max-epoch 3
+  size: --virtual-data-size 200 --max-epoch 3
+  pruning: --pruning True --pruning-t1 1 --pruning-t2 2 --target-pruning-ratio 0.9
+  beam: --beam 2 --lang-pairs {",".join(f"{one}-{two}" for one, two in permutations(("du", "ni", "zi", "po", "ye"), 2))}
+"""
+"""The quickstart with fewer updates."""
 
 
 @dataclass
@@ -279,22 +287,6 @@ def commands(data: Path, work: Path) -> dict[str, Callable[[Path], list[str]]]:
     }  # fmt: skip
 
 
-def small_quickstart() -> int:
-    """The quickstart with fewer updates; whether its models gain anything is not judged."""
-    stages = quickstart.all_stages
-
-    def small(out: Path) -> list[list[Stage]]:
-        return [[replace(stage, command=resized(stage.command)) for stage in together] for together in stages(out)]
-
-    def resized(command: Sequence[str]) -> list[str]:
-        words = [QUICKSTART_SIZES.get(before, word) for before, word in zip(["", *command[:-1]], command, strict=True)]
-        return [*words, "--lang-pairs", QUICKSTART_DIRECTIONS] if "evaluate" in words else words
-
-    quickstart.all_stages = small
-    quickstart.verdict = lambda results, levels: (True, "not judged")
-    return quickstart.main()
-
-
 def langspec_lora(make: Callable[[Path], list[str]]) -> Job:
     return Job(lambda out: ["langspec-lora", *make(out)], langspec_lora_main.main)
 
@@ -309,8 +301,11 @@ def undisturbed(job: Job, out: Path, log: Path) -> float:
 
 def prepare(command: str, folder: Path, epochs: int) -> Job:
     """Writes the data of a command, and runs the undisturbed commands whose output it reads."""
-    if command == "quickstart":
-        return Job(lambda out: ["quickstart.sh", str(out)], small_quickstart, STAGES, 1, 15.0, True)
+    if command == "study":
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(RECIPE, encoding="utf-8")
+        words = ["langspec-lora", "study", str(recipe), "--jobs", "2", "--out"]
+        return Job(lambda out: [*words, str(out)], langspec_lora_main.main, STEPS, 1, 15.0, True)
     data = write_data(folder / "data", LANGUAGES, LINES)
     train = training(data, epochs)
     if command == "train":
@@ -325,7 +320,7 @@ def prepare(command: str, folder: Path, epochs: int) -> Job:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    choices = ("train", "evaluate", "report", "export", "make-example", "prepare", "prepare-flores", "quickstart")
+    choices = ("train", "evaluate", "report", "export", "make-example", "prepare", "prepare-flores", "study")
     parser.add_argument("command", choices=choices)
     parser.add_argument("folder", type=Path, help="new folder to work in")
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="default: 50")

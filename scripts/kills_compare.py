@@ -18,11 +18,12 @@ LOST_TIME = ("metrics", "previous_training_time")  # in a checkpoint's extra sta
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """All files but locks, which stay empty, and the quickstart's logs, to which each start adds what it says."""
+    """All files but locks, which stay empty, a study's logs, to which each start adds, and its times of files."""
     return {
         str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".lock") and path.parent != folder / "logs"
+        if path.is_file() and not path.name.startswith(".") and path.parent != folder / "logs"
+        if path != folder / "steps" / "contents.json"
     }
 
 
@@ -61,14 +62,14 @@ def curve_lines(path: Path) -> list[str]:
 
 
 def hashes(paths: dict[str, Path]) -> dict[bytes, bytes]:
-    """The names of the quickstart's files whose hash other files record, by that hash and by its shown beginning.
+    """The names of a study's files whose hash other files record, by that hash and by its shown beginning.
 
     A checkpoint holds how long its training took, so its hash differs between two undisturbed runs; so does that of the
     scores, which name the hash of their checkpoint. A hash of any other file, or of an older one, is not replaced.
     """
     known = {}
     for name, path in paths.items():
-        if "stages/base.json" in paths and (name.endswith(".pt") or path.name == "scores.json"):
+        if "steps/base.json" in paths and (name.endswith(".pt") or path.name == "scores.json"):
             digest = hashlib.sha256(path.read_bytes()).hexdigest().encode()
             known[digest] = known[digest[:12]] = f"<hash of {name}>".encode()
     return known
@@ -82,10 +83,15 @@ def named(content: bytes, known: dict[bytes, bytes]) -> bytes:
 
 
 def record(path: Path, known: dict[bytes, bytes]) -> object:
-    """What a JSON file holds, without how long a stage of the quickstart took and without the scores' own hash."""
+    """What a JSON file holds, without what a step of a study cost and without the scores' own hash."""
     content = json.loads(named(path.read_bytes(), known))
-    if path.parent.name == "stages":
-        content["seconds"] = content["seconds"] is not None
+    if path.parent.name == "steps":
+        content = {key: content[key] for key in ("command", "input", "versions")} | {
+            "ended": content["seconds"] is not None
+        }
+    if path.name == "results.json":
+        for row in content["rows"]:
+            row.update(dict.fromkeys(("seconds", "update", "memory", "bytes")))
     if known and path.name == "scores.json":
         del content["sha256"]  # of its content, which names the hash of the checkpoint; the report has compared it
     return content
@@ -103,7 +109,7 @@ def state(path: Path) -> dict:
         if isinstance(part, argparse.Namespace):
             part.save_dir = None
     first = content["last_optimizer_state"]["state"][0]
-    if "rested" in first:  # not in the quickstart's base model
+    if "rested" in first:  # not in a base model
         first["rested"] = first["rested"].long()  # a whole number, as what torch loads it until the next update
     # fairseq saves one element of uninitialised memory with each sinusoidal embedding.
     content["model"] = {key: value for key, value in content["model"].items() if not key.endswith("_float_tensor")}

@@ -54,10 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     other.add_argument("--status", action="store_true", help="print how far it is, also of one that is running")
     other.add_argument("--step", metavar="NAME", help="run one step, as a job of a cluster does")
     other.add_argument(
-        "--slurm", metavar="FLAGS", help="write a job for each step, with these flags of sbatch, and a script to submit"
+        "--slurm",
+        type=str,
+        metavar="FLAGS",
+        help="write a job for each step, with these flags of sbatch, and a script to submit: --slurm='-p gpu'",
     )
     where.add_argument(
-        "--slurm-light", metavar="FLAGS", help="flags of sbatch for data and reports (default: --slurm's)"
+        "--slurm-light", type=str, metavar="FLAGS", help="flags of sbatch for data and reports (default: --slurm's)"
     )
 
 

@@ -47,6 +47,7 @@ def _check_base(plan: Plan) -> None:
 
 
 def _check_variant(plan: Plan, variant: Variant) -> None:
+    from langspec_lora.config import check_adapter_flags
     from langspec_lora.tasks.checks.command import check_training_flags
 
     recipe, label = plan.recipe, f"variant {variant.name}"
@@ -72,11 +73,13 @@ def _check_variant(plan: Plan, variant: Variant) -> None:
             f"{label} prunes while it trains, so its best epoch can be one of the first, which is hardly pruned; give "
             "it 'epoch: last'"
         )
-    if all((plan.out / "data" / name).exists() for name in recipe.data):  # its files are there
-        try:
+    try:
+        if all(folder.exists() for folder in plan.folders.values()):  # files that flags name are there
             check_training_flags(args)
-        except UserError as error:
-            raise UserError(f"{label}: {error}") from error
+        elif getattr(args, "add_lora", False):
+            check_adapter_flags(args)
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from error
 
 
 def _refuse_own_flags(flags: Sequence[str], label: str, own: Sequence[str]) -> None:
@@ -102,6 +105,8 @@ def _parsed(flags: Sequence[str], label: str) -> Namespace:
         return options.parse_args_and_arch(parser, list(flags))
     except SystemExit as exit_:
         raise UserError(f"{label}: {exit_.code}") from exit_
+    except RuntimeError as missing:
+        raise UserError(f"{label}: no --arch that fairseq knows; give one, such as transformer") from missing
 
 
 def _check_checkpoints(args: Namespace, epoch: str, label: str) -> None:

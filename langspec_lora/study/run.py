@@ -17,7 +17,7 @@ from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.study.state import Study, refuse_outdated
-from langspec_lora.study.steps import STEPS, Step, command_text
+from langspec_lora.study.steps import Step, command_text
 
 _PAUSE = 0.2  # seconds between two looks at the processes
 _PATIENCE = 120.0  # seconds in which a training that is told to stop can save a checkpoint
@@ -193,7 +193,7 @@ def lock(out: Path, step: str | None = None) -> Iterator[None]:
     """
     names: list[tuple[Path, int]] = [(out / ".lock", fcntl.LOCK_SH if step else fcntl.LOCK_EX)]
     if step:
-        names.append((out / STEPS / f".{step}.lock", fcntl.LOCK_EX))
+        names.append((out / f".lock-{step}", fcntl.LOCK_EX))
     files = []
     try:
         for path, kind in names:

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from langspec_lora.errors import UserError
-from langspec_lora.files import read_json, write_json
+from langspec_lora.files import link_file, read_json, write_json
 from langspec_lora.study.choose import Choice, choose
 from langspec_lora.study.plan import Plan
-from langspec_lora.study.recipe import Recipe
+from langspec_lora.study.recipe import BASE, Recipe
 from langspec_lora.study.records import Outdated, Records
-from langspec_lora.study.steps import CHOICES, OLD, STUDY, Step
+from langspec_lora.study.steps import CHOICES, MODELS, OLD, STUDY, Step
 
 
 class Study:
@@ -102,6 +102,20 @@ class Study:
         content = json.loads(json.dumps(asdict(self.recipe), default=str))
         write_json(self.out / STUDY, {"recipe": self.recipe.name, "content": content})
         write_json(self.out / CHOICES, {name: asdict(choice) for name, choice in self.choices.items()})
+        self._link_models()
+
+    def _link_models(self) -> None:
+        """Links to each checkpoint that is evaluated, under a name that does not depend on what was chosen."""
+        steps = self.plan.steps
+        wanted = {f"{BASE}.pt": self.plan.base}
+        for variant in self.recipe.variants:
+            rate = self.plan.rates.get(variant.name) or (variant.rates[0] if len(variant.rates) == 1 else "")
+            for seed in self.recipe.seeds if rate else ():
+                wanted[f"{variant.name}-seed{seed}.pt"] = self.plan.checkpoint(variant, rate, seed)
+        made = {step.result for step in steps.values() if step.trains and step.name in self.done}
+        for name, checkpoint in wanted.items():
+            if checkpoint in made or (name == f"{BASE}.pt" and BASE not in steps and checkpoint.exists()):
+                link_file(self.out / MODELS / name, checkpoint)
 
 
 def check_folder_of(out: Path, name: str) -> None:
@@ -115,7 +129,7 @@ def check_folder_of(out: Path, name: str) -> None:
         found = read_json(path, "'langspec-lora study'", "give another --out").get("recipe")
         if found != name:
             raise UserError(f"{out} holds the study of another recipe, {found!r}; give another --out for {name!r}")
-    elif out.exists() and (not out.is_dir() or any(one.name != ".lock" for one in out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(not one.name.startswith(".lock") for one in out.iterdir())):
         raise UserError(f"{out} exists and holds no study; give another --out")
     if any(mark in str(out) for mark in ",=:{}"):
         raise UserError(f"--out {out} has one of , = : {{ }} in it, which have a meaning in commands; rename it")

@@ -6,6 +6,7 @@
     OUT/choices.json          for each variant the scores of its learning rates on development text, and the chosen one
     OUT/steps/NAME.json       the command and the content of the input of a step, when it began, how long it took
     OUT/logs/NAME.log         its output
+    OUT/models/VARIANT-seedN.pt    links to the checkpoints with the chosen learning rates, and models/base.pt
     OUT/old/N/NAME            what was moved there, because it was made from something else
     OUT/data, base, train, development, test, report…    what the steps make
 """
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-STEPS, LOGS, OLD, STUDY, CHOICES = "steps", "logs", "old", "study.json", "choices.json"
+STEPS, LOGS, OLD, MODELS, STUDY, CHOICES = "steps", "logs", "old", "models", "study.json", "choices.json"
 
 _WIDTH = 110
 

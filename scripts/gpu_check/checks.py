@@ -12,7 +12,7 @@ from checkpoints import different_entries, logits_of, pruned_entries
 from machine import EPOCHS, LENGTH, START, TARGET, Machine
 
 from langspec_lora.evaluation.results import read_run
-from langspec_lora.example.quickstart import finetune_flags, pretrain_flags
+from langspec_lora.example.small_training import finetune_flags, pretrain_flags
 from langspec_lora.pruning.schedule import PruningSchedule
 
 UPDATES = 10

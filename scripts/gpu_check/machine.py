@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langspec_lora.example.quickstart import finetune_flags
+from langspec_lora.example.small_training import finetune_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, START, LENGTH, TARGET = 4, 1, 2, 0.9

@@ -13,7 +13,7 @@ from fairseq_cli import train
 
 from langspec_lora.example.build import make_example
 from langspec_lora.example.corpus import Sizes
-from langspec_lora.example.quickstart import finetune_command, pretrain_command
+from langspec_lora.example.small_training import finetune_flags, pretrain_flags
 from tests import ROOT
 from tests.documentation import PAGES, blocks
 from tests.evaluations import run_stock
@@ -29,24 +29,25 @@ def after_quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``quickstart/``, as small as it can be, and ``checkpoints/`` with three epochs of a training."""
     home = tmp_path_factory.mktemp("docs")
     quickstart = home / "quickstart"
-    example = quickstart / "example"
+    example = quickstart / "data" / "example"
     make_example(example, SMALL)
     base = quickstart / "base" / "checkpoint_last.pt"
-    _train(pretrain_command(example / "pretrain", base.parent), "--max-epoch", "1")
+    _train(pretrain_flags(example / "pretrain", base.parent), "--max-epoch", "1")
     for path in (example / "finetune").glob("test.*"):
         if not LANGUAGES.issuperset(path.name.split(".")[1].split("-")):
             path.unlink()  # 132 directions would take minutes
     trained = home / "checkpoints"
-    _train(finetune_command(example / "finetune", base, trained, pruning=True), "--max-epoch", "15")
-    for name in ("finetuned", "pruned"):
-        (quickstart / name).mkdir()
-        shutil.copy(trained / "checkpoint_last.pt", quickstart / name)
+    _train(finetune_flags(example / "finetune", base, trained, pruning=True), "--max-epoch", "15")
+    (quickstart / "models").mkdir()
+    shutil.copy(base, quickstart / "models" / "base.pt")
+    for name in ("lslo-seed1.pt", "lslo-pruned-seed1.pt"):
+        shutil.copy(trained / "checkpoint_last.pt", quickstart / "models" / name)
     return home
 
 
-def _train(command: list[str], *changes: str) -> None:
-    """Runs one of the quickstart's trainings with few directions and little text, and keeps its epochs."""
-    flags = [flag for flag in command[1:] if flag not in ("--no-epoch-checkpoints", "--user-dir", "langspec_lora")]
+def _train(flags: list[str], *changes: str) -> None:
+    """Runs a training on the example with few directions and little text, and keeps its epochs."""
+    flags = [flag for flag in flags if flag not in ("--no-epoch-checkpoints", "--user-dir", "langspec_lora")]
     little = ("--lang-pairs", PAIRS, "--virtual-data-size", "60", "--keep-last-epochs", "3")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
