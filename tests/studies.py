@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from langspec_lora.study import run
-from langspec_lora.study.recipe import Recipe, read_recipe
+from langspec_lora.study.recipe import Recipe
+from langspec_lora.study.recipe_file import read_recipe
 from langspec_lora.study.run import Runner, Watcher
 from langspec_lora.study.state import Study
 from tests.reports import invented_texts, noisy, write_results

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from langspec_lora.cli.commands import parser_of
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.evaluation.metrics import USUAL_METRICS
+from langspec_lora.files import check_folder
 from langspec_lora.naming import did_you_mean, some_of
 from langspec_lora.notes import note, show
 
@@ -66,11 +67,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs what is missing, and prints what was found."""
-    from langspec_lora.study.recipe import read_recipe
+    from langspec_lora.study.recipe_file import read_recipe
     from langspec_lora.study.run import lock
     from langspec_lora.study.state import Study, check_folder_of, refuse_outdated
 
-    recipe = read_recipe(args.recipe, _variables(args.set), USUAL_METRICS)
+    with collect_errors() as errors:
+        given = errors.attempt(lambda: _variables(args.set), dict[str, str]())
+        places = errors.attempt(lambda: _places(args), list[str | None]())
+        with errors.check():
+            check_folder(args.out, (), overwrite=True)
+        recipe = read_recipe(args.recipe, given, USUAL_METRICS)
+        errors.raise_found()
     check_folder_of(args.out, recipe.name)
     metric = _check_commands(recipe, args.out)
     if args.status:
@@ -78,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
         study.refresh()
         _print_status(study, metric)
         return 0
-    places = _places(args)
     if args.dry_run or args.slurm is not None:
         study = Study(recipe, args.out)
         study.refresh()

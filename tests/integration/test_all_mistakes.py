@@ -12,7 +12,6 @@ from langspec_lora.cli.main import main
 from tests.bad_input import refusals_of
 
 ONE_MISTAKE = {
-    "make-example": "only its folder can be wrong",
     "doctor": "it lists what is wrong as its result",
     "completion": "it takes a word only",
     "evaluate": "test_evaluate_runs.py",
@@ -159,6 +158,20 @@ CALLS = [
     (
         "defaults gone --checkpoint gone.pt --lang-pairs en",
         ["gone.pt does not", "gone is not a folder", "'en' is not a dir"],
+    ),
+    (
+        "make-example there.pt --finetune-lines 0 --test-lines 5000 --vocab-size 3",
+        ["--finetune-lines 0: expected 1 to", "--test-lines 5000: expected 1 to", "--vocab-size 3: expected at least"],
+    ),
+    (
+        "study no.yaml --out there.pt --set x --jobs 0 --gpus-per-step 0",
+        [
+            "--set x: expected NAME=VALUE",
+            "--jobs 0: expected a whole number",
+            "--gpus-per-step 0: expected a whole number",
+            "--out there.pt is a file",
+            "recipe no.yaml: No such file",
+        ],
     ),
     (
         "bench --parts all update none --rounds 0 --threads 0 --out there.pt",

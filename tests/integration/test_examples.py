@@ -21,7 +21,7 @@ from tests.evaluations import run_stock
 QUICK = {"evaluate": "--tokenize 13a --cpu --beam 1 --max-len-b 9", "translate": "--cpu --beam 1 --max-len-b 9"}
 QUICK["prepare"] = "--spm spm.model --dict dict.txt"
 DOWNLOADS = {"doctor", "prepare-flores"}
-SLOW = {"bench", "make-example"}
+SLOW = {"bench", "make-example", "study"}
 ORDER = ["evaluate", "report", "export", "import"]
 RUN = [*ORDER, *(command for command in COMMANDS if command not in {*ORDER, *DOWNLOADS, *SLOW, "completion"})]
 

@@ -103,6 +103,14 @@ def test_unknown_flag_is_named_with_the_nearest_which_is_then_not_called_missing
 
 
 WRONG_LINES = [
+    (
+        "study --jobs x --gpsu 1",
+        [
+            "unknown flag --gpsu; did you mean --gpus? ",
+            "--jobs: expected a whole number",
+            "are required: RECIPE, --out",
+        ],
+    ),
     ("translate a.pt --beam x --lenpen 1_0 -s en -t fr", ["--beam: expected a whole number, got 'x'", "--lenpen: "]),
     (
         "translate a.pt --soruce-lang en --beam x",

@@ -9,7 +9,7 @@ import pytest
 from langspec_lora.errors import UserError
 from langspec_lora.study.checks import check_trainings
 from langspec_lora.study.plan import Plan
-from langspec_lora.study.recipe import read_recipe
+from langspec_lora.study.recipe_file import read_recipe
 from tests import ROOT
 
 QUICKSTART = ROOT / "configs" / "recipes" / "quickstart.yaml"

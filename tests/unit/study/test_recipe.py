@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langspec_lora.errors import UserError
-from langspec_lora.study.recipe import read_recipe
+from langspec_lora.study.recipe_file import read_recipe
 from tests.studies import RECIPE, Workshop
 
 

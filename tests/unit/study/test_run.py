@@ -274,7 +274,7 @@ def test_when_a_run_is_killed_its_commands_end(workshop: Workshop) -> None:
     code = f"""
 from pathlib import Path
 from langspec_lora.study import run
-from langspec_lora.study.recipe import read_recipe
+from langspec_lora.study.recipe_file import read_recipe
 from langspec_lora.study.state import Study
 run.program = lambda name: {str(workshop.folder / "bin")!r} + "/" + name
 study = Study(read_recipe(Path({str(workshop.path)!r}), {{}}, ("bleu",)), Path({str(workshop.out)!r}))

@@ -33,7 +33,7 @@ import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from langspec_lora.study import run
-from langspec_lora.study.recipe import read_recipe
+from langspec_lora.study.recipe_file import read_recipe
 from langspec_lora.study.state import Study
 run.program = lambda name: {bin!r} + "/" + name
 recipe, out, name = sys.argv[2], sys.argv[4], sys.argv[-1]
