@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AdapterFlags, PruningFlags
+from langspec_lora.flags import AdapterFlags
 from langspec_lora.key_flags import check_key_flags, default_side, mixture_rate, with_keys
 from langspec_lora.keys import kind_of_key
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
-from langspec_lora.pruning.choices import CHOICES, PruningSettings
-from langspec_lora.pruning.schedule import PruningSchedule
-from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.resources import read_resources
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import INITS, LEARNED, POSITIONS, SIDES, SOURCE, TARGET, Site, in_model_order, sites_of
@@ -318,31 +315,3 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
                 f"--dim {args.dim} --start-idx {args.start_idx} reaches feature {args.start_idx + args.dim}, "
                 f"but the narrowest adapted {stack} layer has {width}; lower them, or give --dim 0 for whole layers"
             )
-
-
-def pruning_from_args(args: Namespace) -> PruningSettings | None:
-    """Parses and checks the pruning flags, even if pruning is off.
-
-    Returns:
-        How to prune, or None if pruning is off.
-
-    Raises:
-        UserError: flags have wrong values; all of them are listed.
-    """
-    scope = ("layer" if args.cross_language else "language") if args.pruning_scope is None else args.pruning_scope
-    chosen = {name: getattr(args, f"pruning_{name}", known[0]) for name, known in CHOICES.items()}  # or an old file's
-    with collect_errors() as errors:
-        with errors.check():
-            check_numbers(PruningFlags, args)
-        for name, known in {**CHOICES, "scope": tuple(SCOPES)}.items():
-            with errors.check():
-                if (word := {**chosen, "scope": scope}[name]) not in known:
-                    raise UserError(f"--pruning-{name} {word}: expected {some_of(known)}")
-        if args.cross_language and scope in SCOPES and scope != "layer":
-            raise UserError(
-                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"
-            )
-    if not (args.pruning or args.global_pruning):
-        return None
-    schedule = PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio)
-    return PruningSettings(schedule, scope, **chosen)

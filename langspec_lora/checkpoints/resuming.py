@@ -16,9 +16,10 @@ from langspec_lora.checkpoints.arguments import pruning_from_stored
 from langspec_lora.checkpoints.optimizer_state import check_optimizer_state
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
-from langspec_lora.config import freezes_base, pruning_from_args
+from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError, printable
 from langspec_lora.parts import trained_parts
+from langspec_lora.pruning_flags import pruning_from_args
 
 logger = logging.getLogger(__name__)
 

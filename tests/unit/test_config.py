@@ -13,7 +13,6 @@ from langspec_lora.config import (
     check_language_number,
     freezes_base,
     has_adapters,
-    pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import SeveralErrors, UserError
@@ -21,6 +20,7 @@ from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.choices import PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.settings import check_values
 from langspec_lora.values import true_or_false
 from tests import toy

@@ -38,6 +38,7 @@ ROOMS = (
     "pruning",
     "flags",
     "key_flags",
+    "pruning_flags",
     "generation",
     "config",
     "parts",

@@ -19,13 +19,13 @@ from langspec_lora.config import (
     check_language_number,
     freezes_base,
     has_adapters,
-    pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import UserError
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from langspec_lora.languages import PAPER_LEVELS, LanguageTable, languages_from_json, languages_to_json
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.settings import add_flags, check_values, given_flags, read_flags
 from langspec_lora.sites import POSITIONS, SIDES
 from langspec_lora.values import content_of, names_of, read_strictly
