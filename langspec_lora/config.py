@@ -13,6 +13,7 @@ from langspec_lora.keys import kind_of_key
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
 from langspec_lora.resources import read_resources
+from langspec_lora.scaling import Scaling, scaling_of
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import INITS, LEARNED, POSITIONS, SIDES, SOURCE, TARGET, Site, in_model_order, sites_of
 from langspec_lora.values import check_once, names_of
@@ -45,6 +46,7 @@ class AdapterConfig:
         start: first feature of the slice.
         init: ``"rank"`` or ``"standard"``.
         mixture_rate: learning rate of the weights of source and target, divided by that of all else.
+        scaling: what the adapters' products are multiplied by; None for no factor.
     """
 
     languages: LanguageTable
@@ -53,6 +55,7 @@ class AdapterConfig:
     start: int
     init: str
     mixture_rate: float = 1.0
+    scaling: Scaling | None = None
 
     @classmethod
     def from_args(cls, args: Namespace) -> AdapterConfig:
@@ -73,7 +76,8 @@ class AdapterConfig:
                         "--add-lora False"
                     )
             languages = _languages(args)
-        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, mixture_rate(args))
+        rate, scaling = mixture_rate(args), scaling_of(args)
+        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, rate, scaling)
         return replace(config, languages=with_keys(args, languages, config.sides))
 
     @property
@@ -124,6 +128,8 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
             check_key_flags(args)
         with errors.check():
             check_numbers(AdapterFlags, args)
+        with errors.check():
+            scaling_of(args)
         with errors.check():
             if args.lora_init not in INITS:
                 raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")

@@ -1,5 +1,6 @@
 """The mathematics of language-specific LoRA; imports torch, but not fairseq."""
 
+from langspec_lora.lora.factors import row_factors, times
 from langspec_lora.lora.freezing import FrozenKeys
 from langspec_lora.lora.injection import adapted_linears, adapter_parameters, inject, mark_trainable, merge, remove
 from langspec_lora.lora.language_adam import LanguageAdam, Packed, packed_parameters
@@ -27,4 +28,6 @@ __all__ = [
     "merged_weight",
     "packed_parameters",
     "remove",
+    "row_factors",
+    "times",
 ]

@@ -70,6 +70,8 @@ FLAGS = {
     "--adapter-key": ("language", "language|group|direction|shared"),
     "--lang-groups": (None, "FILE"),
     "--shared-rank": (None, "R"),
+    "--lora-alpha": (None, "A"),
+    "--lora-scaling": (None, "rank|root"),
     "--encoder-lora-layer": (None, "0_1_…"),
     "--encoder-lora-position": (None, "q_k_…"),
     "--encoder-activation-direction": (None, "src_…_tgt"),
@@ -98,7 +100,7 @@ FLAGS = {
 KINDS = {
     "True or False": [flag for flag, (_, value) in FLAGS.items() if value == "BOOL"],
     "a whole number": [flag for flag, (_, value) in FLAGS.items() if value in ("R", "N", "D", "S", "EPOCH", "EPOCHS")],
-    "a number": ["--target-pruning-ratio"],
+    "a number": [flag for flag, (_, value) in FLAGS.items() if value in ("A", "P")],
 }
 
 

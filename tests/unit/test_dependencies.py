@@ -25,6 +25,7 @@ ROOMS = (
     "curve_file",
     "notes",
     "progress",
+    "scaling",
     "sites",
     "sizes",
     "hooks",
