@@ -145,7 +145,8 @@ class AdapterFlags:
     )
     lora_scaling: str | None = flag(
         None,
-        "the factor of --lora-alpha A: rank is A/r (LoRA), root is A/√r (rsLoRA)",
+        "the factor of --lora-alpha A: rank is A/r (LoRA), root is A/√r (rsLoRA), constant is A, with which "
+        "B learns A times as fast (LoRA+)",
         "|".join(SCALINGS),
         default_text="rank",
     )

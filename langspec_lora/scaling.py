@@ -17,9 +17,11 @@ from langspec_lora.naming import some_of
 SCALINGS: Mapping[str, Callable[[float, int], float]] = {
     "rank": lambda alpha, rank: alpha / rank,
     "root": lambda alpha, rank: alpha / math.sqrt(rank),
+    "constant": lambda alpha, rank: alpha,
 }
 """The factor from alpha and the rank: Hu et al., "LoRA" (ICLR 2022, section 4.1); Kalajdzievski, "A Rank Stabilization
-Scaling Factor for Fine-Tuning with LoRA" (2023, equation 4)."""
+Scaling Factor for Fine-Tuning with LoRA" (2023); Hayou et al., "LoRA+" (ICML 2024), with whose two learning rates a
+constant factor is the same if the optimizer is Adam."""
 
 
 LEAST, MOST = 1e-4, 1e4

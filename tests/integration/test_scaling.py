@@ -203,6 +203,6 @@ def test_what_has_no_effect_is_named_and_wrong_values_are_refused(toy_data, capl
         (("--lora-alpha", "1e39"), "expected a number from"),  # infinite in single precision
         (("--lora-alpha", "nan"), "expected a number from"),
         (("--lora-alpha", "x"), "--lora-alpha x: expected a number"),
-        (("--lora-scaling", "none"), "--lora-scaling none: expected rank, root"),
+        (("--lora-scaling", "none"), "--lora-scaling none: expected rank, root, constant"),
     ):
         assert words in refusal_of(toy.build, [*toy.plugin_flags(toy_data), *flags])

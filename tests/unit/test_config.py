@@ -71,7 +71,7 @@ FLAGS = {
     "--lang-groups": (None, "FILE"),
     "--shared-rank": (None, "R"),
     "--lora-alpha": (None, "A"),
-    "--lora-scaling": (None, "rank|root"),
+    "--lora-scaling": (None, "rank|root|constant"),
     "--encoder-lora-layer": (None, "0_1_…"),
     "--encoder-lora-position": (None, "q_k_…"),
     "--encoder-activation-direction": (None, "src_…_tgt"),

@@ -23,6 +23,7 @@ ALPHA = 3.0
 FACTORS = {
     "rank": (ALPHA / 2, ALPHA, ALPHA / 4),
     "root": (ALPHA / math.sqrt(2), ALPHA, ALPHA / 2),
+    "constant": (ALPHA, ALPHA, ALPHA),
 }
 SIDES = {"0": "src", "1": "learned"}
 SOURCES, TARGETS = [0, 2, 1, 2], [1, 0, 2, 2]
