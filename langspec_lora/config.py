@@ -97,6 +97,11 @@ class AdapterConfig:
         return tuple(dict.fromkeys(mixed))
 
     @property
+    def features(self) -> slice | None:
+        """The features of input and output that the adapters cover; None for all."""
+        return slice(self.start, self.start + self.dim) if self.dim else None
+
+    @property
     def key(self) -> str:
         """What the adapters belong to: one of ``--adapter-key``'s words, or ``key`` if they belong to several."""
         return kind_of_key(self.languages, self.sides)

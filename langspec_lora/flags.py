@@ -153,7 +153,8 @@ class AdapterFlags:
     lora_init: str = flag(
         "rank",
         "rank draws A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs; standard "
-        "draws it from U(-1/√d, 1/√d), as LoRA usually does",
+        "draws it from U(-1/√d, 1/√d), as LoRA usually does; principal starts it in the base weight's "
+        "principal directions, its top right singular vectors",
         "|".join(INITS),
     )
 

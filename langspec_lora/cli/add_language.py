@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError("--lang-groups is for adapters that belong to groups, and these do not; leave it out")
             new = with_groups(new, groups, f"--lang-groups {args.lang_groups}")
     init = stored.settings.get("lora_init") or "rank"
-    adapters = add_languages(stored.adapters, new, init, args.seed, directions)
+    adapters = add_languages(stored.adapters, new, init, args.seed, directions, stored.base)
     stored.write(adapters, args.out)
     show(f"written: {args.out}")
     langs = some_of(adapters.languages.names, ",")

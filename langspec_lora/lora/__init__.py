@@ -7,6 +7,7 @@ from langspec_lora.lora.language_adam import LanguageAdam, Packed, packed_parame
 from langspec_lora.lora.linear import LanguageSpecificLinear, draw_a
 from langspec_lora.lora.merging import MergedWeights, add_low_rank, merged_weight
 from langspec_lora.lora.mixture import SideMixture
+from langspec_lora.lora.principal import set_principal
 from langspec_lora.lora.routing import LanguageRouting, Languages
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "packed_parameters",
     "remove",
     "row_factors",
+    "set_principal",
     "times",
 ]

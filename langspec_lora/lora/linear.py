@@ -21,7 +21,8 @@ def draw_a(a: Tensor, init: str, generator: torch.Generator | None = None) -> No
     Args:
         a: ``(r, d_in)``, one key's rows.
         init: ``"rank"``: from U(-1/√r, 1/√r), as the released implementation does; ``"standard"``: from
-            U(-1/√d, 1/√d) with d the number of features that A reads.
+            U(-1/√d, 1/√d) with d the number of features that A reads; ``"principal"``: as ``"rank"``, see
+            :func:`~langspec_lora.lora.principal.set_principal`.
         generator: the random number generator.
     """
     if init not in INITS:

@@ -21,8 +21,10 @@ from langspec_lora.adapters.entries import (
     scaling_entry,
 )
 from langspec_lora.config import AdapterConfig
+from langspec_lora.errors import UserError
 from langspec_lora.keys import Keys, PackedLayout, keys_of
-from langspec_lora.lora import row_factors, times
+from langspec_lora.lora import row_factors, set_principal, times
+from langspec_lora.sites import PRINCIPAL
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,8 @@ def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], config
     """Makes a checkpoint's state fit the model's adapters, in place.
 
     Args:
-        state: the checkpoint's entries; a base checkpoint gets the model's fresh adapters.
+        state: the checkpoint's entries; a base checkpoint gets the model's fresh adapters, whose A are set to its
+            principal directions if the configuration says so.
         model: the model's entries.
         config: which adapters the model has, or None.
 
@@ -44,6 +47,8 @@ def complete_state(state: dict[str, Tensor], model: Mapping[str, Tensor], config
     expected = {name: tuple(value.shape) for name, value in fresh.items() if name != SCALING}
     if not check_entries(shapes, expected):
         state.update({name: value.detach().clone() for name, value in fresh.items()})
+        if config is not None and config.init == PRINCIPAL:
+            _start_principal(state, config)
         return
     assert config is not None  # a model without adapters takes none
     _sort_by_key(state, config)
@@ -69,6 +74,17 @@ def _sort_by_key(state: dict[str, Tensor], config: AdapterConfig) -> None:
         for name in (f"{site.path}.lora_{part}" for part in ("A", "B", "mask")):
             if order is not None and name in state:
                 state[name] = state[name][order]
+
+
+def _start_principal(state: dict[str, Tensor], config: AdapterConfig) -> None:
+    logger.info("computing the principal directions of %d base weights, in which A starts", len(config.sites))
+    part = config.features
+    for site in config.sites:
+        ranks = keys_of(config.languages, config.side(site)).ranks
+        weight = state[f"{site.path}.weight"]
+        if not torch.isfinite(weight).all():
+            raise UserError(f"the base has infinite numbers or NaN in {site.path}.weight; download it again")
+        set_principal(state[f"{site.path}.lora_A"], weight, ranks, part)
 
 
 def _rescale(state: dict[str, Tensor], config: AdapterConfig) -> None:

@@ -81,7 +81,7 @@ FLAGS = {
     "--language-num": (None, "N"),
     "--dim": (0, "D"),
     "--start-idx": (0, "S"),
-    "--lora-init": ("rank", "rank|standard"),
+    "--lora-init": ("rank", "rank|standard|principal"),
     "--base-checkpoint": (None, "FILE"),
     "--pruning": (False, "BOOL"),
     "--pruning-t1": (2, "EPOCH"),
