@@ -47,6 +47,7 @@ class AdapterConfig:
         init: ``"rank"`` or ``"standard"``.
         mixture_rate: learning rate of the weights of source and target, divided by that of all else.
         scaling: what the adapters' products are multiplied by; None for no factor.
+        dropout: in training, the share of the entries that A reads which are zero.
     """
 
     languages: LanguageTable
@@ -56,6 +57,7 @@ class AdapterConfig:
     init: str
     mixture_rate: float = 1.0
     scaling: Scaling | None = None
+    dropout: float = 0.0
 
     @classmethod
     def from_args(cls, args: Namespace) -> AdapterConfig:
@@ -77,7 +79,8 @@ class AdapterConfig:
                     )
             languages = _languages(args)
         rate, scaling = mixture_rate(args), scaling_of(args)
-        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, rate, scaling)
+        dropout = getattr(args, "lora_dropout", 0.0)  # which earlier versions did not store
+        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, rate, scaling, dropout)
         return replace(config, languages=with_keys(args, languages, config.sides))
 
     @property

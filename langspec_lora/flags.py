@@ -157,6 +157,13 @@ class AdapterFlags:
         "principal directions, its top right singular vectors",
         "|".join(INITS),
     )
+    lora_dropout: float = flag(
+        0.0,
+        "in training, dropout of what A reads",
+        "P",
+        valid=lambda share: 0 <= share < 1,
+        expected="a share from 0 to below 1, such as 0.1",
+    )
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def inject(
     layers: Sequence[Hashable] = (),
     rate: float = 1.0,
     scaling: Scaling | None = None,
+    dropout: float = 0.0,
 ) -> LanguageRouting:
     """Adds an adapter for every language, or every other key, to linears of a model, in place.
 
@@ -54,6 +55,7 @@ def inject(
         layers: these layers, in the order of the mixture's rows; by default as they first appear in ``sides``.
         rate: how fast these weights learn, see :class:`~langspec_lora.lora.mixture.SideMixture`.
         scaling: what the adapters' products are multiplied by; None for no factor.
+        dropout: in training, the share of the entries that A reads which are zero.
 
     Returns:
         The routing of the model; pass the languages of every batch to its ``set_batch``. The weights of source and
@@ -80,7 +82,7 @@ def inject(
         model,
         {
             linear: LanguageSpecificLinear(
-                cast(nn.Linear, linear), routing, side, dim, start, init, place_of.get(linear)
+                cast(nn.Linear, linear), routing, side, dim, start, init, place_of.get(linear), dropout
             )
             for linear, side in side_of.items()
         },

@@ -53,6 +53,7 @@ class LanguageSpecificLinear(nn.Linear):
         start: first feature of that slice.
         init: how A is drawn, see :func:`draw_a`.
         mixes: where source and target are mixed, the place of this layer in the routing's mixture.
+        dropout: in training, the share of the entries that A reads which are zero, the others divided by the rest.
     """
 
     lora_mask: Tensor
@@ -66,12 +67,13 @@ class LanguageSpecificLinear(nn.Linear):
         start: int = 0,
         init: str = "rank",
         mixes: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         nn.Module.__init__(self)
         self._stock = (linear,)  # in a tuple, so that its parameters are not registered twice
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        self.side, self.mixes = side, mixes
+        self.side, self.mixes, self.dropout = side, mixes, dropout
         self.slice = slice(start, start + dim) if dim else None
         # In a tuple, so that the one routing of the model is not registered again in each of its linears.
         self._routing = (routing,)
@@ -159,10 +161,18 @@ class LanguageSpecificLinear(nn.Linear):
             assert self.merged is not None
             return F.linear(input, self.merged, self.bias)
         selected = self.routing.select(self.side, input.size(1))
+        rows, foreign = selected.rows, selected.foreign
         output = LanguageSpecificLinearFunction.apply(
-            input, self.weight, self.bias, self.lora_A, self._weighted_b(), selected.rows, selected.foreign, self.slice
+            *(input, self.weight, self.bias, self.lora_A, self._weighted_b(), rows, foreign, self.slice),
+            self._dropped(input),
         )
         return output.view(*input.shape[:-1], self.out_features)
+
+    def _dropped(self, input: Tensor) -> Tensor | None:
+        """What A reads after dropout, ``(time, batch, f_in)``; None without dropout, which then draws no numbers."""
+        if not (self.training and self.dropout):
+            return None
+        return F.dropout(input if self.slice is None else input[..., self.slice], self.dropout)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""

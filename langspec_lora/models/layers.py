@@ -68,6 +68,7 @@ def inject_at_sites(
         layers=config.mixed_layers,
         rate=config.mixture_rate,
         scaling=config.scaling,
+        dropout=config.dropout,
     )
     return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 

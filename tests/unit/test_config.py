@@ -60,6 +60,7 @@ FLAGS = {
     "--save-adapters-only": (None, "BOOL"),
     "--weight-learning": (False, "BOOL"),
     "--weight-learning-lr": (None, "LR"),
+    "--lora-dropout": (0.0, "P"),
     "--directions": ("soft", "{soft,argmax}"),
     "--eval-translations": (0, "N"),
     "--eval-beam": (5, "N"),
