@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from langspec_lora.errors import UserError, collect_errors
-from langspec_lora.flags import AdapterFlags, PruningFlags
+from langspec_lora.flags import AdapterFlags
 from langspec_lora.key_flags import check_key_flags, default_side, mixture_rate, with_keys
 from langspec_lora.keys import kind_of_key
 from langspec_lora.languages import LEVELS, PAPER_RESOURCES, LanguageTable, check_rank, languages_from_json
 from langspec_lora.naming import cut, some_of
-from langspec_lora.pruning.choices import CHOICES, PruningSettings
-from langspec_lora.pruning.schedule import PruningSchedule
-from langspec_lora.pruning.scopes import SCOPES
 from langspec_lora.resources import read_resources
+from langspec_lora.scaling import Scaling, scaling_of
 from langspec_lora.settings import check_numbers
 from langspec_lora.sites import INITS, LEARNED, POSITIONS, SIDES, SOURCE, TARGET, Site, in_model_order, sites_of
 from langspec_lora.values import check_once, names_of
@@ -48,6 +46,8 @@ class AdapterConfig:
         start: first feature of the slice.
         init: ``"rank"`` or ``"standard"``.
         mixture_rate: learning rate of the weights of source and target, divided by that of all else.
+        scaling: what the adapters' products are multiplied by; None for no factor.
+        dropout: in training, the share of the entries that A reads which are zero.
     """
 
     languages: LanguageTable
@@ -56,6 +56,8 @@ class AdapterConfig:
     start: int
     init: str
     mixture_rate: float = 1.0
+    scaling: Scaling | None = None
+    dropout: float = 0.0
 
     @classmethod
     def from_args(cls, args: Namespace) -> AdapterConfig:
@@ -76,7 +78,9 @@ class AdapterConfig:
                         "--add-lora False"
                     )
             languages = _languages(args)
-        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, mixture_rate(args))
+        rate, scaling = mixture_rate(args), scaling_of(args)
+        dropout = getattr(args, "lora_dropout", 0.0)  # which earlier versions did not store
+        config = cls(languages, stacks, args.dim, args.start_idx, args.lora_init, rate, scaling, dropout)
         return replace(config, languages=with_keys(args, languages, config.sides))
 
     @property
@@ -94,6 +98,11 @@ class AdapterConfig:
         """Stack and index of the layers that mix the adapters of source and target, in the order of the model."""
         mixed = (site[:2] for site in sorted(self.sites, key=in_model_order) if self.side(site) == LEARNED)
         return tuple(dict.fromkeys(mixed))
+
+    @property
+    def features(self) -> slice | None:
+        """The features of input and output that the adapters cover; None for all."""
+        return slice(self.start, self.start + self.dim) if self.dim else None
 
     @property
     def key(self) -> str:
@@ -127,6 +136,8 @@ def check_adapter_flags(args: Namespace) -> dict[str, StackConfig]:
             check_key_flags(args)
         with errors.check():
             check_numbers(AdapterFlags, args)
+        with errors.check():
+            scaling_of(args)
         with errors.check():
             if args.lora_init not in INITS:
                 raise UserError(f"--lora-init {args.lora_init}: expected {' or '.join(INITS)}")
@@ -318,31 +329,3 @@ def _check_slice(args: Namespace, stacks: Mapping[str, StackConfig]) -> None:
                 f"--dim {args.dim} --start-idx {args.start_idx} reaches feature {args.start_idx + args.dim}, "
                 f"but the narrowest adapted {stack} layer has {width}; lower them, or give --dim 0 for whole layers"
             )
-
-
-def pruning_from_args(args: Namespace) -> PruningSettings | None:
-    """Parses and checks the pruning flags, even if pruning is off.
-
-    Returns:
-        How to prune, or None if pruning is off.
-
-    Raises:
-        UserError: flags have wrong values; all of them are listed.
-    """
-    scope = ("layer" if args.cross_language else "language") if args.pruning_scope is None else args.pruning_scope
-    chosen = {name: getattr(args, f"pruning_{name}", known[0]) for name, known in CHOICES.items()}  # or an old file's
-    with collect_errors() as errors:
-        with errors.check():
-            check_numbers(PruningFlags, args)
-        for name, known in {**CHOICES, "scope": tuple(SCOPES)}.items():
-            with errors.check():
-                if (word := {**chosen, "scope": scope}[name]) not in known:
-                    raise UserError(f"--pruning-{name} {word}: expected {some_of(known)}")
-        if args.cross_language and scope in SCOPES and scope != "layer":
-            raise UserError(
-                f"--cross-language True is the scope layer, but --pruning-scope {scope} was given; give one of them"
-            )
-    if not (args.pruning or args.global_pruning):
-        return None
-    schedule = PruningSchedule(args.pruning_t1, args.pruning_t2, args.target_pruning_ratio)
-    return PruningSettings(schedule, scope, **chosen)

@@ -10,6 +10,7 @@ from langspec_lora.keys import ADAPTER_KEYS
 from langspec_lora.languages import DEFAULT_RANKS
 from langspec_lora.pruning.choices import CRITERIA, TARGETS, UNITS
 from langspec_lora.pruning.scopes import SCOPES
+from langspec_lora.scaling import LEAST, MOST, SCALINGS, is_alpha
 from langspec_lora.settings import FlagRow, add_flags, flag, flag_rows
 from langspec_lora.sites import INITS, POSITIONS
 
@@ -134,11 +135,34 @@ class AdapterFlags:
         0, "adapt only D features, from S on, of each layer's input and output", "D", default_text="0, the whole layer"
     )
     start_idx: int = flag(0, "first feature that --dim adapts", "S")
+    lora_alpha: float | None = flag(
+        None,
+        "multiply the product of each adapter, of rank r, by A/r, or as --lora-scaling says",
+        "A",
+        default_text="no factor, as in the released code",
+        valid=is_alpha,
+        expected=f"a number from {LEAST:g} to {MOST:g}, such as 16",
+    )
+    lora_scaling: str | None = flag(
+        None,
+        "the factor of --lora-alpha A: rank is A/r (LoRA), root is A/√r (rsLoRA), constant is A, with which "
+        "B learns A times as fast (LoRA+)",
+        "|".join(SCALINGS),
+        default_text="rank",
+    )
     lora_init: str = flag(
         "rank",
         "rank draws A from U(-1/√r, 1/√r), as the released code does and the published learning rate needs; standard "
-        "draws it from U(-1/√d, 1/√d), as LoRA usually does",
+        "draws it from U(-1/√d, 1/√d), as LoRA usually does; principal starts it in the base weight's "
+        "principal directions, its top right singular vectors",
         "|".join(INITS),
+    )
+    lora_dropout: float = flag(
+        0.0,
+        "in training, dropout of what A reads",
+        "P",
+        valid=lambda share: 0 <= share < 1,
+        expected="a share from 0 to below 1, such as 0.1",
     )
 
 

@@ -37,8 +37,10 @@ SIDES = (SOURCE, TARGET, DIRECTION, SHARED, LEARNED)
 """What selects the adapter of a layer (the flags' activation direction): the source language, the target language, the
 two together, or neither; or source and target each select one, in a proportion that is learned."""
 
-INITS: Mapping[str, int] = {"rank": 0, "standard": 1}
-"""How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis."""
+PRINCIPAL = "principal"
+INITS: Mapping[str, int] = {"rank": 0, "standard": 1, PRINCIPAL: 0}
+"""How LoRA A ``(r, d)`` is drawn: from U(-1/√n, 1/√n), with n its size along this axis. A principal A is drawn only
+until the base weights are known, see :mod:`langspec_lora.lora.principal`."""
 
 
 class Site(NamedTuple):

@@ -36,7 +36,7 @@ def inner_products(adapters: InjectedAdapters, plan: Plan, role: str) -> dict[Si
             continue
         linear = adapters.linears[site]
         rows, owner = _rows_of_owners(linear, plan, role)
-        a, b = (packed[rows].double() for packed in (linear.lora_A, linear.lora_B))
+        a, b = (packed[rows].double() for packed in (linear.lora_A, linear.scaled_b()))
         if linear.mixes is not None and linear.routing.mixture is not None:
             b = b * linear.routing.mixture.weights()[linear.mixes][int(role == AS_TARGET)]
         member = torch.nn.functional.one_hot(owner, len(plan.owners[role])).to(a)  # (rows, owners)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -14,13 +14,18 @@ from langspec_lora.adapters.placement import Placement, check_same_placement
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.keys import PackedLayout, keys_of, with_directions
 from langspec_lora.languages import LanguageTable, check_ranks
-from langspec_lora.lora import draw_a
+from langspec_lora.lora import draw_a, set_principal
 from langspec_lora.naming import some_of
-from langspec_lora.sites import DIRECTION, SHARED
+from langspec_lora.sites import DIRECTION, PRINCIPAL, SHARED, Site
 
 
 def add_languages(
-    adapters: Adapters, new: LanguageTable, init: str, seed: int, directions: Iterable[tuple[str, str]] = ()
+    adapters: Adapters,
+    new: LanguageTable,
+    init: str,
+    seed: int,
+    directions: Iterable[tuple[str, str]] = (),
+    base: Mapping[str, Tensor] | None = None,
 ) -> Adapters:
     """Adds new adapters: A drawn, B zero, nothing pruned, so that they have no effect until they are trained.
 
@@ -32,6 +37,7 @@ def add_languages(
         init: how A is drawn, see :func:`~langspec_lora.lora.draw_a`.
         seed: seed of the random numbers.
         directions: the directions to add, if adapters belong to directions.
+        base: entries of the base model; needed for the principal start.
 
     Raises:
         UserError: a language or direction has an adapter already, a rank is too large, the seed is invalid, or groups
@@ -48,8 +54,10 @@ def add_languages(
     check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(a: Tensor) -> None:
+    def draw(site: Site, a: Tensor) -> None:
         draw_a(a, init, generator)
+        if init == PRINCIPAL and base is not None:
+            set_principal(a, base[f"{site.path}.weight"], (len(a),), adapters.features)
 
     return _rearranged(adapters, joined, [adapters], draw)
 
@@ -125,7 +133,7 @@ def _rearranged(
     adapters: Adapters,
     languages: LanguageTable,
     sets: Sequence[Adapters],
-    draw: Callable[[Tensor], None] | None = None,
+    draw: Callable[[Site, Tensor], None] | None = None,
 ) -> Adapters:
     """Adapters of other keys: those of the first set that has them, or else new ones.
 
@@ -150,7 +158,7 @@ def _rearranged(
                 continue
             assert draw is not None
             drawn = torch.empty(rank, a.size(1))
-            draw(drawn)
+            draw(site, drawn)
             parts.append(
                 [drawn.to(a.dtype), b.new_zeros(rank, b.size(1)), torch.ones(rank, b.size(1), dtype=torch.uint8)]
             )

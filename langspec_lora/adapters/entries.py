@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import Namespace
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.keys import keys_of
 from langspec_lora.languages import LanguageTable, languages_from_json, languages_to_json
+from langspec_lora.scaling import SCALINGS, Scaling, is_alpha
 from langspec_lora.sites import linear_size
 
 
@@ -29,6 +31,8 @@ def adapter_shapes(args: Namespace, config: AdapterConfig) -> dict[str, tuple[in
     }
     if mixed := len(config.mixed_layers):
         shapes |= {MIXTURE_LOGITS: (mixed, 2), MIXTURE_RATE: (1,)}
+    if config.scaling is not None:
+        shapes[SCALING] = tuple(scaling_entry(config.scaling).shape)
     for site in config.sites:
         try:
             width_in, width_out = linear_size(args, site)
@@ -69,13 +73,17 @@ MASK_EPOCH = "adapters.mask_epoch"
 BASE = "adapters.base"
 
 
+SCALING = "adapters.scaling"
+"""Only where the products of the adapters are scaled."""
+
+
 MIXTURE_LOGITS, MIXTURE_RATE = "adapters.routing.mixture.logits", "adapters.routing.mixture.rate"
 MIXTURE = (MIXTURE_LOGITS, MIXTURE_RATE)
 
 
 def is_adapter_entry(name: str) -> bool:
     """Whether an entry of a model's state belongs to the adapters."""
-    return name in (MANIFEST, MASK_EPOCH, BASE, *MIXTURE) or MATRIX_ENTRY.search(name) is not None
+    return name in (MANIFEST, MASK_EPOCH, BASE, SCALING, *MIXTURE) or MATRIX_ENTRY.search(name) is not None
 
 
 def is_fast_path_copy(name: str) -> bool:
@@ -107,3 +115,26 @@ def read_manifest(manifest: Tensor) -> LanguageTable:
     except (TypeError, ValueError) as error:
         damage = f"the checkpoint's {MANIFEST} is damaged ({error})"
         raise UserError(f"{damage}; download the file again") from error
+
+
+def scaling_entry(scaling: Scaling) -> Tensor:
+    """A scaling as the UTF-8 bytes of a JSON text, int64, ``(bytes,)``, which half precision does not round."""
+    return torch.tensor(list(json.dumps({"alpha": scaling.alpha, "by": scaling.by}).encode("utf-8")))
+
+
+def read_scaling(state: Mapping[str, Tensor]) -> Scaling | None:
+    """The scaling of a model's state; None if the products of its adapters are not scaled.
+
+    Raises:
+        UserError: the entry is damaged.
+    """
+    if SCALING not in state:
+        return None
+    try:
+        held = json.loads(bytes(state[SCALING].flatten().tolist()).decode("utf-8"))
+        alpha, by = float(held["alpha"]), held["by"]
+        if by not in SCALINGS or not is_alpha(alpha):
+            raise ValueError("not a scaling")
+        return Scaling(alpha, by)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"the checkpoint's {SCALING} is damaged ({error}); download the file again") from error

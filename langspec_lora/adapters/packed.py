@@ -16,10 +16,12 @@ from langspec_lora.adapters.entries import (
     MIXTURE_RATE,
     language_manifest,
     read_manifest,
+    read_scaling,
 )
 from langspec_lora.config import AdapterConfig
 from langspec_lora.keys import Keys, PackedLayout, key_names, keys_of, kind_of_key
 from langspec_lora.languages import LanguageTable
+from langspec_lora.lora import row_factors, times
 from langspec_lora.sites import SIDES, Site
 
 
@@ -43,7 +45,7 @@ class PackedMatrices(NamedTuple):
 
     Attributes:
         a: ``(R, f_in)``.
-        b: ``(R, f_out)``.
+        b: ``(R, f_out)``, with any scaling of the training in it.
         mask: uint8, ``(R, f_out)``: 1 for entries of ``b`` that are kept, 0 for pruned entries.
     """
 
@@ -159,23 +161,27 @@ class Adapters:
 
 
 def adapters_of(state: Mapping[str, Tensor], config: AdapterConfig) -> Adapters:
-    """The adapters in a model's state.
+    """The adapters in a model's state; a scaling of their products is multiplied into B.
 
     Args:
         state: the model's entries by name, with all entries of its adapters.
         config: which adapters the model has.
 
     Raises:
-        UserError: the manifest of the languages is damaged.
+        UserError: the manifest of the languages, or the scaling, is damaged.
     """
+    languages = read_manifest(state[MANIFEST])
     packed = {
         site: PackedMatrices(*(state[f"{site.path}.lora_{part}"] for part in ("A", "B", "mask")))
         for site in config.sites
     }
+    if (scaling := read_scaling(state)) is not None:
+        for site, part in packed.items():
+            factors = row_factors(scaling, keys_of(languages, config.side(site)).ranks)
+            packed[site] = part._replace(b=times(part.b, factors))
     sides = {stack: settings.sides for stack, settings in config.stacks.items()}
     mixture = {}
     if config.mixed_layers:
         logits = state[MIXTURE_LOGITS].float() * state[MIXTURE_RATE].float()
         mixture = dict(zip(config.mixed_layers, logits, strict=True))
-    languages = read_manifest(state[MANIFEST])
     return Adapters(languages, sides, config.dim, config.start, packed, int(state[MASK_EPOCH].flatten()[0]), mixture)

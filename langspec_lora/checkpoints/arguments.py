@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 from langspec_lora.checkpoints.outline import Outline
-from langspec_lora.config import AdapterConfig, pruning_from_args
+from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.languages import LanguageTable, check_name, languages_from_json
 from langspec_lora.pruning.choices import PruningSettings
+from langspec_lora.pruning_flags import pruning_from_args
 
 TOKEN_ORDER = "dictionary_langs"
 """The argument of our checkpoints that names the languages in the order of their tokens in the vocabulary.

@@ -96,6 +96,8 @@ def adapted_arguments(base: Namespace, adapters: Adapters, settings: Mapping[str
     args.task = "translation_multi_simple_epoch_lora"
     args.add_lora, args.freeze_original_parameters, args.language_num = True, True, None
     args.dim, args.start_idx = adapters.dim, adapters.start
+    args.lora_dropout = AdapterFlags.lora_dropout  # it is of the training
+    args.lora_alpha = args.lora_scaling = None  # B has the scaling in it
     args.weight_learning, args.weight_learning_lr = False, None  # the sides below say which layers learn
     args.adapter_key = adapters.key if adapters.key in ADAPTER_KEYS else LANGUAGE  # or the sides below say more
     # Only appended: a dictionary without language tokens gets them in the order of this list.

@@ -16,9 +16,11 @@ from langspec_lora.checkpoints.arguments import pruning_from_stored
 from langspec_lora.checkpoints.optimizer_state import check_optimizer_state
 from langspec_lora.checkpoints.outline import Outline, read_outline
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
-from langspec_lora.config import freezes_base, pruning_from_args
+from langspec_lora.config import freezes_base
 from langspec_lora.errors import UserError, printable
 from langspec_lora.parts import trained_parts
+from langspec_lora.pruning_flags import pruning_from_args
+from langspec_lora.scaling import scaling_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ def _differences(args: Namespace, outline: Outline, history: Mapping[str, Any]) 
         yield "--fp16-no-flatten-grads", str(getattr(was, flattens, False)), str(getattr(args, flattens, False))
     if not (hasattr(was, "add_lora") and hasattr(args, "add_lora")):
         return
+    if scaling_of(was) != scaling_of(args):
+        yield "the scaling", str(scaling_of(was) or "none"), str(scaling_of(args) or "none")
     if freezes_base(was) != freezes_base(args):
         yield "--freeze-original-parameters", str(freezes_base(was)), str(freezes_base(args))
     elif trained_parts(was) != trained_parts(args):

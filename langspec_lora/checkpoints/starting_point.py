@@ -11,6 +11,7 @@ from langspec_lora.checkpoints.arguments import stored_config
 from langspec_lora.checkpoints.outline import read_outline
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
+from langspec_lora.sites import PRINCIPAL
 
 
 def starting_checkpoint(args: Namespace) -> tuple[str, bool] | None:
@@ -44,8 +45,14 @@ def check_start_flags(args: Namespace) -> None:
     """Refuses a training command with contradictory flags for its starting point.
 
     Raises:
-        UserError: ``--finetune-from-model`` is combined with flags that fairseq does not accept with it.
+        UserError: ``--finetune-from-model`` is combined with flags that fairseq does not accept with it, or
+            ``--lora-init principal`` lacks a base.
     """
+    if getattr(args, "add_lora", False) and args.lora_init == PRINCIPAL and starting_checkpoint(args) is None:
+        raise UserError(
+            f"--lora-init {PRINCIPAL} starts A in the principal directions of the base, but this training has none; "
+            "give it as --finetune-from-model"
+        )
     resets = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
     others = [f"--{name.replace('_', '-')}" for name in resets if getattr(args, name)]
     if args.restore_file != "checkpoint_last.pt":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from langspec_lora.adapters.adapter_folder import AdapterFile, read_adapter_file
 from langspec_lora.adapters.checks import check_adapters_are_whole, check_agreement, check_shapes, check_values
-from langspec_lora.adapters.entries import MANIFEST, adapter_shapes, base_of, is_adapter_entry
+from langspec_lora.adapters.entries import MANIFEST, adapter_shapes, base_of, is_adapter_entry, read_scaling
 from langspec_lora.adapters.packed import Adapters, adapters_of
 from langspec_lora.checkpoints.arguments import model_settings, stored_config
 from langspec_lora.checkpoints.assembly import adapted_checkpoint
@@ -200,4 +200,9 @@ def checked_adapters(state: Mapping[str, Tensor], args: Namespace, label: str) -
     check_shapes(shapes, expected, label)
     check_values(found, label)
     check_agreement(found[MANIFEST], config.languages, label)
+    if (held := read_scaling(found)) != config.scaling:
+        raise UserError(
+            f"{label} is damaged: its adapters were trained with {held or 'no scaling'}, but its training with "
+            f"{config.scaling or 'none'}; download the file again"
+        )
     return adapters_of(found, config)

@@ -16,6 +16,7 @@ from langspec_lora.languages import DEFAULT_RANKS, LEVELS, PAPER_RESOURCES, Lang
 from langspec_lora.naming import some_of
 from langspec_lora.notes import show
 from langspec_lora.resources import read_groups, read_resources
+from langspec_lora.scaling import scaling_of
 from langspec_lora.sites import SHARED
 from langspec_lora.values import content_of, names_of
 
@@ -87,14 +88,17 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError("--lang-groups is for adapters that belong to groups, and these do not; leave it out")
             new = with_groups(new, groups, f"--lang-groups {args.lang_groups}")
     init = stored.settings.get("lora_init") or "rank"
-    adapters = add_languages(stored.adapters, new, init, args.seed, directions)
+    adapters = add_languages(stored.adapters, new, init, args.seed, directions, stored.base)
     stored.write(adapters, args.out)
     show(f"written: {args.out}")
     langs = some_of(adapters.languages.names, ",")
     if adapters.key == SHARED:
         show(f"all languages share one adapter: train it with --finetune-from-model {args.out} --langs {langs}")
         return 0
-    show(f"train them with --finetune-from-model {args.out} --langs {langs} --train-languages {some_of(names, ',')}")
+    scaling = scaling_of(stored.args)  # which is in B now
+    more = f" {scaling}" if scaling else ""
+    trains = f"--train-languages {some_of(names, ',')}{more}"
+    show(f"train them with --finetune-from-model {args.out} --langs {langs} {trains}")
     if "…" in langs:
         show(f"langspec-lora inspect {args.out} lists all languages in the order of --langs")
     return 0

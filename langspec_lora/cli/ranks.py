@@ -21,6 +21,7 @@ EXAMPLE = "--budget 15.4M --langs en,fr,it,de,nl,zh,ja,ko,oc,or,sd,wo --dim 1024
 _LEFT_OUT = (
     *("add_lora", "freeze_original_parameters", "train_parts", "train_languages", "adapter_key", "shared_rank"),
     *("save_adapters_only", "language_num", "lora_init"),
+    *("lora_alpha", "lora_scaling", "lora_dropout"),
 )
 
 

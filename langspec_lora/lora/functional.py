@@ -27,10 +27,11 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
     * input ``(time, batch, d_in)``, weight ``(d_out, d_in)``, bias ``(d_out,)`` or None;
     * A ``(R, f_in)`` and B ``(R, f_out)``, where ``f`` is the width of the slice, or ``d``;
     * rows, foreign: see :class:`langspec_lora.lora.routing.Selection`;
-    * part: the slice of features that ``A`` reads and ``B`` adds to, or None for all.
+    * part: the slice of features that ``A`` reads and ``B`` adds to, or None for all;
+    * dropped: what ``A`` reads instead of these features of the input, ``(time, batch, f_in)``, or None.
 
     Returns ``(time · batch, d_out)``. It is flat because fairseq's attention writes into it, which autograd forbids for
-    a view that a function returns. Differentiable once, with respect to input, weight, bias, A and B.
+    a view that a function returns. Differentiable once, with respect to input, weight, bias, A, B and dropped.
     """
 
     @staticmethod
@@ -44,43 +45,51 @@ class LanguageSpecificLinearFunction(torch.autograd.Function):
         rows: Tensor | None,
         foreign: Tensor | None,
         part: slice | None,
+        dropped: Tensor | None,
     ) -> Tensor:
         """Computes the layer; see the class."""
         dtype = compute_type(input)
         x = input.to(dtype)
         output = F.linear(x.flatten(0, 1), weight.to(dtype), None if bias is None else bias.to(dtype))
-        hidden = _into_rank(_part(x, part), _rows(a, rows, dtype), foreign)
+        read = _part(x, part) if dropped is None else dropped.to(dtype)
+        hidden = _into_rank(read, _rows(a, rows, dtype), foreign)
         _add_product(_part(output.view(*x.shape[:2], -1), part), hidden, _rows(b, rows, dtype))
         ctx.part, ctx.shape, ctx.input_type = part, x.shape, input.dtype
-        needs_x = ctx.needs_input_grad[1] or ctx.needs_input_grad[3]
-        ctx.save_for_backward(x if needs_x else None, hidden, weight, a, b, rows, foreign)
+        needs_x = ctx.needs_input_grad[1] or (ctx.needs_input_grad[3] and dropped is None)
+        ctx.save_for_backward(x if needs_x else None, hidden, weight, a, b, rows, foreign, dropped)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments of :meth:`forward`; ``grad`` is ``(time · batch, d_out)``."""
-        x, hidden, weight, a, b, rows, foreign = ctx.saved_tensors
+        x, hidden, weight, a, b, rows, foreign, dropped = ctx.saved_tensors
         grad = grad.reshape(ctx.shape[0], ctx.shape[1], -1)
-        needs_input, needs_weight, needs_bias, needs_a, needs_b, *_ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias, needs_a, needs_b, *_, needs_dropped = ctx.needs_input_grad
         dtype = grad.dtype
         grad_part = _part(grad, ctx.part)
-        grad_input = grad_weight = grad_bias = grad_a = grad_b = None
+        grad_input = grad_weight = grad_bias = grad_a = grad_b = grad_dropped = None
         if needs_b:
             grad_b = _to_packed(_outer(hidden, grad_part, rows), b, rows)
-        if needs_input or needs_a:
+        if needs_input or needs_a or needs_dropped:
             grad_hidden = _into_rank(grad_part, _rows(b, rows, dtype), foreign)
         if needs_a:
-            grad_a = _to_packed(_outer(grad_hidden, _part(x, ctx.part), rows), a, rows)
+            read = _part(x, ctx.part) if dropped is None else dropped.to(dtype)
+            grad_a = _to_packed(_outer(grad_hidden, read, rows), a, rows)
         if needs_input:
             grad_input = grad.matmul(weight.to(dtype))
-            _add_product(_part(grad_input, ctx.part), grad_hidden, _rows(a, rows, dtype))
+            if dropped is None:
+                _add_product(_part(grad_input, ctx.part), grad_hidden, _rows(a, rows, dtype))
             grad_input = grad_input.to(ctx.input_type)
         if needs_weight:
             grad_weight = grad.flatten(0, 1).t().mm(x.flatten(0, 1)).to(weight.dtype)
         if needs_bias:
             grad_bias = grad.sum((0, 1)).to(weight.dtype)
-        return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None
+        if needs_dropped:
+            grad_dropped = grad.new_zeros(dropped.shape)
+            _add_product(grad_dropped, grad_hidden, _rows(a, rows, dtype))
+            grad_dropped = grad_dropped.to(dropped.dtype)
+        return grad_input, grad_weight, grad_bias, grad_a, grad_b, None, None, None, grad_dropped
 
 
 def reference(

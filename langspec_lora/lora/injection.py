@@ -13,6 +13,7 @@ from langspec_lora.lora.linear import LanguageSpecificLinear
 from langspec_lora.lora.merging import merged_weight
 from langspec_lora.lora.mixture import SideMixture
 from langspec_lora.lora.routing import LanguageRouting
+from langspec_lora.scaling import Scaling
 from langspec_lora.sites import LEARNED
 
 
@@ -27,6 +28,8 @@ def inject(
     layer_of: Callable[[str], Hashable] = lambda path: path,
     layers: Sequence[Hashable] = (),
     rate: float = 1.0,
+    scaling: Scaling | None = None,
+    dropout: float = 0.0,
 ) -> LanguageRouting:
     """Adds an adapter for every language, or every other key, to linears of a model, in place.
 
@@ -51,6 +54,8 @@ def inject(
             source and target.
         layers: these layers, in the order of the mixture's rows; by default as they first appear in ``sides``.
         rate: how fast these weights learn, see :class:`~langspec_lora.lora.mixture.SideMixture`.
+        scaling: what the adapters' products are multiplied by; None for no factor.
+        dropout: in training, the share of the entries that A reads which are zero.
 
     Returns:
         The routing of the model; pass the languages of every batch to its ``set_batch``. The weights of source and
@@ -72,12 +77,12 @@ def inject(
     mixed = dict.fromkeys(layer_of(path) for path, side in sides.items() if side == LEARNED)
     layers = [layer for layer in layers if layer in mixed] or list(mixed)
     place_of = {_module(model, path): layers.index(layer_of(path)) for path, side in sides.items() if side == LEARNED}
-    routing = LanguageRouting(layout, SideMixture(len(layers), rate) if layers else None)
+    routing = LanguageRouting(layout, SideMixture(len(layers), rate) if layers else None, scaling)
     _replace(
         model,
         {
             linear: LanguageSpecificLinear(
-                cast(nn.Linear, linear), routing, side, dim, start, init, place_of.get(linear)
+                cast(nn.Linear, linear), routing, side, dim, start, init, place_of.get(linear), dropout
             )
             for linear, side in side_of.items()
         },

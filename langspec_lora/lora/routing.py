@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from langspec_lora.errors import UserError
 from langspec_lora.keys import KeyLayout, PackedLayout
+from langspec_lora.lora.factors import row_factors
 from langspec_lora.lora.mixture import SideMixture
+from langspec_lora.scaling import Scaling
 from langspec_lora.sites import DIRECTION, LEARNED, SHARED, SOURCE, TARGET
 
 DENSE_ROWS = 128
@@ -93,15 +95,17 @@ class LanguageRouting(nn.Module):
     Args:
         layout: the keys of the model's adapters and their rows.
         mixture: the weights of the layers that mix the adapters of source and target, or None.
+        scaling: what the adapters' products are multiplied by; None for no factor.
     """
 
     key_table: Tensor
     direction_table: Tensor
     model_id: Tensor
 
-    def __init__(self, layout: KeyLayout, mixture: SideMixture | None = None) -> None:
+    def __init__(self, layout: KeyLayout, mixture: SideMixture | None = None, scaling: Scaling | None = None) -> None:
         super().__init__()
-        self.layout, self.mixture = layout, mixture
+        self.layout, self.mixture, self.scaling = layout, mixture, scaling
+        self._factors: dict[tuple, Tensor] = {}
         self._weights: tuple[tuple, Tensor] | None = None
         self.current: Languages | None = None
         self._selections: dict[tuple[str, int], Selection] = {}
@@ -207,6 +211,23 @@ class LanguageRouting(nn.Module):
             weights = self.mixture.weights().repeat_interleave(half, 1).unsqueeze(-1)  # (layers, R, 1)
             self._weights = state, weights
         return self._weights[1][layer]
+
+    def factors(self, side: str, b: Tensor) -> Tensor | None:
+        """What the scaling multiplies each packed row of B by, ``(R, 1)``; None if there is no scaling.
+
+        It is in single precision or better. No buffer holds it, because half precision would round that.
+
+        Args:
+            side: what selects the adapter.
+            b: the packed B.
+        """
+        if self.scaling is None:
+            return None
+        key = side, b.device, b.dtype
+        if key not in self._factors:
+            dtype = torch.promote_types(b.dtype, torch.float32)
+            self._factors[key] = row_factors(self.scaling, self.layout.packed[side].ranks).to(b.device, dtype)
+        return self._factors[key]
 
     def _keys(self, side: str) -> Tensor:
         """The keys of each sentence, ``(batch, 1 or 2)``; the batch is 1 if all have the same."""

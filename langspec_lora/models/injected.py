@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from langspec_lora.adapters.entries import language_manifest
+from langspec_lora.adapters.entries import SCALING, language_manifest, scaling_entry
 from langspec_lora.config import AdapterConfig
 from langspec_lora.errors import UserError
 from langspec_lora.lora import LanguageRouting, LanguageSpecificLinear, MergedWeights
@@ -30,6 +30,7 @@ class InjectedAdapters(nn.Module):
     Attributes:
         manifest: names, levels and ranks of the languages: the UTF-8 bytes of a JSON text, int64.
         mask_epoch: the epoch in which the pruning masks were chosen, 0 for none, int64 ``(1,)``.
+        scaling: what the adapters' products are multiplied by, as the manifest; only there if they are scaled.
     """
 
     manifest: Tensor
@@ -44,6 +45,8 @@ class InjectedAdapters(nn.Module):
         self.linears = dict(linears)  # no ModuleDict: the model's layers register them
         self.register_buffer("manifest", language_manifest(config.languages))
         self.register_buffer("mask_epoch", torch.zeros(1, dtype=torch.int64))
+        if config.scaling is not None:
+            self.register_buffer(SCALING.rpartition(".")[2], scaling_entry(config.scaling))
         self._merged = MergedWeights(self.linears.values())
 
     @property

@@ -67,6 +67,8 @@ def inject_at_sites(
         layer_of=layers.__getitem__,
         layers=config.mixed_layers,
         rate=config.mixture_rate,
+        scaling=config.scaling,
+        dropout=config.dropout,
     )
     return routing, {site: cast(LanguageSpecificLinear, model.get_submodule(site.path)) for site in config.sites}
 

@@ -47,6 +47,11 @@ class Block(NamedTuple):
         return self.parameter.data[self.rows]
 
     @property
+    def scaled(self) -> Tensor:
+        """The entries as they enter the adapter's product, ``(r_l, f)``: those of B with its scaling."""
+        return self.linear.scaled_b(self.rows).detach() if self.part == "B" else self.values
+
+    @property
     def mask(self) -> Tensor:
         """1 for entries that are kept, 0 for pruned entries, ``(r_l, f)``, a view."""
         whole: Tensor = getattr(self.linear, "lora_mask" if self.part == "B" else _A_MASK)

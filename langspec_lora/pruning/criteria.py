@@ -29,8 +29,8 @@ class Known:
 
 
 def magnitude(block: Block, known: Known) -> Tensor:
-    """The absolute value of each entry, ``(r, f)``."""
-    return block.values.float().abs()
+    """The absolute value of each entry, ``(r, f)``, of B with its scaling: what the product has of it."""
+    return block.scaled.float().abs()
 
 
 def random(block: Block, known: Known) -> Tensor:
@@ -45,7 +45,8 @@ def first_order(block: Block, known: Known) -> Tensor:
     """|w|·√E[g²] of each entry, ``(r, f)``: to first order, how much the loss changes if the entry becomes zero.
 
     The saliency is |w·g| (Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 7).
-    The gradient of a single batch is noise, so the root of Adam's running mean of g² stands for |g|.
+    The gradient of a single batch is noise, so the root of Adam's running mean of g² stands for |g|. A scaling of B
+    needs no factor here: it divides w by what it multiplies g by.
     """
     squares = known.squares[block.parameter][block.rows]
     return block.values.float().abs() * squares.float().sqrt()
@@ -53,7 +54,7 @@ def first_order(block: Block, known: Known) -> Tensor:
 
 def component_magnitude(block: Block, known: Known) -> Tensor:
     """The norm of what each component adds to the weight, ``(r, 1)``: ‖b aᵀ‖ = ‖a‖·‖b‖ for its rows of A and B."""
-    a, b = (parameter.data[block.rows].float() for parameter in (block.linear.lora_A, block.linear.lora_B))
+    a, b = block.linear.lora_A.detach()[block.rows].float(), block.linear.scaled_b(block.rows).detach().float()
     return a.norm(dim=1, keepdim=True) * b.norm(dim=1, keepdim=True)
 
 

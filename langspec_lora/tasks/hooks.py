@@ -10,11 +10,12 @@ from pathlib import Path
 from fairseq.distributed import utils as distributed
 
 from langspec_lora.checkpoints.starting_point import starting_checkpoint
-from langspec_lora.config import pruning_from_args, trained_languages
+from langspec_lora.config import trained_languages
 from langspec_lora.hooks import TrainingHook
 from langspec_lora.lora import FrozenKeys, packed_parameters
 from langspec_lora.models.injected import InjectedAdapters
 from langspec_lora.pruning.callback import DenseTraining, GradualPruning
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.tasks.half_precision import HalfPrecision
 from langspec_lora.tasks.learned_directions import LearnedDirections
 from langspec_lora.tasks.present_languages import PresentLanguages

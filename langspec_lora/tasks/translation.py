@@ -21,7 +21,6 @@ from langspec_lora.checkpoints.arguments import TOKEN_ORDER
 from langspec_lora.checkpoints.outdated_arguments import read_outdated_arguments
 from langspec_lora.checkpoints.token_order import TokenOrder, load_with_tokens, token_orders
 from langspec_lora.checkpoints.whole_copies import write_checkpoints_whole
-from langspec_lora.config import pruning_from_args
 from langspec_lora.criterion import LabelSmoothedCrossEntropyCriterion
 from langspec_lora.data.language_ids import LanguageIdDataManager, language_ids, one_language
 from langspec_lora.data.without_tokens import WithoutTokens
@@ -29,6 +28,7 @@ from langspec_lora.errors import UserError, collect_errors, exit_on_user_error
 from langspec_lora.flags import ARGMAX, add_task_flags
 from langspec_lora.models.summary import parameter_summary
 from langspec_lora.models.transformer import LanguageSpecificTransformer, language_specific
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.settings import check_values
 from langspec_lora.tasks.checks.all_checks import check_generation, check_stored_model, check_training, warn
 from langspec_lora.tasks.checks.command import check_source_and_target, is_training, is_training_command

@@ -26,6 +26,13 @@ CASES = {
     "even, slice, pruned": ("even", ("--dim", "6", "--start-idx", "3"), 0.4, 0.9),
     "uneven, whole, pruned": ("uneven", ("--encoder-activation-direction", "tgt_src_tgt_src"), 0.25, 0.7),
     "uneven, slice, dense": ("uneven", ("--dim", "20", "--decoder-activation-direction", "src_tgt_src"), 0.3, 0.0),
+    "uneven, A/r": ("uneven", ("--lora-alpha", "5"), 0.2, 0.0),
+    "even, slice, A/√r, pruned": (
+        "even",
+        ("--dim", "6", "--start-idx", "3", "--lora-alpha", "3", "--lora-scaling", "root"),
+        0.3,
+        0.8,
+    ),
     "unscaled, some sites": (
         "unscaled",
         ("--encoder-lora-layer", "1", "--encoder-lora-position", "q_fc1", "--decoder-lora-position", "crossk_v_fc2"),

@@ -37,6 +37,10 @@ def flags(data: Path, folder: Path, *more: str) -> list[str]:
         (["--fp16"], "with the precision fp32, which its optimizer state depends on, but --fp16 was given"),
         (["--amp"], "with the precision fp32, which its optimizer state depends on, but --amp was given"),
         (["--freeze-original-parameters", "False"], "with --freeze-original-parameters True, which its optimizer"),
+        (
+            ["--lora-alpha", "4"],
+            "with the scaling none, which its optimizer state depends on, but --lora-alpha 4 --lora-scaling rank was",
+        ),
         (["--lr-scheduler", "inverse_sqrt"], "with --lr-scheduler fixed, whose state --lr-scheduler inverse_sqrt"),
         (["--lr-scheduler", "reduce_lr_on_plateau"], "whose state --lr-scheduler reduce_lr_on_plateau cannot use"),
         (["--criterion", "cross_entropy"], "with --criterion label_smoothed_cross_entropy, which its optimizer state"),

@@ -13,7 +13,6 @@ from langspec_lora.config import (
     check_language_number,
     freezes_base,
     has_adapters,
-    pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import SeveralErrors, UserError
@@ -21,6 +20,7 @@ from langspec_lora.flags import add_adapter_flags, add_task_flags, flag_table
 from langspec_lora.languages import languages_from_json, languages_to_json
 from langspec_lora.pruning.choices import PruningSettings
 from langspec_lora.pruning.schedule import PruningSchedule
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.settings import check_values
 from langspec_lora.values import true_or_false
 from tests import toy
@@ -60,6 +60,7 @@ FLAGS = {
     "--save-adapters-only": (None, "BOOL"),
     "--weight-learning": (False, "BOOL"),
     "--weight-learning-lr": (None, "LR"),
+    "--lora-dropout": (0.0, "P"),
     "--directions": ("soft", "{soft,argmax}"),
     "--eval-translations": (0, "N"),
     "--eval-beam": (5, "N"),
@@ -70,6 +71,8 @@ FLAGS = {
     "--adapter-key": ("language", "language|group|direction|shared"),
     "--lang-groups": (None, "FILE"),
     "--shared-rank": (None, "R"),
+    "--lora-alpha": (None, "A"),
+    "--lora-scaling": (None, "rank|root|constant"),
     "--encoder-lora-layer": (None, "0_1_…"),
     "--encoder-lora-position": (None, "q_k_…"),
     "--encoder-activation-direction": (None, "src_…_tgt"),
@@ -79,7 +82,7 @@ FLAGS = {
     "--language-num": (None, "N"),
     "--dim": (0, "D"),
     "--start-idx": (0, "S"),
-    "--lora-init": ("rank", "rank|standard"),
+    "--lora-init": ("rank", "rank|standard|principal"),
     "--base-checkpoint": (None, "FILE"),
     "--pruning": (False, "BOOL"),
     "--pruning-t1": (2, "EPOCH"),
@@ -98,7 +101,7 @@ FLAGS = {
 KINDS = {
     "True or False": [flag for flag, (_, value) in FLAGS.items() if value == "BOOL"],
     "a whole number": [flag for flag, (_, value) in FLAGS.items() if value in ("R", "N", "D", "S", "EPOCH", "EPOCHS")],
-    "a number": ["--target-pruning-ratio"],
+    "a number": [flag for flag, (_, value) in FLAGS.items() if value in ("A", "P")],
 }
 
 

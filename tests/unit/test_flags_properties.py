@@ -19,13 +19,14 @@ from langspec_lora.config import (
     check_language_number,
     freezes_base,
     has_adapters,
-    pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import UserError
 from langspec_lora.flags import AbsentFlag, AdapterFlags, BaseFlag, PruningFlags
 from langspec_lora.generation import BatchLimits, GenerationSettings
 from langspec_lora.languages import PAPER_LEVELS, LanguageTable, languages_from_json, languages_to_json
+from langspec_lora.pruning_flags import pruning_from_args
+from langspec_lora.scaling import SCALINGS
 from langspec_lora.settings import add_flags, check_values, given_flags, read_flags
 from langspec_lora.sites import POSITIONS, SIDES
 from langspec_lora.values import content_of, names_of, read_strictly
@@ -159,6 +160,7 @@ def adapter_flags() -> st.SearchStrategy[dict]:
         stacks[f"{stack}_lora_position"] = st.none() | positions.map("_".join)
         stacks[f"{stack}_activation_direction"] = st.none() | sides.map("_".join)
     numbers = {"dim": st.integers(0, 4), "high_rank": st.integers(1, 9), "low_rank": st.integers(1, 9)}
+    numbers |= {"lora_alpha": st.none() | st.floats(1e-4, 1e4), "lora_scaling": st.sampled_from((None, *SCALINGS))}
     return st.fixed_dictionaries({**stacks, **numbers, "lora_init": st.sampled_from(("rank", "standard"))})
 
 

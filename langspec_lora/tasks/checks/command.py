@@ -12,12 +12,12 @@ from langspec_lora.config import (
     check_adapter_flags,
     freezes_base,
     has_adapters,
-    pruning_from_args,
     trained_languages,
 )
 from langspec_lora.errors import UserError, collect_errors
 from langspec_lora.flags import SOFT, AdapterFlags, BaseFlag, PruningFlags, ScoreFlags
 from langspec_lora.parts import trained_parts
+from langspec_lora.pruning_flags import pruning_from_args
 from langspec_lora.tasks.checks.generation_flags import unused_search_flags
 from langspec_lora.tasks.checks.language_tokens import language_token_mismatches, unused_language_token_flags
 from langspec_lora.tasks.checks.pruning_choices import check_criterion, pruning_that_leaves_nothing

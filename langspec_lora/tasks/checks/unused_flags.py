@@ -76,6 +76,7 @@ def unused_flags(args: Namespace, config: AdapterConfig | None) -> list[str]:
         return [
             *found,
             *_unused_learning(args, config),
+            *_unused_scaling(args),
             *_unused_positions(args, config),
             *_unused_ranks(args, config),
             *_unused_levels(args, config),
@@ -154,6 +155,12 @@ def _unused_learning(args: Namespace, config: AdapterConfig) -> list[str]:
         elif getattr(args, "optimizer", "adam") != "adam":
             found.append(f"{text}: only with --optimizer adam is this the learning rate; here it is another")
     return found
+
+
+def _unused_scaling(args: Namespace) -> list[str]:
+    if getattr(args, "lora_alpha", None) is not None:
+        return []
+    return [f"{text}: no effect without --lora-alpha" for text in _given(args, {"lora_scaling": None}).values()]
 
 
 def _shared_rank(args: Namespace) -> Iterable[str]:
