@@ -23,11 +23,13 @@ class Base:
         checkpoint: a word with the path of a checkpoint; empty if ``flags`` are given.
         flags: flags of ``fairseq-train``, beginning with the data.
         epoch: which checkpoint of that training is taken, ``last`` or ``best``.
+        threads: threads of that training; None for as many as each step has.
     """
 
     checkpoint: str = ""
     flags: Words = ()
     epoch: str = LAST
+    threads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _KEYS = (
     *("variants", "evaluate", "report", "compare-with", "threads"),
 )
 _REQUIRED = ("data", "base", "train", "seeds", "variants", "evaluate")
-_BASE_KEYS = ("train", "epoch", "checkpoint")
+_BASE_KEYS = ("train", "epoch", "threads", "checkpoint")
 _VARIANT_KEYS = ("flags", "learning-rates", "epoch")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
 _TEXTS = ("title", "train", "evaluate", "report", "choose", "choose-by", "epoch", "threads")
@@ -108,7 +108,6 @@ class _Reader:
         epoch = self.one_of("epoch", self.content.get("epoch", LAST), (LAST, BEST))
         variants = self.variants(rates, epoch)
         names = [BASE, *(variant.name for variant in variants)]
-        threads = self.content.get("threads")
         return Recipe(
             path=self.path,
             title=self.content.get("title", self.path.stem),
@@ -123,7 +122,7 @@ class _Reader:
             evaluate=self.words("evaluate"),
             report=self.words("report"),
             compare_with=self.compared(names),
-            threads=None if threads is None else self.attempt(lambda: _positive(threads, "threads"), 1),
+            threads=self.threads(self.content, "threads"),
         )
 
     def attempt(self, compute: Callable[[], Value], otherwise: Value) -> Value:
@@ -133,6 +132,10 @@ class _Reader:
         except UserError as error:
             self.note(str(error))
             return otherwise
+
+    def threads(self, found: Mapping[str, Any], where: str) -> int | None:
+        """A number of threads, if one is given."""
+        return self.attempt(lambda: _positive(found["threads"], where), 1) if "threads" in found else None
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         """A part of the recipe that maps names."""
@@ -209,14 +212,16 @@ class _Reader:
         if ("train" in found) == ("checkpoint" in found):
             self.note("base needs either 'train', the flags of its training, or 'checkpoint', a file")
         if "checkpoint" in found:
-            if "epoch" in found:
-                self.note("base: epoch belongs to 'train', but a checkpoint is given; leave it out")
+            for key in ("epoch", "threads"):
+                if key in found:
+                    self.note(f"base: {key} belongs to 'train', but a checkpoint is given; leave it out")
             words = self.split(found["checkpoint"], "base: checkpoint")
             if len(words) != 1:
                 self.note("base: checkpoint must be one file")
             return Base(checkpoint=words[0] if words else "")
         epoch = self.one_of("base: epoch", found.get("epoch", LAST), (LAST, BEST))
-        return Base(flags=self.split(found.get("train", ""), "base: train"), epoch=epoch)
+        flags = self.split(found.get("train", ""), "base: train")
+        return Base(flags=flags, epoch=epoch, threads=self.threads(found, "base: threads"))
 
     def seeds(self) -> list[int]:
         """The seeds."""

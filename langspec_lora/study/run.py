@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.study.recipe import BASE
 from langspec_lora.study.state import Study, refuse_outdated
 from langspec_lora.study.steps import Step, command_text
 
@@ -56,7 +57,7 @@ class Runner:
         self.free = list(places)
         self.running: dict[str, Running] = {}
         self.failed: dict[str, str] = {}
-        self._threads = study.recipe.threads or max(1, (os.cpu_count() or 1) // len(places))
+        self._threads = max(1, (os.cpu_count() or 1) // len(places))
 
     def run(self, only: str | None = None) -> None:
         """Runs all steps that are missing, or one.
@@ -100,8 +101,10 @@ class Runner:
         log = records.log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        if self.study.recipe.threads or "OMP_NUM_THREADS" not in environment:
-            environment["OMP_NUM_THREADS"] = str(self._threads)
+        given = self.study.recipe.base.threads if step.kind == BASE else None
+        given = given or self.study.recipe.threads
+        if given or "OMP_NUM_THREADS" not in environment:
+            environment["OMP_NUM_THREADS"] = str(given or self._threads)
         if gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpus
         with log.open("a", encoding="utf-8") as file:

@@ -103,13 +103,26 @@ def test_each_place_has_its_gpus(workshop: Workshop) -> None:
     assert set((workshop.folder / "gpus").read_text().split()) == {"0,1", "2,3"}
 
 
-@pytest.mark.parametrize("threads", [None, 3])
-def test_threads_are_those_of_the_recipe_or_a_share_of_the_cores(workshop: Workshop, threads, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("own", "base", "threads"),
+    [(None, None, ["2", "2"]), (3, None, ["3", "3"]), (3, 5, ["3", "5"]), (None, 5, ["2", "5"])],
+)
+def test_threads_are_those_of_the_recipe_or_a_share_of_the_cores(workshop, own, base, threads, monkeypatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    if threads:
-        workshop.change("compare-with", f"threads: {threads}\ncompare-with")
-    assert Runner(workshop.study(), [None] * 4, Watcher())._threads == (threads or 2)
+    if own:
+        workshop.change("compare-with", f"threads: {own}\ncompare-with")
+    if base:
+        workshop.change("base:\n", f"base:\n  threads: {base}\n")
+    for name in ("fairseq-train", "langspec-lora"):
+        program = workshop.folder / "bin" / name
+        note = "import os; (here / 'threads').open('a').write(os.environ['OMP_NUM_THREADS'] + '\\n')"
+        program.write_text(program.read_text().replace("words = ", f"{note}\nwords = "))
+    study = workshop.study()
+    study.write()
+    for name in ("data-toy", "base"):
+        Runner(study, [None] * 4, Watcher()).run(name)
+    assert (workshop.folder / "threads").read_text().split() == threads
 
 
 @pytest.mark.parametrize(
