@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from langspec_lora.errors import UserError
-from langspec_lora.files import below, whole_files, whole_folder
+from langspec_lora.files import below, link_file, whole_files, whole_folder
 
 NAMES = ("config.json", "model.bin", "vocab.json")
 
@@ -86,3 +89,22 @@ def test_link_in_a_folder_may_lead_elsewhere(tmp_path) -> None:
     (tmp_path / "folder" / "link").symlink_to("../blob")
     assert below(tmp_path / "folder", "link").read_text() == "content"
     assert below(tmp_path, "folder/link") == tmp_path / "folder" / "link"
+
+
+def test_a_link_is_relative_and_replaces_a_link_only(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+        (tmp_path / "made" / name / "model.pt").write_text(name)
+    link = tmp_path / "links" / "model.pt"
+    for name in ("one", "two"):
+        link_file(link, tmp_path / "made" / name / "model.pt")
+        assert link.read_text() == name
+    assert not Path(os.readlink(link)).is_absolute()
+    mine = tmp_path / "links" / "mine.pt"
+    mine.write_text("mine")
+    link_file(mine, tmp_path / "made" / "one" / "model.pt")
+    assert mine.read_text() == "mine"
+    assert {path.name for path in (tmp_path / "links").iterdir()} == {"model.pt", "mine.pt"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        link_file(tmp_path / "file" / "x", link)

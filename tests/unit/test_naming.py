@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langspec_lora.naming import some_of
+from langspec_lora.naming import did_you_mean, some_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,10 @@ def test_long_lists_show_the_first_the_last_and_the_number(count, expected) -> N
 
 def test_lists_of_up_to_24_names_are_whole() -> None:
     assert some_of(range(24)) == ", ".join(map(str, range(24)))
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("sedes", "did you mean seeds? "), ("xyz", ""), ("seed", "did you mean seeds? ")]
+)
+def test_the_nearest_known_name_is_offered(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["variants", "seeds", "data"]) == hint
