@@ -231,6 +231,7 @@ def _run(study: Study, metric: str, places: Sequence[str | None], step: str | No
     from rich.console import Console
 
     from langspec_lora.study.board import Board, ScreenWatcher
+    from langspec_lora.study.checks import check_trainings
     from langspec_lora.study.run import Runner
     from langspec_lora.study.summary import PAGE, write
 
@@ -242,7 +243,7 @@ def _run(study: Study, metric: str, places: Sequence[str | None], step: str | No
         if missing and step not in study.done:
             raise UserError(f"--step {step} needs {some_of(missing)}, which has not run")
     with ScreenWatcher(Board(study, metric), Console(markup=False)) as watcher:
-        Runner(study, places, watcher).run(step)
+        Runner(study, places, watcher, lambda: check_trainings(study.plan)).run(step)
     if step is None or study.done.issuperset(steps):
         text = write(study, metric)
         if step is None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +50,18 @@ class Runner:
         study: the study.
         places: for each step that can run at the same time what its ``CUDA_VISIBLE_DEVICES`` is, None for no change.
         watcher: is told what happens.
+        check: called once, when the data are there and before the first training.
     """
 
-    def __init__(self, study: Study, places: Sequence[str | None], watcher: Watcher) -> None:
-        self.study, self.watcher = study, watcher
+    def __init__(
+        self,
+        study: Study,
+        places: Sequence[str | None],
+        watcher: Watcher,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.study, self.watcher, self._check = study, watcher, check
+        self._checked = False
         self.free = list(places)
         self.running: dict[str, Running] = {}
         self.failed: dict[str, str] = {}
@@ -91,9 +99,16 @@ class Runner:
                 return
             if step.name in self.running or step.name in self.failed or only not in (None, step.name):
                 continue
+            if step.kind != "data" and not self._checked and self._data_is_there():
+                self._checked = True
+                self._check()
             gpus = self.free.pop(0)
             self.running[step.name] = Running(step, self._start(step, gpus), gpus)
             self.watcher.began(self, step)
+
+    def _data_is_there(self) -> bool:
+        steps = self.study.plan.steps.values()
+        return all(step.name in self.study.done for step in steps if step.kind == "data")
 
     def _start(self, step: Step, gpus: str | None) -> subprocess.Popen:
         records = self.study.records

@@ -344,3 +344,22 @@ def test_how_long_a_step_took_and_its_memory_are_known(workshop: Workshop) -> No
     assert 0 < record["seconds"] <= time.monotonic() - began
     assert 1e6 < record["memory"] < 1e9  # bytes of a Python that does nothing
     assert record["attempts"] == 1
+
+
+def test_all_trainings_are_checked_once_the_data_is_there_and_before_the_first(workshop: Workshop) -> None:
+    study = workshop.study()
+    study.write()
+    seen: list[list[str]] = []
+    Runner(study, [None] * 2, Watcher(), lambda: seen.append(workshop.ran())).run()
+    assert [[line.split()[1] for line in lines] for lines in seen] == [["make-example"]]
+
+
+def test_a_mistake_that_is_found_then_ends_the_study(workshop: Workshop) -> None:
+    def refuse() -> None:
+        raise UserError("variant full: --x is wrong")
+
+    study = workshop.study()
+    study.write()
+    with pytest.raises(UserError, match="--x is wrong"):
+        Runner(study, [None], Watcher(), refuse).run()
+    assert len(workshop.ran()) == 1
