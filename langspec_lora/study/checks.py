@@ -48,7 +48,7 @@ def _check_base(plan: Plan) -> None:
 
 def _check_variant(plan: Plan, variant: Variant) -> None:
     from langspec_lora.config import check_adapter_flags
-    from langspec_lora.tasks.checks.command import check_training_flags
+    from langspec_lora.tasks.checks.all_checks import check_flags_of_training
 
     recipe, label = plan.recipe, f"variant {variant.name}"
     flags = plan.training_flags(variant)
@@ -75,7 +75,7 @@ def _check_variant(plan: Plan, variant: Variant) -> None:
         )
     try:
         if all(folder.exists() for folder in plan.folders.values()):  # files that flags name are there
-            check_training_flags(args)
+            check_flags_of_training(args)
         elif getattr(args, "add_lora", False):
             check_adapter_flags(args)
     except UserError as error:

@@ -114,14 +114,8 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
                 read_outline(start[0])
         compares = flags_are_read and not errors.errors
         with errors.check():
-            check_training_numbers(args)
-            check_optimization(args)
+            config = check_flags_of_training(args)
         with errors.check():
-            check_score_flags(args)
-        with errors.check():
-            check_precision(args)
-        with errors.check():
-            config = _check_model(args)
             if task is not None and config is not None:
                 check_trains(args, config, training_directions(task.data_manager))
             if task is not None and compares:
@@ -134,6 +128,29 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
             _check_data(args, task, with_lengths=not errors.errors)
     if task is not None:
         warn(training_warnings(args, config, training_directions(task.data_manager), start))
+
+
+def check_flags_of_training(args: Namespace) -> AdapterConfig | None:
+    """Checks all of a training's flags that need neither data nor a checkpoint.
+
+    Returns:
+        The adapters that the model will have, or None.
+
+    Raises:
+        UserError: flags are wrong; all mistakes that do not depend on each other are listed.
+    """
+    config = None
+    with collect_errors() as errors:
+        with errors.check():
+            check_training_numbers(args)
+            check_optimization(args)
+        with errors.check():
+            check_score_flags(args)
+        with errors.check():
+            check_precision(args)
+        with errors.check():
+            config = _check_model(args)
+    return config
 
 
 def _check_model(args: Namespace) -> AdapterConfig | None:

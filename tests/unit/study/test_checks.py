@@ -94,6 +94,13 @@ def test_what_needs_the_data_is_checked_once_it_is_there(tmp_path: Path) -> None
         check(tmp_path, change, data_is_there=True)
 
 
+def test_a_rank_that_no_layer_has_is_found_before_the_base_is_trained(tmp_path: Path) -> None:
+    levels = f"--lang-resources {ROOT}/configs/languages/example.yaml"
+    change = variant("{lora} {positions} --adapter-key shared --shared-rank 65")
+    with pytest.raises(UserError, match="variant mine: --shared-rank: rank 65 of the shared adapter exceeds 64"):
+        check(tmp_path, change, data_is_there=True, levels=levels)
+
+
 def test_all_mistakes_are_listed_together(tmp_path: Path) -> None:
     two = variant(f"{LORA} --wrong-one 1") + f"  other:\n    flags: '{LORA} --wrong-two 2'\n    learning-rates: 1\n"
     with pytest.raises(UserError) as error:
