@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Binarises FLORES-101 for all directions of a set of languages and writes it to the folder --out:
 #   scripts/prepare_flores.sh --out DIR [--languages configs/languages/twelve.yaml] [--from UNPACKED_ARCHIVE]
-#                             [--spm MODEL --dict FILE | --vocab-size N] [--valid-lines N]
+#                             [--spm MODEL --dict FILE | --vocab-size N] [--valid-lines N] [--apart]
 # Without --from, the archive is downloaded; without --spm and --dict (M2M100's), new ones are trained.
 set -euo pipefail
 

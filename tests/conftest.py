@@ -34,6 +34,7 @@ ONCE = {
     "unit/report/test_subspaces.py",
     "integration/test_docs_commands.py",
     "integration/test_examples.py",
+    "integration/test_recipes.py",
 }
 """Long tests that depend on the versions of torch, fairseq and NumPy in nothing that other tests do not."""
 

@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="use devtest lines 1 to N as validation set; all of devtest is the test set",
     )
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="leave the validation lines out of the test set; for choices by validation",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         args.vocab_size,
         args.valid_lines,
         say=note,
+        apart=args.apart,
     )
     names = ",".join(resources.levels)
     if prepared.summary is None:
@@ -86,10 +92,12 @@ def run(args: argparse.Namespace) -> int:
             f"{summary.unknown / summary.tokens:.2%} unknown; {time.monotonic() - started:.0f} s"
         )
     show(f"dictionary: {prepared.vocabulary:,} entries")
-    show(
-        f"train: dev; valid: devtest lines 1 to {args.valid_lines}; test: all of devtest "
-        "(so the validation lines are test lines too)"
+    test = (
+        "test: the other lines of devtest"
+        if args.apart
+        else "test: all of devtest (so the validation lines are test lines too)"
     )
+    show(f"train: dev; valid: devtest lines 1 to {args.valid_lines}; {test}")
     show(f"--langs {names}")
     for text in prepared.notes:
         show(f"note: {text}")

@@ -3,7 +3,7 @@
 FLORES-101 has two public splits in which line N is the same sentence in every language. As in the paper, ``dev`` (997
 lines) is the training set and ``devtest`` (1,012 lines) the test set, which the published evaluation loop translates.
 The validation set is the first lines of devtest, so it overlaps with the test set. The published command uses
-validation only to print a loss; if you select checkpoints by validation, score only the other lines of the test set.
+validation only to print a loss; for choices by validation, the test set can leave these lines out (``apart``).
 
 ::
 
@@ -74,6 +74,7 @@ def prepare(
     valid_lines: int = VALID_LINES,
     url: str = URL,
     say: Callable[[str], None] = lambda text: None,
+    apart: bool = False,
 ) -> Prepared:
     """Prepares the folder; the same call completes it after an interruption.
 
@@ -87,6 +88,7 @@ def prepare(
         valid_lines: number of lines at the start of devtest that form the validation set.
         url: address of the archive.
         say: called with a message before each long step.
+        apart: leave the validation lines out of the test set.
 
     Raises:
         UserError: an input is missing, damaged, empty or misaligned, or ``out`` was prepared with other settings.
@@ -98,11 +100,13 @@ def prepare(
     folder = find_splits(archive if archive is not None else download(url, out))
     text = read_text(folder, codes)
     lines = {split: len(next(iter(text[split].values()))) for split in SPLITS}
-    if not 1 <= valid_lines <= lines["devtest"]:
+    most = lines["devtest"] - apart
+    if not 1 <= valid_lines <= most:
         raise UserError(
-            f"--valid-lines {valid_lines}: devtest has {lines['devtest']} lines; give a number between 1 and that"
+            f"--valid-lines {valid_lines}: devtest has {lines['devtest']} lines; give a number between 1 and {most}"
+            + (", as --apart needs the others" if apart else "")
         )
-    settings = _settings(codes, text, spm, dictionary, vocab_size, valid_lines)
+    settings = _settings(codes, text, spm, dictionary, vocab_size, valid_lines, apart)
     if _is_complete(out, settings):
         _write_pairs(out, codes)  # earlier versions did not
         return Prepared(out / "data-bin", None, _count_lines(out / "dict.txt"), ())
@@ -110,7 +114,7 @@ def prepare(
         check_fit(spm, dictionary)
 
     write_json(out / _SETTINGS, {**settings, "complete": False})
-    files = _write_text(out / "mono", text, valid_lines)
+    files = _write_text(out / "mono", text, valid_lines, apart)
     if spm is None and not (out / "dict.txt").is_file():
         say(f"training a SentencePiece model of {vocab_size:,} pieces on dev")
     notes = _place_vocabulary(out, text["dev"], spm, dictionary, vocab_size)
@@ -237,6 +241,7 @@ def _settings(
     dictionary: Path | None,
     vocab_size: int,
     valid_lines: int,
+    apart: bool,
 ) -> dict:
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -246,6 +251,7 @@ def _settings(
         "languages": dict(codes),
         "text_sha256": digest.hexdigest(),
         "valid_lines": valid_lines,
+        "apart": apart or None,  # folders of earlier versions do not say it
         "vocab_size": None if spm else vocab_size,
         "spm_sha256": sha256(spm) if spm else None,
         "dict_sha256": sha256(dictionary) if dictionary else None,
@@ -276,12 +282,13 @@ def _is_complete(out: Path, settings: Mapping) -> bool:
 
 
 def _write_text(
-    folder: Path, text: Mapping[str, Mapping[str, Sequence[str]]], valid_lines: int
+    folder: Path, text: Mapping[str, Mapping[str, Sequence[str]]], valid_lines: int, apart: bool
 ) -> dict[str, dict[str, Path]]:
     files: dict[str, dict[str, Path]] = {"train": {}, "valid": {}, "test": {}}
     for name, dev in text["dev"].items():
         devtest = text["devtest"][name]
-        for split, lines in (("train", dev), ("valid", devtest[:valid_lines]), ("test", devtest)):
+        tested = devtest[valid_lines:] if apart else devtest
+        for split, lines in (("train", dev), ("valid", devtest[:valid_lines]), ("test", tested)):
             files[split][name] = folder / f"{split}.{name}"
             write_whole(files[split][name], "".join(f"{line}\n" for line in lines))
     return files

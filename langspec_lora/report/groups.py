@@ -92,9 +92,13 @@ def untrained_groups(
         if known:
             trained = frozenset().union(*known)
             lacking[name] = tuple(direction for direction in directions if str(direction) not in trained)
-    if len(set(lacking.values())) == 1:
-        lacking = {"": next(iter(lacking.values()))}
-    return {f"{NOT_TRAINED} by {name}" if name else NOT_TRAINED: found for name, found in lacking.items() if found}
+    names: dict[Sequence[Direction], list[str]] = {}
+    for name, found in lacking.items():
+        names.setdefault(found, []).append(name)
+    labels = {found: f"{NOT_TRAINED} by {some_of(own, between=' and ')}" for found, own in names.items()}
+    if len(names) == 1:
+        labels = dict.fromkeys(names, NOT_TRAINED)
+    return {label: found for found, label in labels.items() if found}
 
 
 def with_untrained(

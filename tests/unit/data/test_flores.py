@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import io
+import json
 import os
 import random
 import tarfile
@@ -69,6 +70,31 @@ def test_dev_trains_the_first_devtest_lines_validate_and_all_of_devtest_tests(pr
         assert (prepared / "mono" / f"test.{name}").read_text() == devtest
 
 
+def test_apart_leaves_the_validation_lines_out_of_the_test_set(source, tmp_path) -> None:
+    flores.prepare(tmp_path / "out", LANGUAGES, source, vocab_size=60, valid_lines=3, apart=True)
+    for name, code in LANGUAGES.flores.items():
+        devtest = (source / "devtest" / f"{code}.devtest").read_text().splitlines(True)
+        for split, lines in (("valid", devtest[:3]), ("test", devtest[3:])):
+            assert (tmp_path / "out" / "mono" / f"{split}.{name}").read_text() == "".join(lines)
+            side = tmp_path / "out" / "data-bin" / f"{split}.en-nl.{name}"
+            assert name == "wo" or len(data_utils.load_indexed_dataset(str(side), None, "mmap")) == len(lines)
+
+
+def test_apart_needs_a_line_of_devtest_beyond_the_validation_lines(source, tmp_path) -> None:
+    flores.prepare(tmp_path / "most", LANGUAGES, source, vocab_size=60, valid_lines=11, apart=True)
+    with pytest.raises(UserError, match=r"--valid-lines 12: devtest has 12 lines; .* between 1 and 11, as --apart"):
+        flores.prepare(tmp_path / "all", LANGUAGES, source, vocab_size=60, valid_lines=12, apart=True)
+
+
+def test_a_folder_that_was_made_before_there_was_apart_is_still_complete(prepared, source) -> None:
+    settings = json.loads((prepared / "settings.json").read_text())
+    del settings["apart"]
+    (prepared / "settings.json").write_text(json.dumps(settings))
+    assert flores.prepare(prepared, LANGUAGES, source, vocab_size=60, valid_lines=3).summary is None
+    with pytest.raises(UserError, match=r"other settings \(apart differ"):
+        flores.prepare(prepared, LANGUAGES, source, vocab_size=60, valid_lines=3, apart=True)
+
+
 def test_binarised_sides_read_back_as_the_text_of_every_direction(prepared) -> None:
     data = prepared / "data-bin"
     processor = SentencePieceProcessor(model_file=str(prepared / "spm.model"))
@@ -128,7 +154,7 @@ def test_an_interrupted_preparation_is_completed_to_the_same_files(prepared, sou
     assert snapshot(tmp_path / "again") == snapshot(prepared)
 
 
-@pytest.mark.parametrize("changes", [{"vocab_size": 50}, {"valid_lines": 4}])
+@pytest.mark.parametrize("changes", [{"vocab_size": 50}, {"valid_lines": 4}, {"apart": True}])
 def test_a_folder_of_other_settings_is_refused_and_kept(prepared, source, changes) -> None:
     before = snapshot(prepared)
     with pytest.raises(UserError, match=f"other settings .*{next(iter(changes))}"):

@@ -126,6 +126,8 @@ def test_directions_are_not_trained_for_the_runs_that_say_so() -> None:
     hub, every, silent = run({"en-fr", "fr-en"}), run({"en-fr", "fr-en", "fr-wo"}), run(None)
     assert untrained_groups({"base": [silent], "hub": [hub]}, directions) == {"not trained": (FR_WO,)}
     assert untrained_groups({"hub": [hub], "every": [every]}, directions) == {"not trained by hub": (FR_WO,)}
+    three = {"base": [every], "hub": [hub], "wheel": [hub]}
+    assert untrained_groups(three, directions) == {"not trained by hub and wheel": (FR_WO,)}
     assert untrained_groups({"seeds": [hub, every]}, directions) == {}
     assert untrained_groups({"none": [run(set())]}, directions) == {"not trained": tuple(directions)}
     assert untrained_groups({"base": [silent]}, directions) == {}
