@@ -53,7 +53,7 @@ if words[0] == "fairseq-train":
     print("num. shared model params: 1,100 (num. trained: 100)")
     for epoch in (1, 2):
         print(f"train_inner | epoch 00{{epoch}}:      2 / 4 loss={{5 - epoch}}.5, nll_loss=9")
-    print("train | epoch 002 | loss 3 | ups 4 | wall 3")
+    print("train | epoch 002 | loss 3 | ups 4 | bsz 9 | num_updates 8 | lr 1 | train_wall 2 | wall 3")
     for name in ("last", "best"):
         (out / f"checkpoint_{{name}}.pt").write_text(" ".join([name, value("--lr"), value("--seed"), *words]))
 elif words[1] == "evaluate":

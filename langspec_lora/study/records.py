@@ -203,7 +203,11 @@ def inputs(step: Step) -> set[Path]:
         runs = [folder for word in step.command if "=" in word for folder in word.partition("=")[2].split(",")]
         found |= {path for run in runs if _is_file(str(path := Path(run) / "scores.json"))}
     else:
-        found |= {Path(part) for part in step.command[place].split(":") if _is_folder(part)}
+        # The data come first; elsewhere a folder is known by the dictionaries that fairseq's data have.
+        first = {part for part in step.command[place].split(":") if _is_folder(part)}
+        found |= {
+            Path(part) for part in {*first, *(part for word in words for part in word.split(":") if _is_data(part))}
+        }
     return {path for path in found if own not in (path.absolute(), *path.absolute().parents)}
 
 
@@ -219,6 +223,10 @@ def _is_folder(word: str) -> bool:
         return Path(word).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def _is_data(word: str) -> bool:
+    return bool(word) and _is_folder(word) and any(Path(word).glob("dict.*.txt"))
 
 
 def _few(words: Sequence[str]) -> str:

@@ -222,8 +222,10 @@ def lock(out: Path, step: str | None = None) -> Iterator[None]:
                 raise UserError(f"{out}: {error.strerror}; give a writable folder") from error
             try:
                 fcntl.flock(files[-1], kind | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise UserError(f"another run is using {out}; wait for it, or stop it") from None
+            except OSError:  # a file system without locks, on which nothing excludes another run
+                pass
             os.set_inheritable(files[-1].fileno(), True)
         yield
     finally:

@@ -20,7 +20,7 @@ from langspec_lora.study.steps import Step, command_text
 PAGE, NUMBERS = "study.md", "results.json"
 
 _PARAMETERS = re.compile(r"num\. shared model params: ([\d,]+) \(num\. trained: ([\d,]+)\)")
-_UPDATES = re.compile(r" \| ups ([\d.]+)")
+_UPDATES = re.compile(r"train \| epoch .*\| ups ([\d.]+) \|.*num_updates (\d+) \|.*train_wall (\d+) ")
 
 
 def summary(study: Study, metric: str) -> list[dict[str, Any]]:
@@ -47,7 +47,6 @@ def _of_training(study: Study, variant: Variant) -> dict[str, Any]:
     choice, step = study.choices.get(variant.name), _training_step(study, variant)
     output, record = study.records.output(step), study.records.read(step)
     found = _PARAMETERS.search(output)
-    updates = [1 / float(ups) for ups in _UPDATES.findall(output) if float(ups) > 0]
     return {
         "rate": step.rate,
         "rates": dict(choice.scores) if choice else {},
@@ -55,10 +54,22 @@ def _of_training(study: Study, variant: Variant) -> dict[str, Any]:
         "parameters": _number(found[1]) if found else None,
         "trained": _number(found[2]) if found else None,
         "seconds": record.get("seconds") if record.get("attempts") == 1 else None,
-        "update": median(updates) if updates else None,
+        "update": seconds_of_an_update(output),
         "memory": record.get("memory"),
         "bytes": step.result.stat().st_size,
     }
+
+
+def seconds_of_an_update(output: str) -> float | None:
+    """The median over epochs, from fairseq's log, which rounds updates per second to two digits, times to seconds."""
+    found, before = [], 0
+    for ups, updates, seconds in _UPDATES.findall(output):
+        if float(ups) >= 1:
+            found.append(1 / float(ups))
+        elif int(updates) > before:
+            found.append(int(seconds) / (int(updates) - before))
+        before = int(updates)
+    return median(found) if found else None
 
 
 def _number(text: str) -> int:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from langspec_lora.study.summary import PAGE, notes, summary, write
+from langspec_lora.study.summary import PAGE, notes, seconds_of_an_update, summary, write
 from tests.studies import Workshop
 
 
@@ -27,6 +27,23 @@ def test_the_figures_are_those_of_logs_and_scores(workshop: Workshop) -> None:
     assert full["seconds"] > 0
     assert lslo["bytes"] == (workshop.out / "train/lslo/lr0.01-seed1/checkpoint_best.pt").stat().st_size
     assert lslo["rates"].keys() == {"0.1", "0.01", "0.001"}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seconds"),
+    [
+        ([(4.0, 40, 10), (5.0, 80, 8), (2.0, 90, 5)], 0.25),
+        ([(0.06, 5, 81), (0.06, 10, 79)], 16.0),  # 81 / 5 and 79 / 5; ups alone would say 16.7
+        ([], None),
+    ],
+)
+def test_the_time_of_an_update_is_exact_where_fairseq_rounds(epochs, seconds) -> None:
+    lines = [
+        f"2026 | INFO | train | epoch 00{number} | loss 3 | nll_loss 2 | ppl 4 | wps 900 | ups {ups:g} | wpb 9 | "
+        f"bsz 9 | num_updates {updates} | lr 0.1 | gnorm 1 | train_wall {wall} | wall 99"
+        for number, (ups, updates, wall) in enumerate(epochs, start=1)
+    ]
+    assert seconds_of_an_update("\n".join(lines)) == (seconds if seconds is None else pytest.approx(seconds))
 
 
 def test_a_training_that_was_interrupted_has_no_time(workshop: Workshop) -> None:
