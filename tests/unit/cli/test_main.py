@@ -108,7 +108,7 @@ WRONG_LINES = [
         [
             "unknown flag --gpsu; did you mean --gpus? ",
             "--jobs: expected a whole number",
-            "are required: RECIPE, --out",
+            "are required: --out; see",
         ],
     ),
     ("translate a.pt --beam x --lenpen 1_0 -s en -t fr", ["--beam: expected a whole number, got 'x'", "--lenpen: "]),
