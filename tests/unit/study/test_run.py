@@ -341,7 +341,7 @@ def test_how_long_a_step_took_and_its_memory_are_known(workshop: Workshop) -> No
     began = time.monotonic()
     study = workshop.run(only="data-toy")
     record = study.records.read(study.plan.steps["data-toy"])
-    assert 0 < record["seconds"] <= time.monotonic() - began
+    assert 0 <= record["seconds"] <= time.monotonic() - began + 0.1
     assert 1e6 < record["memory"] < 1e9  # bytes of a Python that does nothing
     assert record["attempts"] == 1
 
