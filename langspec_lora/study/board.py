@@ -12,6 +12,7 @@ from rich.table import Table
 
 from langspec_lora.errors import UserError
 from langspec_lora.evaluation.results import SCORES, read_run
+from langspec_lora.naming import all_of
 from langspec_lora.notes import is_quiet, show
 from langspec_lora.study.recipe import BASE, Variant
 from langspec_lora.study.run import Runner, Watcher
@@ -99,10 +100,10 @@ class Board:
         for step in steps:
             state = self._state(step, running, failed)
             if step.name not in self.study.done:
-                return ", ".join([*words, state])  # a cell of two or three words
+                return all_of([*words, state])
             if state:
                 words.append(state)
-        return ", ".join(words)
+        return all_of(words)
 
     def _state(self, step: Step, running: Collection[str], failed: Collection[str]) -> str:
         if step.name in running:

@@ -92,7 +92,8 @@ class Plan:
         for variant in self.recipe.variants:
             rows[variant.name] = [self.test_folder(variant.name, seed) for seed in self.recipe.seeds]
         others = [name for name in rows if name != against]
-        runs = [f"{name}={','.join(map(str, rows[name]))}" for name in (against, *others)]
+        folders = {name: ",".join(map(str, found)) for name, found in rows.items()}
+        runs = [f"{name}={folders[name]}" for name in (against, *others)]
         return [*runs, *self._places.words(self.recipe.report), "--out", str(self.report_folder(against))]
 
     def _steps(self) -> Iterator[Step]:

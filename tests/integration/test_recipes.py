@@ -76,7 +76,7 @@ def test_a_recipe_begins_with_the_line_that_launches_it(path, folder) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_dry_run_prints_every_command_and_fairseq_takes_its_flags(path, folder, capsys) -> None:
-    recipe = read(path)
+    recipe = read(path.relative_to(ROOT))
     plan = Plan(recipe, Path("out"), {})
     stand_in_weights(plan)
     assert main(["study", str(path.relative_to(ROOT)), "--out", "out", "--dry-run"]) == 0

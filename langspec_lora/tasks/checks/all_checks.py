@@ -22,7 +22,7 @@ from langspec_lora.checkpoints.token_order import checkpoint_paths
 from langspec_lora.config import AdapterConfig, freezes_base
 from langspec_lora.data.lengths import Limits
 from langspec_lora.data.shared_directions import check_shared_directions, training_directions
-from langspec_lora.errors import UserError, collect_errors
+from langspec_lora.errors import ErrorCollector, UserError, collect_errors
 from langspec_lora.generation import GenerationSettings
 from langspec_lora.models.structure import check_training_structure
 from langspec_lora.models.transformer import LanguageSpecificTransformer
@@ -113,12 +113,11 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
             if start is not None:
                 read_outline(start[0])
         compares = flags_are_read and not errors.errors
-        with errors.check():
-            config = check_flags_of_training(args)
+        config, is_right = _checked_flags(args, errors)
         with errors.check():
             if task is not None and config is not None:
                 check_trains(args, config, training_directions(task.data_manager))
-            if task is not None and compares:
+            if task is not None and compares and is_right:
                 _check_start(args, config, task)
         if task is not None:
             with errors.check():
@@ -130,27 +129,29 @@ def check_training(args: Namespace, task: FairseqTask | None, flags_are_read: bo
         warn(training_warnings(args, config, training_directions(task.data_manager), start))
 
 
-def check_flags_of_training(args: Namespace) -> AdapterConfig | None:
+def check_flags_of_training(args: Namespace) -> None:
     """Checks all of a training's flags that need neither data nor a checkpoint.
-
-    Returns:
-        The adapters that the model will have, or None.
 
     Raises:
         UserError: flags are wrong; all mistakes that do not depend on each other are listed.
     """
-    config = None
     with collect_errors() as errors:
-        with errors.check():
-            check_training_numbers(args)
-            check_optimization(args)
-        with errors.check():
-            check_score_flags(args)
-        with errors.check():
-            check_precision(args)
-        with errors.check():
-            config = _check_model(args)
-    return config
+        _checked_flags(args, errors)
+
+
+def _checked_flags(args: Namespace, errors: ErrorCollector) -> tuple[AdapterConfig | None, bool]:
+    """The adapters that the model will have, or None, and whether its flags are right; mistakes are collected."""
+    config, is_right = None, False
+    with errors.check():
+        check_training_numbers(args)
+        check_optimization(args)
+    with errors.check():
+        check_score_flags(args)
+    with errors.check():
+        check_precision(args)
+    with errors.check():
+        config, is_right = _check_model(args), True
+    return config, is_right
 
 
 def _check_model(args: Namespace) -> AdapterConfig | None:
