@@ -160,7 +160,7 @@ def write(study: Study, metric: str) -> str:
     rows = summary(study, metric)
     own = table(study, rows, metric).markdown()
     remarks = notes(study, rows)
-    text = "\n".join([own, *(f"* {note}" for note in ["", *remarks] if note)]) if remarks else own
+    text = "\n".join([own, "", *(f"* {note}" for note in remarks)]) if remarks else own
     folders = [study.plan.report_folder(name) for name in study.recipe.compare_with]
     reports = [f"{folder.relative_to(study.out)}/report.html" for folder in folders]
     page = [f"# {study.recipe.title}", "", text, "", *(f"[{path}]({path})" for path in reports), ""]
