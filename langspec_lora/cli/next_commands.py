@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from langspec_lora.study.steps import wrapped
+
 ROOT = Path(__file__).resolve().parents[2]
 
-_WIDTH = 110
 _WEIGHTS = ("model.pt", "checkpoint_best.pt", "checkpoint_last.pt")
 
 
@@ -99,7 +100,7 @@ def _base(data: NextData) -> tuple[str, list[str]]:
 
 def _pretrain(data: NextData, folder: Path) -> str:
     size = next(size for size in _SIZES if data.lines < size.below)
-    return _wrapped(
+    return _command(
         f"fairseq-train {_quoted(data.data_bin)} --task translation_multi_simple_epoch",
         f"--langs {_langs(data)} --lang-pairs {_quoted(data.pairs)}",
         "--encoder-langtok src --decoder-langtok --sampling-method temperature --sampling-temperature 5.0",
@@ -117,7 +118,7 @@ def _pretrain(data: NextData, folder: Path) -> str:
 
 
 def _finetune(data: NextData, base: str, folder: Path) -> str:
-    return _wrapped(
+    return _command(
         f"DATA_BIN={_quoted(data.data_bin)} BASE={base} SAVE_DIR={_quoted(folder)}",
         f"LANGS={_langs(data)}",
         f"LANG_PAIRS={_quoted(data.pairs)}",
@@ -130,11 +131,11 @@ def _evaluate(data: NextData, checkpoint: Path) -> str:
     results = data.out / "results"
     return "\n".join(
         (
-            _wrapped(
+            _command(
                 f"langspec-lora evaluate {_quoted(data.data_bin)} --base --checkpoint {_quoted(checkpoint)}",
                 f"--names base,finetuned --tokenize ${{TOKENIZE:-spm}} --out {_quoted(results)}",
             ),
-            _wrapped(
+            _command(
                 f"langspec-lora report {_quoted(results / 'base')} {_quoted(results / 'finetuned')}",
                 f"--lang-resources {_quoted(data.levels)} --out {_quoted(data.out / 'report')}",
             ),
@@ -159,12 +160,5 @@ def _quoted(path: str | os.PathLike[str]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-def _wrapped(*parts: str) -> str:
-    """The parts of a command, several on a line while they fit."""
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + len(part) + 1 <= _WIDTH:
-            lines[-1] += f" {part}"
-        else:
-            lines.append(f"    {part}")
-    return " \\\n".join(lines)
+def _command(*parts: str) -> str:
+    return wrapped(parts)

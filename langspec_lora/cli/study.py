@@ -85,14 +85,13 @@ def run(args: argparse.Namespace) -> int:
         study.refresh()
         _print_status(study, metric)
         return 0
-    if args.dry_run or args.slurm is not None:
+    if args.dry_run:
         study = Study(recipe, args.out)
         study.refresh()
-        if args.dry_run:
-            _check_trainings(study.plan)
-            _print_commands(study)
-            refuse_outdated(study)
-            return 0
+        _check_trainings(study.plan)
+        _print_commands(study)
+        refuse_outdated(study)
+        return 0
     with lock(args.out, args.step):
         study = Study(recipe, args.out, args.set_aside)
         study.refresh()

@@ -65,6 +65,11 @@ def command_text(command: Sequence[str], width: int = _WIDTH) -> str:
             parts[-1] += f" {shlex.quote(word)}"
         else:
             parts.append(shlex.quote(word))
+    return wrapped(parts, width)
+
+
+def wrapped(parts: Sequence[str], width: int = _WIDTH) -> str:
+    """The parts of a command for a shell, several on a line while they fit."""
     lines = [parts[0]]
     for part in parts[1:]:
         if len(lines[-1]) + len(part) + 1 <= width:
