@@ -139,6 +139,15 @@ def notes(study: Study, rows: list[dict[str, Any]]) -> list[str]:
         found.append(
             f"the best learning rate of {some_of(ends)} is the smallest or largest that was tried: try others beyond it"
         )
+    tied = []
+    for row in rows:
+        scores = row.get("rates", {})
+        if list(scores.values()).count(scores.get(row.get("rate"))) > 1:
+            tied.append(row["name"])
+    if tied:
+        found.append(
+            f"several learning rates of {some_of(tied)} were equally good, so that the first of them was taken"
+        )
     numbers = {len(variant.rates) for variant in recipe.variants}
     if len(numbers) > 1:
         counts = some_of(f"{variant.name} {len(variant.rates)}" for variant in recipe.variants)

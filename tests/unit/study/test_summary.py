@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from statistics import fmean
 
 import pytest
@@ -91,6 +92,15 @@ def test_what_weakens_the_comparison_is_said(workshop: Workshop, old: str, new: 
     workshop.change(old, new)
     study = workshop.run(sets_aside=True)
     assert remark in "\n".join(notes(study, summary(study, "bleu")))
+
+
+def test_rates_that_are_equally_good_are_told(workshop: Workshop) -> None:
+    shutil.rmtree(workshop.folder / "results" / "0.1")
+    shutil.copytree(workshop.folder / "results" / "0.01", workshop.folder / "results" / "0.1")
+    study = workshop.run()
+    assert study.choices["full"].rate == "0.1"  # the first of the recipe
+    remark = "several learning rates of full, lslo were equally good, so that the first of them was taken"
+    assert remark in notes(study, summary(study, "bleu"))
 
 
 def test_steps_of_different_versions_are_told(workshop: Workshop) -> None:
